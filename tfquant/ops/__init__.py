@@ -1,0 +1,1 @@
+"""Pure tensor maps without state: rounding and its relaxations, gradients, seeded noise."""

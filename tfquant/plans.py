@@ -1,0 +1,101 @@
+"""Quantization plans: which surrogate and estimator serve the rate, the distortion and the context.
+
+The named plans are the methods that "On Uniform Scalar Quantization for Learned Image Compression"
+(arXiv 2309.17051) compares; any other combination is a `QuantizationPlan` of one's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from tfquant.surrogates import Branch
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationPlan:
+    """How a stage of training quantizes.
+
+    Attributes:
+      rate: the branch whose bits are counted.
+      distortion: the branch that the synthesis transform decodes.
+      context: the branch that a context model, or the hyper-decoder in the case of `z`, sees; None
+        means the distortion's.
+      stop_gradient: partial stop-gradient: with zero-center quantization the offset `mu` gets its
+        gradient from the rate's `p(. | mu, sigma)` alone (section 5.3).
+      hyper_aun: keep additive noise for `z` whatever the other branches are.
+
+    Raises:
+      ValueError: for an expected gradient on anything but the rate: it exists for the bits of
+        single elements, not for a network's output.
+    """
+
+    rate: Branch
+    distortion: Branch
+    context: Optional[Branch] = None
+    stop_gradient: bool = True
+    hyper_aun: bool = False
+
+    def __post_init__(self):
+        for role in ("distortion", "context"):
+            branch = getattr(self, role)
+            if branch is not None and branch.estimator == "expected":
+                raise ValueError(
+                    f"the {role} branch {branch} cannot use the expected gradient, which exists for"
+                    " the rate alone; possible: standard, pathwise, straight_through"
+                )
+
+    @property
+    def context_branch(self) -> Branch:
+        return self.context or self.distortion
+
+    @property
+    def annealed(self) -> bool:
+        """Whether `alpha` matters to any branch."""
+        return any(b.annealed for b in (self.rate, self.distortion, self.context_branch))
+
+    def for_hyper_latent(self) -> QuantizationPlan:
+        """The plan that `z` follows."""
+        return dataclasses.replace(PLANS["aun"], hyper_aun=True) if self.hyper_aun else self
+
+    def describe(self) -> dict:
+        """Plain values for a run's record and TensorBoard."""
+        return {
+            "rate": str(self.rate),
+            "distortion": str(self.distortion),
+            "context": str(self.context_branch),
+            "stop_gradient": self.stop_gradient,
+            "hyper_aun": self.hyper_aun,
+        }
+
+
+def _plan(rate: str, distortion: str) -> QuantizationPlan:
+    return QuantizationPlan(Branch.parse(rate), Branch.parse(distortion))
+
+
+PLANS = {
+    "aun": _plan("aun:pathwise", "aun:pathwise"),
+    "aun_ep": _plan("aun:expected", "aun:pathwise"),
+    "mix": _plan("aun:pathwise", "round:straight_through"),
+    "round": _plan("round:straight_through", "round:straight_through"),
+    "sha": _plan("sha:standard", "sha:standard"),
+    "uq_s": _plan("uq_s:straight_through", "uq_s:straight_through"),
+    "uq_i": _plan("uq_i:straight_through", "uq_i:straight_through"),
+    "aun_uq_s": _plan("aun:pathwise", "uq_s:straight_through"),
+    "sga": _plan("sga:pathwise", "sga:pathwise"),
+    "sga_ste": _plan("sga:straight_through", "sga:straight_through"),
+    "sr": _plan("sr:expected", "sr:straight_through"),
+    "sra": _plan("sra:expected", "sra:straight_through"),
+    "sra_sua": _plan("sra:expected", "sua:straight_through"),
+    "sua_n": _plan("sua:expected", "sua_n:pathwise"),
+    "sua_pge": _plan("sua:expected", "sua:pathwise"),
+    "sua_ste": _plan("sua:expected", "sua:straight_through"),
+    "sua_pge_rate": _plan("sua:pathwise", "sua:straight_through"),
+}
+
+
+def plan_named(name: str) -> QuantizationPlan:
+    """The plan of that name; a ValueError lists the known ones."""
+    if name not in PLANS:
+        raise ValueError(f"unknown quantization plan {name!r}; known: {', '.join(PLANS)}")
+    return PLANS[name]

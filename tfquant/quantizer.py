@@ -1,0 +1,72 @@
+"""The quantizer: the only place that knows offsets, surrogates, symbols and dequantization."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfquant.ops.rounding import hard_round
+from tfquant.plans import QuantizationPlan
+from tfquant.surrogates import Sample
+
+
+class Quantized(NamedTuple):
+    """A latent as its three readers see it during training, each [B, ...] float32."""
+
+    rate: Sample
+    distortion: tf.Tensor
+    context: tf.Tensor
+
+
+class Quantizer(tf.keras.layers.Layer):
+    """`y -> y_tilde`: the surrogate of `round(y - offset) + offset` that a plan prescribes.
+
+    Always computes in float32, whatever the precision of the networks around it: a latent of
+    magnitude 20 has a spacing of 1/8 in bfloat16.
+
+    Branches of one surrogate share one draw of noise, and branches that are equal share the tensor.
+    """
+
+    def __init__(self, plan: QuantizationPlan, name: str = "quantizer"):
+        super().__init__(name=name, dtype="float32")
+        self.plan = plan
+
+    def call(self, y, offset, alpha, seeds) -> Quantized:
+        """Quantizes for training.
+
+        Args:
+          y: [B, ...] float, the latent.
+          offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. With the
+            plan's partial stop-gradient it receives none.
+          alpha: scalar float32 tensor, the temperature of annealed surrogates.
+          seeds: [B, 2] int64 (see `tfquant.ops.random`).
+
+        Returns:
+          `Quantized` with the three branches.
+        """
+        y = tf.cast(y, tf.float32)
+        offset = tf.cast(offset, tf.float32)
+        if self.plan.stop_gradient:
+            offset = tf.stop_gradient(offset)
+        alpha = tf.cast(alpha, tf.float32)
+        v = y - offset
+        samples = {}
+        for branch in (self.plan.rate, self.plan.distortion, self.plan.context_branch):
+            if branch not in samples:
+                samples[branch] = branch.sample(v, offset, alpha, seeds)
+        return Quantized(
+            rate=samples[self.plan.rate],
+            distortion=samples[self.plan.distortion].value,
+            context=samples[self.plan.context_branch].value,
+        )
+
+
+def symbols(y: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """The integers that are coded: `round(y - offset)`, int32."""
+    return tf.cast(hard_round(tf.cast(y, tf.float32) - offset), tf.int32)
+
+
+def dequantize(integers: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """`y_hat = integers + offset`, float32."""
+    return tf.cast(integers, tf.float32) + offset
