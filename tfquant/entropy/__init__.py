@@ -1,0 +1,1 @@
+"""Entropy models: what a latent costs in bits."""
