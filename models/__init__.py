@@ -1,0 +1,48 @@
+"""The zoo: one line a codec. Networks only; padding, coding and training are `tfquant`'s."""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+from models.factorized import Factorized
+from models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
+from tfquant.codec import Codec
+from tfquant.exchange import Rounding
+
+CODECS = {
+    "factorized": Factorized,
+    "scale_hyperprior": ScaleHyperprior,
+    "ms_hyper": functools.partial(MeanScaleHyperprior, zero_center=False),
+    "ms_hyper_zero": functools.partial(MeanScaleHyperprior, zero_center=True),
+}
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def build_codec(name: str, precision: str = "float32", **options) -> Codec:
+    """A codec with its weights made.
+
+    Args:
+      name: a key of `CODECS`.
+      precision: of the networks' arithmetic; weights, quantization and likelihoods are float32.
+      **options: the codec's own arguments, such as N and M.
+
+    Raises:
+      ValueError: for an unknown codec, precision or option; the message lists what is possible.
+    """
+    if name not in CODECS:
+        raise ValueError(f"unknown codec {name!r}; known: {', '.join(CODECS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(PRECISIONS[precision])
+    try:
+        codec = CODECS[name](**options)
+        codec(tf.zeros([1, codec.downsampling, codec.downsampling, 3]), Rounding())
+    except TypeError as error:
+        raise ValueError(f"codec {name!r} does not take these options: {error}") from error
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
+    return codec

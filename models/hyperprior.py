@@ -1,0 +1,120 @@
+"""Hyperprior codecs: scale only (Balle et al., "Variational Image Compression with a Scale
+Hyperprior", 2018) and mean-scale (Minnen, Balle and Toderici, "Joint Autoregressive and Hierarchical
+Priors", 2018, without its context model).
+
+    x --> g_a --> y ----------------> Q --> y_hat --> g_s --> x_hat
+                  |                   |
+                 h_a --> z --> Q --> h_s --> p(y | z_hat)
+                               |
+                              p(z)
+
+Latents: y, M channels at 1/16; z, N channels at 1/64, factorized. Differences from the papers:
+`h_s` predicts log sigma rather than sigma (see `tfquant/entropy/conditional.py`), so the scale
+hyperprior's `h_s` has no final ReLU.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfquant.codec import Codec
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.entropy.factorized import FactorizedModel
+from tfquant.layers import transforms
+from tfquant.layers.blocks import conv, deconv, leaky_relu
+
+
+class Hyperprior(Codec):
+    """What both share: the walk `z`, then `y` given `h_s(z_hat)`."""
+
+    context_parts = ("h_s",)
+
+    def __init__(self, N: int, M: int, y_model: ConditionalModel, g_a: str, g_s: str, name: str):
+        super().__init__(name=name, dtype="float32")
+        self.N, self.M = N, M
+        self.g_a = transforms.analysis(g_a, N, M)
+        self.g_s = transforms.synthesis(g_s, N, M)
+        self.z_model = FactorizedModel(N, name="z")
+        self.y_model = y_model
+        self.entropy_models = (self.z_model, self.y_model)
+
+    def latent_channels(self):
+        return {"y": (16, self.M), "z": (64, self.N)}
+
+    def hyper_analysis(self, y):
+        return self.h_a(y)
+
+    def transmit(self, y, exchange):
+        z = self.hyper_analysis(y) if exchange.has_latents else None
+        z_hat = exchange(self.z_model, z).context
+        return exchange(self.y_model, y, self.h_s(z_hat)).distortion
+
+
+class ScaleHyperprior(Hyperprior):
+    """`p(y | z_hat)` a zero-mean Gaussian; the only codec whose `h_a` sees `|y|`.
+
+    Args: N, M: 128/192 (192/320 at high rates) in the paper.
+    """
+
+    def __init__(self, N: int = 128, M: int = 192):
+        model = ConditionalModel("scale_gaussian", zero_center=False)
+        super().__init__(N, M, model, "plain", "plain", name="scale_hyperprior")
+        self.h_a = tf.keras.Sequential(
+            [
+                conv(N, 3, activation="relu"),
+                conv(N, 5, 2, activation="relu"),
+                conv(N, 5, 2, use_bias=False, dtype="float32"),
+            ],
+            name="h_a",
+        )
+        self.h_s = tf.keras.Sequential(
+            [
+                deconv(N, activation="relu"),
+                deconv(N, activation="relu"),
+                conv(M, 3, dtype="float32"),
+            ],
+            name="h_s",
+        )
+
+    def hyper_analysis(self, y):
+        return self.h_a(tf.abs(y))
+
+
+class MeanScaleHyperprior(Hyperprior):
+    """`p(y | z_hat)` with mean and scale, quantized around 0 or around its mean.
+
+    Args:
+      N, M: 128/192 (192/320 at high rates) in the paper.
+      zero_center: `round(y - mu) + mu` instead of `round(y)`.
+      family: "gaussian", "laplacian" or "mixture".
+      g_a, g_s: kinds of transform, see `tfquant/layers/transforms.py`.
+    """
+
+    def __init__(
+        self,
+        N: int = 128,
+        M: int = 192,
+        zero_center: bool = False,
+        family: str = "gaussian",
+        g_a: str = "plain",
+        g_s: str = "plain",
+    ):
+        model = ConditionalModel(family, zero_center)
+        name = "ms_hyper_zero" if zero_center else "ms_hyper"
+        super().__init__(N, M, model, g_a, g_s, name=name)
+        self.h_a = tf.keras.Sequential(
+            [
+                conv(N, 3), leaky_relu(),
+                conv(N, 5, 2), leaky_relu(),
+                conv(N, 5, 2, dtype="float32"),
+            ],
+            name="h_a",
+        )  # fmt: skip
+        self.h_s = tf.keras.Sequential(
+            [
+                deconv(M), leaky_relu(),
+                deconv(3 * M // 2), leaky_relu(),
+                conv(model.outputs * M, 3, dtype="float32"),
+            ],
+            name="h_s",
+        )  # fmt: skip

@@ -1,0 +1,101 @@
+"""The base of every codec: picture -> latents -> picture, with an exchange in the middle.
+
+    x --pad-- g_a --> y ==transmit== y_hat --> g_s --crop-- x_hat
+
+A codec in `models/` brings the networks and `transmit`, its latents in coding order; everything
+that is the same for all of them (padding, cropping, shapes, what a file's meaning depends on) is
+here.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfquant.exchange import Exchange
+
+
+class Codec(tf.keras.Model):
+    """A learned image codec.
+
+    A subclass sets `g_a`, `g_s` and `entropy_models` (in coding order), and writes `transmit`. Its
+    networks are attributes with the papers' names: training freezes them by these.
+
+    Attributes:
+      downsampling: pictures are padded to a multiple of it on both sides.
+      context_parts: names of the networks that, with the entropy models, give a file's bits their
+        meaning: what the fingerprint covers.
+    """
+
+    downsampling = 64
+    context_parts: tuple = ()
+    entropy_models: tuple = ()
+
+    def transmit(self, y, exchange: Exchange) -> tf.Tensor:
+        """Walks the latents in coding order.
+
+        Args:
+          y: [B, h, w, M] float, or None where the exchange has no latents (decoding).
+          exchange: what takes each latent and gives it back quantized.
+
+        Returns:
+          y_hat, [B, h, w, M] float32: what `g_s` decodes.
+        """
+        raise NotImplementedError
+
+    def latent_channels(self) -> dict:
+        """Latent's name -> (downsampling from the picture, channels)."""
+        raise NotImplementedError
+
+    def call(self, x, exchange: Exchange) -> tf.Tensor:
+        """`x: [B, H, W, 3]` float32 in [0, 1] -> `x_hat`, same shape, not clipped."""
+        y_hat = self.transmit(self.analyze(x), exchange)
+        return self.synthesize(y_hat, tf.shape(x)[1], tf.shape(x)[2])
+
+    def analyze(self, x) -> tf.Tensor:
+        """`x: [B, H, W, 3]` float32 in [0, 1] -> y: [B, h, w, M] float32."""
+        return tf.cast(self.g_a(pad_to_multiple(x, self.downsampling)), tf.float32)
+
+    def synthesize(self, y_hat, height, width) -> tf.Tensor:
+        """`y_hat` -> x_hat: [B, height, width, 3] float32, not clipped."""
+        return tf.cast(self.g_s(y_hat), tf.float32)[:, :height, :width]
+
+    def latent_shapes(self, height, width) -> dict:
+        """Latent's name -> int32 [4], for one picture of that size."""
+        shapes = {}
+        for name, (down, channels) in self.latent_channels().items():
+            rows, columns = (
+                -(-side // self.downsampling) * (self.downsampling // down)
+                for side in (height, width)
+            )
+            shapes[name] = tf.stack([1, rows, columns, channels])
+        return shapes
+
+    def part(self, name: str):
+        """The network of that name; a ValueError lists the known ones."""
+        parts = self.part_names()
+        if name not in parts:
+            raise ValueError(f"{type(self).__name__} has no part {name!r}; known: {parts}")
+        return getattr(self, name)
+
+    def part_names(self) -> list:
+        """Names of the networks, such as g_a, h_a, h_s, g_s."""
+        return sorted(
+            name
+            for name in ("g_a", "g_s", "h_a", "h_s", *self.context_parts)
+            if isinstance(getattr(self, name, None), tf.keras.layers.Layer)
+        )
+
+
+def pad_to_multiple(x: tf.Tensor, multiple: int) -> tf.Tensor:
+    """Repeats the last row and column until both sides are multiples: `[B, H, W, C]`, any size.
+
+    Edge padding works from 1x1 up, where reflection needs a picture larger than the padding.
+    """
+    for axis in (1, 2):
+        side = x.shape[axis]
+        if side is not None and side % multiple == 0:
+            continue
+        side = tf.shape(x)[axis]
+        padded = -(-side // multiple) * multiple
+        x = tf.gather(x, tf.minimum(tf.range(padded), side - 1), axis=axis)
+    return x

@@ -1,0 +1,71 @@
+"""The factorized entropy model: a learned density per channel, with its median as offset."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_compression as tfc
+
+from tfquant.coding.tables import ChannelTable
+from tfquant.entropy.model import EntropyModel
+
+
+class FactorizedModel(EntropyModel):
+    """`p(z)`: TFC's `DeepFactorized` density for each channel, plus uniform noise.
+
+    The quantization offset is each channel's median. It is a weight that gets no gradient: one
+    Newton step on the density's logit a training step (`track_medians`) keeps it at the median
+    while the density moves, at the price of one evaluation a channel, and leaving those steps out
+    freezes it, as post-training wants.
+
+    Args:
+      channels: the latent's channels.
+      filters: hidden widths of the density network; (3, 3, 3) as in the papers' networks.
+      init_scale: width of the density at first.
+      name: the latent's name.
+    """
+
+    def __init__(self, channels: int, filters=(3, 3, 3), init_scale: float = 10.0, name: str = "z"):
+        super().__init__(name=name)
+        self.channels = channels
+        self.density = tfc.DeepFactorized(
+            batch_shape=(channels,), num_filters=filters, init_scale=init_scale
+        )
+        self.medians = self.add_weight(
+            "medians",
+            shape=(channels,),
+            initializer="zeros",
+            trainable=False,
+            aggregation=tf.VariableAggregation.MEAN,
+        )
+
+    def prior(self):
+        return tfc.UniformNoiseAdapter(self.density)
+
+    def offset(self):
+        return self.medians
+
+    def track_medians(self) -> None:
+        """One Newton step of every median towards `F(median) = 1/2`, at most 1 long."""
+        medians = tf.identity(self.medians)
+        with tf.GradientTape() as tape:
+            tape.watch(medians)
+            log_cdf = self.density.log_cdf(medians)
+            logit = log_cdf - self.density.log_survival_function(medians)
+        step = logit / tf.maximum(tape.gradient(logit, medians), 1e-6)
+        self.medians.assign(medians - tf.clip_by_value(step, -1.0, 1.0))
+
+    def coding_table(self) -> ChannelTable:
+        medians = self.medians.numpy()
+
+        def cdf(points: np.ndarray) -> np.ndarray:
+            """F at `points: [P, C]` relative to the medians."""
+            return self.density.cdf(tf.constant(points + medians, tf.float32)).numpy()
+
+        return ChannelTable.from_cdf(cdf, self.channels)
+
+    def write(self, table, handle, integers):
+        return table.encode(handle, integers)
+
+    def read(self, table, handle, shape):
+        return table.decode(handle, shape)
