@@ -1,0 +1,120 @@
+"""What all tests share: quiet TensorFlow, fixed seeds, pictures, and a Python of its own.
+
+Folders with real photographs are optional and named by environment variables: `TFQUANT_KODAK`
+(the 24 Kodak images) and `TFQUANT_TRAIN_IMAGES` (photographs to train on).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+
+# Read when TensorFlow and matplotlib are first imported, which is after this file. Level 3 hides
+# the errors about CUDA plugins "already registered" that TensorFlow 2.14 prints on every machine.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Every test starts from the same global seeds; TensorFlow's only where a test uses it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_photograph() -> Callable[..., np.ndarray]:
+    """`make_photograph(height, width, seed=0)`: a picture with a photograph's statistics.
+
+    Noise whose amplitude falls as frequency^-1.3, strongly correlated across channels, with a few
+    ellipses in front of it for sharp edges. Returns `image: [H, W, 3] uint8`, which depends on the
+    arguments alone.
+    """
+
+    def make(height: int, width: int, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng([seed, height, width])
+        frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
+        falloff = np.maximum(frequency, 1.0 / max(height, width)) ** -1.3
+
+        def noise() -> np.ndarray:
+            """`[H, W]` with mean 0 and standard deviation 1 (0 where there is one pixel)."""
+            spectrum = np.fft.rfft2(rng.standard_normal((height, width))) * falloff
+            field = np.fft.irfft2(spectrum, (height, width))
+            return (field - field.mean()) / max(field.std(), 1e-9)
+
+        luma = noise()
+        image = np.stack([0.45 + 0.15 * luma + 0.04 * noise() for _ in range(3)], axis=-1)
+        rows, columns = np.mgrid[0:height, 0:width]
+        for _ in range(6):
+            row, column = rng.uniform(0, height), rng.uniform(0, width)
+            tall, wide = rng.uniform(0.05, 0.3, size=2) * min(height, width) + 1.0
+            inside = np.hypot((rows - row) / tall, (columns - column) / wide) < 1.0
+            color = rng.uniform(0.1, 0.9, size=3)
+            image = np.where(inside[..., None], color + 0.2 * (image - 0.45), image)
+        return np.rint(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def photograph(make_photograph) -> np.ndarray:
+    """One such picture, `[96, 128, 3] uint8`, write-protected because all tests share it."""
+    image = make_photograph(96, 128)
+    image.setflags(write=False)
+    return image
+
+
+@pytest.fixture(scope="session")
+def kodak_dir() -> Path:
+    """The folder of the Kodak images; skips where `TFQUANT_KODAK` does not name one."""
+    return _folder_from_environment("TFQUANT_KODAK")
+
+
+@pytest.fixture(scope="session")
+def train_images_dir() -> Path:
+    """A folder of photographs; skips where `TFQUANT_TRAIN_IMAGES` does not name one."""
+    return _folder_from_environment("TFQUANT_TRAIN_IMAGES")
+
+
+def _folder_from_environment(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    if not Path(value).is_dir():
+        raise NotADirectoryError(f"{variable} must name a folder, got {value!r}")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def fresh_python() -> Callable[..., str]:
+    """`fresh_python(source, *arguments, **environment)`: runs source text in a Python of its own.
+
+    For what must be decided before TensorFlow starts, such as the number of logical devices, and
+    for what an import does. Returns its standard output; a failure shows both outputs.
+    """
+
+    def run(source: str, *arguments: str, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(source), *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
