@@ -36,16 +36,19 @@ class CodecModule(tf.Module):
 
     def __init__(self, codec: Codec):
         super().__init__(name="codec")
-        self.codec = codec
+        # The weights are saved. The Keras object is hidden from the saver behind a function: Keras
+        # would try to trace its call with one argument.
+        self._codec = lambda: codec
+        self._weights = list(codec.variables)
         self._tables = {model.name: model.coding_table() for model in codec.entropy_models}
 
     def fingerprint(self) -> str:
         """16 hex digits over all that gives a file's bits their meaning."""
-        digest = hashlib.sha256(self.codec.name.encode())
+        digest = hashlib.sha256(self._codec().name.encode())
         for name, table in sorted(self._tables.items()):
             digest.update(name.encode() + table.to_bytes())
-        parts = [self.codec.part(name) for name in self.codec.context_parts]
-        for layer in (*parts, *self.codec.entropy_models):
+        parts = [self._codec().part(name) for name in self._codec().context_parts]
+        for layer in (*parts, *self._codec().entropy_models):
             for weight in layer.weights:
                 digest.update(weight.numpy().tobytes())
         return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
@@ -54,7 +57,7 @@ class CodecModule(tf.Module):
     def encode(self, image):
         """`image: uint8 [H, W, 3]` -> streams (string [S]), symbols_crc (int64), bits (float32)."""
         exchange = Writing(self._tables)
-        self.codec.transmit(self.codec.analyze(_to_batch(image)), exchange)
+        self._codec().transmit(self._codec().analyze(_to_batch(image)), exchange)
         return {
             "streams": exchange.streams(),
             "symbols_crc": crc32_of_symbols(exchange.symbols),
@@ -64,10 +67,10 @@ class CodecModule(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="streams"), _SIDE, _SIDE])
     def decode(self, streams, height, width):
         """Streams and the picture's size -> image (uint8 [H, W, 3]), symbols_crc (int64)."""
-        exchange = Reading(self._tables, streams, self.codec.latent_shapes(height, width))
-        y_hat = self.codec.transmit(None, exchange)
+        exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
+        y_hat = self._codec().transmit(None, exchange)
         return {
-            "image": _to_image(self.codec.synthesize(y_hat, height, width)),
+            "image": _to_image(self._codec().synthesize(y_hat, height, width)),
             "symbols_crc": crc32_of_symbols(exchange.symbols),
         }
 
@@ -75,7 +78,7 @@ class CodecModule(tf.Module):
     def evaluate(self, image):
         """`image` -> the image that `decode` would give, the model's bits, and y_hat."""
         exchange = Rounding()
-        x_hat = self.codec(_to_batch(image), exchange)
+        x_hat = self._codec()(_to_batch(image), exchange)
         return {
             "image": _to_image(x_hat),
             "bits": exchange.bits_per_image()[0],

@@ -1,0 +1,1 @@
+"""Training: stages as data, schedules, losses, the trainer, its callbacks and checkpoints."""

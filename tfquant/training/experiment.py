@@ -1,0 +1,155 @@
+"""An experiment as data: everything that decides what a run computes, saved with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Tuple
+
+from tfquant.plans import PLANS, QuantizationPlan, plan_named
+from tfquant.surrogates import Branch
+from tfquant.training import losses, schedules
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+      name: as checkpoints and TensorBoard show it.
+      steps: training steps; may be 0 (the stage is passed over).
+      plan: the quantization plan.
+      learning_rate: Keras schedule of the stage's step.
+      alpha: Keras schedule of the stage's step: the temperature.
+      sigma_bound: lower bound of sigma.
+      frozen: names of networks that keep their weights.
+      track_medians: whether the factorized models' offsets follow their medians.
+    """
+
+    name: str
+    steps: int
+    plan: QuantizationPlan
+    learning_rate: object
+    alpha: object
+    sigma_bound: float
+    frozen: Tuple[str, ...] = ()
+    track_medians: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Resolved hyperparameters. Units: lmbda weighs `255^2 MSE` or `1 - MS-SSIM` against bpp."""
+
+    codec: str = "ms_hyper_zero"
+    codec_options: dict = dataclasses.field(default_factory=dict)
+    lmbda: float = 0.0067
+    distortion: str = "mse"
+    plan: str = "sua_ste"
+    rate_branch: str = ""
+    distortion_branch: str = ""
+    context_branch: str = ""
+    stop_gradient: bool = True
+    hyper_aun: bool = False
+    stages: Tuple[str, ...] = ("joint", "post")
+    joint_steps: int = 10000
+    post_steps: int = 2000
+    joint_learning_rate: float = 1e-3
+    post_learning_rate: float = 3e-4
+    joint_schedule: str = "cosine"
+    post_schedule: str = "cosine"
+    alpha_min: float = 1.0
+    alpha_max: float = 12.0
+    joint_sigma_bound: float = 0.11
+    post_sigma_bound: float = 1e-6
+    clip_norm: float = 1.0
+    batch_size: int = 8
+    crop: int = 256
+    train_images: str = ""
+    downscale: Tuple[float, ...] = ()
+    validation_images: int = 16
+    seed: int = 1
+    precision: str = "float32"
+
+    def __post_init__(self):
+        """Refuses what cannot run, before anything is built."""
+        losses.distortion(self.distortion)
+        for name in self.stages:
+            if name not in STAGES:
+                raise ValueError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
+        if self.lmbda <= 0:
+            raise ValueError(f"lmbda must be positive; got {self.lmbda}")
+        if self.crop < 1 or self.crop % 64:
+            raise ValueError(f"crop must be a positive multiple of 64; got {self.crop}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
+        if self.downscale and not (
+            len(self.downscale) == 2 and 0 < self.downscale[0] <= self.downscale[1] <= 1
+        ):
+            raise ValueError(
+                f"downscale takes two factors, 0 < smallest <= largest <= 1; got {self.downscale}"
+            )
+        self.all_stages()
+
+    def joint_plan(self) -> QuantizationPlan:
+        """The named plan with the branches that flags replace."""
+        plan = plan_named(self.plan)
+        changes = {"stop_gradient": self.stop_gradient, "hyper_aun": self.hyper_aun}
+        for role in ("rate", "distortion", "context"):
+            text = getattr(self, f"{role}_branch")
+            if text:
+                changes[role] = Branch.parse(text)
+        return dataclasses.replace(plan, **changes)
+
+    def all_stages(self) -> list:
+        """The stages, in order."""
+        return [STAGES[name](self) for name in self.stages]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Experiment:
+        values = json.loads(text)
+        for field in dataclasses.fields(cls):
+            if isinstance(values.get(field.name), list):
+                values[field.name] = tuple(values[field.name])
+        return cls(**values)
+
+    def differences(self, other: Experiment) -> list:
+        """Names of the fields in which two experiments differ."""
+        return [
+            f.name
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != getattr(other, f.name)
+        ]
+
+
+def _joint(e: Experiment) -> Stage:
+    return Stage(
+        name="joint",
+        steps=e.joint_steps,
+        plan=e.joint_plan(),
+        learning_rate=schedules.learning_rate(
+            e.joint_schedule, e.joint_learning_rate, e.joint_steps
+        ),
+        alpha=schedules.annealing(e.alpha_min, e.alpha_max, e.joint_steps),
+        sigma_bound=e.joint_sigma_bound,
+    )
+
+
+def _post(e: Experiment) -> Stage:
+    return Stage(
+        name="post",
+        steps=e.post_steps,
+        plan=PLANS["round"],
+        learning_rate=schedules.learning_rate(e.post_schedule, e.post_learning_rate, e.post_steps),
+        alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.post_steps),
+        sigma_bound=e.post_sigma_bound,
+        frozen=("g_a", "h_a"),
+        track_medians=False,
+    )
+
+
+# Section 4 and 5.2 of arXiv 2309.17051: joint training on surrogates, then the decoder alone on
+# rounded latents.
+STAGES = {"joint": _joint, "post": _post}

@@ -1,0 +1,150 @@
+"""A run from the first step to the last: stages, resuming, epochs of Keras `fit`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Callable
+
+import tensorflow as tf
+from absl import logging
+
+import tfquant
+from tfquant.training.checkpoint import RunCheckpoint
+from tfquant.training.experiment import Experiment, Stage
+from tfquant.training.trainer import Trainer
+
+
+class TrainingDiverged(RuntimeError):
+    """Too many steps in a row had no finite loss or gradient."""
+
+
+class Checkpointing(tf.keras.callbacks.Callback):
+    """Saves at the end of every epoch, unless the epoch ended in steps that were skipped."""
+
+    def __init__(self, checkpoint: RunCheckpoint, stage_index: int, earlier_steps: int):
+        super().__init__()
+        self._checkpoint = checkpoint
+        self._stage_index = stage_index
+        self._earlier_steps = earlier_steps
+
+    def on_epoch_end(self, epoch, logs=None):
+        if int(self.model.skipped_in_a_row) == 0:
+            number = self._earlier_steps + int(self.model.stage_step)
+            self._checkpoint.save(self._stage_index, number)
+
+
+class DivergenceGuard(tf.keras.callbacks.Callback):
+    """Ends a run whose steps have been skipped `limit` times in a row."""
+
+    def __init__(self, limit: int, run_dir: str):
+        super().__init__()
+        self._limit = limit
+        self._run_dir = run_dir
+
+    def on_train_batch_end(self, batch, logs=None):
+        in_a_row = int(self.model.skipped_in_a_row)
+        if in_a_row >= self._limit:
+            raise TrainingDiverged(
+                f"{in_a_row} steps in a row had a loss or gradient that is not finite, the last at"
+                f" step {int(self.model.stage_step)} of stage {self.model.stage.name!r}. The last"
+                f" good checkpoint is in {self._run_dir}/checkpoints; lower the learning rate or"
+                " alpha_max and start again in a new --model_dir."
+            )
+
+
+def prepare_run_dir(run_dir: str, experiment: Experiment) -> None:
+    """Writes `experiment.json`, or checks that the one there describes the same experiment.
+
+    Raises:
+      ValueError: the folder holds another experiment; the message names what differs.
+    """
+    path = tf.io.gfile.join(run_dir, "experiment.json")
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as f:
+            there = Experiment.from_json(json.dumps(json.load(f)["experiment"]))
+        differing = experiment.differences(there)
+        if differing:
+            raise ValueError(
+                f"{run_dir} holds another experiment (differs in {', '.join(differing)});"
+                " name a new --model_dir, or repeat the flags of the first call to go on"
+            )
+        return
+    tf.io.gfile.makedirs(run_dir)
+    record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
+    with tf.io.gfile.GFile(path, "w") as f:
+        f.write(json.dumps(record, indent=2) + "\n")
+
+
+def epoch_length(stage: Stage, epoch_steps: int) -> int:
+    """Steps of one epoch: the stage must be a whole number of them.
+
+    Raises:
+      ValueError: it is not.
+    """
+    length = min(epoch_steps, stage.steps)
+    if length and stage.steps % length:
+        raise ValueError(
+            f"stage {stage.name!r} has {stage.steps} steps, which is no multiple of"
+            f" --epoch_steps={epoch_steps}"
+        )
+    return length
+
+
+def run_stages(
+    trainer: Trainer,
+    run_dir: str,
+    *,
+    training_data: Callable[[int], tf.data.Dataset],
+    validation_data: tf.data.Dataset,
+    epoch_steps: int,
+    callbacks: Callable[[Stage, int], Sequence[tf.keras.callbacks.Callback]] = lambda *_: (),
+    max_skipped_in_a_row: int = 20,
+    jit_compile: bool = False,
+    verbose: int = 1,
+) -> None:
+    """Trains all stages that are not done yet, from the last checkpoint if there is one.
+
+    Args:
+      trainer: the trainer.
+      run_dir: where checkpoints go; see `prepare_run_dir`.
+      training_data: `first_example -> dataset` of batches from that example on.
+      validation_data: a finite dataset of batches, the same at every epoch.
+      epoch_steps: steps between validations and checkpoints.
+      callbacks: `(stage, steps of earlier stages) -> Keras callbacks` of the stage.
+      max_skipped_in_a_row: how many steps in a row may have no finite loss or gradient.
+      jit_compile: compile the training step with XLA.
+      verbose: Keras `fit`'s: 0 silent, 1 progress bar, 2 a line an epoch.
+
+    Raises:
+      TrainingDiverged: see `max_skipped_in_a_row`.
+    """
+    experiment = trainer.experiment
+    checkpoint = RunCheckpoint(run_dir, trainer)
+    resume_at = checkpoint.stage_index()
+    earlier_steps = 0
+    for index, stage in enumerate(experiment.all_stages()):
+        length = epoch_length(stage, epoch_steps)
+        if stage.steps and index >= (resume_at or 0):
+            if resume_at is not None and index == resume_at + 1:
+                checkpoint.restore_weights()
+            trainer.begin(stage, jit_compile)
+            if index == resume_at:
+                checkpoint.restore()
+            done = int(trainer.stage_step)
+            if done < stage.steps:
+                logging.info("Stage %s: steps %d to %d", stage.name, done, stage.steps)
+                trainer.fit(
+                    training_data((earlier_steps + done) * experiment.batch_size),
+                    validation_data=validation_data,
+                    steps_per_epoch=length,
+                    initial_epoch=done // length,
+                    epochs=stage.steps // length,
+                    callbacks=[
+                        Checkpointing(checkpoint, index, earlier_steps),
+                        DivergenceGuard(max_skipped_in_a_row, run_dir),
+                        *callbacks(stage, earlier_steps),
+                    ],
+                    verbose=verbose,
+                )
+        earlier_steps += stage.steps

@@ -1,0 +1,63 @@
+"""Schedules of the learning rate and of the temperature alpha, as Keras schedules of the step."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+_schedules = tf.keras.optimizers.schedules
+
+
+def _drops(*fractions):
+    """The peak, divided by ten at each of these fractions of the stage."""
+
+    def schedule(peak: float, steps: int):
+        boundaries = [max(1, round(f * steps)) for f in fractions]
+        values = [peak * 0.1**k for k in range(len(fractions) + 1)]
+        return _schedules.PiecewiseConstantDecay(boundaries, values)
+
+    return schedule
+
+
+# A cosine's warm-up, as a fraction of the stage but never more than this many steps.
+_WARMUP_FRACTION, _WARMUP_STEPS = 0.05, 1000
+_COSINE_FLOOR = 0.01
+
+
+def _cosine(peak: float, steps: int):
+    warmup = max(1, min(_WARMUP_STEPS, int(_WARMUP_FRACTION * steps)))
+    return _schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(1, steps - warmup),
+        alpha=_COSINE_FLOOR,
+        warmup_target=peak,
+        warmup_steps=warmup,
+    )
+
+
+LEARNING_RATES = {
+    "constant": lambda peak, steps: _drops()(peak, steps),
+    "cosine": _cosine,
+    # arXiv 2309.17051, section 6.1.2: epochs 400 and 425 of 450, and 50 and 75 of 100.
+    "paper_joint": _drops(400 / 450, 425 / 450),
+    "paper_post": _drops(50 / 100, 75 / 100),
+}
+
+
+def learning_rate(kind: str, peak: float, steps: int):
+    """A learning-rate schedule over a stage of `steps`; a ValueError lists the kinds."""
+    if kind not in LEARNING_RATES:
+        raise ValueError(
+            f"unknown learning-rate schedule {kind!r}; known: {', '.join(LEARNING_RATES)}"
+        )
+    return LEARNING_RATES[kind](peak, steps)
+
+
+# Section 6.1.2: alpha rises linearly over the first 400 of 450 epochs.
+ANNEALED_FRACTION = 400 / 450
+
+
+def annealing(alpha_min: float, alpha_max: float, steps: int):
+    """alpha, linear from `alpha_min` to `alpha_max` over the first 400/450 of the stage."""
+    return _schedules.PolynomialDecay(
+        alpha_min, max(1, round(ANNEALED_FRACTION * steps)), alpha_max, power=1.0
+    )

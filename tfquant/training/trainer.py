@@ -1,0 +1,162 @@
+"""The trainer: a Keras model whose training step runs the current stage.
+
+Compiling, devices, loops and progress are Keras `fit`'s; the step itself is here. It has no host
+operation, so that it compiles whole with `jit_compile=True`, and every random number in it comes
+from `(seed, example index)`.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfquant import metrics
+from tfquant.codec import Codec
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.entropy.factorized import FactorizedModel
+from tfquant.exchange import Rounding, Surrogates
+from tfquant.training import losses
+from tfquant.training.experiment import Experiment, Stage
+from tfquant.training.losses import Outcome
+
+
+class Trainer(tf.keras.Model):
+    """Trains `codec` as `experiment` says, one stage at a time.
+
+    Args:
+      codec: the codec, built under the strategy's scope.
+      experiment: the hyperparameters.
+    """
+
+    def __init__(self, codec: Codec, experiment: Experiment):
+        super().__init__(name="trainer", dtype="float32")
+        self.codec = codec
+        self.experiment = experiment
+        self.stage = None
+        self._distortion = losses.distortion(experiment.distortion)
+        # The stage's step counts batches seen; the optimizer's own counter leaves out skipped ones.
+        self.stage_step = self._counter("stage_step")
+        self.skipped = self._counter("skipped")
+        self.skipped_in_a_row = self._counter("skipped_in_a_row")
+        latents = [f"bpp_{model.name}" for model in codec.entropy_models]
+        gap = ["bpp", experiment.distortion, "loss"]
+        names = [*gap, *latents, *(f"surrogate_{name}" for name in gap), "psnr"]
+        self._means = {name: tf.keras.metrics.Mean(name=name) for name in names}
+
+    @staticmethod
+    def _counter(name: str) -> tf.Variable:
+        return tf.Variable(
+            0, dtype=tf.int64, trainable=False, name=name,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )  # fmt: skip
+
+    def begin(self, stage: Stage, jit_compile: bool = False) -> None:
+        """Makes `stage` the current one: freezes, sets the bound, takes a fresh Adam."""
+        self.stage = stage
+        self.stage_step.assign(0)
+        for name in self.codec.part_names():
+            self.codec.part(name).trainable = name not in stage.frozen
+        for model in self.codec.entropy_models:
+            if isinstance(model, ConditionalModel):
+                model.sigma_bound.assign(stage.sigma_bound)
+        adam = tf.keras.optimizers.Adam(
+            stage.learning_rate, global_clipnorm=self.experiment.clip_norm or None
+        )
+        # With its scale held at 1 this is the library's "skip a step whose gradients are not
+        # finite"; float16 needs the scaling itself.
+        scale = 2.0**15 if self.experiment.precision == "float16" else 1.0
+        growth = 2000 if self.experiment.precision == "float16" else 2**31 - 1
+        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(
+            adam, dynamic=True, initial_scale=scale, dynamic_growth_steps=growth
+        )
+        optimizer.build(self.trained_variables())
+        self.compile(optimizer=optimizer, jit_compile=jit_compile)
+
+    def trained_variables(self) -> list:
+        """The weights that the current stage trains."""
+        return self.codec.trainable_variables
+
+    def alpha(self) -> tf.Tensor:
+        """The temperature at the stage's current step, scalar float32."""
+        return tf.cast(self.stage.alpha(self.stage_step), tf.float32)
+
+    def _surrogate_outcome(self, batch) -> Outcome:
+        x = _to_float(batch["image"])
+        exchange = Surrogates(
+            self.stage.plan, self.alpha(), self.experiment.seed, batch["index"]
+        )
+        return Outcome(x, self.codec(x, exchange), exchange)
+
+    def _rounded_outcome(self, batch) -> Outcome:
+        x = _to_float(batch["image"])
+        exchange = Rounding()
+        return Outcome(x, self.codec(x, exchange), exchange)
+
+    def _terms(self, outcome: Outcome) -> dict:
+        """R in bpp, D unweighted, and the loss J = R + lmbda D."""
+        rate = losses.rate(outcome)
+        distortion = self._distortion(outcome)
+        return {
+            "bpp": rate,
+            self.experiment.distortion: distortion,
+            "loss": rate + self.experiment.lmbda * distortion,
+        }
+
+    def train_step(self, batch):
+        """One step; a step whose loss or gradient is not finite changes no weight."""
+        if self.stage.track_medians:
+            for model in self.codec.entropy_models:
+                if isinstance(model, FactorizedModel):
+                    model.track_medians()
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        with tf.GradientTape() as tape:
+            outcome = self._surrogate_outcome(batch)
+            terms = self._terms(outcome)
+            scaled = self.optimizer.get_scaled_loss(terms["loss"] / replicas)
+        variables = self.trained_variables()
+        gradients = self.optimizer.get_unscaled_gradients(tape.gradient(scaled, variables))
+        # An infinite loss may have finite gradients, and finite gradients an infinite norm, which
+        # clipping would turn into NaN; poisoning them lets the optimizer's own test, which sees all
+        # replicas, decide.
+        norm = tf.linalg.global_norm([g for g in gradients if g is not None])
+        finite = tf.math.is_finite(terms["loss"]) & tf.math.is_finite(norm)
+        poison = tf.where(finite, 0.0, float("nan"))
+        gradients = [g if g is None else g + tf.cast(poison, g.dtype) for g in gradients]
+        before = tf.identity(self.optimizer.iterations)
+        self.optimizer.apply_gradients(zip(gradients, variables))
+        missed = tf.cast(1 - (self.optimizer.iterations - before), tf.int64)
+        self.skipped.assign_add(missed)
+        self.skipped_in_a_row.assign((self.skipped_in_a_row + 1) * missed)
+        self.stage_step.assign_add(1)
+        weight = tf.cast(finite, tf.float32)
+        values = {
+            name: self._mean(name, tf.where(finite, v, 0.0), weight) for name, v in terms.items()
+        }
+        for latent, bits in outcome.exchange.bits.items():
+            per_pixel = tf.reduce_sum(bits) / tf.cast(tf.size(outcome.x) // 3, tf.float32)
+            values[f"bpp_{latent}"] = self._mean(
+                f"bpp_{latent}", tf.where(finite, per_pixel, 0.0), weight
+            )
+        values["skipped"] = self.skipped
+        return values
+
+    def test_step(self, batch):
+        """The train-test gap: R~, D~, J~ of the surrogate beside R, D, J of rounding."""
+        rounded = self._rounded_outcome(batch)
+        values = {name: self._mean(name, v) for name, v in self._terms(rounded).items()}
+        for name, v in self._terms(self._surrogate_outcome(batch)).items():
+            values[f"surrogate_{name}"] = self._mean(f"surrogate_{name}", v)
+        psnr = tf.reduce_mean(metrics.psnr(rounded.x, tf.clip_by_value(rounded.x_hat, 0.0, 1.0)))
+        values["psnr"] = self._mean("psnr", psnr)
+        return values
+
+    def _mean(self, name: str, value, weight=None) -> tf.Tensor:
+        self._means[name].update_state(value, weight)
+        return self._means[name].result()
+
+    @property
+    def metrics(self):
+        return list(self._means.values())
+
+
+def _to_float(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(image, tf.float32) / 255.0
