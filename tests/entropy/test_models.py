@@ -1,0 +1,200 @@
+"""Bits, bounds, expected gradients and real coded lengths of every entropy model."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+
+from tfquant.coding import range_coder
+from tfquant.entropy.conditional import FAMILIES, ConditionalModel
+from tfquant.entropy.factorized import FactorizedModel
+from tfquant.ops.random import example_seeds
+from tfquant.plans import PLANS
+from tfquant.quantizer import Quantizer, dequantize, symbols
+from tfquant.surrogates import SURROGATES, Branch, Sample
+
+CASES = [(family, zero) for family in FAMILIES for zero in (False, True)]
+
+
+def parameters(family, shape, log_sigma=(-2.0, 2.0), seed=0):
+    """Raw network outputs with sigma spread over a range and means anywhere in a bin."""
+    rng = np.random.default_rng(seed)
+    outputs = FAMILIES[family].outputs
+    chunks = {1: ["s"], 2: ["m", "s"], 9: ["w", "m", "s"]}[outputs]
+    width = shape[-1] * outputs // len(chunks)
+    draw = {
+        "w": lambda s: rng.normal(0, 1, s),
+        "m": lambda s: rng.normal(0, 4, s),
+        "s": lambda s: rng.uniform(*log_sigma, s),
+    }
+    raw = np.concatenate([draw[c]((*shape[:-1], width)) for c in chunks], -1)
+    return tf.constant(raw.astype(np.float32))
+
+
+@pytest.mark.parametrize("family,zero_center", CASES)
+@pytest.mark.parametrize("log_sigma", [(-1.5, 3.0), (-14.0, -1.0)])
+def test_a_stream_holds_the_models_bits_and_comes_back(family, zero_center, log_sigma):
+    """Real bytes: within 0.5 % of -log2 p, plus 8 bytes, for latents drawn from the model."""
+    shape = (1, 16, 24, 32)
+    model = ConditionalModel(family, zero_center)
+    model.sigma_bound.assign(1e-6)
+    raw = parameters(family, shape, log_sigma)
+    y = model.prior(raw).base.sample(seed=(1, 2))
+    offset = model.offset(raw)
+    integers = symbols(y, offset)
+    bits = model.bits(Sample(dequantize(integers, offset)), raw).numpy().astype(np.float64).sum()
+
+    @tf.function
+    def round_trip(integers, raw):
+        table = model.coding_table()
+        handle = range_coder.start_encoder(table, 1)
+        strings = range_coder.finish(model.write(table, handle, integers, raw))
+        handle = range_coder.start_decoder(table, strings)
+        return strings, model.read(table, handle, tf.constant(shape), raw)[1]
+
+    strings, back = round_trip(integers, raw)
+    np.testing.assert_array_equal(back, integers)
+    spent = 8 * len(strings.numpy()[0])
+    assert abs(spent - bits) <= 0.005 * bits + 64
+
+
+@pytest.mark.parametrize("family,zero_center", CASES)
+def test_the_bound_is_switched_without_retracing_and_lets_gradients_raise_sigma(family, zero_center):
+    model = ConditionalModel(family, zero_center)
+    raw = parameters(family, (1, 2, 2, 4), (-5.0, -4.0))
+    traces = []
+
+    @tf.function
+    def sigma(raw):
+        traces.append(1)
+        return model.prior(raw).scale
+
+    np.testing.assert_allclose(sigma(raw), 0.11)
+    model.sigma_bound.assign(1e-6)
+    assert np.all(sigma(raw) < 0.02)
+    assert len(traces) == 1
+
+    model.sigma_bound.assign(0.11)
+    far, near = tf.constant(5.0), tf.constant(0.0)
+    for value, reaches in ((far, True), (near, False)):
+        with tf.GradientTape() as tape:
+            tape.watch(raw)
+            bits = model.bits(Sample(tf.fill([1, 2, 2, 4], value) + model.prior(raw).mean()), raw)
+        gradient = tape.gradient(bits, raw).numpy()
+        assert np.all(np.isfinite(gradient))
+        if reaches:
+            assert np.any(gradient[..., -4:] < 0)  # descent raises log sigma
+        elif FAMILIES[family].outputs < 3:
+            assert np.all(gradient[..., -4:] == 0)  # and cannot lower it below the bound
+
+
+@pytest.mark.parametrize("spec", [f"{s.name}:expected" for s in SURROGATES.values() if s.ends])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_has_every_expected_gradient(family, spec):
+    """slope (R(high) - R(low)), R evaluated by NumPy from the base distributions' CDFs."""
+    shape = (2, 3, 3, 4)
+    model = ConditionalModel(family, zero_center=False)
+    raw = parameters(family, shape, (-0.5, 1.0))
+    rng = np.random.default_rng(1)
+    y = tf.constant(rng.normal(0, 3, shape).astype(np.float32))
+    branch, seeds = Branch.parse(spec), example_seeds(0, "y", tf.range(2))
+    plan = PLANS["aun"]
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        sample = branch.sample(y, tf.zeros([]), tf.constant(3.0), seeds)
+        bits = tf.reduce_sum(model.bits(sample, raw))
+    gradient = tape.gradient(bits, y).numpy()
+
+    def rate(v):
+        prior = model.prior(raw)
+        loc, scale = (np.asarray(t, np.float64) for t in (prior.loc, prior.scale))
+        if family == "mixture":
+            weights = scipy.special.softmax(np.asarray(prior.logits, np.float64), -1)
+            v = np.asarray(v, np.float64)[..., None]
+        else:
+            weights, v = 1.0, np.asarray(v, np.float64)
+        cdf = scipy.special.ndtr if "laplac" not in family else (
+            lambda x: np.where(x < 0, 0.5 * np.exp(x), 1 - 0.5 * np.exp(-np.abs(x)))
+        )
+        # In the lower tail, where differences are exact.
+        c = -np.abs(v - loc)
+        p = weights * (cdf((c + 0.5) / scale) - cdf((c - 0.5) / scale))
+        return -np.log2(p.sum(-1) if family == "mixture" else p)
+
+    e = sample.expected
+    expected = np.asarray(e.slope) * (rate(e.high) - rate(e.low))
+    np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-3)
+    assert plan.rate.estimator == "pathwise"
+
+
+def factorized(channels=6, filters=(3, 3, 3)):
+    tf.random.set_seed(0)
+    model = FactorizedModel(channels, filters)
+    rng = np.random.default_rng(0)
+    for v in model.density.trainable_variables:
+        v.assign_add(rng.normal(0, 0.3, v.shape))
+    return model
+
+
+def test_medians_are_tracked_to_one_half_and_get_no_gradient():
+    model = factorized()
+    for _ in range(60):
+        model.track_medians()
+    np.testing.assert_allclose(model.density.cdf(model.medians), 0.5, atol=1e-4)
+    assert not any(v is model.medians for v in model.trainable_variables)
+    assert len(model.trainable_variables) == 11
+
+
+def test_factorized_bits_are_the_densitys_and_its_stream_holds_them():
+    model = factorized()
+    for _ in range(60):
+        model.track_medians()
+    rng = np.random.default_rng(2)
+    # Samples of the density by inversion on a fine grid.
+    grid = np.linspace(-400, 400, 160_001).astype(np.float32)
+    cdf = model.density.cdf(np.repeat(grid[:, None], 6, 1)).numpy()
+    z = np.stack([np.interp(rng.uniform(size=4096), cdf[:, c], grid) for c in range(6)], -1)
+    z = tf.constant(z.reshape(1, 64, 64, 6).astype(np.float32))
+    integers = symbols(z, model.offset())
+    bits = model.bits(Sample(dequantize(integers, model.offset())))
+    v = np.asarray(dequantize(integers, model.offset()))
+    below, above = (model.density.cdf(v + d).numpy().astype(np.float64) for d in (-0.5, 0.5))
+    np.testing.assert_allclose(bits, -np.log2(above - below), rtol=1e-3, atol=2e-2)
+
+    table = model.coding_table()
+    strings = range_coder.finish(model.write(table, range_coder.start_encoder(table, 1), integers))
+    _, back = model.read(table, range_coder.start_decoder(table, strings), tf.constant(z.shape))
+    np.testing.assert_array_equal(back, integers)
+    total = float(tf.reduce_sum(tf.cast(bits, tf.float64)))
+    assert abs(8 * len(strings.numpy()[0]) - total) <= 0.005 * total + 64
+
+
+@pytest.mark.parametrize("spec", ["aun:expected", "sua:expected", "sr:expected"])
+def test_the_factorized_model_has_the_expected_gradient_too(spec):
+    model = factorized()
+    rng = np.random.default_rng(3)
+    z = tf.constant(rng.normal(0, 5, (2, 3, 3, 6)).astype(np.float32))
+    branch, seeds = Branch.parse(spec), example_seeds(0, "z", tf.range(2))
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        sample = branch.sample(z, model.offset(), tf.constant(3.0), seeds)
+        bits = tf.reduce_sum(model.bits(sample))
+    gradient, weights = tape.gradient(bits, [z, model.trainable_variables])
+    e = sample.expected
+
+    def rate(v):
+        p = model.density.cdf(v + 0.5).numpy().astype(np.float64) - model.density.cdf(v - 0.5)
+        return -np.log2(p)
+
+    expected = np.asarray(e.slope) * (rate(e.high) - rate(e.low))
+    np.testing.assert_allclose(gradient, expected, rtol=5e-3, atol=5e-3)
+    assert all(np.all(np.isfinite(w)) for w in weights)
+
+
+def test_quantizer_and_model_are_layers_of_float32():
+    assert Quantizer(PLANS["mix"]).dtype == ConditionalModel("gaussian", True).dtype == "float32"
+    with pytest.raises(ValueError, match="unknown entropy family 'gauss'; known: scale_gaussian"):
+        ConditionalModel("gauss", True)
+    assert math.isclose(FAMILIES["mixture"].outputs, 9)

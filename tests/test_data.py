@@ -1,0 +1,383 @@
+"""Crops are a function of (seed, index); canvases look like photographs to a spectrum analyser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+from tfquant import data
+from tfquant.images import ImageError, write_image
+
+
+class Arrays(data.ImageSource):
+    """Pictures in memory; None is one that cannot be read."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, i):
+        if self.pictures[i] is None:
+            raise ImageError(f"picture {i}: unreadable")
+        return self.pictures[i]
+
+
+def flat(count, height=40, width=50):
+    """Picture i is all i, so that a crop tells where it is from."""
+    return Arrays([np.full((height, width, 3), i, np.uint8) for i in range(count)])
+
+
+def noise(count, height=60, width=90, seed=0):
+    rng = np.random.default_rng(seed)
+    return Arrays(list(rng.integers(0, 256, (count, height, width, 3), np.uint8)))
+
+
+def take(source, examples, *, seed=3, crop=16, batch_size=4, **options):
+    """The first `examples` examples: images [examples, crop, crop, 3] and indices [examples]."""
+    dataset = data.crops(source, seed=seed, crop=crop, batch_size=batch_size, **options)
+    batches = list(dataset.take(examples // batch_size).as_numpy_iterator())
+    images = np.concatenate([batch["image"] for batch in batches])
+    return images, np.concatenate([batch["index"] for batch in batches])
+
+
+# Order, resumption, repetition
+
+
+def test_a_stream_resumed_at_any_example_goes_on_as_the_uninterrupted_one():
+    source = noise(7)
+    images, index = take(source, 48)
+    np.testing.assert_array_equal(index, np.arange(48))
+    for first in (1, 8, 27):
+        resumed, resumed_index = take(source, 20, first_example=first)
+        np.testing.assert_array_equal(resumed_index, np.arange(first, first + 20))
+        np.testing.assert_array_equal(resumed, images[first : first + 20])
+
+
+def test_the_batch_size_changes_no_example():
+    source = noise(5)
+    np.testing.assert_array_equal(take(source, 24)[0], take(source, 24, batch_size=12)[0])
+
+
+def test_seeds_differ_and_repeat():
+    source = noise(5)
+    first, again, other = take(source, 8), take(source, 8), take(source, 8, seed=4)
+    np.testing.assert_array_equal(first[0], again[0])
+    assert (first[0] != other[0]).any(axis=(1, 2, 3)).all()
+
+
+def test_every_epoch_shows_every_picture_once_in_another_order():
+    images, _ = take(flat(12), 36)
+    epochs = images[:, 0, 0, 0].reshape(3, 12)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(12), (3, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_a_far_example_needs_none_of_those_before():
+    images, index = take(noise(3), 4, first_example=10**15)
+    assert index[0] == 10**15
+    assert images.std() > 10
+
+
+def test_shapes_are_static_and_the_stream_is_endless():
+    import tensorflow as tf
+
+    dataset = data.crops(noise(2), seed=0, crop=16, batch_size=4)
+    assert dataset.element_spec == {
+        "image": tf.TensorSpec([4, 16, 16, 3], tf.uint8),
+        "index": tf.TensorSpec([4], tf.int64),
+    }
+    assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+
+
+ON_TWO_DEVICES = """
+import numpy as np, tensorflow as tf
+from tfquant import data
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+source = data.DeadLeaves(0, count=2, size=64)
+dataset = data.crops(source, seed=1, crop=32, batch_size=6)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+whole, halves = iter(dataset), iter(strategy.experimental_distribute_dataset(dataset))
+for _ in range(3):
+    expected, got = next(whole), next(halves)
+    for key in "image", "index":
+        parts = strategy.experimental_local_results(got[key])
+        assert [len(part) for part in parts] == [3, 3]
+        np.testing.assert_array_equal(np.concatenate(parts), expected[key])
+print("equal")
+"""
+
+STOPPED_AMID_DRAWING = """
+from tfquant import data
+
+batches = iter(data.crops(data.DeadLeaves(0, count=2, size=64), seed=1, crop=64, batch_size=64))
+next(batches)
+print("stopped")
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "last_line"), [(ON_TWO_DEVICES, "equal"), (STOPPED_AMID_DRAWING, "stopped")]
+)
+def test_two_devices_share_the_batch_and_processes_end(code, last_line):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [last_line]
+
+
+# Windows, scales, mirrors
+
+
+def ramp(height, width):
+    """Red tells the column, green the row, blue nothing."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0] = np.arange(width)
+    picture[..., 1] = np.arange(height)[:, None]
+    return picture
+
+
+def test_without_downscale_crops_are_windows_from_everywhere():
+    images, _ = take(Arrays([ramp(20, 30)]), 400, downscale=None, flip=False)
+    corners = images[:, 0, 0, :2].astype(int)  # Column, row.
+    for image, (column, row) in zip(images, corners):
+        np.testing.assert_array_equal(image, ramp(20, 30)[row : row + 16, column : column + 16])
+    assert set(corners[:, 0]) == set(range(15))
+    assert set(corners[:, 1]) == set(range(5))
+
+
+def test_half_of_the_crops_are_mirrored():
+    images, _ = take(Arrays([ramp(40, 40)]), 400, downscale=None)
+    mirrored = images[:, 0, 0, 0] > images[:, 0, -1, 0]
+    assert 160 <= mirrored.sum() <= 240  # Four standard deviations.
+
+
+def test_downscale_factors_fill_their_interval():
+    images, _ = take(Arrays([ramp(200, 200)]), 400, downscale=(0.5, 0.8), flip=False)
+    rise = np.median(np.diff(images[..., 0].astype(float).mean(axis=1)[:, 2:-2]), axis=1)
+    slopes = (images[:, :, 13, 0].mean(1) - images[:, :, 2, 0].astype(float).mean(1)) / 11
+    assert rise.min() > 0  # The ramp still rises,
+    assert 1.25 - 0.1 < slopes.min() < 1.35  # by 1 / factor a pixel.
+    assert 1.9 < slopes.max() < 2.0 + 0.1
+
+
+@pytest.mark.parametrize(("top", "left", "side"), [(0, 0, 40.0), (7.3, 30.6, 23.1), (20, 50, 40.0)])
+def test_a_window_is_cut_from_the_antialiased_resizing_of_the_whole(top, left, side):
+    picture = noise(1).pictures[0]
+    whole = Image.fromarray(picture)
+    box = (left, top, left + side, top + side)
+    expected = np.asarray(whole.resize((16, 16), Image.Resampling.BICUBIC, box=box), int)
+    got = data._resized_window(picture, top, left, side, 16).astype(int)
+    assert np.abs(got - expected).max() <= 1
+
+
+def test_small_pictures_are_enlarged_just_enough():
+    wide = ramp(8, 12)
+    images, _ = take(Arrays([wide]), 40, flip=False)
+    rows = images[..., 1].astype(float)
+    assert rows[:, 0].max() < 0.6 and rows[:, -1].min() > 6.4  # All 8 rows are in each crop,
+    assert np.unique(images[:, 0, 0, 0]).size > 2  # and different columns.
+
+
+def test_one_pixel_makes_a_crop():
+    images, _ = take(flat(1, 1, 1), 4)
+    assert not images.any()
+
+
+# Sources
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pictures, picture i is all i; 3 is truncated, 7 is text."""
+    for i, picture in enumerate(flat(10).pictures):
+        write_image(tmp_path / f"{i}.png", picture)
+    whole = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "3.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "7.png").write_text("no picture")
+    return tmp_path
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda line, *values: lines.append(line % values))
+    return lines
+
+
+def test_unreadable_files_are_named_counted_and_replaced(folder, log):
+    source = data.open_source(str(folder), seed=0, min_side=16)
+    assert sum("3.png: unreadable" in line for line in log) == 1
+    assert sum("7.png: not a picture" in line for line in log) == 1
+    assert any("2 of 10 files skipped" in line for line in log)
+    images, _ = take(source, 20)
+    seen = np.bincount(images[:, 0, 0, 0], minlength=10)
+    np.testing.assert_array_equal(seen, [2, 2, 2, 0, 4, 2, 2, 0, 4, 2])
+    assert len(log) == 3  # Once each, not once an epoch.
+
+
+@pytest.mark.parametrize("cache_mib", [0, 1])
+def test_the_cache_changes_no_example(folder, log, monkeypatch, cache_mib):
+    reads = []
+    read_image = data.images.read_image
+    monkeypatch.setattr(
+        data.images, "read_image", lambda path: reads.append(path) or read_image(path)
+    )
+    source = data.ImageFiles(str(folder), cache_mib=cache_mib)
+    images, _ = take(source, 20)
+    np.testing.assert_array_equal(images, take(data.ImageFiles(str(folder)), 20)[0])
+    assert len([path for path in reads if path.endswith("/0.png")]) >= (2 if cache_mib else 3)
+    if cache_mib:
+        assert all(reads.count(path) == 2 for path in reads)  # One for each of the two sources.
+
+
+def test_a_folder_without_readable_pictures_is_an_error(tmp_path, log):
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"none of 1 files can be read; first: .*a.png"):
+        data.open_source(str(tmp_path), seed=0, min_side=16)
+
+
+def test_split_files_have_no_picture_in_common_and_miss_none(folder, log):
+    training, validation = data.split(data.ImageFiles(str(folder)), every=5)
+    shown = set(take(training, 16)[0][:, 0, 0, 0])
+    held = set(data.validation_crops(validation, seed=0, crop=16, count=2)["image"][:, 0, 0, 0])
+    assert held == {4, 9}
+    assert shown == {0, 1, 2, 5, 6, 8}  # 3 and 7 cannot be read.
+
+
+def test_few_pictures_still_hold_one_out():
+    training, validation = data.split(flat(3), every=10)
+    assert (len(training), len(validation)) == (2, 1)
+    with pytest.raises(ImageError, match="one picture alone"):
+        data.split(flat(1), every=10)
+    with pytest.raises(ValueError, match="every 1: "):
+        data.split(flat(3), every=1)
+
+
+def test_split_dead_leaves_have_no_canvas_in_common():
+    training, validation = data.split(data.DeadLeaves(5, count=3, size=64))
+    assert (len(training), len(validation)) == (3, 8)
+    for canvas in validation.canvases:
+        assert all((canvas != other).any() for other in training.canvases)
+
+
+def test_validation_crops_are_fixed_and_spread_over_the_pictures():
+    source = flat(10)
+    first = data.validation_crops(source, seed=1, crop=16, count=5)
+    np.testing.assert_array_equal(first["image"][:, 0, 0, 0], [0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(first["index"], np.arange(5))
+    many = data.validation_crops(noise(3), seed=1, crop=16, count=7)["image"]
+    np.testing.assert_array_equal(
+        many, data.validation_crops(noise(3), seed=1, crop=16, count=7)["image"]
+    )
+    assert len({image.tobytes() for image in many}) == 7
+
+
+def test_tfds_without_the_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(ImageError, match=r"pip install tfquant\[tfds\]"):
+        data.open_source("tfds:clic", seed=0, min_side=16)
+
+
+def test_tfds_pictures_are_held_as_rgb_up_to_the_cache(monkeypatch, log):
+    gray = np.random.default_rng(0).integers(0, 256, (400, 500, 1), np.uint8)
+    colour = np.random.default_rng(1).integers(0, 256, (400, 500, 3), np.uint8)
+    stub = types.SimpleNamespace(
+        load=lambda name, split, shuffle_files: (
+            [{"image": p} for p in (gray, colour)]
+            if (name, split, shuffle_files) == ("clic", "train", False)
+            else [{"label": 0}]
+        ),
+        as_numpy=lambda examples: examples,
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", stub)
+    source = data.open_source("tfds:clic", seed=0, min_side=16)
+    np.testing.assert_array_equal(source[0], np.repeat(gray, 3, axis=-1))
+    np.testing.assert_array_equal(source[1], colour)
+    assert take(source, 4)[0].std() > 10
+    assert len(data.open_source("tfds:clic", seed=0, min_side=16, cache_mib=1)) == 1
+    assert "the first 1 pictures fill the cache" in log[-1]
+    with pytest.raises(ImageError, match="expected a feature 'image', got label"):
+        data.open_source("tfds:digits", seed=0, min_side=16)
+
+
+def test_wrong_arguments_are_answered_with_the_rule():
+    for wrong, message in (
+        ({"crop": 0}, "crop 0: expected at least 1"),
+        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
+        ({"seed": -1}, "seed -1: expected at least 0"),
+        ({"first_example": -4}, "first_example -4: expected at least 0"),
+        ({"downscale": (0.9, 0.5)}, "smallest <= largest <= 1"),
+        ({"downscale": (0.5, 1.5)}, "smallest <= largest <= 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data.crops(flat(1), **{"seed": 0, "crop": 8, "batch_size": 2, **wrong})
+
+
+# Dead leaves
+
+
+@pytest.fixture(scope="module")
+def canvases():
+    return [data.dead_leaves([7, i], 256) for i in range(6)]
+
+
+def spectrum_slope(canvas):
+    """Slope of log power over log frequency, from 4 cycles a canvas to 1/4 cycle a pixel."""
+    gray = canvas.mean(axis=-1)
+    size = len(gray)
+    window = np.hanning(size)
+    power = np.abs(np.fft.fft2((gray - gray.mean()) * window * window[:, None])) ** 2
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)) * size
+    ring = np.rint(frequency).astype(int).ravel()
+    radial = np.bincount(ring, power.ravel()) / np.bincount(ring)
+    rings = np.arange(4, size // 4)
+    return np.polyfit(np.log(rings), np.log(radial[rings]), 1)[0]
+
+
+def test_the_slope_is_measured_right():
+    rng = np.random.default_rng(0)
+    for slope in (0.0, 2.0):
+        field = data._power_law_field(rng, 256, slope)
+        assert spectrum_slope(np.repeat(field[..., None], 3, -1)) == pytest.approx(-slope, abs=0.1)
+
+
+def test_canvases_have_the_spectrum_of_photographs(canvases):
+    slopes = [spectrum_slope(canvas) for canvas in canvases]
+    assert -2.7 < np.mean(slopes) < -1.7
+    assert min(slopes) > -3.2 and max(slopes) < -1.2
+
+
+def test_canvases_use_the_range_of_values_and_differ_in_colour(canvases):
+    values = np.stack(canvases)
+    assert 70 < values.mean() < 150
+    assert np.mean([canvas.std() for canvas in canvases]) > 25
+    chroma = values[..., 0].astype(float) - values[..., 2]
+    assert 5 < chroma.std() < 60
+
+
+def test_radii_follow_the_inverse_cube_law():
+    radius = np.sort(data._radii(np.random.default_rng(0), 10000, 2.0, 100.0))
+    cumulative = (2.0**-2 - radius**-2) / (2.0**-2 - 100.0**-2)  # The integral of r^-3, normalized.
+    distance = np.abs(cumulative - (np.arange(10000) + 0.5) / 10000).max()
+    assert distance < 1.95 / np.sqrt(10000)  # Kolmogorov's bound at 0.1 %.
+
+
+def test_a_canvas_is_a_function_of_its_seed(canvases):
+    np.testing.assert_array_equal(canvases[2], data.dead_leaves([7, 2], 256))
+    assert all((canvases[0] != other).any() for other in canvases[1:])
+
+
+def test_the_pool_covers_the_largest_window():
+    source = data.DeadLeaves(0, count=1, size=80)
+    assert source[0].shape == (80, 80, 3)
+    with pytest.raises(ValueError, match="size 32: expected at least 64"):
+        data.dead_leaves(0, 32)

@@ -1,0 +1,276 @@
+"""Pictures of every kind, written by Pillow or byte by byte, read back as 8-bit RGB."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfquant import images
+from tfquant.images import ImageError, find_images, read_image, write_image
+
+GRAY, RGB, GRAY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # PNG's colour types.
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+def png(path, samples, depth, colour_type, transparency=None):
+    """An independent PNG writer: `samples: [H, W, C]` of `depth` 8 or 16 bits."""
+
+    def chunk(kind, body):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    height, width = samples.shape[:2]
+    rows = samples.astype(">u2" if depth == 16 else "u1").reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    body = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    if transparency is not None:
+        body += chunk(b"tRNS", np.asarray(transparency, ">u2").tobytes())
+    body += chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)))
+    path.write_bytes(body + chunk(b"IEND", b""))
+    return path
+
+
+def gray16():
+    return np.linspace(0, 65535, 5 * 7).astype(np.uint16).reshape(5, 7, 1)
+
+
+@pytest.mark.parametrize("extension", images.LOSSLESS)
+def test_what_is_written_is_read_back_bit_for_bit(tmp_path, picture, extension):
+    path = tmp_path / f"a{extension}"
+    write_image(path, picture)
+    back = read_image(path)
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back, picture)
+
+
+def test_a_picture_of_one_pixel_is_a_picture(tmp_path):
+    write_image(tmp_path / "a.png", np.array([[[1, 2, 3]]], np.uint8))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[1, 2, 3]]])
+
+
+def test_grayscale_becomes_three_equal_channels(tmp_path, picture):
+    Image.fromarray(picture[..., 0]).save(tmp_path / "a.png")
+    expected = np.repeat(picture[..., :1], 3, axis=-1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
+
+
+def test_one_bit_becomes_black_and_white(tmp_path):
+    bits = np.eye(9, dtype=bool)
+    Image.fromarray(bits).convert("1").save(tmp_path / "a.png")
+    expected = np.repeat(np.where(bits, 255, 0)[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
+
+
+def test_a_palette_is_looked_up(tmp_path):
+    palette = np.random.default_rng(1).integers(0, 256, (4, 3), np.uint8)
+    index = np.arange(20, dtype=np.uint8).reshape(4, 5) % 4
+    indexed = Image.fromarray(index).convert("L")
+    indexed.putpalette(palette.tobytes())
+    indexed.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), palette[index])
+    indexed.save(tmp_path / "b.png", transparency=2)
+    with pytest.raises(ImageError, match="transparent"):
+        read_image(tmp_path / "b.png")
+    expected = palette[index].copy()
+    expected[index == 2] = (10, 20, 30)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png", (10, 20, 30)), expected)
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    ink = np.zeros((8, 8, 4), np.uint8)
+    ink[..., 1:3] = 255  # Magenta and yellow make red.
+    Image.fromarray(ink, "CMYK").save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[0, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "ppm"])
+def test_sixteen_bit_gray_is_scaled_and_not_clipped(tmp_path, kind):
+    gray, path = gray16(), tmp_path / f"a.{kind}"
+    if kind == "png":
+        png(path, gray, 16, GRAY)
+    elif kind == "tif":
+        Image.fromarray(gray[..., 0]).save(path)
+    else:
+        path.write_bytes(b"P5 7 5 65535\n" + gray.astype(">u2").tobytes())
+    expected = np.repeat(np.floor(gray / 257 + 0.5), 3, axis=-1)  # 65535 = 255 * 257
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_sixteen_bit_rgb_keeps_its_high_byte(tmp_path):
+    wide = np.random.default_rng(2).integers(0, 65536, (4, 6, 3))
+    np.testing.assert_array_equal(read_image(png(tmp_path / "a.png", wide, 16, RGB)), wide >> 8)
+
+
+def test_samples_without_a_known_range_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
+    Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "i.tif")
+    for name in "f.tif", "i.tif":
+        with pytest.raises(ImageError, match="not 8 or 16 bit"):
+            read_image(tmp_path / name)
+
+
+def test_transparency_is_refused_or_composited(tmp_path, picture):
+    alpha = np.full((5, 7, 1), 255, np.uint8)
+    alpha[0, 0], alpha[0, 1] = 0, 51  # 51 / 255 = 0.2
+    path = png(tmp_path / "a.png", np.concatenate([picture, alpha], -1), 8, RGB_ALPHA)
+    with pytest.raises(ImageError, match="a.png: has transparent pixels: name a background"):
+        read_image(path)
+    seen = read_image(path, background=(100, 0, 200))
+    np.testing.assert_array_equal(seen[0, 0], (100, 0, 200))
+    np.testing.assert_allclose(
+        seen[0, 1], 0.2 * picture[0, 1] + 0.8 * np.array([100, 0, 200]), atol=0.51
+    )
+    np.testing.assert_array_equal(seen[1:], picture[1:])
+
+
+@pytest.mark.parametrize("colour_type", [GRAY_ALPHA, RGB_ALPHA])
+def test_opaque_alpha_is_dropped(tmp_path, picture, colour_type):
+    channels = 1 if colour_type == GRAY_ALPHA else 3
+    opaque = np.concatenate([picture[..., :channels], np.full((5, 7, 1), 255, np.uint8)], -1)
+    expected = np.broadcast_to(picture[..., :channels], picture.shape)
+    back = read_image(png(tmp_path / "a.png", opaque, 8, colour_type))
+    np.testing.assert_array_equal(back, expected)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("colour_type", [GRAY, RGB])
+def test_a_transparent_colour_key_counts_as_transparency(tmp_path, depth, colour_type):
+    channels = 1 if colour_type == GRAY else 3
+    samples = np.random.default_rng(3).integers(0, 2**depth, (4, 6, channels))
+    path = png(tmp_path / "a.png", samples, depth, colour_type, transparency=samples[1, 2])
+    with pytest.raises(ImageError, match="transparent"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, (9, 8, 7))[1, 2], (9, 8, 7))
+    unused = (samples[1, 2] + 2 ** (depth - 1)) % 2**depth  # Not the colour of any pixel.
+    assert not (samples == unused).all(-1).any()
+    assert read_image(png(path, samples, depth, colour_type, unused)).shape == (4, 6, 3)
+
+
+def test_a_bad_background_is_refused(tmp_path, picture):
+    write_image(tmp_path / "a.png", picture)
+    for background in ((1, 2), (0, 0, 256), 7):
+        with pytest.raises(ImageError, match="three numbers from 0 to 255"):
+            read_image(tmp_path / "a.png", background)
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_exif_orientation_turns_the_picture_upright(tmp_path, picture, orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(picture, turn))
+
+
+def test_every_truncation_is_refused_by_name(tmp_path, picture):
+    for extension in "png", "jpg":
+        path = tmp_path / f"a.{extension}"
+        Image.fromarray(np.tile(picture, (6, 6, 1))).save(path)
+        whole = path.read_bytes()
+        for length in range(0, int(0.9 * len(whole)), max(1, len(whole) // 40)):
+            path.write_bytes(whole[:length])
+            with pytest.raises(ImageError) as caught:
+                read_image(path)
+            assert str(path) in str(caught.value)
+            assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_a_picture_is_named_with_the_reason(tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "page.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    for name in "text.png", "page.png":
+        with pytest.raises(ImageError, match=f"{name}: not a picture of a known format"):
+            read_image(tmp_path / name)
+    with pytest.raises(ImageError, match="gone.png: no such file"):
+        read_image(tmp_path / "gone.png")
+    with pytest.raises(ImageError, match="a folder"):
+        read_image(tmp_path)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
+    path = png(tmp_path / "a.png", np.zeros((1, 1, 3)), 8, RGB)
+    body = bytearray(path.read_bytes())
+    body[16:24] = struct.pack(">II", 60000, 60000)
+    body[29:33] = struct.pack(">I", zlib.crc32(bytes(body[12:29])))
+    path.write_bytes(body)
+    with pytest.raises(ImageError, match="pixels, where Pillow suspects an attack"):
+        read_image(path)
+
+
+def test_writing_refuses_lossy_formats_and_other_arrays(tmp_path, picture):
+    with pytest.raises(ImageError, match=r"written as .png, .*, not '.jpg'"):
+        write_image(tmp_path / "a.jpg", picture)
+    with pytest.raises(ImageError, match=r"got float32 \[5, 7, 3\]"):
+        write_image(tmp_path / "a.png", picture.astype(np.float32))
+    with pytest.raises(ImageError, match="cannot be written: No such file"):
+        write_image(tmp_path / "gone" / "a.png", picture)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    names = [
+        "b.PNG",
+        "a.jpg",
+        "deep/er/c.Tiff",
+        "deep/notes.txt",
+        "deep/.hidden.png",
+        "x,y [1]/d.png",
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def found(tree, *specs):
+    paths = find_images(",".join(os.path.join(tree, spec) for spec in specs))
+    return [os.path.relpath(path, tree) for path in paths]
+
+
+def test_a_folder_is_searched_to_the_bottom_in_order(tree):
+    assert found(tree, "") == ["a.jpg", "b.PNG", "deep/er/c.Tiff", "x,y [1]/d.png"]
+
+
+def test_globs_and_lists_give_each_picture_once(tree):
+    assert found(tree, "*.jpg") == ["a.jpg"]
+    assert found(tree, "**/*.png") == ["x,y [1]/d.png"]
+    assert found(tree, "dee*") == ["deep/er/c.Tiff"]
+    assert found(tree, "*.PNG", "a.jpg", "deep/../a.jpg", "deep/*") == [
+        "a.jpg",
+        "b.PNG",
+        "deep/er/c.Tiff",
+    ]
+    assert found(tree, "deep/notes.txt") == ["deep/notes.txt"]  # Asked for by name.
+
+
+def test_a_name_that_exists_is_taken_literally(tree):
+    assert found(tree, "x,y [1]") == ["x,y [1]/d.png"]
+
+
+def test_a_part_that_leads_nowhere_is_named(tree):
+    (tree / "empty").mkdir()
+    for spec, message in {
+        "*.bmp": "no pictures in this glob",
+        "empty": "no pictures in this folder",
+        "gone": "no such file or folder",
+    }.items():
+        with pytest.raises(ImageError, match=message) as caught:
+            found(tree, "a.jpg", spec)
+        assert str(tree / spec) in str(caught.value)
+    with pytest.raises(ImageError, match="no pictures asked for"):
+        find_images(" , ")
+
+
+def test_reading_pictures_needs_no_tensorflow():
+    code = "import sys, tfquant.images; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,145 @@
+"""Offsets, plans and stop-gradients of the quantizer, against finite differences and each other."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.ops.random import example_seeds
+from tfquant.plans import PLANS, QuantizationPlan, plan_named
+from tfquant.quantizer import Quantizer, dequantize, symbols
+from tfquant.surrogates import Branch
+
+SHAPE = (2, 4, 3, 5)
+SEEDS = example_seeds(0, "y", tf.range(2))
+ALPHA = tf.constant(4.0)
+
+
+def draw(seed=0):
+    rng = np.random.default_rng(seed)
+    y = tf.constant(rng.normal(0, 3, SHAPE).astype(np.float32))
+    raw = tf.constant(rng.normal(0, 0.7, (*SHAPE[:-1], 2 * SHAPE[-1])).astype(np.float32))
+    return y, raw
+
+
+def gradients(plan, which, zero_center=True):
+    """Gradients of the bits, or of a sum over the distortion latent, to (y, mu, log sigma)."""
+    y, raw = draw()
+    model = ConditionalModel("gaussian", zero_center)
+    model.sigma_bound.assign(1e-6)
+    mu, log_sigma = tf.split(raw, 2, -1)
+    with tf.GradientTape() as tape:
+        tape.watch([y, mu, log_sigma])
+        raw = tf.concat([mu, log_sigma], -1)
+        quantized = Quantizer(plan)(y, model.offset(raw), ALPHA, SEEDS)
+        if which == "rate":
+            total = tf.reduce_sum(model.bits(quantized.rate, raw))
+        else:
+            total = tf.reduce_sum(tf.sin(quantized.distortion))
+    sources = [y, mu, log_sigma]
+    return [g.numpy() for g in tape.gradient(total, sources, unconnected_gradients="zero")]
+
+
+def plan(rate, distortion="aun:pathwise", **kwargs):
+    return QuantizationPlan(Branch.parse(rate), Branch.parse(distortion), **kwargs)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_with_partial_stop_gradient_the_distortion_sends_none_to_mu(name):
+    dy, dmu, dsigma = gradients(PLANS[name], "distortion")
+    assert np.all(dmu == 0) and np.all(dsigma == 0)
+    assert np.all(np.isfinite(dy)) and np.any(dy != 0)
+
+
+@pytest.mark.parametrize("branch", ["aun:pathwise", "uq_s:straight_through",
+                                    "uq_i:straight_through", "sr:straight_through",
+                                    "round:straight_through"])  # fmt: skip
+def test_for_slope_one_surrogates_the_flag_changes_nothing_for_the_distortion(branch):
+    on = gradients(plan("aun:pathwise", branch), "distortion")
+    off = gradients(plan("aun:pathwise", branch, stop_gradient=False), "distortion")
+    for a, b in zip(on, off):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_for_sua_the_flag_lets_the_distortion_reach_mu():
+    dy, dmu, _ = gradients(plan("aun:pathwise", "sua:straight_through", stop_gradient=False), "distortion")
+    assert np.abs(dmu).max() > 0.1
+    # y + mu shift together: the quantized value moves by exactly as much.
+    on = gradients(plan("aun:pathwise", "round:straight_through"), "distortion")[0]
+    assert dy.shape == on.shape
+
+
+@pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua_n:expected", "sr:expected",
+                                  "sra:expected", "uq_s:expected"])  # fmt: skip
+def test_without_stop_gradient_the_expected_gradient_to_mu_is_minus_that_to_y(rate):
+    dy, dmu, _ = gradients(plan(rate, stop_gradient=False), "rate")
+    np.testing.assert_allclose(dmu, -dy, rtol=1e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua:pathwise"])
+def test_with_stop_gradient_mu_gets_the_rates_gradient_through_p_alone(rate):
+    """d/dmu of -log2 p(value | mu, sigma) at the sampled value, by central differences."""
+    y, raw = draw()
+    _, dmu, _ = gradients(plan(rate), "rate")
+    model = ConditionalModel("gaussian", True)
+    model.sigma_bound.assign(1e-6)
+    sample = Quantizer(plan(rate))(y, model.offset(raw), ALPHA, SEEDS).rate
+    value = np.asarray(sample.value, np.float64)
+    mu, log_sigma = (np.asarray(t, np.float64) for t in tf.split(raw, 2, -1))
+    import scipy.special
+
+    def bits(mu):
+        c = -np.abs(value - mu)
+        upper, lower = (c + 0.5) / np.exp(log_sigma), (c - 0.5) / np.exp(log_sigma)
+        return -np.log2(scipy.special.ndtr(upper) - scipy.special.ndtr(lower))
+
+    near = np.abs(value - mu) / np.exp(log_sigma) < 6  # float64 differences of CDFs end there
+    h = 1e-5
+    numeric = (bits(mu + h) - bits(mu - h)) / (2 * h)
+    np.testing.assert_allclose(dmu[near], numeric[near], rtol=5e-3, atol=5e-3)
+    assert near.mean() > 0.5
+
+
+def test_equal_branches_share_their_tensor_and_one_surrogate_shares_its_noise():
+    y, _ = draw()
+    quantized = Quantizer(PLANS["aun"])(y, 0.0, ALPHA, SEEDS)
+    assert quantized.rate.value is quantized.distortion is quantized.context
+    quantized = Quantizer(PLANS["sua_ste"])(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_allclose(quantized.rate.value, quantized.distortion, atol=1e-6)
+
+
+def test_the_context_branch_is_chosen_apart():
+    y, _ = draw()
+    chosen = plan("aun:pathwise", "aun:pathwise", context=Branch.parse("round:straight_through"))
+    quantized = Quantizer(chosen)(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_array_equal(quantized.context, np.round(y))
+    assert not np.array_equal(quantized.distortion, quantized.context)
+
+
+def test_quantization_stays_in_float32_for_bfloat16_latents():
+    y, _ = draw()
+    quantized = Quantizer(PLANS["aun"])(tf.cast(y, tf.bfloat16), 0.0, ALPHA, SEEDS)
+    assert quantized.distortion.dtype == tf.float32
+
+
+def test_symbols_and_dequantization_undo_each_other_on_the_grid():
+    y, raw = draw()
+    offset = raw[..., : SHAPE[-1]]
+    integers = symbols(y, offset)
+    y_hat = dequantize(integers, offset)
+    assert integers.dtype == tf.int32
+    np.testing.assert_array_equal(symbols(y_hat, offset), integers)
+    assert np.max(np.abs(y_hat - y)) <= 0.5 + 1e-5
+
+
+def test_plans_refuse_what_has_no_meaning():
+    with pytest.raises(ValueError, match="distortion branch sua:expected cannot"):
+        plan("aun:pathwise", "sua:expected")
+    with pytest.raises(ValueError, match="unknown quantization plan 'mixx'; known: aun"):
+        plan_named("mixx")
+
+
+def test_z_follows_the_plan_unless_it_keeps_additive_noise():
+    assert PLANS["mix"].for_hyper_latent() is PLANS["mix"]
+    kept = plan("sua:expected", "sua:pathwise", hyper_aun=True).for_hyper_latent()
+    assert (str(kept.rate), str(kept.distortion)) == ("aun:pathwise", "aun:pathwise")

@@ -1,0 +1,631 @@
+"""Training crops whose every bit is a function of (seed, index of the example).
+
+A run that stops at example k and asks for `first_example=k` sees what it would have seen, and so
+does one that spreads the batch over two devices: `index` travels with the example, and nothing else
+is remembered.
+
+Where pictures come from (`open_source`):
+
+| spec                        | source       | pictures                                        |
+|-----------------------------|--------------|-------------------------------------------------|
+| `""`, `dead_leaves`         | `DeadLeaves` | a pool of procedural canvases, made when opened |
+| `tfds:NAME`                 | `TfdsImages` | the train split of a TensorFlow Datasets name   |
+| a folder, a glob, or a list | `ImageFiles` | files, as `tfquant.images` reads them           |
+
+An example's life: the epoch `index // len(source)` orders the pictures anew (each is seen once per
+epoch); a picture that cannot be read is replaced by the next one; a window of it is scaled down at
+random, which removes the traces of JPEG compression, and mirrored or not. A picture smaller than
+the crop is enlarged just enough. Pictures are uint8 throughout.
+
+Dead leaves follow Lee, Mumford & Huang, "Occlusion models for natural images" (IJCV 2001): opaque
+shapes whose radii have the density r^-3 occlude one another, and the power spectrum falls about as
+f^-2, as that of photographs does. What differs: shapes other than discs; textures, shading, colours
+that neighbours share; and places with few small shapes, because photographs have skies and walls.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from PIL import Image, ImageDraw, ImageFilter
+
+from tfquant import images
+from tfquant.images import ImageError
+
+DOWNSCALE = (0.6, 0.95)  # Of width and height; the factors used for JPEG sources in the literature.
+CACHE_MIB = 2048  # Decoded pictures held in memory: some 3,800 of 500x375.
+
+# Each use of the seed has a stream of its own.
+_ORDER, _CROP, _VALIDATION = range(3)
+
+
+def _generator(seed: int, stream: int, counter: int) -> np.random.Generator:
+    """Random numbers of (seed, stream, counter), each reached without the ones before it."""
+    key = np.array([seed, stream], np.uint64)
+    return np.random.Generator(
+        np.random.Philox(key=key, counter=np.array([0, counter, 0, 0], np.uint64))
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Sources
+
+
+class ImageSource:
+    """A fixed sequence of pictures: `source[i]` is uint8 [H, W, 3] or raises an `ImageError`."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def held_out(self, every: int) -> tuple[ImageSource, ImageSource]:
+        """(training, validation): every `every`-th picture, or the last, is for the latter."""
+        if len(self) < 2:
+            raise ImageError("one picture alone cannot be split into training and validation")
+        validation = set(range(every - 1, len(self), every)) or {len(self) - 1}
+        return (
+            Selection(self, [i for i in range(len(self)) if i not in validation]),
+            Selection(self, sorted(validation)),
+        )
+
+
+class Selection(ImageSource):
+    """Some pictures of another source, whose cache it shares."""
+
+    def __init__(self, source: ImageSource, chosen):
+        self.source = source
+        self.chosen = np.asarray(chosen, np.int64)
+
+    def __len__(self):
+        return len(self.chosen)
+
+    def __getitem__(self, i):
+        return self.source[self.chosen[i]]
+
+
+class DeadLeaves(ImageSource):
+    """A pool of canvases from `dead_leaves`, made when built: about 0.2 s each on one core."""
+
+    def __init__(self, seed: int, *, count: int = 24, size: int = 512, stream: int = 0):
+        self.seed, self.size, self.stream = seed, size, stream
+        seeds = [(seed, stream, i) for i in range(count)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            self.canvases = list(pool.map(lambda key: dead_leaves(key, size), seeds))
+
+    def __len__(self):
+        return len(self.canvases)
+
+    def __getitem__(self, i):
+        return self.canvases[i]
+
+    def held_out(self, every):
+        """(all canvases, others of the next stream: `len / every` of them, at least 8)."""
+        count = max(8, len(self) // every)
+        return self, DeadLeaves(self.seed, count=count, size=self.size, stream=self.stream + 1)
+
+
+class ImageFiles(ImageSource):
+    """The files that `spec` means (`images.find_images`), decoded once as far as `cache_mib` goes.
+
+    Built, it decodes files in their order until the cache is full and looks at the headers of the
+    rest; what is no picture is named and counted in the log, once. Beyond the cache, files are
+    decoded whenever they are asked for. `len` counts unreadable files too: the order of training
+    must not depend on the size of the cache.
+
+    Raises:
+      ImageError: no file is found, or none can be read.
+    """
+
+    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
+        self.paths = images.find_images(spec)
+        self.errors: dict[int, ImageError] = {}
+        self._cache: dict[int, np.ndarray] = {}
+        self._bytes_left = cache_mib * 2**20
+        self._lock = threading.Lock()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(self._prepare, range(len(self.paths))))
+        if len(self.errors) == len(self.paths):
+            raise ImageError(
+                f"{spec}: none of {len(self.paths)} files can be read; first: {self.errors[0]}"
+            )
+        if self.errors:
+            logging.warning(
+                "%s: %d of %d files skipped, unreadable", spec, len(self.errors), len(self.paths)
+            )
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, i):
+        i = int(i)
+        if i in self.errors:
+            raise self.errors[i]
+        picture = self._cache.get(i)
+        return self._load(i) if picture is None else picture
+
+    def _prepare(self, i):
+        try:
+            if self._bytes_left > 0:
+                self._load(i)
+            else:
+                images.probe_image(self.paths[i])
+        except ImageError as error:
+            self._skip(i, error)
+
+    def _load(self, i):
+        try:
+            picture = images.read_image(self.paths[i])
+        except ImageError as error:
+            self._skip(i, error)
+            raise
+        with self._lock:
+            if picture.nbytes > self._bytes_left:
+                self._bytes_left = (
+                    0  # Full: smaller ones that might still fit are not worth a search.
+                )
+            elif i not in self._cache:
+                self._bytes_left -= picture.nbytes
+                self._cache[i] = picture
+        return picture
+
+    def _skip(self, i, error):
+        with self._lock:
+            if i not in self.errors:
+                self.errors[i] = error
+                logging.warning("skipped picture %d: %s", len(self.errors), error)
+
+
+class TfdsImages(ImageSource):
+    """The first `cache_mib` of the train split of a TensorFlow Datasets name, held in memory."""
+
+    def __init__(self, name: str, *, cache_mib: int = CACHE_MIB):
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError:
+            raise ImageError(
+                f"tfds:{name} needs tensorflow_datasets: pip install tfquant[tfds]"
+            ) from None
+        self.pictures: list[np.ndarray] = []
+        bytes_left = cache_mib * 2**20
+        for example in tfds.as_numpy(tfds.load(name, split="train", shuffle_files=False)):
+            picture = _tfds_rgb(name, example)
+            if picture.nbytes > bytes_left:
+                logging.warning(
+                    "tfds:%s: the first %d pictures fill the cache", name, len(self.pictures)
+                )
+                break
+            bytes_left -= picture.nbytes
+            self.pictures.append(picture)
+        if not self.pictures:
+            raise ImageError(f"tfds:{name}: no picture fits {cache_mib} MiB")
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, i):
+        return self.pictures[i]
+
+
+def _tfds_rgb(name, example) -> np.ndarray:
+    if "image" not in example:
+        raise ImageError(
+            f"tfds:{name}: expected a feature 'image', got {', '.join(sorted(example))}"
+        )
+    picture = np.asarray(example["image"])
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        got = f"{picture.dtype} {list(picture.shape)}"
+        raise ImageError(f"tfds:{name}: expected uint8 [H, W, 3] or [H, W, 1], got {got}")
+    return np.broadcast_to(picture, picture.shape[:2] + (3,))
+
+
+def open_source(spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_MIB) -> ImageSource:
+    """Opens what a flag like `--train_images` names (the table above).
+
+    Args:
+      spec: the source.
+      seed: of the canvases, where there are any.
+      min_side: pixels a side that crops take out of a picture, crop / the smallest downscale.
+        Canvases are made at least so large; other pictures are what they are.
+      cache_mib: memory for decoded pictures.
+    """
+    spec = spec.strip()
+    if spec in ("", "dead_leaves"):
+        return DeadLeaves(seed, size=max(512, min_side))
+    if spec.startswith("tfds:"):
+        return TfdsImages(spec[len("tfds:") :], cache_mib=cache_mib)
+    return ImageFiles(spec, cache_mib=cache_mib)
+
+
+def split(source: ImageSource, every: int = 10) -> tuple[ImageSource, ImageSource]:
+    """(training, validation) without a picture in common: every `every`-th is held out of training.
+
+    Dead leaves hold nothing out: validation sees canvases of another seed stream.
+    """
+    if every < 2:
+        raise ValueError(f"every {every}: at least every 2nd picture must stay for training")
+    return source.held_out(every)
+
+
+# --------------------------------------------------------------------------------------------------
+# Crops
+
+
+class _Draws:
+    """Counts the batches being drawn, so that the interpreter ends when none is.
+
+    TensorFlow's threads draw ahead by calling Python. One that calls while the interpreter shuts
+    down never returns, the dataset's destructor waits for it, and the process hangs after its last
+    line. Nobody asks for batches any more by then: the buffers fill, and the calls cease.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._running = 0
+        self._last = float("-inf")
+
+    @contextlib.contextmanager
+    def one(self):
+        with self._lock:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._last = time.monotonic()
+
+    def settle(self, quiet_s: float = 0.25, patience_s: float = 60.0):
+        """Returns when nothing has been drawn for `quiet_s`, or `patience_s` are over."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            if not self._running and time.monotonic() - self._last > quiet_s:
+                return
+            time.sleep(0.02)
+
+
+_draws = _Draws()
+atexit.register(_draws.settle)
+
+
+def crops(
+    source: ImageSource,
+    *,
+    seed: int,
+    crop: int,
+    batch_size: int,
+    first_example: int = 0,
+    downscale: tuple[float, float] | None = DOWNSCALE,
+    flip: bool = True,
+) -> tf.data.Dataset:
+    """The endless stream of training batches from example `first_example` on.
+
+    It draws in this process: for a `tf.distribute` strategy on one machine, not on several.
+
+    Args:
+      source: the pictures.
+      seed: at least 0.
+      crop: pixels a side of a crop.
+      batch_size: B, the global batch.
+      first_example: index of the first example.
+      downscale: smallest and largest factor on width and height, drawn uniformly between them; None
+        leaves pictures as they are.
+      flip: mirrors every second crop, at random.
+
+    Returns:
+      A dataset of {"image": uint8 [B, crop, crop, 3], "index": int64 [B]}.
+    """
+    _check(
+        seed=(seed, 0), crop=(crop, 1), batch_size=(batch_size, 1), first_example=(first_example, 0)
+    )
+    _check_downscale(downscale)
+
+    def draw(first):
+        with _draws.one():
+            indices = np.arange(first, first + batch_size, dtype=np.int64)
+            return np.stack([example(int(index)) for index in indices]), indices
+
+    def example(index):
+        picture = _picture(source, _place(seed, index, len(source)))
+        return _crop(picture, _generator(seed, _CROP, index), crop, downscale, flip)
+
+    def batch(first):
+        image, index = tf.numpy_function(draw, [first], [tf.uint8, tf.int64], stateful=False)
+        return {
+            "image": tf.ensure_shape(image, [batch_size, crop, crop, 3]),
+            "index": tf.ensure_shape(index, [batch_size]),
+        }
+
+    firsts = tf.data.Dataset.counter(start=first_example, step=batch_size, dtype=tf.int64)
+    return firsts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+
+def validation_crops(
+    source: ImageSource,
+    *,
+    seed: int,
+    crop: int,
+    count: int,
+    downscale: tuple[float, float] | None = DOWNSCALE,
+) -> dict[str, np.ndarray]:
+    """The same `count` crops at every call: spread over the pictures, scaled, but not mirrored.
+
+    Returns:
+      {"image": uint8 [count, crop, crop, 3], "index": int64 [count], 0 to count - 1}.
+    """
+    _check(seed=(seed, 0), crop=(crop, 1), count=(count, 1))
+    _check_downscale(downscale)
+    pictures, size = max(count, len(source)), len(source)
+    drawn = [
+        _crop(
+            _picture(source, i * pictures // count % size),
+            _generator(seed, _VALIDATION, i),
+            crop,
+            downscale,
+            flip=False,
+        )
+        for i in range(count)
+    ]
+    return {"image": np.stack(drawn), "index": np.arange(count, dtype=np.int64)}
+
+
+def _check(**limits):
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise ValueError(f"{name} {value}: expected at least {least}")
+
+
+def _check_downscale(downscale):
+    if downscale is not None and not 0 < downscale[0] <= downscale[1] <= 1:
+        raise ValueError(
+            f"downscale {downscale}: expected two factors, 0 < smallest <= largest <= 1, or None"
+        )
+
+
+def _place(seed: int, index: int, length: int) -> int:
+    """The picture of example `index`: its place in the order of its epoch."""
+    return _epoch_order(seed, index // length, length)[index % length]
+
+
+@functools.lru_cache(
+    maxsize=4
+)  # Batches drawn in parallel straddle two epochs, of training and of a test.
+def _epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.argsort(_generator(seed, _ORDER, epoch).random(length), kind="stable")
+
+
+def _picture(source: ImageSource, i: int) -> np.ndarray:
+    """source[i], or the next picture of the source that can be read: uint8 [H, W, 3]."""
+    for step in range(len(source)):
+        try:
+            return source[(i + step) % len(source)]
+        except ImageError as error:
+            last = error
+    raise last
+
+
+def _crop(picture, generator, crop, downscale, flip) -> np.ndarray:
+    """A random window of `picture: uint8 [H, W, 3]`, scaled to uint8 [crop, crop, 3]."""
+    u_scale, u_top, u_left, u_flip = generator.random(4)
+    height, width = picture.shape[:2]
+    least = crop / min(height, width)  # The factor at which the picture is just large enough.
+    low, high = downscale or (1.0, 1.0)
+    low, high = max(low, least), max(high, least)
+    factor = low + u_scale * (high - low)
+    if factor == 1:
+        top, left = int(u_top * (height - crop + 1)), int(u_left * (width - crop + 1))
+        window = picture[top : top + crop, left : left + crop]
+    else:
+        side = min(crop / factor, height, width)
+        window = _resized_window(
+            picture, u_top * (height - side), u_left * (width - side), side, crop
+        )
+    return window[:, ::-1] if flip and u_flip < 0.5 else window
+
+
+def _resized_window(picture, top: float, left: float, side: float, crop: int) -> np.ndarray:
+    """That window of the whole picture's antialiased resizing, at the cost of the window alone."""
+    reach = (
+        int(np.ceil(2 * max(1, side / crop))) + 1
+    )  # Of the bicubic kernel, in source pixels, and one to round.
+    y, x = max(0, int(top) - reach), max(0, int(left) - reach)
+    near = picture[y : int(top + side) + reach + 1, x : int(left + side) + reach + 1]
+    box = (
+        left - x,
+        top - y,
+        min(left - x + side, near.shape[1]),
+        min(top - y + side, near.shape[0]),
+    )
+    near = Image.fromarray(np.ascontiguousarray(near))
+    return np.asarray(near.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
+
+
+# --------------------------------------------------------------------------------------------------
+# Dead leaves
+
+_OVERSAMPLING = 2  # Canvases are drawn so many times as wide and high, then averaged: smooth edges.
+_VERTICES = 48  # Of an outline; a multiple of 3, 4 and 6, and fine enough for the largest disc.
+_CELLS = 64  # Grid of the fields that neighbouring leaves share.
+
+# From (lightness, warmth, greenness) to the log-odds of (red, green, blue).
+_OPPONENT = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -2.0], [1.0, -1.0, 1.0]])
+
+
+def dead_leaves(seed, size: int = 512) -> np.ndarray:
+    """A canvas of occluding, textured shapes: uint8 [size, size, 3], a function of the arguments.
+
+    Args:
+      seed: an integer or a sequence of them, at least 0.
+      size: pixels a side, at least 64.
+    """
+    _check(size=(size, 64))
+    rng = np.random.default_rng(seed)
+    outlines, centre, radius, turn = _leaves(rng, size)
+    top_leaf = _paint(outlines, radius, size)
+    light = _shade(rng, top_leaf, centre, radius, turn, size)  # uint8 [2 size, 2 size, 3]
+    lens = ImageFilter.GaussianBlur(_OVERSAMPLING * rng.uniform(0.15, 0.5))
+    canvas = Image.fromarray(light).filter(lens).resize((size, size), Image.Resampling.BOX)
+    canvas = np.asarray(canvas, np.float32)
+    canvas = canvas + rng.standard_normal(canvas.shape, np.float32) * rng.uniform(
+        0, 1.5
+    )  # Sensor noise.
+    return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
+
+
+def _leaves(rng, size):
+    """Draws n leaves, the farthest first and as large as the canvas.
+
+    Returns:
+      Outlines [n, _VERTICES, 2], centres [n, 2] (x, y), radii [n], turns [n]; pixels and radians.
+    """
+    smallest, largest = np.exp(rng.uniform(np.log(1.0), np.log(4.0))), 0.8 * size
+    mean_area = 2 * np.pi * smallest**2 * np.log(largest / smallest)  # Of discs with density r^-3.
+    n = int(3 * size**2 / mean_area)  # Leaves lie three deep on average, before the thinning below.
+    radius = _radii(rng, n, smallest, largest)
+    radius[0] = 2 * size
+    centre = rng.uniform(-radius[:, None], size + radius[:, None], (n, 2))
+    centre[0] = size / 2
+    # Size in octaves against a field: small leaves grow in some places and not in others.
+    octave = 0.25 * np.log2(radius * _CELLS / size)
+    grows = (
+        octave
+        + _at(_power_law_field(rng, _CELLS, 3.0), centre, size)
+        + 0.35 * rng.standard_normal(n)
+        > 0
+    )
+    grows[0] = True
+    centre, radius = centre[grows], radius[grows]
+    turn = rng.uniform(0, 2 * np.pi, len(radius))
+    return _outlines(rng, centre, radius, turn), centre, radius, turn
+
+
+def _radii(rng, n, smallest, largest):
+    """n radii of density proportional to r^-3 between the two: r^-2 is uniform."""
+    return rng.uniform(largest**-2, smallest**-2, n) ** -0.5
+
+
+def _outlines(rng, centre, radius, turn):
+    """Stretched and turned discs, regular polygons and blobs: [n, _VERTICES, 2]."""
+    n = len(radius)
+    t = np.arange(_VERTICES) * (2 * np.pi / _VERTICES)
+    rho = np.ones((n, _VERTICES))
+    kind = rng.choice(["disc", "disc", "disc", 4, 4, 3, 6, "blob"], n)
+    for corners in (3, 4, 6):
+        polygon = np.cos(np.pi / corners) / np.cos(t % (2 * np.pi / corners) - np.pi / corners)
+        rho[kind == str(corners)] = polygon
+    waves = np.zeros((n, _VERTICES))
+    for k in (2, 3, 5):
+        waves += (
+            0.35
+            / k
+            * rng.standard_normal((n, 1))
+            * np.cos(k * t + rng.uniform(0, 2 * np.pi, (n, 1)))
+        )
+    rho = np.where((kind == "blob")[:, None], np.maximum(1 + waves, 0.2), rho)
+    stretch = np.exp(0.35 * np.abs(rng.standard_normal((n, 1))))
+    u = (
+        rho * radius[:, None] * stretch * np.cos(t + np.pi / 4)
+    )  # The eighth of a turn makes of 4 corners
+    v = rho * radius[:, None] / stretch * np.sin(t + np.pi / 4)  # a rectangle and not a rhombus.
+    cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
+    return centre[:, None] + np.stack([cos * u - sin * v, sin * u + cos * v], axis=-1)
+
+
+def _paint(outlines, radius, size) -> np.ndarray:
+    """Number of the leaf on top of each pixel: int32 [_OVERSAMPLING size, _OVERSAMPLING size]."""
+    canvas = Image.new("I", (_OVERSAMPLING * size,) * 2)
+    draw = ImageDraw.Draw(canvas)
+    for number in range(1, len(radius)):  # Leaf 0 lies under all others and is everywhere.
+        outline = outlines[number] if radius[number] > 12 else outlines[number, ::4]
+        draw.polygon((outline * _OVERSAMPLING).ravel().tolist(), fill=number)
+    return np.asarray(canvas)
+
+
+def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
+    """Colours, shades and textures: uint8 [_OVERSAMPLING size, _OVERSAMPLING size, 3].
+
+    The log-odds of a channel's value are, for a pixel at p of a leaf,
+      colour + slope . p + contrast sin(wave . p + phase + warp noise(p)) + grain fine_noise(p)
+    and daylight(p); all but the three fields are constants of the leaf.
+    """
+    n = len(radius)
+
+    def some(share):
+        return rng.random(n) < share
+
+    def direction(angle, length):
+        return np.stack([np.cos(angle), np.sin(angle)], axis=-1) * length[:, None]
+
+    colour = _colours(rng, centre, size) @ _OPPONENT
+    slope = direction(rng.uniform(0, 2 * np.pi, n), rng.exponential(0.5, n) / radius)
+    period = np.exp(rng.uniform(np.log(3), np.log(np.maximum(radius, 4))))  # Pixels.
+    wave = direction(turn + 0.3 * rng.standard_normal(n), 2 * np.pi / period)
+    contrast = some(0.35) * rng.exponential(0.25, n)
+    warp = some(0.6) * rng.exponential(2.0, n)
+    grain = np.where(some(0.3), 2.2, 0.6) * rng.exponential(0.1, n)
+    phase = rng.uniform(0, 2 * np.pi, n)
+    shift = rng.integers(
+        0, size, (n, 2), dtype=np.int32
+    )  # Each leaf takes the noise from another place.
+
+    def of(values):
+        return np.take(values.astype(np.float32), top_leaf)
+
+    def dot(vectors):
+        return of(vectors[:, 0]) * x + of(vectors[:, 1]) * x.T - of((vectors * centre).sum(axis=-1))
+
+    pixel = np.arange(_OVERSAMPLING * size, dtype=np.int32)[None] // _OVERSAMPLING
+    x = (np.arange(_OVERSAMPLING * size, dtype=np.float32)[None] + 0.5) / _OVERSAMPLING
+    noise_row = (pixel.T + np.take(shift[:, 1], top_leaf)) % size
+    noise_place = noise_row * size + (pixel + np.take(shift[:, 0], top_leaf)) % size
+    noise = np.take(_power_law_field(rng, size, 2.0), noise_place)
+    fine_noise = np.take(_power_law_field(rng, size, rng.uniform(0.6, 2.0)), noise_place)
+    daylight = 0.25 * _power_law_field(rng, size, 3.0)
+
+    shade = dot(slope)
+    shade += of(contrast) * np.sin(dot(wave) + of(phase) + of(warp) * noise)
+    shade += of(grain) * fine_noise
+    shade += daylight.repeat(_OVERSAMPLING, axis=0).repeat(_OVERSAMPLING, axis=1)
+    channels = [255 / (1 + np.exp(-(shade + of(colour[:, c])))) for c in range(3)]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+def _colours(rng, centre, size) -> np.ndarray:
+    """(lightness, warmth, greenness): [n, 3]; neighbours mostly share one of six themes."""
+    n = len(centre)
+    themes = rng.standard_normal((6, 3)) * [0.8, 0.22, 0.07] + [
+        0.3 * rng.standard_normal() - 0.5,
+        0.05,
+        0,
+    ]
+    region = _at(_power_law_field(rng, _CELLS, 3.0), centre, size)
+    theme = np.clip(3 + 1.5 * region, 0, 5).astype(int)
+    theme = np.where(rng.random(n) < 0.1, rng.integers(6, size=n), theme)
+    return themes[theme] + rng.standard_normal((n, 3)) * [0.4, 0.06, 0.03]
+
+
+def _at(field, centre, size):
+    """Values of `field: [_CELLS, _CELLS]` at `centre: [n, 2]` pixels; [n]."""
+    cell = np.clip(centre * (_CELLS / size), 0, _CELLS - 1).astype(int)
+    return field[cell[:, 1], cell[:, 0]]
+
+
+def _power_law_field(rng, size, slope) -> np.ndarray:
+    """Periodic Gaussian noise of unit variance, power spectrum f^-slope: float32 [size, size]."""
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size), np.float32)) / frequency ** (
+        slope / 2
+    )
+    field = np.fft.irfft2(spectrum, s=(size, size))
+    return (field / field.std()).astype(np.float32)
