@@ -1,0 +1,42 @@
+"""A stand-in for an exported model: stores every `step`-th pixel, deflated."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+
+class SubsamplingModel:
+    """Compresses by keeping every `step`-th pixel of every `step`-th row."""
+
+    codec = "fake"
+    fingerprint = "0123456789abcdef"
+
+    def __init__(self, step: int, plan: str = "mix"):
+        self.step = step
+        self.experiment = {"codec": self.codec, "plan": plan, "lmbda": 0.1 / step}
+        self.calls = 0
+
+    def compress(self, image: np.ndarray) -> bytes:
+        self.calls += 1
+        kept = np.ascontiguousarray(image[:: self.step, :: self.step])
+        return struct.pack("<HH", *image.shape[:2]) + zlib.compress(kept.tobytes())
+
+    def decompress(self, data: bytes) -> np.ndarray:
+        height, width = struct.unpack("<HH", data[:4])
+        rows, columns = -(-height // self.step), -(-width // self.step)
+        kept = np.frombuffer(zlib.decompress(data[4:]), np.uint8).reshape(rows, columns, 3)
+        return kept.repeat(self.step, 0).repeat(self.step, 1)[:height, :width]
+
+    def evaluate(self, image: np.ndarray) -> dict:
+        data = self.compress(image)
+        return {"image": self.decompress(data), "bits": 8.0 * len(data) - 32}
+
+
+@pytest.fixture(scope="session")
+def subsampling_model():
+    """The class above; its argument is the step."""
+    return SubsamplingModel

@@ -1,0 +1,168 @@
+"""Whole evaluations on small pictures: what the report holds and how the curves compare."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfquant import images
+from tfquant.evaluation import EvaluationError, report, run
+
+KEYS = {
+    "bpp",
+    "estimated_bpp",
+    "psnr",
+    "ms_ssim",
+    "ms_ssim_db",
+    "encode_s",
+    "decode_s",
+}
+STEPS = {"coarse": 8, "middle": 4, "fine": 2}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, make_photograph, subsampling_model):
+    """(what `run` returned, the report's folder, the lines of progress)."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    (folder / "pictures").mkdir()
+    for name, size in {"large": (170, 200), "small": (64, 48)}.items():
+        images.write_image(folder / "pictures" / f"{name}.png", make_photograph(*size))
+    for name in STEPS:
+        (folder / name / "export").mkdir(parents=True)
+        (folder / name / "export" / "tfquant.json").write_text("{}")
+    (folder / "anchor.csv").write_text(
+        "metric,codec,bpp,value\n"
+        + "".join(f"PSNR,BPG 4:4:4,{0.05 * 2**i},{18 + 3 * i}\n" for i in range(8))
+    )
+    lines = []
+    result = run.run(
+        run.Evaluation(
+            model_dirs=tuple(str(folder / name) for name in STEPS),
+            images=str(folder / "pictures"),
+            report_dir=folder / "report",
+            conventional=("jpeg", "webp"),
+            anchor=folder / "anchor.csv",
+        ),
+        lambda path: subsampling_model(STEPS[path.parent.name]),
+        lines.append,
+    )
+    return result, folder / "report", lines
+
+
+def test_report_json_has_every_key_for_every_picture_and_the_mean(evaluated):
+    result, folder, _ = evaluated
+    stored = json.loads((folder / "report.json").read_text())
+    assert stored == json.loads(json.dumps(result))
+    assert [model["name"] for model in stored["models"]] == list(STEPS)
+    for model in stored["models"]:
+        assert {row["name"] for row in model["images"]} == {"large", "small"}
+        assert all(set(row) == KEYS | {"name"} for row in model["images"])
+        assert set(model["mean"]) == KEYS
+        bpp = np.mean([row["bpp"] for row in model["images"]])
+        np.testing.assert_allclose(model["mean"]["bpp"], bpp)
+        assert model["plan"] == "mix" and model["lmbda"] == 0.1 / STEPS[model["name"]]
+    assert stored["run"]["number_of_images"] == 2
+    assert {"command", "date", "tfquant", "pillow", "images"} <= set(stored["run"])
+
+
+def test_a_picture_smaller_than_the_pyramid_is_reported_and_not_averaged(evaluated):
+    result, _, _ = evaluated
+    model = result["models"][0]
+    rows = {row["name"]: row for row in model["images"]}
+    assert rows["small"]["ms_ssim"] is None
+    assert model["mean"]["ms_ssim"] == rows["large"]["ms_ssim"] > 0
+    assert any("both sides >= 161" in note and "small" in note for note in result["notes"])
+    assert "161" in report.summary(result)
+
+
+def test_models_of_one_family_are_one_curve_from_low_to_high_rate(evaluated):
+    result, _, _ = evaluated
+    assert {model["curve"] for model in result["models"]} == {"fake mix"}
+    found = {(r["test"], r["anchor"]): r for r in result["bd_rate"] if r["metric"] == "psnr"}
+    curves = {"fake mix", "JPEG 4:2:0", "WebP", "BPG 4:4:4 (published)"}
+    assert set(found) == {(a, b) for a in curves for b in curves if a != b}
+    there = found["WebP", "JPEG 4:2:0"]["percent"]
+    back = found["JPEG 4:2:0", "WebP"]["percent"]
+    np.testing.assert_allclose((1 + there / 100) * (1 + back / 100), 1, rtol=1e-9)
+
+
+def test_jpeg_at_the_nearest_rate_stands_beside_every_model(evaluated):
+    result, _, _ = evaluated
+    rows = {row["model"]: row for row in result["nearest_rate"]}
+    assert set(rows) == set(STEPS)
+    fine = result["models"][-1]
+    np.testing.assert_allclose(rows["fine"]["mean"]["bpp"], fine["mean"]["bpp"], rtol=0.1)
+    assert "JPEG 4:2:0 at the nearest rate, quality" in report.summary(result)
+
+
+def test_the_rate_for_the_same_psnr_lies_between_neighbouring_settings(evaluated):
+    result, _, _ = evaluated
+    row = next(row for row in result["same_psnr"] if row["model"] == "fine")
+    jpeg = next(c for c in result["conventional"] if c["name"] == "jpeg")
+    below = [p["mean"] for p in jpeg["points"] if p["mean"]["psnr"] <= row["psnr"]]
+    above = [p["mean"] for p in jpeg["points"] if p["mean"]["psnr"] > row["psnr"]]
+    assert below[-1]["bpp"] <= row["needs_bpp"]["JPEG 4:2:0"] <= above[0]["bpp"]
+
+
+def test_the_csv_has_a_row_per_picture_and_a_mean_per_setting(evaluated):
+    result, folder, _ = evaluated
+    with open(folder / "report.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    settings = len(STEPS) + sum(len(codec["points"]) for codec in result["conventional"])
+    assert len(rows) == 3 * settings
+    mean = next(r for r in rows if r["setting"] == "fine" and r["image"] == "mean")
+    assert float(mean["psnr"]) == result["models"][-1]["mean"]["psnr"]
+    assert next(r for r in rows if r["image"] == "small")["ms_ssim"] == ""
+
+
+def test_the_plot_is_a_picture_and_reconstructions_are_kept(evaluated, subsampling_model):
+    _, folder, _ = evaluated
+    with Image.open(folder / "rd.png") as plot:
+        assert plot.size[0] > 1000 and len(np.unique(np.asarray(plot.convert("L")))) > 20
+    for name in STEPS:
+        for picture in ("large", "small"):
+            stem = folder / "reconstructions" / name / picture
+            data = stem.with_suffix(".tfq").read_bytes()
+            np.testing.assert_array_equal(
+                images.read_image(stem.with_suffix(".png")),
+                subsampling_model(STEPS[name]).decompress(data),
+            )
+
+
+def test_the_markdown_shows_the_command_the_plot_and_each_model(evaluated):
+    _, folder, _ = evaluated
+    text = (folder / "report.md").read_text()
+    assert "](rd.png)" in text
+    assert "## BD-rate over PSNR [dB], akima" in text
+    assert all(f"## {name}\n" in text for name in STEPS)
+
+
+def test_progress_names_each_picture_with_its_numbers(evaluated):
+    _, _, lines = evaluated
+    assert sum("bpp  PSNR" in line for line in lines) == 2 * len(STEPS)
+    assert any("[2/2] small" in line for line in lines)
+
+
+def test_one_model_alone_says_why_there_is_no_bd_rate(tmp_path, make_photograph, subsampling_model):
+    images.write_image(tmp_path / "a.png", make_photograph(32, 32))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "tfquant.json").write_text("{}")
+    evaluation = run.Evaluation(
+        model_dirs=(str(tmp_path / "m"),),
+        images=str(tmp_path / "a.png"),
+        report_dir=tmp_path / "report",
+        conventional=("jpeg",),
+        reconstructions=False,
+    )
+    result = run.run(evaluation, lambda path: subsampling_model(4), lambda line: None)
+    assert "no BD-rate: fake mix: 1 point(s) of PSNR [dB], akima needs 2" in report.summary(result)
+    assert not (tmp_path / "report" / "reconstructions").exists()
+
+
+def test_nothing_to_evaluate_is_refused(tmp_path):
+    with pytest.raises(EvaluationError, match="nothing to evaluate"):
+        run.Evaluation(model_dirs=(), images="sample", report_dir=tmp_path)

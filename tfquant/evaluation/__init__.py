@@ -1,0 +1,19 @@
+"""Evaluation: pictures -> files, metrics, curves, BD-rates -> a report.
+
+    pictures      what is evaluated on
+    measure       one picture, one codec: real bytes, PSNR, MS-SSIM, seconds
+    models        exported models, and what of their experiments makes a curve
+    conventional  the codecs of Pillow
+    curves        rate-distortion curves: means, interpolation, BD-rate, published points
+    plots         the RD plot
+    report        report.json, the CSV, the Markdown tables
+    run           all of it in order; what `eval.py` calls
+
+Units everywhere: bpp is bits per pixel of the unpadded picture; PSNR and `ms_ssim_db` are in dB;
+times are in seconds. A value that does not exist is None, in JSON null: PSNR of an identical
+picture, MS-SSIM of one smaller than its pyramid.
+"""
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot be done as asked; the message is one line that says why."""

@@ -1,0 +1,166 @@
+"""Rate-distortion curves and what is read off them: the rate for a quality, BD-rate.
+
+BD-rate (Bjontegaard, VCEG-M33, 2001) is the mean difference of two curves' log rates over the
+qualities that both reach, in percent of the anchor's rate: negative means that the test needs fewer
+bits. The package `bjontegaard` computes it, with one of its interpolations of log rate over
+quality:
+
+    akima  piecewise cubic, the package's recommendation; straight lines through two points
+    pchip  piecewise cubic and monotone, as JVET's common test conditions do it
+    cubic  one third-order polynomial through the whole curve, Bjontegaard's own; poor on curves of
+           many points over a wide range
+
+Over MS-SSIM the quality axis is in dB, as it is in the papers' plots.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import bjontegaard
+import numpy as np
+
+from tfquant.evaluation import EvaluationError, measure
+
+# Quality measure -> its name in published files, and how a value there becomes ours.
+METRICS = {
+    "psnr": ("PSNR", float),
+    "ms_ssim_db": ("MS-SSIM", lambda value: measure.decibels(float(value))),
+}
+LABELS = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
+
+# Interpolation -> the fewest points it takes.
+METHODS = {"akima": 2, "pchip": 2, "cubic": 4}
+
+ANCHOR_COLUMNS = ("metric", "codec", "bpp", "value")
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A codec's mean rate and quality at several settings.
+
+    Attributes:
+      name: as tables and plots show it.
+      kind: "model", "conventional" or "published".
+      points: dicts with `bpp` and the keys of `METRICS`, from low to high rate.
+    """
+
+    name: str
+    kind: str
+    points: tuple[dict, ...]
+
+    def samples(self, metric: str) -> np.ndarray:
+        """(bpp, quality) where both exist, [P, 2] float64."""
+        pairs = [(p["bpp"], p[metric]) for p in self.points if p.get(metric) is not None]
+        return np.array(sorted(pairs), np.float64).reshape(-1, 2)
+
+
+class BDRate(NamedTuple):
+    """A BD-rate, or why there is none.
+
+    Attributes:
+      percent: the test's mean rate difference in percent of the anchor's; None if undefined.
+      quality: (lowest, highest) quality in dB that both curves reach and that was averaged over.
+      note: one line if `percent` is None, else empty.
+    """
+
+    percent: float | None
+    quality: tuple[float, float] | None
+    note: str
+
+
+def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
+    """BD-rate of `test` against `anchor` over `metric`, a key of `METRICS`."""
+    curves = []
+    for curve in (anchor, test):
+        samples = curve.samples(metric)
+        if len(samples) < METHODS[method]:
+            return BDRate(
+                None,
+                None,
+                f"{curve.name}: {len(samples)} point(s) of {LABELS[metric]}, "
+                f"{method} needs {METHODS[method]}",
+            )
+        if np.any(np.diff(samples, axis=0) <= 0):
+            return BDRate(None, None, f"{curve.name}: {LABELS[metric]} does not grow with the rate")
+        curves.append(samples.T)
+    (anchor_bpp, anchor_quality), (test_bpp, test_quality) = curves
+    low = max(anchor_quality[0], test_quality[0])
+    high = min(anchor_quality[-1], test_quality[-1])
+    if low >= high:
+        return BDRate(
+            None,
+            None,
+            f"{test.name} and {anchor.name} have no {LABELS[metric]} in common: "
+            f"{test_quality[0]:.2f} to {test_quality[-1]:.2f} and "
+            f"{anchor_quality[0]:.2f} to {anchor_quality[-1]:.2f}",
+        )
+    with warnings.catch_warnings():
+        # A published curve reaches far beyond two models; the interval in common is reported.
+        warnings.simplefilter("ignore")
+        percent = bjontegaard.bd_rate(
+            anchor_bpp,
+            anchor_quality,
+            test_bpp,
+            test_quality,
+            method=method,
+            require_matching_points=False,
+            min_overlap=0,
+        )
+    return BDRate(float(percent), (float(low), float(high)), "")
+
+
+def bpp_at(curve: Curve, metric: str, quality: float) -> float | None:
+    """The rate that a curve needs for a quality, None outside of it.
+
+    Straight lines of log rate over quality between neighbouring points.
+    """
+    samples = curve.samples(metric)
+    samples = samples[np.argsort(samples[:, 1], kind="stable")]
+    if not len(samples) or not samples[0, 1] <= quality <= samples[-1, 1]:
+        return None
+    return math.exp(np.interp(quality, samples[:, 1], np.log(samples[:, 0])))
+
+
+def read_published(path: Path, codec: str) -> Curve:
+    """A published curve from a CSV with the columns metric, codec, bpp, value (MS-SSIM linear).
+
+    Raises:
+      EvaluationError: no such file, other columns, no numbers, or no such codec in it.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [c for c in ANCHOR_COLUMNS if c not in (reader.fieldnames or ())]
+            if missing:
+                raise EvaluationError(
+                    f"--anchor: {path} lacks the column(s) {', '.join(missing)}; expected "
+                    f"{','.join(ANCHOR_COLUMNS)}"
+                )
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(
+            f"--anchor: {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    names = {label: (key, convert) for key, (label, convert) in METRICS.items()}
+    points = []
+    for line, row in enumerate(rows, start=2):
+        if row["codec"] != codec or row["metric"] not in names:
+            continue
+        key, convert = names[row["metric"]]
+        try:
+            points.append({"bpp": float(row["bpp"]), key: convert(row["value"])})
+        except (TypeError, ValueError):
+            raise EvaluationError(
+                f"--anchor: {path}, line {line}: expected numbers for bpp and value, got "
+                f"{row['bpp']!r} and {row['value']!r}"
+            ) from None
+    if not points:
+        known = ", ".join(repr(name) for name in sorted({row["codec"] for row in rows}))
+        raise EvaluationError(f"--anchor_codec: {path} has no codec {codec!r}; known: {known}")
+    return Curve(f"{codec} (published)", "published", tuple(points))

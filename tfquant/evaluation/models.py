@@ -1,0 +1,148 @@
+"""Exported models under evaluation: where they lie, what they are, what they do to a picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+
+from tfquant import images
+from tfquant.coding.model_file import MANIFEST
+from tfquant.evaluation import EvaluationError, measure
+
+# Where a training run keeps its exported model.
+EXPORT_FOLDER = "export"
+# Settings that vary along one curve: a higher rate asks for more weight and, in the papers, for
+# wider latents.
+WIDTHS = ("N", "M")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A model to evaluate.
+
+    Attributes:
+      name: unique in its evaluation, fit for a file name.
+      path: the exported model's folder.
+    """
+
+    name: str
+    path: Path
+
+
+def find_models(model_dirs) -> list:
+    """Training runs or exported models -> entries, in the given order.
+
+    Raises:
+      EvaluationError: a folder that is neither.
+    """
+    entries = []
+    for text in model_dirs:
+        folder = Path(text)
+        candidates = [folder, folder / EXPORT_FOLDER]
+        path = next((c for c in candidates if (c / MANIFEST).is_file()), None)
+        if path is None:
+            what = "has no exported model" if folder.is_dir() else "is no folder"
+            raise EvaluationError(
+                f"--model_dir: {text!r} {what}; expected a training run with "
+                f"{EXPORT_FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
+            )
+        entries.append(Entry(_name(path, entries), path))
+    return entries
+
+
+def _name(path: Path, entries) -> str:
+    """The run's name; its whole path where another of the models has the same."""
+    path = path.resolve()
+    run = path.parent if path.name == EXPORT_FOLDER else path
+    name = run.name
+    if any(entry.name == name for entry in entries):
+        name = "_".join(run.parts[1:])
+    return name
+
+
+def family(codec: str, experiment: dict) -> str:
+    """The curve that a model is a point of: its codec and how it was trained, whatever its lmbda.
+
+    Named plans stand for themselves; replaced branches, a distortion other than MSE and the codec's
+    options, widths apart, are appended.
+    """
+    parts = [codec]
+    if experiment.get("plan"):
+        parts.append(str(experiment["plan"]))
+    for role in ("rate", "distortion", "context"):
+        branch = experiment.get(f"{role}_branch")
+        if branch:
+            parts.append(f"{role}={branch}")
+    if experiment.get("distortion", "mse") != "mse":
+        parts.append(str(experiment["distortion"]))
+    options = experiment.get("codec_options") or {}
+    parts += [f"{key}={value}" for key, value in sorted(options.items()) if key not in WIDTHS]
+    return " ".join(parts)
+
+
+def evaluate(model, pictures, folder: Path | None, progress) -> list:
+    """Compresses and decompresses every picture.
+
+    Args:
+      model: `compress(image) -> bytes`, `decompress(bytes) -> image` and `evaluate(image) ->
+        {"image", "bits"}`, images uint8 [H, W, 3].
+      pictures: the `Picture`s.
+      folder: where `NAME.tfq` and `NAME.png`, the reconstruction, are written; None writes neither.
+      progress: called with each measurement when it is done.
+
+    Returns:
+      A measurement per picture. Each size is run once untimed before its first picture counts.
+
+    Raises:
+      EvaluationError: a file decodes to another picture than evaluation gives, or the model's bits
+        are not finite.
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    warm_sizes = set()
+    measurements = []
+    for picture in pictures:
+        image = picture.read()
+        if image.shape not in warm_sizes:
+            model.decompress(model.compress(image))
+            warm_sizes.add(image.shape)
+        data, encode_s = measure.timed(model.compress, image)
+        decoded, decode_s = measure.timed(model.decompress, data)
+        decoded = np.asarray(decoded)
+        evaluated = model.evaluate(image)
+        bits = float(evaluated["bits"])
+        if not math.isfinite(bits):
+            raise EvaluationError(f"{picture.name}: the model assigns {bits} bits to its latents")
+        _check_same(picture.name, decoded, np.asarray(evaluated["image"]))
+        measurements.append(
+            {
+                "name": picture.name,
+                "bpp": measure.bits_per_pixel(len(data), image),
+                "estimated_bpp": bits / (image.shape[0] * image.shape[1]),
+                **measure.quality(image, decoded),
+                "encode_s": encode_s,
+                "decode_s": decode_s,
+            }
+        )
+        if folder is not None:
+            (folder / f"{picture.name}.tfq").write_bytes(data)
+            images.write_image(folder / f"{picture.name}.png", decoded)
+        progress(measurements[-1])
+    return measurements
+
+
+def _check_same(name: str, decoded: np.ndarray, evaluated: np.ndarray) -> None:
+    if decoded.shape != evaluated.shape:
+        raise EvaluationError(
+            f"{name}: the file decodes to {list(decoded.shape)}, evaluation gives "
+            f"{list(evaluated.shape)}"
+        )
+    wrong = np.any(decoded != evaluated, axis=-1)
+    if wrong.any():
+        raise EvaluationError(
+            f"{name}: the decoded picture differs from the evaluated one in {int(wrong.sum())} of "
+            f"{wrong.size} pixels; the model's encoder and decoder disagree"
+        )

@@ -1,0 +1,180 @@
+"""What an evaluation leaves: report.json, report.csv, report.md, and the tables on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from tfquant.evaluation import curves
+
+JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
+
+UNITS = {
+    "bpp": "bits of the whole file per pixel of the picture; the mean is over pictures",
+    "estimated_bpp": "bits that the model assigns to its own rounded latents, per pixel",
+    "psnr": "dB, over R, G and B together; null where identical; the mean is of decibels",
+    "ms_ssim": "five scales, mean of R, G and B; null below 161 pixels a side",
+    "ms_ssim_db": "-10 log10(1 - ms_ssim) in dB; the mean's is that of the mean ms_ssim",
+    "encode_s": "seconds from pixels to the file's bytes, after one untimed run per size",
+    "decode_s": "seconds from the file's bytes to pixels, after one untimed run per size",
+}
+_COLUMNS = ("bpp", "estimated_bpp", "psnr", "ms_ssim", "ms_ssim_db", "encode_s", "decode_s")
+_HEADINGS = {
+    "bpp": "bpp",
+    "estimated_bpp": "estimated bpp",
+    "psnr": "PSNR [dB]",
+    "ms_ssim": "MS-SSIM",
+    "ms_ssim_db": "MS-SSIM [dB]",
+    "encode_s": "encode [s]",
+    "decode_s": "decode [s]",
+}
+_BD_MEANING = "percent more bits that the row needs than the column for the same quality"
+_DECIMALS = {"bpp": 4, "estimated_bpp": 4, "psnr": 2, "ms_ssim": 4, "ms_ssim_db": 2}
+
+
+def number(value, decimals: int, missing: str = "-") -> str:
+    """A value with that many decimals, or what stands for None."""
+    return missing if value is None else f"{value:.{decimals}f}"
+
+
+def write(result: dict, folder: Path) -> None:
+    """Writes everything but the plot into `folder`."""
+    (folder / JSON).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    _write_csv(result, folder / CSV)
+    (folder / MARKDOWN).write_text(_markdown(result))
+
+
+def summary(result: dict) -> str:
+    """The tables that say how well the models do, Markdown that also reads well on a terminal."""
+    parts = [_means(result)]
+    if result["same_psnr"]:
+        parts.append("bpp for the same mean PSNR:\n\n" + _same_psnr(result))
+    learned = dict.fromkeys(model["curve"] for model in result["models"])
+    for metric in curves.METRICS:
+        table = _bd_table(result, metric, learned)
+        if table:
+            parts.append(f"{_bd_heading(result, metric)}, {_BD_MEANING}:\n\n{table}")
+    parts += _bd_notes(result, learned)
+    parts += [f"Note: {note}." for note in result["notes"]]
+    return "\n\n".join(parts)
+
+
+def _write_csv(result: dict, path: Path) -> None:
+    """A row per codec, setting and picture, and one named `mean` for each setting."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("codec", "setting", "image", *_COLUMNS))
+        for codec, setting, mean, images in _every_point(result):
+            for row in [*images, {"name": "mean", **mean}]:
+                values = [row.get(column) for column in _COLUMNS]
+                writer.writerow((codec, setting, row["name"], *values))
+
+
+def _every_point(result):
+    for model in result["models"]:
+        yield model["curve"], model["name"], model["mean"], model["images"]
+    for codec in result["conventional"]:
+        for point in codec["points"]:
+            setting = f"{codec['setting']} {point['setting']}"
+            yield codec["label"], setting, point["mean"], point["images"]
+
+
+def _markdown(result: dict) -> str:
+    info = result["run"]
+    parts = [
+        "# Evaluation",
+        f"{info['number_of_images']} picture(s) from `{info['images']}`, {info['date']}, "
+        f"tfquant {info['tfquant']}, Pillow {info['pillow']}, {info['machine']}.",
+        f"    {info['command']}",
+        f"![rate-distortion curves]({PLOT})",
+        "## Means",
+        _means(result),
+    ]
+    if result["same_psnr"]:
+        parts += ["## Rate for the same mean PSNR", _same_psnr(result)]
+    tests = dict.fromkeys(row["test"] for row in result["bd_rate"])
+    for metric in curves.METRICS:
+        table = _bd_table(result, metric, tests)
+        if table:
+            parts += [f"## {_bd_heading(result, metric)}", f"{_BD_MEANING.capitalize()}:", table]
+    parts += [f"- {line}" for notes in _bd_notes(result, tests) for line in notes.splitlines()]
+    for model in result["models"]:
+        parts += [f"## {model['name']}", _images(model)]
+    parts += ["## Units", "\n".join(f"- `{key}`: {text}" for key, text in UNITS.items())]
+    if result["notes"]:
+        parts += ["## Notes", "\n".join(f"- {note}." for note in result["notes"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _means(result: dict) -> str:
+    rows = []
+    nearest = {row["model"]: row for row in result["nearest_rate"]}
+    for model in result["models"]:
+        rows.append([model["name"], *_values(model["mean"])])
+        if model["name"] in nearest:
+            point = nearest[model["name"]]
+            label = f"{point['codec']} at the nearest rate, quality {point['setting']}"
+            rows.append([label, *_values(point["mean"])])
+    if not rows:
+        rows = [
+            [f"{codec['label']}, {codec['setting']} {p['setting']}", *_values(p["mean"])]
+            for codec in result["conventional"]
+            for p in codec["points"]
+        ]
+    return _table(["mean", *_HEADINGS.values()], rows)
+
+
+def _images(model: dict) -> str:
+    rows = [[row["name"], *_values(row)] for row in model["images"]]
+    return _table(["picture", *_HEADINGS.values()], rows)
+
+
+def _same_psnr(result: dict) -> str:
+    others = list(result["same_psnr"][0]["needs_bpp"])
+    rows = []
+    for row in result["same_psnr"]:
+        cells = [row["model"], number(row["psnr"], 2), number(row["bpp"], 4)]
+        for name in others:
+            needed = row["needs_bpp"][name]
+            more = "" if needed is None else f" ({100 * (needed / row['bpp'] - 1):+.0f} %)"
+            cells.append(number(needed, 4, "out of range") + more)
+        rows.append(cells)
+    return _table(["model", "PSNR [dB]", "its bpp", *others], rows)
+
+
+def _bd_heading(result: dict, metric: str) -> str:
+    return f"BD-rate over {curves.LABELS[metric]}, {result['run']['bd_rate_method']}"
+
+
+def _bd_table(result: dict, metric: str, tests) -> str:
+    """A row per curve of `tests`, a column per curve; empty where no BD-rate is defined."""
+    rows = [r for r in result["bd_rate"] if r["metric"] == metric and r["test"] in tests]
+    if all(row["percent"] is None for row in rows):
+        return ""
+    anchors = dict.fromkeys(row["test"] for row in result["bd_rate"])
+    cells = {(row["test"], row["anchor"]): number(row["percent"], 2) for row in rows}
+    table = [[test, *(cells.get((test, anchor), "") for anchor in anchors)] for test in tests]
+    return _table(["test \\ anchor", *anchors], table)
+
+
+def _bd_notes(result: dict, tests) -> list:
+    rows = [row for row in result["bd_rate"] if row["note"] and row["test"] in tests]
+    lines = dict.fromkeys(f"no BD-rate: {row['note']}" for row in rows)
+    return ["\n".join(lines)] if lines else []
+
+
+def _values(row: dict) -> list:
+    return [number(row.get(column), _DECIMALS.get(column, 3)) for column in _COLUMNS]
+
+
+def _table(head, rows) -> str:
+    """A Markdown table with its columns aligned."""
+    cells = [[str(c) for c in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
+        for row in cells
+    ]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])

@@ -1,0 +1,232 @@
+"""An evaluation from beginning to end: the only module that knows the order of things."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Callable
+
+import tensorflow as tf
+from PIL import __version__ as PILLOW_VERSION
+
+import tfquant
+from tfquant.evaluation import (
+    EvaluationError,
+    conventional,
+    curves,
+    measure,
+    models,
+    pictures,
+    plots,
+    report,
+)
+
+# The codec whose nearest rate is put beside every model.
+NEAREST = "jpeg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What to evaluate and where to put it.
+
+    Attributes:
+      model_dirs: training runs or exported models; may be empty.
+      images: a folder, a glob, a file, or `pictures.SAMPLE`.
+      report_dir: made if it is not there.
+      conventional: names from `conventional.CODECS`.
+      anchor: a CSV of published points, or None.
+      anchor_codec: the codec in it.
+      bd_method: a key of `curves.METHODS`.
+      reconstructions: whether to write every file and its reconstruction.
+
+    Raises:
+      EvaluationError: nothing to evaluate, or an unknown name.
+    """
+
+    model_dirs: tuple[str, ...]
+    images: str
+    report_dir: Path
+    conventional: tuple[str, ...] = ()
+    anchor: Path | None = None
+    anchor_codec: str = "BPG 4:4:4"
+    bd_method: str = "akima"
+    reconstructions: bool = True
+
+    def __post_init__(self):
+        if not self.model_dirs and not self.conventional:
+            raise EvaluationError(
+                "nothing to evaluate: expected a --model_dir or a --conventional codec"
+            )
+        conventional.choose(self.conventional)
+        if self.bd_method not in curves.METHODS:
+            raise EvaluationError(
+                f"--bd_rate_method: unknown {self.bd_method!r}; known: {', '.join(curves.METHODS)}"
+            )
+
+
+def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> dict:
+    """Evaluates, writes the report and returns what `report.json` holds.
+
+    Args:
+      evaluation: what to do.
+      load_model: exported model's path -> what `models.evaluate` takes, with `codec`,
+        `experiment` and `fingerprint`.
+      say: takes each line of progress.
+
+    Raises:
+      EvaluationError, images.ImageError: bad input, or a file that decodes wrongly; and what
+        `load_model` raises.
+    """
+    entries = models.find_models(evaluation.model_dirs)
+    anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
+    codecs, notes = conventional.choose(evaluation.conventional)
+    folder = evaluation.report_dir
+    chosen = pictures.find_pictures(evaluation.images, folder / "sample")
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"{len(chosen)} picture(s) from {evaluation.images}")
+    for note in notes:
+        say(note)
+
+    learned = [_evaluate_model(e, evaluation, chosen, load_model, say) for e in entries]
+    measurer = conventional.Measurer(folder / "conventional_cache.json")
+    swept = []
+    for name, codec in codecs.items():
+        say(f"{codec.label}: {len(codec.settings)} settings")
+        points = measurer.curve(codec, chosen, _progress_bar(len(chosen)))
+        swept.append(
+            {"name": name, "label": codec.label, "setting": codec.setting, "points": points}
+        )
+    nearest = _nearest(learned, codecs, measurer, chosen)
+
+    every = learned or [point for codec in swept for point in codec["points"]]
+    rd_curves = _learned_curves(learned)
+    rd_curves += [
+        curves.Curve(c["label"], "conventional", tuple(p["mean"] for p in c["points"]))
+        for c in swept
+    ]
+    rd_curves += [anchor] if anchor else []
+    result = {
+        "run": {
+            "command": shlex.join(["python", *sys.argv]),
+            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "tfquant": tfquant.__version__,
+            "pillow": PILLOW_VERSION,
+            "machine": f"{platform.machine()} {platform.system()}, Python "
+            f"{platform.python_version()}",
+            "images": evaluation.images,
+            "number_of_images": len(chosen),
+            "anchor": str(evaluation.anchor) if anchor else None,
+            "bd_rate_method": evaluation.bd_method,
+        },
+        "units": report.UNITS,
+        "notes": notes + measure.missing_values(every[0]["images"]),
+        "models": learned,
+        "conventional": swept,
+        "nearest_rate": nearest,
+        "same_psnr": _same_psnr(learned, rd_curves),
+        "bd_rate": _bd_rates(rd_curves, evaluation.bd_method),
+    }
+    report.write(result, folder)
+    plots.plot_rd(rd_curves, folder / report.PLOT, f"mean of {len(chosen)} picture(s)")
+    return result
+
+
+def _evaluate_model(entry, evaluation, chosen, load_model, say) -> dict:
+    model = load_model(entry.path)
+    experiment = dict(model.experiment)
+    say(f"{entry.name}: {model.codec}, {entry.path}")
+
+    done = itertools.count(1)
+
+    def progress(m):
+        ms_ssim = "" if m["ms_ssim_db"] is None else f"  MS-SSIM {m['ms_ssim_db']:6.3f} dB"
+        say(
+            f"  [{next(done)}/{len(chosen)}] {m['name']}  {m['bpp']:.4f} bpp"
+            f"  PSNR {report.number(m['psnr'], 3)} dB{ms_ssim}"
+            f"  encode {m['encode_s']:.3f} s  decode {m['decode_s']:.3f} s"
+        )
+
+    store = evaluation.report_dir / "reconstructions" / entry.name
+    measured = models.evaluate(
+        model, chosen, store if evaluation.reconstructions else None, progress
+    )
+    return {
+        "name": entry.name,
+        "path": str(entry.path),
+        "codec": model.codec,
+        "curve": models.family(model.codec, experiment),
+        "plan": experiment.get("plan"),
+        "lmbda": experiment.get("lmbda"),
+        "fingerprint": getattr(model, "fingerprint", None),
+        "experiment": experiment,
+        "mean": measure.mean(measured),
+        "images": measured,
+    }
+
+
+def _progress_bar(pictures: int) -> Callable:
+    bar = tf.keras.utils.Progbar(pictures, unit_name="picture", interval=2)
+    return lambda: bar.add(1)
+
+
+def _learned_curves(learned) -> list:
+    groups = {}
+    for model in learned:
+        groups.setdefault(model["curve"], []).append(model["mean"])
+    return [
+        curves.Curve(name, "model", tuple(sorted(means, key=lambda m: m["bpp"])))
+        for name, means in groups.items()
+    ]
+
+
+def _nearest(learned, codecs, measurer, chosen) -> list:
+    if NEAREST not in codecs:
+        return []
+    codec = codecs[NEAREST]
+    rows = []
+    for model in learned:
+        point = measurer.nearest_rate(codec, chosen, model["mean"]["bpp"])
+        rows.append({"model": model["name"], "codec": codec.label, **point})
+    return rows
+
+
+def _same_psnr(learned, rd_curves) -> list:
+    others = [curve for curve in rd_curves if curve.kind != "model"]
+    return [
+        {
+            "model": model["name"],
+            "psnr": model["mean"]["psnr"],
+            "bpp": model["mean"]["bpp"],
+            "needs_bpp": {
+                curve.name: curves.bpp_at(curve, "psnr", model["mean"]["psnr"]) for curve in others
+            },
+        }
+        for model in learned
+        if model["mean"]["psnr"] is not None
+    ]
+
+
+def _bd_rates(rd_curves, method: str) -> list:
+    rows = []
+    for metric in curves.METRICS:
+        for test in rd_curves:
+            for anchor in rd_curves:
+                if test is anchor:
+                    continue
+                result = curves.bd_rate(anchor, test, metric, method)
+                rows.append(
+                    {
+                        "metric": metric,
+                        "test": test.name,
+                        "anchor": anchor.name,
+                        "percent": result.percent,
+                        "quality": result.quality,
+                        "note": result.note,
+                    }
+                )
+    return rows
