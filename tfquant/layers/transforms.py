@@ -5,7 +5,8 @@ and `res_attn` are Cheng et al.'s (2020) residual transforms without and with at
 arXiv 2309.17051, Table IV, puts into `g_a` and `g_s` separately.
 
 The last layer of an analysis transform computes in float32 under any policy: rounding latents to
-bfloat16 would be a second quantizer before the one that is studied.
+bfloat16 would be a second quantizer before the one that is studied. The last layer of a synthesis
+transform starts at mid-grey.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfquant.layers.blocks import (
+    MID_GREY,
     Attention,
     ResidualBlock,
     ResidualDown,
@@ -20,6 +22,7 @@ from tfquant.layers.blocks import (
     SubpixelConv,
     conv,
     deconv,
+    latent_conv,
 )
 from tfquant.layers.gdn import GDN
 
@@ -29,7 +32,7 @@ def _plain_analysis(N: int, M: int) -> list:
         conv(N, 5, 2), GDN(),
         conv(N, 5, 2), GDN(),
         conv(N, 5, 2), GDN(),
-        conv(M, 5, 2, dtype="float32"),
+        latent_conv(M),
     ]  # fmt: skip
 
 
@@ -39,7 +42,7 @@ def _plain_synthesis(N: int, M: int) -> list:
         deconv(N), GDN(inverse=True),
         deconv(N), GDN(inverse=True),
         deconv(N), GDN(inverse=True),
-        deconv(3),
+        deconv(3, bias_initializer=MID_GREY),
     ]  # fmt: skip
 
 
@@ -49,7 +52,7 @@ def _residual_analysis(attention: bool):
             ResidualDown(N), ResidualBlock(N),
             ResidualDown(N), *([Attention()] if attention else []), ResidualBlock(N),
             ResidualDown(N), ResidualBlock(N),
-            conv(M, 3, 2, dtype="float32"), *([Attention(dtype="float32")] if attention else []),
+            latent_conv(M, 3), *([Attention(dtype="float32")] if attention else []),
         ]  # fmt: skip
 
     return layers
@@ -62,7 +65,7 @@ def _residual_synthesis(attention: bool):
             *([Attention()] if attention else []), ResidualBlock(N), ResidualUp(N),
             ResidualBlock(N), ResidualUp(N),
             *([Attention()] if attention else []), ResidualBlock(N), ResidualUp(N),
-            ResidualBlock(N), SubpixelConv(3),
+            ResidualBlock(N), SubpixelConv(3, bias_initializer=MID_GREY),
         ]  # fmt: skip
 
     return layers
