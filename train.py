@@ -74,7 +74,7 @@ flags.DEFINE_enum(
     "precision", _DEFAULT.precision, list(models.PRECISIONS),
     "Arithmetic of the networks; quantization and likelihoods stay in float32.",
 )  # fmt: skip
-flags.DEFINE_bool("jit_compile", False, "Compile the training step with XLA; for GPUs, slow on CPUs.")
+flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA: for GPUs, slow on CPUs.")
 
 # On what.
 flags.DEFINE_string(

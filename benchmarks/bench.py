@@ -1,6 +1,6 @@
 """Speed and memory of training, coding and data, as ratios within one run.
 
-    python benchmarks/bench.py [--only=step,surrogate,likelihood,picture,coder,data] [--N=128 --M=192]
+    python benchmarks/bench.py [--only=step,surrogate,likelihood,picture,coder,data] [--N=128]
 
 Each row is measured alternately with what it is compared with, round by round, and the median is
 shown, so that a machine that is busy with other things slows both. Peak memory is of the whole

@@ -1,6 +1,6 @@
 """Hyperprior codecs: scale only (Balle et al., "Variational Image Compression with a Scale
-Hyperprior", 2018) and mean-scale (Minnen, Balle and Toderici, "Joint Autoregressive and Hierarchical
-Priors", 2018, without its context model).
+Hyperprior", 2018) and mean-scale (Minnen, Balle and Toderici, "Joint Autoregressive and
+Hierarchical Priors", 2018, without its context model).
 
     x --> g_a --> y ----------------> Q --> y_hat --> g_s --> x_hat
                   |                   |

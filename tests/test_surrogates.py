@@ -194,7 +194,7 @@ def test_the_mean_of_the_pathwise_gradient_equals_the_expected_gradient(evenly, 
     np.testing.assert_allclose(sampled.mean(0), expected, rtol=0.01, atol=0.01)
 
 
-# "On Uniform Scalar Quantization", Table II, in bits: bias is the mean over y of its absolute value.
+# "On Uniform Scalar Quantization", Table II, in bits: bias is the mean over y of its magnitude.
 # The table's own figures are sampled; where its variances at sigma 0.2 and these differ (SR: 22.30
 # there), the integral says so.
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ The named plans are the methods that "On Uniform Scalar Quantization for Learned
 from __future__ import annotations
 
 import dataclasses
-from typing import Optional
 
 from tfquant.surrogates import Branch
 
@@ -32,7 +31,7 @@ class QuantizationPlan:
 
     rate: Branch
     distortion: Branch
-    context: Optional[Branch] = None
+    context: Branch | None = None
     stop_gradient: bool = True
     hyper_aun: bool = False
 

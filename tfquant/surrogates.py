@@ -20,7 +20,7 @@ To add a surrogate: write one pure function in `ops/rounding.py`, and one line i
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
@@ -50,9 +50,9 @@ class Surrogate:
     formula: str
     forward: Callable
     estimators: tuple
-    noise: Optional[Callable] = None
+    noise: Callable | None = None
     backward: Callable = rounding.identity
-    ends: Optional[Callable] = None
+    ends: Callable | None = None
     annealed: bool = False
 
 
@@ -152,7 +152,7 @@ class Sample(NamedTuple):
     """A quantized latent: its value and, under `expected`, where its bits' gradient comes from."""
 
     value: tf.Tensor
-    expected: Optional[ExpectedGradient] = None
+    expected: ExpectedGradient | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Bits, bounds, expected gradients and real coded lengths of every entropy model."""
 
-import math
-
 import numpy as np
 import pytest
 import scipy.special
@@ -61,7 +59,7 @@ def test_a_stream_holds_the_models_bits_and_comes_back(family, zero_center, log_
 
 
 @pytest.mark.parametrize("family,zero_center", CASES)
-def test_the_bound_is_switched_without_retracing_and_lets_gradients_raise_sigma(family, zero_center):
+def test_the_bound_switches_without_retracing_and_lets_sigma_rise(family, zero_center):
     model = ConditionalModel(family, zero_center)
     raw = parameters(family, (1, 2, 2, 4), (-5.0, -4.0))
     traces = []
@@ -100,7 +98,6 @@ def test_every_family_has_every_expected_gradient(family, spec):
     rng = np.random.default_rng(1)
     y = tf.constant(rng.normal(0, 3, shape).astype(np.float32))
     branch, seeds = Branch.parse(spec), example_seeds(0, "y", tf.range(2))
-    plan = PLANS["aun"]
     with tf.GradientTape() as tape:
         tape.watch(y)
         sample = branch.sample(y, tf.zeros([]), tf.constant(3.0), seeds)
@@ -126,7 +123,6 @@ def test_every_family_has_every_expected_gradient(family, spec):
     e = sample.expected
     expected = np.asarray(e.slope) * (rate(e.high) - rate(e.low))
     np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-3)
-    assert plan.rate.estimator == "pathwise"
 
 
 def factorized(channels=6, filters=(3, 3, 3)):
@@ -197,4 +193,3 @@ def test_quantizer_and_model_are_layers_of_float32():
     assert Quantizer(PLANS["mix"]).dtype == ConditionalModel("gaussian", True).dtype == "float32"
     with pytest.raises(ValueError, match="unknown entropy family 'gauss'; known: scale_gaussian"):
         ConditionalModel("gauss", True)
-    assert math.isclose(FAMILIES["mixture"].outputs, 9)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Callable, Optional
+from typing import Callable
 
 import numpy as np
 import scipy.special
@@ -48,7 +48,7 @@ class Family:
     build: Callable
     parameters: Callable
     tails: Callable
-    tail: Optional[Callable] = None
+    tail: Callable | None = None
 
 
 def _scale_gaussian(raw, to_sigma):
@@ -173,7 +173,9 @@ class ConditionalModel(EntropyModel):
         return family.tail is not None and (self.zero_center or family.outputs == 1)
 
     def coding_table(self):
-        return ScaleTable(FAMILIES[self.family].tail, SIGMA_MAX) if self._by_scale else DecisionTable()
+        if not self._by_scale:
+            return DecisionTable()
+        return ScaleTable(FAMILIES[self.family].tail, SIGMA_MAX)
 
     def write(self, table, handle, integers, raw):
         if self._by_scale:

@@ -26,7 +26,7 @@ class EntropyModel(tf.keras.layers.Layer):
         raise NotImplementedError
 
     def offset(self, *params) -> tf.Tensor:
-        """The quantization offset, broadcasts to the latent: decoded values are integers plus it."""
+        """The quantization offset, broadcasts to the latent: decoding adds it to the integers."""
         raise NotImplementedError
 
     def coding_table(self):

@@ -3,17 +3,18 @@
 Every function is elementwise and pure; each gives its value and its slope. Sources: soft rounding
 and its inverse and denoiser are Agustsson and Theis, "Universally Quantized Neural Compression"
 (2020), sections 4.1 and 4.2; Gumbel mixing is Yang, Bamler and Mandt, "Improving Inference for
-Neural Image Compression" (2020), section 3.2. With `r = v - floor(v) - 1/2`:
+Neural Image Compression" (2020), section 3.2. With `r = v - floor(v) - 1/2` and
+`t = tanh(a/2)`:
 
-| map                | value                                        | slope                               |
-|--------------------|----------------------------------------------|-------------------------------------|
-| `hard_round`       | nearest integer, ties to even                | none (0 almost everywhere)          |
-| `soft_round`       | `floor(v) + 1/2 + tanh(a r) / (2 tanh(a/2))` | `a / (2 tanh(a/2) cosh(a r)^2)`     |
-| `soft_round_inverse` | `floor(w) + 1/2 + atanh(2 r tanh(a/2)) / a` | `2 t / (a (1 - (2 r t)^2))`, `t = tanh(a/2)` |
-| `denoise`          | `soft_round_inverse(w - 1/2) + 1/2`          | that of the inverse at `w - 1/2`    |
-| `dither`           | `round(v + u) - u`                           | none                                |
-| `stochastic_round` | `floor(v) + Bernoulli(v - floor(v))`         | none                                |
-| `gumbel_mix`       | convex mix of floor and ceiling              | by automatic differentiation        |
+| map                  | value                                        | slope                    |
+|----------------------|----------------------------------------------|--------------------------|
+| `hard_round`         | nearest integer, ties to even                | none: 0                  |
+| `soft_round`         | `floor(v) + 1/2 + tanh(a r) / (2 t)`         | `a / (2 t cosh(a r)^2)`  |
+| `soft_round_inverse` | `floor(w) + 1/2 + atanh(2 r t) / a`          | `2 t / (a (1 - (2rt)^2))`|
+| `denoise`            | `soft_round_inverse(w - 1/2) + 1/2`          | the inverse's, `w - 1/2` |
+| `dither`             | `round(v + u) - u`                           | none: 0                  |
+| `stochastic_round`   | `floor(v) + Bernoulli(v - floor(v))`         | none: 0                  |
+| `gumbel_mix`         | convex mix of floor and ceiling              | automatic                |
 
 `alpha` (written `a` above) is a positive scalar tensor, larger is harder. It is a schedule, not a
 parameter: no map sends it a gradient.
@@ -42,7 +43,7 @@ def hard_round(v: tf.Tensor) -> tf.Tensor:
 def soft_round_slope(v: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     """`s_a'(v) = a / (2 tanh(a/2) cosh(a r)^2)`; 1 on average over a period."""
     r = v - tf.floor(v) - 0.5
-    # 1 / cosh^2 = 1 - tanh^2 would cancel for large `alpha`; cosh itself cannot overflow: |r| <= 1/2.
+    # 1 / cosh^2 = 1 - tanh^2 would cancel for large `alpha`; as |r| <= 1/2, cosh does not overflow.
     return alpha / (2.0 * tf.tanh(0.5 * alpha) * tf.square(tf.cosh(alpha * r)))
 
 

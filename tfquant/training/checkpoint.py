@@ -65,7 +65,7 @@ class RunCheckpoint:
             try:
                 self._checkpoint(optimizer=self._trainer.optimizer).restore(path)
             except (tf.errors.OpError, ValueError) as error:
-                logging.warning("Checkpoint %s is unreadable, trying the one before: %s", path, error)
+                logging.warning("%s is unreadable (%s): trying the one before", path, error)
                 continue
             logging.info("Went on from %s", path)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Tuple
 
 from tfquant.plans import PLANS, QuantizationPlan, plan_named
 from tfquant.surrogates import Branch
@@ -32,7 +31,7 @@ class Stage:
     learning_rate: object
     alpha: object
     sigma_bound: float
-    frozen: Tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
     track_medians: bool = True
 
 
@@ -50,7 +49,7 @@ class Experiment:
     context_branch: str = ""
     stop_gradient: bool = True
     hyper_aun: bool = False
-    stages: Tuple[str, ...] = ("joint", "post")
+    stages: tuple[str, ...] = ("joint", "post")
     joint_steps: int = 10000
     post_steps: int = 2000
     joint_learning_rate: float = 1e-3
@@ -65,7 +64,7 @@ class Experiment:
     batch_size: int = 8
     crop: int = 256
     train_images: str = ""
-    downscale: Tuple[float, ...] = ()
+    downscale: tuple[float, ...] = ()
     validation_images: int = 16
     seed: int = 1
     precision: str = "float32"
