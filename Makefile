@@ -22,9 +22,9 @@ SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info
 demo: venv
 	$(BIN)/python train.py --flagfile=configs/quickstart.flags
 	$(BIN)/python eval.py --model_dir=$(DEMO) --images=sample --report_dir=$(DEMO)/report
-	$(BIN)/tfquant compress $(DEMO)/export $(DEMO)/report/sample/hopper.png $(DEMO)/hopper.tfq
+	$(BIN)/tfquant compress --overwrite $(DEMO)/export $(DEMO)/report/sample/hopper.png $(DEMO)/hopper.tfq
 	$(BIN)/tfquant info $(DEMO)/hopper.tfq
-	$(BIN)/tfquant decompress $(DEMO)/export $(DEMO)/hopper.tfq $(DEMO)/hopper.png
+	$(BIN)/tfquant decompress --overwrite $(DEMO)/export $(DEMO)/hopper.tfq $(DEMO)/hopper.png
 	@echo
 	@echo "TensorBoard logs  $(DEMO)        see them: $(BIN)/tensorboard --logdir $(DEMO)"
 	@echo "plots and tables  $(DEMO)/report"

@@ -15,13 +15,12 @@ import tensorflow as tf
 
 import tfquant
 from tfquant.codec import Codec
+from tfquant.coding import model_file
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.exchange import Reading, Rounding, Writing
 from tfquant.training.experiment import Experiment
 
-FORMAT = 1
-DESCRIPTION_FILE = "tfquant.json"
-FINGERPRINT_BYTES = 8
+_FINGERPRINT_DIGITS = 16
 
 _IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
 _SIDE = tf.TensorSpec([], tf.int32)
@@ -51,7 +50,7 @@ class CodecModule(tf.Module):
         for layer in (*parts, *self._codec().entropy_models):
             for weight in layer.weights:
                 digest.update(weight.numpy().tobytes())
-        return digest.hexdigest()[: 2 * FINGERPRINT_BYTES]
+        return digest.hexdigest()[:_FINGERPRINT_DIGITS]
 
     @tf.function(input_signature=[_IMAGE])
     def encode(self, image):
@@ -101,12 +100,12 @@ def export_codec(codec: Codec, experiment: Experiment, path: str) -> None:
 
     Args:
       codec: built in float32, with its trained weights.
-      experiment: recorded in the description.
+      experiment: recorded in the manifest.
       path: the folder to write; one that is there is replaced.
     """
     module = CodecModule(codec)
-    description = {
-        "format": FORMAT,
+    manifest = {
+        "format": model_file.FORMAT,
         "version": tfquant.__version__,
         "codec": experiment.codec,
         "fingerprint": module.fingerprint(),
@@ -117,8 +116,8 @@ def export_codec(codec: Codec, experiment: Experiment, path: str) -> None:
     if tf.io.gfile.exists(partial):
         tf.io.gfile.rmtree(partial)
     tf.saved_model.save(module, partial)
-    with tf.io.gfile.GFile(tf.io.gfile.join(partial, DESCRIPTION_FILE), "w") as f:
-        f.write(json.dumps(description, indent=2) + "\n")
+    with tf.io.gfile.GFile(tf.io.gfile.join(partial, model_file.MANIFEST), "w") as f:
+        f.write(json.dumps(manifest, indent=2) + "\n")
     if tf.io.gfile.exists(path):
         tf.io.gfile.rmtree(path)
     tf.io.gfile.rename(partial, path)
