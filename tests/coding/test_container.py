@@ -1,0 +1,190 @@
+"""The file format: pinned bytes, and a typed error for every way a file can be wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import struct
+import zlib
+
+import pytest
+
+from tfquant.coding import container
+from tfquant.coding.container import Bitstream, BitstreamError, read_header
+
+SMALL = Bitstream(
+    codec="ms_hyper_zero",
+    fingerprint="0123456789abcdef",
+    height=3,
+    width=500,
+    symbols_crc=0xDEADBEEF,
+    streams=(b"hello", b"", b"\x00\xff"),
+)
+PINNED = (
+    "89544651" "01" "03" + b"ms_hyper_zero".hex() + "000000" "0123456789abcdef"
+    "03000000" "f4010000" "efbeadde" "05000000" "00000000" "02000000" "68656c6c6f" "00ff"
+)  # fmt: skip
+
+
+def _sealed(content: bytes) -> bytes:
+    """A forger's file: whatever content, with the right checksum."""
+    return content + struct.pack("<I", zlib.crc32(content))
+
+
+def _forged(offset: int, field: bytes) -> bytes:
+    content = bytearray(SMALL.to_bytes()[:-4])
+    content[offset : offset + len(field)] = field
+    return _sealed(bytes(content))
+
+
+def test_bytes_are_pinned():
+    assert SMALL.to_bytes() == _sealed(bytes.fromhex(PINNED))
+
+
+def test_what_was_written_is_read():
+    assert Bitstream.from_bytes(SMALL.to_bytes()) == SMALL
+    many = dataclasses.replace(SMALL, streams=tuple(bytes([i]) * i for i in range(255)))
+    assert Bitstream.from_bytes(many.to_bytes()) == many
+
+
+def test_header_takes_fifty_bytes_beside_one_stream():
+    assert len(dataclasses.replace(SMALL, streams=(b"",)).to_bytes()) == 50
+
+
+def test_every_flipped_bit_is_noticed():
+    data = SMALL.to_bytes()
+    for position in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[position // 8] ^= 1 << position % 8
+        with pytest.raises(BitstreamError) as caught:
+            Bitstream.from_bytes(bytes(damaged))
+        assert "\n" not in str(caught.value) and str(caught.value)
+
+
+def test_every_truncation_is_noticed():
+    data = SMALL.to_bytes()
+    for length in range(1, len(data)):
+        with pytest.raises(container.TruncatedError, match="cut off"):
+            Bitstream.from_bytes(data[:length])
+
+
+def test_trailing_bytes_are_noticed():
+    for rest in (b"\0", SMALL.to_bytes()):
+        with pytest.raises(container.TrailingBytesError, match=f"{len(rest)} bytes too many"):
+            Bitstream.from_bytes(SMALL.to_bytes() + rest)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"a", b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff\xd8" * 99, bytes(64)]
+)
+def test_foreign_files_are_told(data):
+    with pytest.raises(container.ForeignFileError, match="not a .tfq file"):
+        Bitstream.from_bytes(data)
+
+
+def test_newer_version_asks_for_an_update():
+    with pytest.raises(container.VersionError, match="version 2, .* version 1: update tfquant"):
+        Bitstream.from_bytes(_forged(4, b"\x02"))
+
+
+@pytest.mark.parametrize(
+    ("offset", "field", "error", "message"),
+    [
+        (30, struct.pack("<I", 0), container.FieldError, "0x500 pixels"),
+        (34, struct.pack("<I", 0), container.FieldError, "3x0 pixels"),
+        (34, struct.pack("<I", 2**31), container.FieldError, "pixels"),
+        (30, struct.pack("<II", 2**31 - 1, 2**31 - 1), container.FieldError, "raise max_pixels"),
+        (6, b"\xc3\xa4", container.FieldError, "ASCII"),
+        (6, bytes(16), container.FieldError, "ASCII"),
+        (8, b"\0", container.FieldError, "ASCII"),
+        (42, struct.pack("<I", 2**32 - 1), container.TruncatedError, "cut off"),
+        (42, struct.pack("<I", 4), container.TrailingBytesError, "1 bytes too many"),
+        (5, b"\xff", container.TruncatedError, "cut off"),
+        (5, b"\x02", container.TrailingBytesError, "too many"),
+    ],
+)
+def test_forged_fields_are_refused_in_spite_of_a_right_checksum(offset, field, error, message):
+    with pytest.raises(error, match=message):
+        Bitstream.from_bytes(_forged(offset, field))
+
+
+def test_file_without_streams_is_refused():
+    content = bytearray(SMALL.to_bytes()[:42])
+    content[5] = 0
+    with pytest.raises(container.FieldError, match="0 streams"):
+        Bitstream.from_bytes(_sealed(bytes(content)))
+
+
+def test_pixel_limit_can_be_raised():
+    data = dataclasses.replace(SMALL, height=20_000, width=20_000).to_bytes()
+    with pytest.raises(container.FieldError, match="400000000 pixels, more than the limit"):
+        Bitstream.from_bytes(data)
+    assert Bitstream.from_bytes(data, max_pixels=20_000**2).width == 20_000
+
+
+def test_header_alone_is_read_and_held_against_the_size():
+    data = SMALL.to_bytes()
+    header = read_header(io.BytesIO(data))
+    assert (header.codec, header.height, header.width) == ("ms_hyper_zero", 3, 500)
+    assert header.lengths == (5, 0, 2) and header.file_bytes == len(data)
+    for length in range(1, len(data)):
+        with pytest.raises(container.TruncatedError):
+            read_header(io.BytesIO(data[:length]))
+    with pytest.raises(container.TrailingBytesError):
+        read_header(io.BytesIO(data + b"x"))
+    with pytest.raises(container.ForeignFileError):
+        read_header(io.BytesIO(b""))
+
+
+def test_header_of_a_file_with_many_bytes_is_read_without_them():
+    class Guarded(io.BytesIO):
+        def read(self, size=-1):
+            assert 0 <= size < 2000
+            return super().read(size)
+
+    data = dataclasses.replace(SMALL, streams=(bytes(100_000),)).to_bytes()
+    assert read_header(Guarded(data)).lengths == (100_000,)
+
+
+def test_other_models_are_told_by_codec_and_fingerprint():
+    SMALL.check_model("ms_hyper_zero", "0123456789abcdef")
+    for model in (("ms_hyper", "0123456789abcdef"), ("ms_hyper_zero", "0123456789abcdee")):
+        with pytest.raises(container.OtherModelError, match="ms_hyper_zero 0123456789abcdef"):
+            SMALL.check_model(*model)
+
+
+def test_other_symbols_are_told():
+    SMALL.check_symbols(0xDEADBEEF)
+    with pytest.raises(container.SymbolsError, match="deadbeee.*deadbeef"):
+        SMALL.check_symbols(0xDEADBEEE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"codec": ""},
+        {"codec": "a_name_of_more_than_16"},
+        {"codec": "ä"},
+        {"codec": "two words"},
+        {"fingerprint": "0123"},
+        {"fingerprint": "0123456789ABCDEF"},
+        {"height": 0},
+        {"width": 2**31},
+        {"symbols_crc": -1},
+        {"streams": ()},
+        {"streams": (b"",) * 256},
+    ],
+)
+def test_values_that_do_not_fit_the_format_are_refused_when_built(fields):
+    with pytest.raises(ValueError, match=next(iter(fields)).split("_")[0]):
+        dataclasses.replace(SMALL, **fields)
+
+
+def test_needs_neither_tensorflow_nor_numpy(fresh_python):
+    fresh_python(
+        """
+        import sys
+        from tfquant.coding import container
+        assert not {"tensorflow", "numpy"} & set(sys.modules)
+        """
+    )

@@ -1,0 +1,303 @@
+"""The command line, with a tiny SavedModel that stores pixels instead of a codec's latents."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfquant import cli, images
+from tfquant.coding import checksum
+from tfquant.coding.container import Bitstream
+from tfquant.coding.model_file import ExportedModel, ModelError
+
+MANIFEST = {
+    "format": 1,
+    "codec": "raw",
+    "fingerprint": "00112233445566aa",
+    "experiment": {"lmbda": 0.01},
+    "version": "0.1.0",
+    "downsampling": 1,
+}
+
+
+class _Raw(tf.Module):
+    """An exported model whose one stream is the pixels as they are."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def encode(self, image):
+        pixels = tf.cast(tf.reshape(image, [-1]), tf.int32)
+        stream = tf.strings.reduce_join(tf.strings.as_string(pixels), separator=" ")
+        return {
+            "streams": stream[None],
+            "symbols_crc": checksum.crc32_of_symbols([pixels]),
+            "bits": 8.0 * tf.cast(tf.strings.length(stream), tf.float32),
+        }
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string),
+            tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.int32),
+        ]
+    )
+    def decode(self, streams, height, width):
+        pixels = tf.strings.to_number(tf.strings.split(streams[0], " "), tf.int32)
+        image = tf.cast(tf.reshape(pixels, [height, width, 3]), tf.uint8)
+        return {"image": image, "symbols_crc": checksum.crc32_of_symbols([pixels])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+    def evaluate(self, image):
+        y_hat = tf.cast(image, tf.float32)[None]
+        return {"image": image, "bits": 8.0 * tf.cast(tf.size(image), tf.float32), "y_hat": y_hat}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "export"
+    tf.saved_model.save(_Raw(), str(folder))
+    (folder / "tfquant.json").write_text(json.dumps(MANIFEST))
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path, photograph):
+    path = tmp_path / "in.png"
+    images.write_image(path, photograph[:17, :23])
+    return path
+
+
+@pytest.fixture
+def compressed(model, picture, tmp_path):
+    path = tmp_path / "in.tfq"
+    assert cli.main(["compress", str(model), str(picture), str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def refused(capsys):
+    """`refused(code, *arguments)`: runs the command, returns its one line on standard error."""
+
+    def run(code, *arguments):
+        capsys.readouterr()
+        assert cli.main([str(argument) for argument in arguments]) == code
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("tfquant: "), captured.err
+        assert captured.out == ""
+        return lines[0]
+
+    return run
+
+
+def _resealed(path, change):
+    content = bytearray(path.read_bytes()[:-4])
+    change(content)
+    path.write_bytes(bytes(content) + struct.pack("<I", zlib.crc32(content)))
+
+
+def test_picture_comes_back(model, picture, compressed, tmp_path, capsys):
+    back = tmp_path / "back.png"
+    assert cli.main(["decompress", str(model), str(compressed), str(back)]) == 0
+    np.testing.assert_array_equal(images.read_image(back), images.read_image(picture))
+    assert "23x17" in capsys.readouterr().out
+    assert sorted(os.listdir(tmp_path)) == ["back.png", "in.png", "in.tfq"]  # nothing else left
+
+
+def test_file_names_model_and_size(compressed):
+    bitstream = Bitstream.from_bytes(compressed.read_bytes())
+    assert (bitstream.codec, bitstream.fingerprint) == ("raw", "00112233445566aa")
+    assert (bitstream.height, bitstream.width) == (17, 23)
+
+
+def test_output_has_the_permissions_of_any_new_file(compressed, picture):
+    assert compressed.stat().st_mode == picture.stat().st_mode
+
+
+def test_info_prints_the_header(compressed, capsys):
+    capsys.readouterr()
+    assert cli.main(["info", str(compressed)]) == 0
+    printed = capsys.readouterr().out
+    for fact in ("raw", "00112233445566aa", "23x17", f"{compressed.stat().st_size} bytes"):
+        assert fact in printed
+
+
+def test_info_loads_neither_tensorflow_nor_numpy(compressed, fresh_python):
+    fresh_python(
+        """
+        import sys
+        from tfquant import cli
+        assert cli.main(["info", sys.argv[1]]) == 0
+        assert not {"tensorflow", "numpy", "PIL"} & set(sys.modules)
+        """,
+        str(compressed),
+    )
+
+
+def test_command_line_is_silent_but_for_its_result(model, compressed, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tfquant.cli", "decompress", model, compressed, tmp_path / "b.png"],
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_existing_output_is_kept_without_overwrite(model, picture, compressed, refused):
+    before = compressed.read_bytes()
+    compressed.write_bytes(b"precious")
+    assert "--overwrite" in refused(1, "compress", model, picture, compressed)
+    assert compressed.read_bytes() == b"precious"
+    assert cli.main(["compress", str(model), str(picture), str(compressed), "--overwrite"]) == 0
+    assert compressed.read_bytes() == before
+
+
+def test_input_is_never_overwritten(model, picture, refused):
+    line = refused(1, "compress", model, picture, picture, "--overwrite")
+    assert "same file" in line and images.read_image(picture).shape == (17, 23, 3)
+
+
+def test_damaged_files_are_refused_and_leave_no_output(model, compressed, tmp_path, refused):
+    data, back = compressed.read_bytes(), tmp_path / "back.png"
+    cases = {
+        "empty file": b"",
+        "not a .tfq file": b"GIF89a" + bytes(80),
+        "cut off": data[:-1],
+        "too many": data + b"\0",
+        "checksum": data[:-30] + b"~" + data[-29:],
+        "version": data[:4] + b"\x07" + data[5:],
+    }
+    for message, damaged in cases.items():
+        compressed.write_bytes(damaged)
+        assert message in refused(1, "decompress", model, compressed, back)
+        assert not back.exists()
+    assert sorted(os.listdir(tmp_path)) == ["in.png", "in.tfq"]
+
+
+def test_file_of_another_model_is_refused(model, compressed, tmp_path, refused):
+    _resealed(compressed, lambda content: content.__setitem__(22, content[22] ^ 1))
+    line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
+    assert "made by model raw 0111" in line
+
+
+def test_other_symbols_than_the_encoders_are_refused(model, compressed, tmp_path, refused):
+    _resealed(compressed, lambda content: content.__setitem__(38, content[38] ^ 1))
+    assert "arithmetic" in refused(1, "decompress", model, compressed, tmp_path / "back.png")
+
+
+def test_stream_that_cannot_be_decoded_is_refused(model, compressed, tmp_path, refused):
+    _resealed(compressed, lambda content: content.__setitem__(slice(46, 49), b"xyz"))
+    line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
+    assert "cannot be decoded" in line and "xyz" in line
+
+
+def test_forged_size_is_refused_before_the_model_loads(compressed, tmp_path, refused):
+    _resealed(
+        compressed, lambda content: content.__setitem__(slice(30, 38), b"\xff\xff\xff\x7f" * 2)
+    )
+    line = refused(1, "decompress", "no_such_model", compressed, tmp_path / "back.png")
+    assert "--max_pixels" in line
+
+
+def test_pixel_limit_is_a_flag(model, compressed, tmp_path, refused):
+    back = tmp_path / "back.png"
+    refused(1, "decompress", model, compressed, back, "--max_pixels", "390")
+    assert cli.main(["decompress", str(model), str(compressed), str(back), "--max_pixels=391"]) == 0
+
+
+def test_wrong_models_are_refused(model, picture, tmp_path, refused):
+    target = tmp_path / "new.tfq"
+    assert "no such folder" in refused(1, "compress", tmp_path / "nowhere", picture, target)
+    assert "tfquant.json" in refused(1, "compress", tmp_path, picture, target)
+    (tmp_path / "tfquant.json").write_text("{")
+    assert "cannot read tfquant.json" in refused(1, "compress", tmp_path, picture, target)
+    (tmp_path / "tfquant.json").write_text(json.dumps({**MANIFEST, "format": 2}))
+    assert "format 2" in refused(1, "compress", tmp_path, picture, target)
+    (tmp_path / "tfquant.json").write_text(json.dumps({"format": 1, "codec": "raw"}))
+    assert "lacks fingerprint, experiment" in refused(1, "compress", tmp_path, picture, target)
+    (tmp_path / "tfquant.json").write_text(json.dumps(MANIFEST))
+    assert "cannot load the SavedModel" in refused(1, "compress", tmp_path, picture, target)
+    assert not target.exists()
+
+
+def test_model_without_the_functions_is_refused(tmp_path):
+    module = tf.Module()
+    module.encode = tf.function(lambda x: x, input_signature=[tf.TensorSpec([], tf.float32)])
+    tf.saved_model.save(module, str(tmp_path))
+    (tmp_path / "tfquant.json").write_text(json.dumps(MANIFEST))
+    with pytest.raises(ModelError, match="no function decode"):
+        ExportedModel.load(tmp_path)
+
+
+def test_wrong_pictures_and_names_are_refused(model, picture, compressed, tmp_path, refused):
+    new = tmp_path / "new.tfq"
+    assert "no such file" in refused(1, "compress", model, tmp_path / "no.png", new)
+    assert "not a picture" in refused(1, "compress", model, compressed, new)
+    assert "does not exist" in refused(1, "compress", model, picture, tmp_path / "no" / "x.tfq")
+    assert "a folder" in refused(1, "compress", model, picture, tmp_path)
+    assert "'.jpg'" in refused(1, "decompress", model, compressed, tmp_path / "back.jpg")
+    assert "No such file" in refused(
+        1, "decompress", model, tmp_path / "no.tfq", tmp_path / "b.png"
+    )
+    assert "No such file" in refused(1, "info", tmp_path / "no.tfq")
+    assert "not a .tfq file" in refused(1, "info", picture)
+
+
+def test_full_disk_leaves_no_half_file(model, picture, tmp_path, refused, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    line = refused(1, "compress", model, picture, tmp_path / "new.tfq")
+    assert "No space left" in line and os.listdir(tmp_path) == ["in.png"]
+
+
+def test_transparency_is_refused_or_composited(model, tmp_path, refused):
+    from PIL import Image
+
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    files = [str(model), str(tmp_path / "clear.png"), str(tmp_path / "clear.tfq")]
+    refused(1, "compress", *files)
+    for colour in ("#0a141e", "10,20,30"):
+        assert cli.main(["compress", *files, "--overwrite", "--background", colour]) == 0
+        image = ExportedModel.load(model).decompress((tmp_path / "clear.tfq").read_bytes())
+        assert image[0, 0].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["explode"],
+        ["compress", "a", "b"],
+        ["compress", "a", "b", "c", "--background", "mauve"],
+        ["compress", "a", "b", "c", "--background", "1,2,300"],
+        ["decompress", "a", "b", "c", "--max_pixels", "-5"],
+        ["decompress", "a", "b", "c", "--max_pixels", "many"],
+    ],
+)
+def test_wrong_command_lines_are_usage_errors(arguments, refused):
+    refused(2, *arguments)
+
+
+def test_help_and_version_are_no_errors(capsys):
+    assert cli.main(["--help"]) == 0 and "compress" in capsys.readouterr().out
+    assert cli.main(["decompress", "--help"]) == 0 and "--max_pixels" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0 and "tfquant" in capsys.readouterr().out
+
+
+def test_loaded_model_says_what_it_is_and_evaluates(model, photograph):
+    loaded = ExportedModel.load(model)
+    assert (loaded.codec, loaded.experiment) == ("raw", {"lmbda": 0.01})
+    result = loaded.evaluate(photograph)
+    np.testing.assert_array_equal(result["image"], photograph)
+    assert result["bits"] == 8.0 * photograph.size and result["y_hat"].shape[0] == 1

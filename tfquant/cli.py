@@ -1,0 +1,241 @@
+"""The `tfquant` command: pictures to .tfq files and back with an exported model.
+
+    tfquant compress MODEL in.png out.tfq
+    tfquant decompress MODEL out.tfq back.png
+    tfquant info out.tfq
+
+Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
+file appears under its name when it is complete, or not at all; an existing one is replaced only
+with --overwrite. TensorFlow is imported by the commands that need a model, and when they have found
+nothing wrong before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+
+from tfquant import __version__
+from tfquant.coding import container, model_file
+
+_NAMED_COLOURS = {"black": (0, 0, 0), "white": (255, 255, 255)}
+
+
+class _CommandError(Exception):
+    """Something that the user can put right; the message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong command line with one line."""
+
+    def error(self, message):
+        self.exit(2, f"tfquant: {message} (see: {self.prog} --help)\n")
+
+
+def main(argv=None) -> int:
+    """Runs one command; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # --help, --version, errors
+        return int(stop.code or 0)
+    try:
+        arguments.command(arguments)
+        sys.stdout.flush()
+    except (container.BitstreamError, model_file.ModelError, _CommandError) as error:
+        return _fail(error)
+    except BrokenPipeError:  # `tfquant info ... | head`
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except MemoryError:
+        return _fail("not enough memory for a picture of this size")
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=130)
+    return 0
+
+
+def _fail(message, code=1) -> int:
+    print(f"tfquant: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tfquant", description="Learned image compression: .tfq files.")
+    parser.add_argument("--version", action="version", version=f"tfquant {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    compress = commands.add_parser("compress", help="picture to .tfq file")
+    compress.add_argument("model", metavar="MODEL", help="folder that training exported")
+    compress.add_argument("picture", help="8-bit or 16-bit RGB, grayscale or palette picture")
+    compress.add_argument("file", help="the .tfq file to write")
+    compress.add_argument(
+        "--background",
+        type=_colour,
+        metavar="COLOUR",
+        help="composite transparent pixels over it: #rrggbb, R,G,B, black or white; "
+        "without it such pictures are refused",
+    )
+    compress.set_defaults(command=_compress)
+
+    decompress = commands.add_parser("decompress", help=".tfq file to picture")
+    decompress.add_argument("model", metavar="MODEL", help="the model the file was made with")
+    decompress.add_argument("file", help="the .tfq file")
+    decompress.add_argument(
+        "picture", help="the picture to write, in a lossless format (.png, ...)"
+    )
+    decompress.add_argument(
+        "--max_pixels",
+        type=_positive,
+        default=container.MAX_PIXELS,
+        metavar="N",
+        help="refuse files that say they are larger (default: %(default)s)",
+    )
+    decompress.set_defaults(command=_decompress)
+
+    for command in (compress, decompress):
+        command.add_argument(
+            "--overwrite", action="store_true", help="replace the output file if there is one"
+        )
+
+    info = commands.add_parser("info", help="what a .tfq file's header says")
+    info.add_argument("file", help="the .tfq file")
+    info.set_defaults(command=_info)
+    return parser
+
+
+def _compress(arguments) -> None:
+    _check_output(arguments.file, arguments.picture, arguments.overwrite)
+    from tfquant import images
+
+    try:
+        image = images.read_image(arguments.picture, background=arguments.background)
+    except images.ImageError as error:
+        raise _CommandError(error) from None
+    data = _load_model(arguments.model).compress(image)
+    with _complete_or_absent(arguments.file) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+    height, width, _ = image.shape
+    print(f"{arguments.file}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp")
+
+
+def _decompress(arguments) -> None:
+    _check_output(arguments.picture, arguments.file, arguments.overwrite)
+    with open(arguments.file, "rb") as file:
+        container.read_header(file)  # what is not ours is not read to its end
+        file.seek(0)
+        data = file.read()
+    # All that can be found wrong before the model takes its time to load.
+    bitstream = container.Bitstream.from_bytes(data, arguments.max_pixels)
+    manifest = model_file.read_manifest(arguments.model)
+    bitstream.check_model(manifest.codec, manifest.fingerprint)
+    from tfquant import images
+
+    extension = os.path.splitext(arguments.picture)[1].lower()
+    if extension not in images.LOSSLESS:
+        raise _CommandError(
+            f"{arguments.picture}: pictures are written as {', '.join(images.LOSSLESS)}, "
+            f"not {extension!r}"
+        )
+    image = _load_model(arguments.model).decompress(data, arguments.max_pixels)
+    with _complete_or_absent(arguments.picture) as temporary:
+        try:
+            images.write_image(temporary, image)
+        except images.ImageError as error:
+            raise _CommandError(str(error).replace(temporary, arguments.picture)) from None
+    height, width, _ = image.shape
+    print(f"{arguments.picture}: {width}x{height} pixels")
+
+
+def _info(arguments) -> None:
+    with open(arguments.file, "rb") as file:
+        header = container.read_header(file)
+    bpp = 8 * header.file_bytes / (header.height * header.width)
+    print(
+        f"file         {arguments.file}\n"
+        f"format       {container.VERSION}\n"
+        f"codec        {header.codec}\n"
+        f"fingerprint  {header.fingerprint}\n"
+        f"picture      {header.width}x{header.height} (width x height)\n"
+        f"size         {header.file_bytes} bytes, {bpp:.4f} bpp\n"
+        f"streams      {len(header.lengths)}: {' '.join(map(str, header.lengths))} bytes\n"
+        f"symbols      CRC-32 {header.symbols_crc:08x}"
+    )
+
+
+def _load_model(path):
+    # TensorFlow's libraries read it when they are loaded; level 3 hides CUDA's plugin messages.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return model_file.ExportedModel.load(path)
+    except ImportError as error:
+        raise _CommandError(f"cannot import TensorFlow and its codec operations: {error}") from None
+
+
+def _check_output(output, source, overwrite) -> None:
+    """Everything that can be wrong with the output's name, found before the work is done."""
+    folder = os.path.dirname(output) or "."
+    if not os.path.isdir(folder):
+        raise _CommandError(f"{output}: folder {folder} does not exist")
+    if os.path.isdir(output):
+        raise _CommandError(f"{output}: a folder, not a file to write")
+    if os.path.exists(output):
+        if os.path.exists(source) and os.path.samefile(output, source):
+            raise _CommandError(f"{output}: output and input are the same file")
+        if not overwrite:
+            raise _CommandError(f"{output}: exists already; give --overwrite to replace it")
+
+
+@contextlib.contextmanager
+def _complete_or_absent(path):
+    """Gives the name of a temporary file beside `path`, which takes its place on success."""
+    folder, name = os.path.split(path)
+    try:
+        # The extension stays last: it names the picture's format.
+        descriptor, temporary = tempfile.mkstemp(
+            ".partial" + os.path.splitext(name)[1], ".", folder or "."
+        )
+    except OSError as error:
+        raise _CommandError(f"{path}: cannot be written: {error.strerror}") from None
+    os.close(descriptor)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's files are for their owner alone
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _CommandError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _positive(text) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _colour(text) -> tuple:
+    named = _NAMED_COLOURS.get(text.lower())
+    if named:
+        return named
+    with contextlib.suppress(ValueError):
+        if text.startswith("#") and len(text) == 7:
+            return tuple(bytes.fromhex(text[1:]))
+        parts = tuple(int(part) for part in text.split(","))
+        if len(parts) == 3 and all(0 <= part <= 255 for part in parts):
+            return parts
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a colour; known: #rrggbb, R,G,B with 0 to 255 each, "
+        f"{', '.join(_NAMED_COLOURS)}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""The `.tfq` file. Needs neither TensorFlow nor NumPy.
+
+All fields have a fixed width, numbers are unsigned and little-endian:
+
+| offset | bytes | field                                                                |
+|--------|-------|----------------------------------------------------------------------|
+| 0      | 4     | magic, 89 54 46 51 (as in PNG, the first byte is not ASCII)          |
+| 4      | 1     | format version, 1                                                    |
+| 5      | 1     | number of streams S, from 1                                          |
+| 6      | 16    | codec's name, ASCII, filled up with zero bytes                       |
+| 22     | 8     | fingerprint of what gives the bits their meaning                     |
+| 30     | 4     | height                                                               |
+| 34     | 4     | width                                                                |
+| 38     | 4     | CRC-32 of the decoded symbols                                        |
+| 42     | 4 S   | length of each stream                                                |
+|        |       | the streams, one after the other                                     |
+| end    | 4     | CRC-32 of everything before                                          |
+
+That is 50 bytes beside the payload of one stream. Nothing is allocated by a number from the file
+before the file's own size and checksum have confirmed it; a picture's size is limited on top of
+that, since a checksum can be forged. The symbols' checksum is for the decoder to compare: the range
+coder notices no damage, and arithmetic that differs from the encoder's gives other symbols.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import zlib
+from typing import BinaryIO
+
+MAGIC = b"\x89TFQ"
+VERSION = 1
+MAX_PIXELS = 1 << 27
+MAX_STREAMS = 255
+_MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
+
+_FIXED = struct.Struct("<4sBB16s8sIII")
+_CHECKSUM = struct.Struct("<I")
+_NAME_BYTES = 16
+_FINGERPRINT_DIGITS = 16
+
+
+class BitstreamError(ValueError):
+    """A file that cannot be decoded; the message is one line: what is wrong, what to do."""
+
+
+class ForeignFileError(BitstreamError):
+    """Not a .tfq file."""
+
+
+class VersionError(BitstreamError):
+    """A format version that this reader does not know."""
+
+
+class TruncatedError(BitstreamError):
+    """The file ends too early."""
+
+
+class TrailingBytesError(BitstreamError):
+    """The file goes on after its end."""
+
+
+class ChecksumError(BitstreamError):
+    """The file's checksum does not fit its content."""
+
+
+class FieldError(BitstreamError):
+    """A header field has a value that no encoder writes, or that is too large to be decoded."""
+
+
+class OtherModelError(BitstreamError):
+    """The file was made by another model."""
+
+
+class SymbolsError(BitstreamError):
+    """The decoded symbols are not those that were encoded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a .tfq file says about itself.
+
+    Attributes:
+      codec: name of the codec, at most 16 ASCII characters.
+      fingerprint: 16 hexadecimal digits.
+      height: pixels.
+      width: pixels.
+      symbols_crc: CRC-32 of the decoded symbols.
+      lengths: bytes of each stream.
+    """
+
+    codec: str
+    fingerprint: str
+    height: int
+    width: int
+    symbols_crc: int
+    lengths: tuple[int, ...]
+
+    @property
+    def header_bytes(self) -> int:
+        """Where the streams begin."""
+        return _FIXED.size + 4 * len(self.lengths)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the whole file."""
+        return self.header_bytes + sum(self.lengths) + _CHECKSUM.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Bitstream:
+    """A compressed picture, the content of a .tfq file: the `Header`'s fields and the streams."""
+
+    codec: str
+    fingerprint: str
+    height: int
+    width: int
+    symbols_crc: int
+    streams: tuple[bytes, ...]
+
+    def __post_init__(self):
+        if len(self.codec) > _NAME_BYTES or not _is_name(self.codec):
+            raise ValueError(
+                f"codec name {self.codec!r}; it takes 1 to {_NAME_BYTES} printable ASCII characters"
+            )
+        if len(self.fingerprint) != _FINGERPRINT_DIGITS or not _is_hex(self.fingerprint):
+            raise ValueError(
+                f"fingerprint {self.fingerprint!r}; it takes {_FINGERPRINT_DIGITS} hexadecimal "
+                "digits in lower case"
+            )
+        for field in ("height", "width"):
+            value = getattr(self, field)
+            if not 1 <= value <= _MAX_SIDE:
+                raise ValueError(f"{field} {value}; a side has 1 to {_MAX_SIDE} pixels")
+        if not 0 <= self.symbols_crc < 1 << 32:
+            raise ValueError(f"symbols_crc {self.symbols_crc}; it takes 32 bits")
+        if not 1 <= len(self.streams) <= MAX_STREAMS:
+            raise ValueError(f"{len(self.streams)} streams; a file holds 1 to {MAX_STREAMS}")
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        head = _FIXED.pack(
+            MAGIC,
+            VERSION,
+            len(self.streams),
+            self.codec.encode("ascii"),
+            bytes.fromhex(self.fingerprint),
+            self.height,
+            self.width,
+            self.symbols_crc,
+        )
+        lengths = struct.pack(f"<{len(self.streams)}I", *map(len, self.streams))
+        content = b"".join([head, lengths, *self.streams])
+        return content + _CHECKSUM.pack(zlib.crc32(content))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, max_pixels: int = MAX_PIXELS) -> Bitstream:
+        """Reads a file, all of which is checked.
+
+        Raises:
+          BitstreamError: one of its subclasses, whatever the bytes are.
+        """
+        header = _parse(data)
+        _check_size(header, len(data))
+        content = memoryview(data)[: -_CHECKSUM.size]
+        (checksum,) = _CHECKSUM.unpack(data[-_CHECKSUM.size :])
+        if zlib.crc32(content) != checksum:
+            raise ChecksumError("damaged file: its checksum does not fit; get another copy")
+        _check_fields(header, max_pixels)
+        streams, start = [], header.header_bytes
+        for length in header.lengths:
+            streams.append(bytes(content[start : start + length]))
+            start += length
+        fields = {f.name: getattr(header, f.name) for f in dataclasses.fields(header)}
+        del fields["lengths"]
+        return cls(**fields, streams=tuple(streams))
+
+    def check_model(self, codec: str, fingerprint: str) -> None:
+        """Raises OtherModelError unless the file was made by this model."""
+        if (self.codec, self.fingerprint) != (codec, fingerprint):
+            raise OtherModelError(
+                f"made by model {self.codec} {self.fingerprint}, this one is {codec} "
+                f"{fingerprint}: decode it with the model that it was made with"
+            )
+
+    def check_symbols(self, symbols_crc: int) -> None:
+        """Raises SymbolsError unless the decoder found the encoder's symbols."""
+        if symbols_crc != self.symbols_crc:
+            raise SymbolsError(
+                f"decoded symbols have checksum {symbols_crc:08x}, the encoder's "
+                f"{self.symbols_crc:08x}: this machine's arithmetic differs from the encoder's; "
+                "decode on one like it"
+            )
+
+
+def read_header(file: BinaryIO) -> Header:
+    """Reads the header alone from a seekable binary file.
+
+    The fields are checked, and that the file has the size they say, but not the checksum.
+
+    Raises:
+      BitstreamError: one of its subclasses.
+    """
+    header = _parse(file.read(_FIXED.size + 4 * MAX_STREAMS))
+    _check_size(header, file.seek(0, 2))
+    _check_fields(header, max_pixels=None)
+    return header
+
+
+def _parse(data: bytes) -> Header:
+    """Takes the header apart; says what is wrong before the checksum can be looked for."""
+    if not data:
+        raise ForeignFileError("empty file, not a .tfq file")
+    if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
+        raise ForeignFileError("not a .tfq file: it does not begin with the .tfq signature")
+    if len(data) < _FIXED.size:
+        raise TruncatedError(
+            f"file cut off within the header, after {len(data)} bytes; get another copy"
+        )
+    _, version, count, codec, fingerprint, height, width, symbols_crc = _FIXED.unpack_from(data)
+    if version != VERSION:
+        raise VersionError(
+            f"format version {version}, this tfquant reads version {VERSION}: "
+            "update tfquant (or get another copy, if the file is damaged)"
+        )
+    end = _FIXED.size + 4 * count
+    if len(data) < end:
+        raise TruncatedError(
+            f"file cut off within the header, after {len(data)} bytes; get another copy"
+        )
+    lengths = struct.unpack_from(f"<{count}I", data, _FIXED.size)
+    return Header(
+        codec=codec.rstrip(b"\0").decode("latin-1"),
+        fingerprint=fingerprint.hex(),
+        height=height,
+        width=width,
+        symbols_crc=symbols_crc,
+        lengths=lengths,
+    )
+
+
+def _check_size(header: Header, size: int) -> None:
+    if size < header.file_bytes:
+        raise TruncatedError(f"file cut off: {size} bytes of {header.file_bytes}; get another copy")
+    if size > header.file_bytes:
+        raise TrailingBytesError(
+            f"{size - header.file_bytes} bytes too many: the file has {size}, its header says "
+            f"{header.file_bytes}; get another copy"
+        )
+
+
+def _check_fields(header: Header, max_pixels) -> None:
+    if not header.lengths:
+        raise FieldError("header says 0 streams; a file holds at least 1")
+    if not _is_name(header.codec):
+        raise FieldError(
+            "header's codec name is not printable ASCII; the file was not made by tfquant"
+        )
+    if not (1 <= header.height <= _MAX_SIDE and 1 <= header.width <= _MAX_SIDE):
+        raise FieldError(
+            f"header says {header.height}x{header.width} pixels; a side has 1 to {_MAX_SIDE}"
+        )
+    pixels = header.height * header.width
+    if max_pixels is not None and pixels > max_pixels:
+        raise FieldError(
+            f"header says {header.height}x{header.width} = {pixels} pixels, more than the limit of "
+            f"{max_pixels}: raise max_pixels (--max_pixels) if you trust the file"
+        )
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and all("!" <= character <= "~" for character in name)
+
+
+def _is_hex(digits: str) -> bool:
+    return all(digit in "0123456789abcdef" for digit in digits)

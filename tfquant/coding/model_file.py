@@ -1,0 +1,193 @@
+"""An exported model: the folder that training leaves, and what is done with it.
+
+    MODEL/tfquant.json     {"format": 1, "codec": ..., "fingerprint": ..., "experiment": {...}, ...}
+    MODEL/saved_model.pb   functions encode, decode and evaluate, over TensorFlow and TFC operations
+    MODEL/variables/
+
+    image --encode--> streams --Bitstream--> .tfq bytes --Bitstream--> streams --decode--> image
+
+The manifest can be read without TensorFlow, which is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+from tfquant.coding import container
+
+MANIFEST = "tfquant.json"
+FORMAT = 1
+
+
+class ModelError(ValueError):
+    """A folder that is not an exported model of ours; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What `tfquant.json` says.
+
+    Attributes:
+      codec: the codec's name, at most 16 ASCII characters.
+      fingerprint: 16 hexadecimal digits, of what gives a file's bits their meaning.
+      experiment: the resolved experiment that trained the model.
+      version: of the tfquant that exported it.
+      downsampling: pictures are padded to multiples of this, inside.
+    """
+
+    codec: str
+    fingerprint: str
+    experiment: dict
+    version: str
+    downsampling: int
+
+
+def read_manifest(path: str) -> Manifest:
+    """Reads MODEL/tfquant.json.
+
+    Raises:
+      ModelError: the folder is missing, or not an exported model of a known format.
+    """
+    path = os.fspath(path)
+    if not os.path.isdir(path):
+        raise ModelError(f"{path}: no such folder; MODEL is the folder that training exported")
+    try:
+        with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
+            fields = json.load(file)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path}: not an exported model, it has no {MANIFEST}; training exports to RUN/export"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot read {MANIFEST}: {_one_line(error)}") from None
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        found = fields.get("format") if isinstance(fields, dict) else fields
+        raise ModelError(
+            f"{path}: {MANIFEST} has format {found!r}, this tfquant reads format {FORMAT}: "
+            "update tfquant"
+        )
+    missing = [f.name for f in dataclasses.fields(Manifest) if f.name not in fields]
+    if missing:
+        raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
+    return Manifest(**{f.name: fields[f.name] for f in dataclasses.fields(Manifest)})
+
+
+class ExportedModel:
+    """A loaded model: pictures to .tfq bytes and back.
+
+    Use `ExportedModel.load(path)`.
+    """
+
+    def __init__(self, manifest: Manifest, functions: Any):
+        self.manifest = manifest
+        self._functions = functions
+
+    @classmethod
+    def load(cls, path: str) -> ExportedModel:
+        """Loads MODEL.
+
+        Raises:
+          ModelError: not an exported model, or one that this TensorFlow cannot load.
+        """
+        manifest = read_manifest(path)
+        import tensorflow as tf
+        import tensorflow_compression  # noqa: F401  registers the coder's operations
+
+        try:
+            functions = tf.saved_model.load(os.fspath(path))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
+        for name in ("encode", "decode", "evaluate"):
+            if not hasattr(functions, name):
+                raise ModelError(f"{path}: the SavedModel has no function {name}; export it again")
+        return cls(manifest, functions)
+
+    @property
+    def codec(self) -> str:
+        return self.manifest.codec
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def experiment(self) -> dict:
+        return self.manifest.experiment
+
+    def compress(self, image) -> bytes:
+        """Picture `image: [H, W, 3]` uint8 to the bytes of a .tfq file.
+
+        Raises:
+          ModelError: the model's latents cannot be coded, or it needs more memory than there is.
+        """
+        import tensorflow as tf
+
+        height, width, _ = image.shape
+        try:
+            coded = self._functions.encode(tf.constant(image))
+        except tf.errors.OpError as error:
+            raise ModelError(f"cannot encode {width}x{height} pixels: {_cause(error)}") from None
+        return container.Bitstream(
+            codec=self.codec,
+            fingerprint=self.fingerprint,
+            height=height,
+            width=width,
+            symbols_crc=int(coded["symbols_crc"]),
+            streams=tuple(coded["streams"].numpy()),
+        ).to_bytes()
+
+    def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
+        """The bytes of a .tfq file to the picture, uint8 [H, W, 3].
+
+        Raises:
+          container.BitstreamError: damaged, foreign or forged files, and those of other models.
+        """
+        import tensorflow as tf
+
+        bitstream = container.Bitstream.from_bytes(data, max_pixels)
+        bitstream.check_model(self.codec, self.fingerprint)
+        try:
+            decoded = self._functions.decode(
+                tf.constant(bitstream.streams, tf.string),
+                tf.constant(bitstream.height, tf.int32),
+                tf.constant(bitstream.width, tf.int32),
+            )
+        except tf.errors.ResourceExhaustedError:
+            raise container.FieldError(
+                f"not enough memory for {bitstream.width}x{bitstream.height} pixels"
+            ) from None
+        except tf.errors.OpError as error:
+            raise container.SymbolsError(
+                f"the streams cannot be decoded, they are forged: {_cause(error)}"
+            ) from None
+        bitstream.check_symbols(int(decoded["symbols_crc"]))
+        return decoded["image"].numpy()
+
+    def evaluate(self, image) -> dict:
+        """What a decoder would give for `image: [H, W, 3]` uint8, without coding.
+
+        Returns:
+          image: uint8 [H, W, 3]; bits: float, the model's; y_hat: float32 [1, h, w, M].
+        """
+        import tensorflow as tf
+
+        result = self._functions.evaluate(tf.constant(image))
+        return {
+            "image": result["image"].numpy(),
+            "bits": float(result["bits"]),
+            "y_hat": result["y_hat"].numpy(),
+        }
+
+
+def _one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _cause(error) -> str:
+    """What failed: of a TensorFlow error's lines the last one that does not say where."""
+    lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,198 @@
+"""Probabilities as integers: how a row of a coding table is made (NumPy, float64, at export time).
+
+A row gives one integer frequency to each symbol of a window `first ... first + count - 1`, and one
+to the *escape*, which stands for every integer outside the window. Of what escaped, side and
+magnitude class are coded by a fixed row, then the class's bits as they are (`range_coder.py`).
+
+All frequencies are at least 1 and add up to 2**PRECISION, so that no symbol is impossible, and
+within that they are those of least expected code length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+PRECISION = 16  # bits; the most that TFC's coder takes
+TOTAL = 1 << PRECISION
+
+# An escaped value is `excess >= 0` steps beyond its side of the window: class k holds the excesses
+# 2**k - 1 ... 2**(k+1) - 2. The limit keeps integers exact in float32, where classes are computed.
+CLASSES = 24
+MAX_EXCESS = (1 << CLASSES) - 1
+MAX_SYMBOL = (1 << (CLASSES - 1)) - 1
+
+# Candidates for the probability outside a row's window; the cheapest one is taken.
+_TAIL_MASSES = 2.0 ** -np.arange(6, 19)
+
+
+def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
+    """Integer CDF of least expected code length.
+
+    Minimizes `-sum_i p_i log q_i` over integers `q_i >= 1` with `sum_i q_i = 2**precision`. The
+    objective is separable and convex, so a point where no single unit is better placed elsewhere
+    is the optimum; a proportional start leaves only a few units to move.
+
+    Args:
+      pmf: [n] float, non-negative, not all zero; need not add up to one.
+      precision: bits of the total.
+
+    Returns:
+      [n + 1] int32: 0, ..., 2**precision, strictly increasing.
+    """
+    p = np.asarray(pmf, np.float64)
+    total = 1 << precision
+    if p.ndim != 1 or not 1 <= p.size <= total:
+        raise ValueError(
+            f"pmf has shape {p.shape}; a row has one axis and 1 to {total} symbols at {precision} "
+            "bits"
+        )
+    if not np.all(np.isfinite(p)) or np.any(p < 0) or p.sum() <= 0:
+        raise ValueError("pmf must be finite, non-negative and not all zero")
+    p = p / p.sum()
+
+    # Proportional start: the symbols that get the minimum take it from the others' total.
+    scale = float(total)
+    for _ in range(8):
+        small = p * scale < 1.0
+        if small.all():
+            break
+        scale = max(total - np.count_nonzero(small), 1) / p[~small].sum()
+    q = np.maximum(np.floor(p * scale + 0.5), 1.0)
+
+    gain = p * np.log1p(1.0 / q)  # of one unit more
+    loss = np.full_like(p, np.inf)  # of one unit less
+    loss[q > 1] = -p[q > 1] * np.log1p(-1.0 / q[q > 1])
+
+    def move(i, step):
+        q[i] += step
+        gain[i] = p[i] * np.log1p(1.0 / q[i])
+        loss[i] = -p[i] * np.log1p(-1.0 / q[i]) if q[i] > 1 else np.inf
+
+    spare = total - int(q.sum())
+    for _ in range(abs(spare)):
+        if spare > 0:
+            move(int(np.argmax(gain)), 1)
+        else:
+            move(int(np.argmin(loss)), -1)
+    while True:
+        up, down = int(np.argmax(gain)), int(np.argmin(loss))
+        if not gain[up] > loss[down] * (1 + 1e-12):
+            break
+        move(up, 1)
+        move(down, -1)
+    return np.concatenate([[0], np.cumsum(q)]).astype(np.int32)
+
+
+def class_of(excess: np.ndarray) -> np.ndarray:
+    """Magnitude class of an escaped value: `floor(log2(excess + 1))`."""
+    return np.frexp(np.asarray(excess, np.float64) + 1.0)[1] - 1
+
+
+def _class_pmf(below: float, near: bool) -> np.ndarray:
+    """Probabilities of (class, side) pairs, side 0 below: index `2 * class + side`."""
+    classes = 2.0 ** (-np.arange(CLASSES) / 4.0)
+    classes /= classes.sum()
+    if near:
+        classes *= _NEAR_REST
+        classes[0] += 1.0 - _NEAR_REST
+    return np.outer(classes, [below, 1.0 - below]).reshape(-1)
+
+
+# Rows of (class, side) pairs that an escape can be coded by. The first decays slowly over the
+# classes. The others serve small scales, where nearly all that escapes are the window's neighbours,
+# class 0, with odds of the two sides from 2**-12 to 2**12 in steps of 2**0.5.
+_NEAR_REST = 2.0**-10  # for all but class 0
+ESCAPE_CDFS = (
+    quantize_pmf(_class_pmf(0.5, near=False)),
+    *(
+        quantize_pmf(_class_pmf(1.0 / (1.0 + 2.0 ** (steps / 2.0)), near=True))
+        for steps in range(-24, 25)
+    ),
+)
+_PAIR_BITS = PRECISION - np.log2([np.diff(cdf) for cdf in ESCAPE_CDFS])
+
+
+def escape_bits(excess: np.ndarray, side: int, row: int) -> np.ndarray:
+    """Bits that side and magnitude of escaped values take, without the escape symbol itself.
+
+    Args:
+      excess: integers from 0.
+      side: 0 below the window, 1 above it (broadcasts).
+      row: index into ESCAPE_CDFS.
+    """
+    k = class_of(excess)
+    return _PAIR_BITS[row][2 * k + side] + k
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+      first: first symbol of its window.
+      cdf: [count + 2] int32, over the window's symbols and, last, the escape.
+      escape: which of ESCAPE_CDFS codes what escaped.
+    """
+
+    first: int
+    cdf: np.ndarray
+    escape: int
+
+    @property
+    def count(self) -> int:
+        """Number of symbols in the window."""
+        return len(self.cdf) - 2
+
+    def bits(self, symbols: np.ndarray) -> np.ndarray:
+        """Code length of any integers under this row, in bits."""
+        symbols = np.asarray(symbols)
+        below = self.first - 1 - symbols
+        above = symbols - (self.first + self.count)
+        excess = np.maximum(below, above)
+        lengths = PRECISION - np.log2(np.diff(self.cdf))
+        inside = lengths[np.clip(symbols - self.first, 0, self.count - 1)]
+        side = (above >= 0).astype(int)
+        outside = lengths[-1] + escape_bits(np.maximum(excess, 0), side, self.escape)
+        return np.where(excess < 0, inside, outside)
+
+
+def make_row(pmf: np.ndarray, first: int, start: int, stop: int) -> Row:
+    """The row with window `start ... stop - 1` that codes `pmf` most cheaply.
+
+    Args:
+      pmf: [n] float, probabilities of `first`, `first + 1`, ...; far enough into the tails that the
+        rest is beyond the coder's precision.
+      first: the symbol of pmf[0].
+      start: first symbol of the window.
+      stop: the one after its last.
+    """
+    p = np.asarray(pmf, np.float64)
+    low, high = start - first, stop - first
+    cdf = quantize_pmf(np.append(p[low:high], p[:low].sum() + p[high:].sum()))
+    # Expected bits of each escape row: mass by (class, side) pairs times their code lengths.
+    pairs = np.zeros(2 * CLASSES)
+    np.add.at(pairs, 2 * class_of(np.arange(low)[::-1]), p[:low])
+    np.add.at(pairs, 2 * class_of(np.arange(p.size - high)) + 1, p[high:])
+    return Row(start, cdf, escape=int(np.argmin(_PAIR_BITS @ pairs)))
+
+
+def fit_row(pmf: np.ndarray, first: int) -> Row:
+    """The row and window that code `pmf` most cheaply; arguments as in `make_row`.
+
+    A wide window pays the least frequency for each of its improbable symbols, a narrow one pays
+    escape codes, so both ends go through a list of tail masses. Where nearly all is in one symbol,
+    that symbol alone is tried too: a third and fourth least frequency would cost several percent.
+    """
+    p = np.asarray(pmf, np.float64)
+    p = p / p.sum()
+    below, above = np.cumsum(p), np.cumsum(p[::-1])
+    windows = {(first + int(np.argmax(p)), first + int(np.argmax(p)) + 1)}
+    for tail in _TAIL_MASSES:
+        low = int(np.searchsorted(below, tail / 2, side="right"))
+        high = p.size - int(np.searchsorted(above, tail / 2, side="right"))
+        windows.add((first + low, first + high))
+    symbols = first + np.arange(p.size)
+    rows = [make_row(p, first, start, stop) for start, stop in sorted(windows) if start < stop]
+    return min(rows, key=lambda row: p @ row.bits(symbols))

@@ -1,0 +1,149 @@
+"""Range coding over several streams: thin wrappers around TensorFlow Compression's operations.
+
+A *handle* is a `[S]` variant tensor, one coder per stream. Calls on a handle form a chain: each
+takes the handle and returns the next one, also inside `tf.while_loop`, `tf.cond` and SavedModels.
+Symbols come flat, `[n]`, with one table row each; they are cut into S contiguous parts of equal
+length, the last one filled up with a row that has a single certain symbol and costs no bits.
+
+What differs from TFC's entropy models: the coder's own overflow code is not used. Its decoder does
+not return from some forged streams (0xff repeated), nor its encoder from the value -2**30; -2**31,
+which a NaN turns into, is coded as another value. Here an escaped value takes a fixed number of
+ordinary symbols instead: side and magnitude class, then the class's bits in three parts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_compression as tfc
+
+from tfquant.coding.pmf import CLASSES, ESCAPE_CDFS, MAX_EXCESS, MAX_SYMBOL, PRECISION, TOTAL
+
+# A stream more costs 4 bytes of length in the container and about 1 byte in the coder: 40 bits,
+# which is to stay below 0.05 % of all bits. More than eight do not make a few cores faster.
+BITS_PER_STREAM = 80_000
+MAX_STREAMS = 8
+
+# Every lookup starts with these rows: uniform over 2**0 (certain), ..., 2**8 symbols; escape rows.
+_PART_BITS = 8
+_CERTAIN = 0
+_ESCAPES = _PART_BITS + 1
+COMMON_ROWS = _ESCAPES + len(ESCAPE_CDFS)
+_PARTS = -(-(CLASSES - 1) // _PART_BITS)
+
+
+def lookup_of(cdfs) -> np.ndarray:
+    """Integer CDFs, one after the other, in the coder's format: [precision, 0, ..., 2**precision].
+
+    Args:
+      cdfs: iterable of [n + 1] integer arrays.
+
+    Returns:
+      [length] int32, beginning with the common rows.
+    """
+    head = [np.arange((1 << bits) + 1) << (PRECISION - bits) for bits in range(_PART_BITS + 1)]
+    head += ESCAPE_CDFS
+    rows = head + [np.asarray(cdf) for cdf in cdfs]
+    for cdf in rows:
+        if cdf[0] != 0 or cdf[-1] != TOTAL or np.any(np.diff(cdf) < 1):
+            raise ValueError(f"a row of a table must rise strictly from 0 to {TOTAL}, got {cdf}")
+    return np.concatenate([np.append(PRECISION, cdf) for cdf in rows]).astype(np.int32)
+
+
+def choose_streams(bits: tf.Tensor) -> tf.Tensor:
+    """Number of streams for a payload of about `bits` bits: int32 scalar, 1 for small ones.
+
+    One more for each BITS_PER_STREAM, MAX_STREAMS at most.
+    """
+    return 1 + tf.cast(tf.clip_by_value(bits / BITS_PER_STREAM, 0.0, MAX_STREAMS - 1.0), tf.int32)
+
+
+def start_encoder(table, streams) -> tf.Tensor:
+    """Opens encoders.
+
+    Args:
+      table: any object with the integer `lookup` that all symbols of these streams are coded by.
+      streams: int32 scalar S.
+
+    Returns:
+      handle: [S] variant.
+    """
+    with tf.device("/CPU:0"):
+        return tfc.create_range_encoder(tf.reshape(streams, [1]), table.lookup)
+
+
+def finish(handle: tf.Tensor) -> tf.Tensor:
+    """Closes encoders: [S] variant -> [S] string."""
+    with tf.device("/CPU:0"):
+        return tfc.entropy_encode_finalize(handle)
+
+
+def start_decoder(table, strings: tf.Tensor) -> tf.Tensor:
+    """Opens decoders: [S] string -> [S] variant. The number of strings is the number of streams."""
+    with tf.device("/CPU:0"):
+        return tfc.create_range_decoder(strings, table.lookup)
+
+
+def _spread(handle, values):
+    """[n] int32 -> [S, ceil(n / S)], filled up with zeros (the certain row and its only symbol)."""
+    streams = tf.shape(handle)[0]
+    n = tf.shape(values)[0]
+    columns = -(-n // streams)
+    return tf.reshape(tf.pad(values, [[0, streams * columns - n]]), [streams, columns])
+
+
+def encode_rows(handle: tf.Tensor, rows: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
+    """Codes `symbols` [n] int32, each by its row of the lookup, `rows` [n] int32."""
+    with tf.device("/CPU:0"):
+        return tfc.entropy_encode_index(handle, _spread(handle, rows), _spread(handle, symbols))
+
+
+def decode_rows(handle: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Reads one symbol for each of `rows` [n] int32; returns the handle and [n] int32."""
+    with tf.device("/CPU:0"):
+        index = _spread(handle, rows)
+        handle, symbols = tfc.entropy_decode_index(handle, index, tf.shape(index)[1:], tf.int32)
+        return handle, tf.reshape(symbols, [-1])[: tf.shape(rows)[0]]
+
+
+def _part_rows(classes):
+    """Uniform rows of the three parts that hold the low bits of an escaped value, [3][n] int32."""
+    return [tf.clip_by_value(classes - _PART_BITS * i, 0, _PART_BITS) for i in range(_PARTS)]
+
+
+def _log2(n):
+    """floor(log2(n)) of int32 0 < n < 2**24, exact: the exponent field of a float32."""
+    return tf.bitwise.right_shift(tf.bitcast(tf.cast(n, tf.float32), tf.int32), 23) - 127
+
+
+def encode_escapes(handle, excess, side, escape) -> tf.Tensor:
+    """Codes what left its row's window.
+
+    Args:
+      handle: [S] variant.
+      excess: [n] int32, n > 0, steps beyond the window, from 0; InvalidArgumentError for what
+        is not within 0 ... MAX_EXCESS - 1.
+      side: [n] int32, 0 below, 1 above.
+      escape: [n] int32, indices into `pmf.ESCAPE_CDFS`.
+    """
+    message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
+    bounded = (tf.reduce_max(excess) < MAX_EXCESS) & (tf.reduce_min(excess) >= 0)
+    with tf.control_dependencies([tf.debugging.Assert(bounded, [message])]):
+        classes = _log2(excess + 1)
+    handle = encode_rows(handle, escape + _ESCAPES, 2 * classes + side)
+    low = excess + 1 - tf.bitwise.left_shift(1, classes)
+    for i, rows in enumerate(_part_rows(classes)):
+        part = tf.bitwise.right_shift(low, _PART_BITS * i) & ((1 << _PART_BITS) - 1)
+        handle = encode_rows(handle, rows, part)
+    return handle
+
+
+def decode_escapes(handle, escape) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Reads what `encode_escapes` wrote: handle, excess [n] int32, side [n] int32."""
+    handle, pairs = decode_rows(handle, escape + _ESCAPES)
+    classes, side = pairs // 2, pairs % 2
+    value = tf.bitwise.left_shift(tf.ones_like(classes), classes)
+    for i, rows in enumerate(_part_rows(classes)):
+        handle, part = decode_rows(handle, rows)
+        value += tf.bitwise.left_shift(part, _PART_BITS * i)
+    return handle, value - 1, side

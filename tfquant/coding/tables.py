@@ -1,0 +1,563 @@
+"""Coding tables: which integers the range coder works with for which distribution.
+
+| table          | symbols                                     | row chosen by                 |
+|----------------|---------------------------------------------|-------------------------------|
+| ChannelTable   | of a fixed distribution per channel         | channel                       |
+| ScaleTable     | of a symmetric family around zero           | scale                         |
+| MeanScaleTable | of a symmetric family around any mean       | scale, distance to a boundary |
+| DecisionTable  | of any distribution with a CDF, per element | odds of each decision         |
+
+A table is a value: made once from NumPy arrays in float64, saved with the model as integers, and
+never made again by a decoder. Each one has `lookup` (what `range_coder` starts coders with),
+`encode`, `decode` and `to_bytes` (for fingerprints). Symbols are coded flat, in row-major order,
+spread over the handle's streams. Tables that share streams need one lookup: see `share_lookup`.
+
+Rows are chosen by integer operations on float32 bit patterns and by single, correctly rounded float
+operations, never by a logarithm: given the same parameters, the choice depends on neither the
+machine, nor an element's neighbours, nor the shape of the batch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tfquant.coding import range_coder
+from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL, fit_row, make_row, quantize_pmf
+
+__all__ = [
+    "ChannelTable",
+    "DecisionTable",
+    "MeanScaleTable",
+    "ScaleTable",
+    "quantize_pmf",
+    "share_lookup",
+]
+
+_CPU = "/CPU:0"  # where the coder runs
+
+
+class _Table:
+    """Rows of a lookup, `base` being the first one of this table."""
+
+    def __init__(self, cdfs):
+        self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
+        self.base = range_coder.COMMON_ROWS
+        self.lookup = range_coder.lookup_of(self._cdfs)
+
+    def _numbers(self):
+        """What the table consists of beside its rows: a flat list of integers."""
+        return []
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes of everything that gives this table's codes their meaning."""
+        numbers = np.concatenate([[len(self._cdfs)], self._numbers(), *self._cdfs])
+        return type(self).__name__.encode() + b"\0" + numbers.astype("<i4").tobytes()
+
+
+def share_lookup(*tables):
+    """Copies of `tables` with one common lookup: all of them can code into the same streams."""
+    lookup = range_coder.lookup_of([cdf for table in tables for cdf in table._cdfs])
+    base = range_coder.COMMON_ROWS
+    shared = []
+    for table in tables:
+        table = copy.copy(table)
+        table.base, table.lookup = base, lookup
+        base += len(table._cdfs)
+        shared.append(table)
+    return tuple(shared)
+
+
+class _WindowTable(_Table):
+    """Rows with a window of symbols each, and an escape for all other integers.
+
+    A window's place and width are computed where they can be: `tf.gather` takes 5 ns an element,
+    a third of what the range coder itself takes.
+    """
+
+    def __init__(self, rows):
+        self.rows = tuple(rows)
+        super().__init__(row.cdf for row in self.rows)
+
+    def _numbers(self):
+        return np.array([(row.first, row.count, row.escape) for row in self.rows]).reshape(-1)
+
+    def _escape_rows(self, rows):
+        escapes = np.array([row.escape for row in self.rows], np.int32)
+        return tf.gather(escapes, rows - self.base)
+
+    def _encode(self, handle, rows, first, count, symbols):
+        """Codes symbols [n] int32.
+
+        Args:
+          handle: [S] variant.
+          rows: [n] int32, rows of the lookup.
+          first, count: [n] int32, their windows.
+          symbols: [n] int32.
+        """
+        # As unsigned integers what lies below the window is large as well.
+        shifted = tf.bitcast(symbols - first, tf.uint32)
+        coded = tf.bitcast(tf.minimum(shifted, tf.bitcast(count, tf.uint32)), tf.int32)
+        escaped = coded == count
+        handle = range_coder.encode_rows(handle, rows, coded)
+
+        def escape():
+            which = tf.where(escaped)[:, 0]
+            value = tf.bitcast(tf.gather(shifted, which), tf.int32)
+            above = value >= 0
+            excess = tf.where(above, value - tf.gather(count, which), -1 - value)
+            escape_rows = self._escape_rows(tf.gather(rows, which))
+            return range_coder.encode_escapes(handle, excess, tf.cast(above, tf.int32), escape_rows)
+
+        return tf.cond(tf.reduce_any(escaped), escape, lambda: tf.identity(handle))
+
+    def _decode(self, handle, rows, first, count):
+        """Reads symbols [n] int32; arguments as in `_encode`."""
+        handle, shifted = range_coder.decode_rows(handle, rows)
+        symbols = shifted + first
+        escaped = shifted == count
+
+        def escape():
+            which = tf.where(escaped)
+            after, excess, side = range_coder.decode_escapes(
+                handle, self._escape_rows(tf.gather(rows, which[:, 0]))
+            )
+            value = tf.where(side == 1, tf.gather(count, which[:, 0]) + excess, -1 - excess)
+            value += tf.gather(first, which[:, 0])
+            return after, tf.tensor_scatter_nd_update(symbols, which, value)
+
+        return tf.cond(
+            tf.reduce_any(escaped), escape, lambda: (tf.identity(handle), tf.identity(symbols))
+        )
+
+
+class ChannelTable(_WindowTable):
+    """One fixed distribution per channel: the prior of z, or of y in the factorized codec.
+
+    Args:
+      pmfs: C arrays, probabilities of consecutive integers.
+      firsts: C integers, the first symbol of each.
+    """
+
+    # Tails below this are left to the escape.
+    _TAIL = 2.0**-20
+    _WIDEST = 1 << 14
+
+    def __init__(self, pmfs, firsts):
+        if len(pmfs) != len(firsts) or not len(pmfs):
+            raise ValueError(
+                f"need one first symbol per channel, got {len(firsts)} for {len(pmfs)}"
+            )
+        super().__init__(fit_row(p, int(first)) for p, first in zip(pmfs, firsts))
+
+    @classmethod
+    def from_cdf(cls, cdf: Callable[[np.ndarray], np.ndarray], channels: int) -> ChannelTable:
+        """Table of the distributions of `cdf`; integer k takes the mass of k - 1/2 ... k + 1/2.
+
+        The support grows until every channel's tails hold less than 2**-20, to 2**14 at most.
+
+        Args:
+          cdf: maps points [P, C] float64, relative to each channel's offset, to cumulative
+            probabilities [P, C].
+          channels: C.
+        """
+        reach = 8
+        while True:
+            edges = np.arange(-reach, reach + 2) - 0.5
+            points = np.broadcast_to(edges[:, None], [edges.size, channels])
+            cumulative = np.asarray(cdf(points), np.float64)
+            if cumulative.shape != points.shape or not np.all(np.isfinite(cumulative)):
+                raise ValueError(
+                    f"cdf must give finite values of shape {points.shape}, got {cumulative.shape}"
+                )
+            tails = np.maximum(cumulative[0], 1.0 - cumulative[-1])
+            if np.all(tails < cls._TAIL) or reach >= cls._WIDEST:
+                break
+            reach *= 2
+        pmfs = np.maximum(np.diff(cumulative, axis=0), 0.0)
+        # Whatever lies outside belongs to the escape; without it the outermost symbols would do.
+        pmfs[0] += np.maximum(cumulative[0], 0.0)
+        pmfs[-1] += np.maximum(1.0 - cumulative[-1], 0.0)
+        return cls(list(pmfs.T), [-reach] * channels)
+
+    @property
+    def channels(self) -> int:
+        return len(self.rows)
+
+    def _windows(self, shape):
+        """Row, first symbol and count of every element, [n] int32 each."""
+        numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
+        per_channel = (self.base + np.arange(self.channels, dtype=np.int32), *numbers.T)
+        return [tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel]
+
+    def encode(self, handle: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
+        """Codes symbols [..., C] int32."""
+        with tf.device(_CPU):
+            windows = self._windows(tf.shape(symbols))
+            return self._encode(handle, *windows, tf.reshape(symbols, [-1]))
+
+    def decode(self, handle: tf.Tensor, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads symbols of `shape` [..., C]; returns handle and symbols."""
+        with tf.device(_CPU):
+            handle, symbols = self._decode(handle, *self._windows(shape))
+            return handle, tf.reshape(symbols, shape)
+
+
+# Where a symmetric family's windows end, before they are rounded inwards, and where the support of
+# the probabilities ends that rows are made from: P(X > x) at either end.
+_WINDOW_TAIL = 2.0**-13
+_SUPPORT_TAIL = 2.0**-44
+
+
+def _quantile(tail, probability: float) -> float:
+    """Where `tail` has fallen to `probability`, by bisection."""
+    low, high = 0.0, 1.0
+    while tail(high) > probability:
+        high *= 2.0
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if tail(middle) > probability else (low, middle)
+    return high
+
+
+def rounded_pmf(tail, mean: float, sigma: float, radius: int) -> np.ndarray:
+    """Probabilities of -radius ... radius when a symmetric variable is rounded; float64.
+
+    Args:
+      tail: P(X > x) for scale 1 and x >= 0.
+      mean: its mean.
+      sigma: its scale.
+      radius: integers beyond it count as the outermost ones.
+    """
+    edges = (np.arange(-radius, radius) + 0.5 - mean) / sigma
+    outer = tail(np.abs(edges))  # beyond each edge, away from the mean
+    below, above = np.append(0.0, outer), np.append(outer, 0.0)
+    left, right = np.append(-np.inf, edges), np.append(edges, np.inf)
+    return np.where(
+        right <= 0, above - below, np.where(left >= 0, below - above, 1 - below - above)
+    )
+
+
+class _Levels:
+    """Levels of a scale: ranges of float32 bit patterns, 2**step_bits equal steps to an octave.
+
+    The lowest level is where 16-bit probabilities stop changing: all but zero has the least
+    possible frequency from there on down.
+    """
+
+    def __init__(self, tail, sigma_max: float, step_bits: int):
+        self._shift = 23 - step_bits
+        self._window = np.float32(_quantile(tail, _WINDOW_TAIL))
+        self.top = self.bucket(sigma_max)
+        self.bottom = self.top
+        while 2.0 * tail(0.5 / self.centre(self.bottom)) * TOTAL > 1.0:
+            self.bottom -= 1
+
+    def numbers(self) -> list:
+        """What the levels consist of: integers."""
+        return [self._shift, self.bottom, self.top, int(self._window.view(np.int32))]
+
+    def bucket(self, sigma: float) -> int:
+        """The level of a scale, unbounded."""
+        return int(np.float32(sigma).view(np.int32)) >> self._shift
+
+    def _edge(self, bucket: int) -> np.float32:
+        return np.array(bucket << self._shift, np.int32).view(np.float32)[()]
+
+    def centre(self, bucket: int) -> float:
+        """The scale that stands for a level."""
+        return float(np.sqrt(np.float64(self._edge(bucket)) * np.float64(self._edge(bucket + 1))))
+
+    def half(self, bucket: int) -> int:
+        """Symbols in a level's window on each side of zero."""
+        return int(self._edge(bucket) * self._window)
+
+    def of(self, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Level and half of the window of each sigma float32, int32 of the same shape.
+
+        By integer operations and one float product, which is correctly rounded on every machine.
+        """
+        bucket = tf.bitwise.right_shift(tf.bitcast(sigma, tf.int32), self._shift)
+        bucket = tf.clip_by_value(bucket, self.bottom, self.top)
+        edge = tf.bitcast(tf.bitwise.left_shift(bucket, self._shift), tf.float32)
+        return bucket, tf.cast(edge * self._window, tf.int32)
+
+
+class ScaleTable(_WindowTable):
+    """A symmetric family around zero, one row per level of its scale.
+
+    There are 2**6 levels to an octave, so that sigma is off by at most 1/128, to either side.
+
+    Args:
+      tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate far out.
+      sigma_max: the largest scale; larger ones are coded as that one.
+    """
+
+    _STEP_BITS = 6
+
+    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float = 256.0):
+        self._levels = levels = _Levels(tail, sigma_max, self._STEP_BITS)
+        reach = _quantile(tail, _SUPPORT_TAIL)
+        rows = []
+        for bucket in range(levels.bottom, levels.top + 1):
+            sigma, half = levels.centre(bucket), levels.half(bucket)
+            radius = int(np.ceil(reach * sigma)) + 1
+            rows.append(make_row(rounded_pmf(tail, 0.0, sigma, radius), -radius, -half, half + 1))
+        super().__init__(rows)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """The scales that the rows are made for, rising."""
+        levels = self._levels
+        return np.array([levels.centre(i) for i in range(levels.bottom, levels.top + 1)])
+
+    def _numbers(self):
+        return np.concatenate([self._levels.numbers(), super()._numbers()])
+
+    def _windows(self, sigma):
+        """Row, first symbol and count of every element, [n] int32 each."""
+        bucket, half = self._levels.of(tf.reshape(sigma, [-1]))
+        return bucket + (self.base - self._levels.bottom), -half, 2 * half + 1
+
+    def index(self, sigma: tf.Tensor) -> tf.Tensor:
+        """Level of each sigma float32: int32 of the same shape."""
+        return self._levels.of(sigma)[0] - self._levels.bottom
+
+    def encode(self, handle: tf.Tensor, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+        """Codes symbols int32 with scales sigma float32 of the same shape."""
+        with tf.device(_CPU):
+            return self._encode(handle, *self._windows(sigma), tf.reshape(symbols, [-1]))
+
+    def decode(self, handle: tf.Tensor, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads symbols of sigma's shape; returns handle and symbols."""
+        with tf.device(_CPU):
+            handle, symbols = self._decode(handle, *self._windows(sigma))
+            return handle, tf.reshape(symbols, tf.shape(sigma))
+
+
+class MeanScaleTable(_WindowTable):
+    """A symmetric family around any mean, for symbols that are rounded around zero.
+
+    With `centre` the integer next to mu, and mirrored so that the mean is above it, what matters is
+    sigma and the sigmas from it to the boundary centre + 1/2, `g = (1/2 - |mu - centre|) / sigma`.
+    Rows are levels of sigma, 2**5 to an octave, times steps of 1/8 of g. At the lowest level, where
+    `ScaleTable` ends as well, the other boundary is out of reach and g alone counts, however small
+    sigma is. From sigma 4 on, g is less than a step.
+
+    Args:
+      tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate far out.
+      sigma_max: the largest scale; larger ones are coded as that one.
+    """
+
+    _STEP_BITS = 5
+    _STEPS = np.float32(8.0)  # of g, per sigma
+    # Where less than this lies above, the window has the centre alone.
+    _NEIGHBOUR_TAIL = 2.0**-8
+
+    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float = 256.0):
+        self._levels = _Levels(tail, sigma_max, self._STEP_BITS)
+        levels, steps = self._levels, float(self._STEPS)
+        reach = _quantile(tail, _SUPPORT_TAIL)
+        self._wide = levels.bucket(0.5 * steps) + 1  # the first level where g has one step
+        self._columns = int(0.5 / levels.centre(levels.bottom) * steps) + 1
+        self._lonely = int(_quantile(tail, self._NEIGHBOUR_TAIL) * steps)
+        rows = []
+        for bucket in range(levels.bottom, levels.top + 1):
+            sigma, half = levels.centre(bucket), levels.half(bucket)
+            radius = int(np.ceil(reach * sigma)) + 2
+            columns = self._columns if bucket < self._wide else 1
+            window = None
+            for column in range(columns):
+                low, high = column / steps, min((column + 1) / steps, 0.5 / sigma)
+                previous, window = window, (-half, half + 1 + int(column < self._lonely))
+                # Behind the last one that can be reached are only copies, to fill up the line.
+                if low < high or window != previous:
+                    if low < high:
+                        pmf = rounded_pmf(tail, 0.5 - 0.5 * (low + high) * sigma, sigma, radius)
+                    row = make_row(pmf, -radius, *window)
+                rows.append(row)
+        super().__init__(rows)
+
+    def _numbers(self):
+        own = [self._wide, self._columns, self._lonely, int(self._STEPS)]
+        return np.concatenate([self._levels.numbers(), own, super()._numbers()])
+
+    def _windows(self, mu, sigma):
+        """Row, first symbol, count, centre and direction (+-1) of every element, [n] int32 each."""
+        levels = self._levels
+        mu, sigma = tf.reshape(mu, [-1]), tf.reshape(sigma, [-1])
+        nearest = tf.floor(mu + 0.5)
+        fraction = mu - nearest
+        steps = (0.5 - tf.abs(fraction)) / sigma * self._STEPS
+        column = tf.cast(tf.clip_by_value(steps, 0.0, self._columns - 1.0), tf.int32)
+        bucket, half = levels.of(sigma)
+        row = (
+            (tf.minimum(bucket, self._wide) - levels.bottom) * self._columns
+            + tf.maximum(bucket - self._wide, 0)
+            + column
+        )
+        row = tf.clip_by_value(row, 0, len(self.rows) - 1)
+        count = 2 * half + 1 + tf.cast(column < self._lonely, tf.int32)
+        direction = 1 - 2 * tf.cast(fraction < 0.0, tf.int32)
+        return row + self.base, -half, count, tf.cast(nearest, tf.int32), direction
+
+    def row(self, mu: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+        """Row of each pair of mean and scale float32: int32 of the same shape."""
+        return tf.reshape(self._windows(mu, sigma)[0] - self.base, tf.shape(sigma))
+
+    def encode(self, handle, symbols, mu, sigma) -> tf.Tensor:
+        """Codes symbols int32 with means and scales float32 of the same shape."""
+        with tf.device(_CPU):
+            row, first, count, centre, direction = self._windows(mu, sigma)
+            mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
+            return self._encode(handle, row, first, count, mirrored)
+
+    def decode(self, handle, mu, sigma) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads symbols of sigma's shape; returns handle and symbols."""
+        with tf.device(_CPU):
+            row, first, count, centre, direction = self._windows(mu, sigma)
+            handle, mirrored = self._decode(handle, row, first, count)
+            return handle, tf.reshape(mirrored * direction + centre, tf.shape(sigma))
+
+
+class DecisionTable(_Table):
+    """Any distribution per element, as binary decisions with probabilities from its exact CDF.
+
+    Is the symbol the element's central integer? If not, on which side? How far: less than 2, 4, 8,
+    ... steps? Then the interval is halved until one integer is left. The odds of a decision, two
+    differences of the CDF, choose one of 1024 binary rows by the exponent and the upper five bits
+    of their float32: within 1/64 of the true odds. An interval whose mass has underflowed is halved
+    at even odds, so any integer up to MAX_SYMBOL from the centre costs a few dozen decisions.
+
+    Decisions go in rounds, one for each element that is not yet known. Encoder and decoder run the
+    same rounds on tensors of the same shapes, so all they compute in floats agrees bit for bit.
+    """
+
+    _STEP_BITS = 5
+    _SHIFT = 23 - _STEP_BITS
+    _BOTTOM = (127 - PRECISION) << _STEP_BITS  # the bucket where odds of 2**-16 begin
+    _ROWS = 2 * PRECISION << _STEP_BITS
+    # Far above any float32 that underflows, far below all that matters: 0 : 0 becomes even odds.
+    _TINY = 1e-30
+
+    def __init__(self):
+        buckets = self._BOTTOM + np.arange(self._ROWS + 1)
+        edges = (buckets.astype(np.int32) << self._SHIFT).view(np.float32).astype(np.float64)
+        odds = np.sqrt(edges[:-1] * edges[1:])
+        near = np.clip(np.rint(TOTAL * odds / (1.0 + odds)), 1, TOTAL - 1)
+        super().__init__([0, int(n), TOTAL] for n in near)
+
+    def index(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
+        """Row of a decision between masses `near` (symbol 0) and `far` (symbol 1), int32."""
+        odds = (near + self._TINY) / (far + self._TINY)
+        bucket = tf.bitwise.right_shift(tf.bitcast(odds, tf.int32), self._SHIFT)
+        return tf.clip_by_value(bucket - self._BOTTOM, 0, self._ROWS - 1) + self.base
+
+    def encode(self, handle, symbols, centre, params, survival) -> tf.Tensor:
+        """Codes symbols.
+
+        Args:
+          handle: [S] variant.
+          symbols: [n] int32.
+          centre: [n] int32, the most probable integer or one near it.
+          params: tuple of tensors [n, ...].
+          survival: maps (params, x [m] float32), params gathered to [m, ...], to
+            (P(X <= x), P(X > x)), [m] float32 each, accurate in both tails.
+        """
+        message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
+        bounded = (tf.reduce_max(symbols) <= MAX_SYMBOL) & (tf.reduce_min(symbols) >= -MAX_SYMBOL)
+        with tf.control_dependencies(
+            [tf.debugging.Assert(bounded | (tf.size(symbols) == 0), [message])]
+        ):
+            symbols = tf.identity(symbols)
+
+        def exchange(handle, rows, answer):
+            bits = answer(symbols)
+            return range_coder.encode_rows(handle, rows, tf.cast(bits, tf.int32)), bits
+
+        return self._traverse(handle, centre, params, survival, exchange)[0]
+
+    def decode(self, handle, centre, params, survival) -> tuple[tf.Tensor, tf.Tensor]:
+        """Reads symbols [n] int32; arguments as in `encode`; returns handle and symbols."""
+
+        def exchange(handle, rows, answer):
+            del answer
+            handle, bits = range_coder.decode_rows(handle, rows)
+            return handle, bits > 0
+
+        return self._traverse(handle, centre, params, survival, exchange)
+
+    def _traverse(self, handle, centre, params, survival, exchange):
+        """Walks all decisions.
+
+        `exchange(handle, rows, answer)` codes one round: the encoder takes the decisions, [m] bool,
+        from `answer(symbols)`, the decoder from the stream; both return (handle, decisions).
+        """
+        centre = tf.convert_to_tensor(centre)
+        position = tf.cast(centre, tf.float32)
+        below, not_below = survival(params, position - 0.5)
+        not_above, above = survival(params, position + 0.5)
+        # Each difference in the smaller tail, where it is exact.
+        inside = tf.where(below < 0.5, not_above - below, not_below - above)
+        handle, elsewhere = exchange(
+            handle,
+            self.index(tf.maximum(inside, 0.0), below + above),
+            lambda symbols: symbols != centre,
+        )
+        ids = tf.where(elsewhere)[:, 0]
+        above, below = tf.gather(above, ids), tf.gather(below, ids)
+        handle, left = exchange(
+            handle,
+            self.index(above, below),
+            lambda symbols: tf.gather(symbols < centre, ids),
+        )
+        mass = tf.where(left, below, above)  # beyond `low - 1/2` on the element's side
+        state = (
+            handle,
+            ids,  # [m] int64, elements not yet known
+            tf.where(left, -1, 1),  # [m], their side
+            tf.ones_like(ids, tf.int32),  # [m], low <= distance
+            tf.zeros_like(ids, tf.int32),  # [m], distance < high, 0 for none
+            mass,
+            tf.zeros_like(mass),  # [m], beyond `high - 1/2`
+            centre,
+        )
+
+        def undecided(handle, ids, *_):
+            return tf.size(ids) > 0
+
+        def decide(handle, ids, side, low, high, mass_low, mass_high, symbols_so_far):
+            start = tf.gather(centre, ids)
+            middle = tf.where(high == 0, 2 * low, (low + high) // 2)
+            x = tf.cast(start, tf.float32) + tf.cast(side, tf.float32) * (
+                tf.cast(middle, tf.float32) - 0.5
+            )
+            cdf, rest = survival(tuple(tf.gather(p, ids) for p in params), x)
+            mass = tf.where(side > 0, rest, cdf)
+            handle, far = exchange(
+                handle,
+                self.index(tf.maximum(mass_low - mass, 0.0), tf.maximum(mass - mass_high, 0.0)),
+                lambda symbols: tf.abs(tf.gather(symbols, ids) - start) >= middle,
+            )
+            # Only a forged stream goes on beyond the largest distance.
+            far &= middle <= 2 * MAX_SYMBOL
+            low, high = tf.where(far, middle, low), tf.where(far, high, middle)
+            mass_low, mass_high = tf.where(far, mass, mass_low), tf.where(far, mass_high, mass)
+            known = high - low == 1
+            done = tf.where(known)[:, 0]
+            symbols_so_far = tf.tensor_scatter_nd_update(
+                symbols_so_far,
+                tf.gather(ids, done)[:, None],
+                tf.gather(start + side * low, done),
+            )
+            rest = tf.where(~known)[:, 0]
+            left = [tf.gather(t, rest) for t in (ids, side, low, high, mass_low, mass_high)]
+            return (handle, *left, symbols_so_far)
+
+        unknown_length = tf.TensorShape([None])
+        shapes = (handle.shape, *[unknown_length] * 6, centre.shape)
+        results = tf.while_loop(undecided, decide, state, shape_invariants=shapes)
+        return results[0], results[-1]
