@@ -19,7 +19,7 @@ import scipy.special
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfquant.coding.tables import DecisionTable, ScaleTable
+from tfquant.coding.tables import DecisionTable, MeanScaleTable, ScaleTable
 from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
 from tfquant.ops.gradients import lower_bound, upper_bound
@@ -38,16 +38,12 @@ class Family:
     Attributes:
       outputs: network outputs per latent channel.
       build: `(raw: [B, ..., outputs * M], to_sigma) -> distribution over [B, ..., M]`.
-      parameters: the distribution's parameters as tensors over `[B, ..., M]` or `[B, ..., M, K]`.
-      tails: `(parameters, x) -> (P(X <= x), P(X > x))`, both accurate far out.
       tail: for a family symmetric about its mean with one scale, `P(X > x)` at scale 1, NumPy: its
-        zero-center symbols are coded from tables by scale. None: by decisions from the exact CDF.
+        symbols are coded from tables. None (the mixture): by decisions from the exact CDF.
     """
 
     outputs: int
     build: Callable
-    parameters: Callable
-    tails: Callable
     tail: Callable | None = None
 
 
@@ -79,28 +75,6 @@ def _mixture(raw, to_sigma):
     return distributions.NoisyGaussianMixture(logits, mu, to_sigma(log_sigma))
 
 
-def _location_scale(prior):
-    return prior.loc, prior.scale
-
-
-def _tails_of(base):
-    def tails(parameters, x):
-        distribution = base(*parameters)
-        return distribution.cdf(x), distribution.survival_function(x)
-
-    return tails
-
-
-def _weighted_components(prior):
-    return tf.nn.softmax(prior.logits), prior.loc, prior.scale
-
-
-def _mixture_tails(parameters, x):
-    weights, mu, sigma = parameters
-    below, above = _tails_of(tfp.distributions.Normal)((mu, sigma), x[:, None])
-    return tf.reduce_sum(weights * below, -1), tf.reduce_sum(weights * above, -1)
-
-
 def _gaussian_tail(x: np.ndarray) -> np.ndarray:
     return scipy.special.ndtr(-x)
 
@@ -109,16 +83,11 @@ def _laplacian_tail(x: np.ndarray) -> np.ndarray:
     return 0.5 * np.exp(-x)
 
 
-_gaussian_tails = _tails_of(tfp.distributions.Normal)
-_laplacian_tails = _tails_of(tfp.distributions.Laplace)
-
 FAMILIES = {
-    "scale_gaussian": Family(
-        1, _scale_gaussian, _location_scale, _gaussian_tails, _gaussian_tail
-    ),
-    "gaussian": Family(2, _gaussian, _location_scale, _gaussian_tails, _gaussian_tail),
-    "laplacian": Family(2, _laplacian, _location_scale, _laplacian_tails, _laplacian_tail),
-    "mixture": Family(3 * MIXTURE_COMPONENTS, _mixture, _weighted_components, _mixture_tails),
+    "scale_gaussian": Family(1, _scale_gaussian, _gaussian_tail),
+    "gaussian": Family(2, _gaussian, _gaussian_tail),
+    "laplacian": Family(2, _laplacian, _laplacian_tail),
+    "mixture": Family(3 * MIXTURE_COMPONENTS, _mixture),
 }
 
 
@@ -168,38 +137,43 @@ class ConditionalModel(EntropyModel):
         return prior.scale
 
     @property
-    def _by_scale(self) -> bool:
-        family = FAMILIES[self.family]
-        return family.tail is not None and (self.zero_center or family.outputs == 1)
+    def _centred(self) -> bool:
+        """Whether the symbols' distribution is symmetric about 0."""
+        return self.zero_center or self.outputs == 1
 
     def coding_table(self):
-        if not self._by_scale:
+        tail = FAMILIES[self.family].tail
+        if tail is None:
             return DecisionTable()
-        return ScaleTable(FAMILIES[self.family].tail, SIGMA_MAX)
+        return (ScaleTable if self._centred else MeanScaleTable)(tail, SIGMA_MAX)
 
     def write(self, table, handle, integers, raw):
-        if self._by_scale:
-            return table.encode(handle, integers, self.prior(raw).scale)
-        centre, params, survival = self._decisions(raw)
-        return table.encode(handle, tf.reshape(integers, [-1]), centre, params, survival)
+        return table.encode(handle, tf.reshape(integers, [-1]), *self._coding_arguments(raw))
 
     def read(self, table, handle, shape, raw):
-        if self._by_scale:
-            return table.decode(handle, self.prior(raw).scale)
-        handle, integers = table.decode(handle, *self._decisions(raw))
+        handle, integers = table.decode(handle, *self._coding_arguments(raw))
         return handle, tf.reshape(integers, shape)
 
-    def _decisions(self, raw):
-        """What a decision table asks for: central integers, parameters, and the CDF of integers."""
-        prior, offset = self.prior(raw), self.offset(raw)
+    def _coding_arguments(self, raw) -> tuple:
+        """What `coding_table()` codes by, for all elements in row-major order."""
+        prior = self.prior(raw)
+        if FAMILIES[self.family].tail is None:
+            return self._decisions(prior, self.offset(raw))
+        mu, sigma = (tf.reshape(t, [-1]) for t in (prior.loc, prior.scale))
+        return (sigma,) if self._centred else (mu, sigma)
+
+    def _decisions(self, prior, offset) -> tuple:
+        """Central integers, parameters, and the CDF of the integers' values: see DecisionTable."""
         centre = symbols(prior.mean(), offset)
-        flat = [tf.reshape(tf.broadcast_to(offset, tf.shape(centre)), [-1])]
-        for parameter in FAMILIES[self.family].parameters(prior):
-            rest = parameter.shape[centre.shape.rank :]
-            flat.append(tf.reshape(parameter, [-1, *rest]))
+        offset = tf.broadcast_to(offset, tf.shape(centre))
+        parameters = (tf.nn.softmax(prior.logits), prior.loc, prior.scale)
+        flat = [tf.reshape(p, [-1, p.shape[-1]]) for p in parameters]
 
         def survival(params, x):
-            offset, *parameters = params
-            return FAMILIES[self.family].tails(parameters, x + offset)
+            offset, weights, mu, sigma = params
+            base = tfp.distributions.Normal(mu, sigma)
+            x = (x + offset)[:, None]
+            below, above = base.cdf(x), base.survival_function(x)
+            return tf.reduce_sum(weights * below, -1), tf.reduce_sum(weights * above, -1)
 
-        return tf.reshape(centre, [-1]), tuple(flat), survival
+        return tf.reshape(centre, [-1]), (tf.reshape(offset, [-1]), *flat), survival

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.plans import PLANS, QuantizationPlan, plan_named
 from tfquant.surrogates import Branch
 from tfquant.training import losses, schedules
@@ -58,8 +59,8 @@ class Experiment:
     post_schedule: str = "cosine"
     alpha_min: float = 1.0
     alpha_max: float = 12.0
-    joint_sigma_bound: float = 0.11
-    post_sigma_bound: float = 1e-6
+    joint_sigma_bound: float = JOINT_SIGMA_BOUND
+    post_sigma_bound: float = POST_SIGMA_BOUND
     clip_norm: float = 1.0
     batch_size: int = 8
     crop: int = 256
