@@ -26,6 +26,7 @@ from absl import app, flags
 import models
 from tfquant import data
 from tfquant.coding import range_coder
+from tfquant.dead_leaves import dead_leaves
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.distributions import NoisyGaussian
 from tfquant.export import CodecModule
@@ -154,7 +155,7 @@ def bench_likelihood() -> None:
 
 def bench_picture() -> None:
     """Compressing and decompressing one 768x512 picture in the graph, latents spread near 3."""
-    picture = tf.constant(data.dead_leaves(0, 768)[: PICTURE[0], : PICTURE[1]])
+    picture = tf.constant(dead_leaves(0, 768)[: PICTURE[0], : PICTURE[1]])
     candidates = {}
     for name in ("factorized", "scale_hyperprior", "ms_hyper", "ms_hyper_zero"):
         codec = models.build_codec(name, N=_N.value, M=_M.value)

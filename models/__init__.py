@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 
 import tensorflow as tf
 
@@ -36,13 +37,15 @@ def build_codec(name: str, precision: str = "float32", **options) -> Codec:
         raise ValueError(f"unknown codec {name!r}; known: {', '.join(CODECS)}")
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    known = inspect.signature(CODECS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known)}")
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(PRECISIONS[precision])
     try:
         codec = CODECS[name](**options)
         codec(tf.zeros([1, codec.downsampling, codec.downsampling, 3]), Rounding())
-    except TypeError as error:
-        raise ValueError(f"codec {name!r} does not take these options: {error}") from error
     finally:
         tf.keras.mixed_precision.set_global_policy(before)
     return codec

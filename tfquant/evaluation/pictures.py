@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tfquant import data, images
+from tfquant import images
+from tfquant.dead_leaves import dead_leaves
 
 SAMPLE = "sample"
 # Not a seed that training uses by default, so that the leaves are new to a model trained on leaves.
@@ -83,7 +84,7 @@ def _raccoon():
 
 def _leaves() -> np.ndarray:
     """Dead leaves, 256x256, of the kind that the embedded training data has."""
-    return data.dead_leaves(_LEAVES_SEED, 256)
+    return dead_leaves(_LEAVES_SEED, 256)
 
 
 def _package_file(package: str, name: str):
