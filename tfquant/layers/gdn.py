@@ -6,15 +6,17 @@ import tensorflow as tf
 
 from tfquant.ops.gradients import lower_bound
 
-_BETA_MIN = 1e-6
-_GAMMA_INIT = 0.1
+_MIN = 1e-6  # of beta and of every element of gamma
+_GAMMA_DIAGONAL = 0.1
 
 
 class GDN(tf.keras.layers.Layer):
     """`x / sqrt(beta + gamma x^2)` over channels; the inverse multiplies instead.
 
-    `x: [B, H, W, C]`, any precision. `beta >= 1e-6` and `gamma >= 0` by projection, with a gradient
-    that still leads back into the valid range; gamma starts at 0.1 I.
+    `x: [B, H, W, C]`, any precision. The weights are the square roots of beta and gamma, so that
+    both stay positive and, more to the point, that the C^2 small elements of gamma move slowly: a
+    step of Adam that changes each of them by its learning rate changes their sum by C times as
+    much, and the inverse, which grows with the square of its input, does not survive that.
     """
 
     def __init__(self, inverse: bool = False, **kwargs):
@@ -23,16 +25,20 @@ class GDN(tf.keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        self.beta = self.add_weight("beta", shape=(channels,), initializer="ones")
-        self.gamma = self.add_weight(
-            "gamma",
-            shape=(channels, channels),
-            initializer=tf.keras.initializers.Identity(_GAMMA_INIT),
+
+        def gamma_root(shape, dtype=None):
+            gamma = (_GAMMA_DIAGONAL - _MIN) * tf.eye(channels) + _MIN
+            return tf.cast(tf.reshape(tf.sqrt(gamma), shape), dtype)
+
+        self.beta_root = self.add_weight("beta_root", shape=(channels,), initializer="ones")
+        self.gamma_root = self.add_weight(
+            "gamma_root", shape=(channels, channels), initializer=gamma_root
         )
 
     def call(self, x):
-        beta = tf.cast(lower_bound(self.beta, _BETA_MIN), x.dtype)
-        gamma = tf.cast(lower_bound(self.gamma, 0.0), x.dtype)
-        norm = tf.nn.conv2d(tf.square(x), gamma[None, None], strides=1, padding="VALID")
-        norm = tf.nn.bias_add(norm, beta)
+        beta = tf.square(lower_bound(self.beta_root, _MIN**0.5))
+        gamma = tf.square(lower_bound(self.gamma_root, _MIN**0.5))
+        gamma = tf.cast(gamma, x.dtype)[None, None]
+        norm = tf.nn.conv2d(tf.square(x), gamma, strides=1, padding="VALID")
+        norm = tf.nn.bias_add(norm, tf.cast(beta, x.dtype))
         return x * tf.sqrt(norm) if self.inverse else x * tf.math.rsqrt(norm)
