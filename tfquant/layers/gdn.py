@@ -7,7 +7,6 @@ import tensorflow as tf
 from tfquant.ops.gradients import lower_bound
 
 _MIN = 1e-6  # of beta and of every element of gamma
-_GAMMA_DIAGONAL = 0.1
 
 
 class GDN(tf.keras.layers.Layer):
@@ -17,17 +16,22 @@ class GDN(tf.keras.layers.Layer):
     both stay positive and, more to the point, that the C^2 small elements of gamma move slowly: a
     step of Adam that changes each of them by its learning rate changes their sum by C times as
     much, and the inverse, which grows with the square of its input, does not survive that.
+
+    Args:
+      inverse: multiply instead of divide.
+      gamma: its diagonal at first.
     """
 
-    def __init__(self, inverse: bool = False, **kwargs):
+    def __init__(self, inverse: bool = False, gamma: float = 0.1, **kwargs):
         super().__init__(**kwargs)
         self.inverse = inverse
+        self._gamma = gamma
 
     def build(self, input_shape):
         channels = input_shape[-1]
 
         def gamma_root(shape, dtype=None):
-            gamma = (_GAMMA_DIAGONAL - _MIN) * tf.eye(channels) + _MIN
+            gamma = (self._gamma - _MIN) * tf.eye(channels) + _MIN
             return tf.cast(tf.reshape(tf.sqrt(gamma), shape), dtype)
 
         self.beta_root = self.add_weight("beta_root", shape=(channels,), initializer="ones")
