@@ -74,14 +74,16 @@ class Codec(tf.keras.Model):
         """The network of that name; a ValueError lists the known ones."""
         parts = self.part_names()
         if name not in parts:
-            raise ValueError(f"{type(self).__name__} has no part {name!r}; known: {parts}")
+            raise ValueError(
+                f"{type(self).__name__} has no part {name!r}; known: {', '.join(parts)}"
+            )
         return getattr(self, name)
 
     def part_names(self) -> list:
         """Names of the networks, such as g_a, h_a, h_s, g_s."""
         return sorted(
             name
-            for name in ("g_a", "g_s", "h_a", "h_s", *self.context_parts)
+            for name in {"g_a", "g_s", "h_a", "h_s", *self.context_parts}
             if isinstance(getattr(self, name, None), tf.keras.layers.Layer)
         )
 

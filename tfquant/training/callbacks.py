@@ -3,17 +3,19 @@
 One event file a process, all stages on one axis: the step is the run's own count, so a resumed run
 goes on where its curves were. Tags, by group:
 
-| group        | written       | what                                                                |
-|--------------|---------------|---------------------------------------------------------------------|
-| `train`      | every 50 steps | loss terms, alpha, learning rate, skipped steps, images per second |
-| `validation` | every epoch   | R, D, J and PSNR under rounding; R~, D~, J~ of the surrogate        |
-| `gap`        | every epoch   | the train-test gap, surrogate minus rounding, of the same pictures  |
-| `gradient`   | every epoch   | bias and variance of the gradients (`gradient_risk.py`), on request |
-| `latents`    | every epoch   | histograms of the first validation batch's latents and of sigma     |
-| `pictures`   | 20 times a stage | originals beside their reconstructions                           |
+| group        | a point every   | what                                                             |
+|--------------|-----------------|------------------------------------------------------------------|
+| `train`      | 50 steps        | loss terms, alpha, learning rate, skipped steps, images a second |
+| `validation` | epoch           | R, D, J and PSNR under rounding; R~, D~, J~ of the surrogate     |
+| `gap`        | epoch           | the train-test gap, surrogate minus rounding, same pictures      |
+| `gradient`   | epoch           | bias and variance of the gradients, on request                   |
+| `latents`    | epoch           | histograms of the first validation batch's latents and of sigma  |
+| `pictures`   | 20th of a stage | originals beside their reconstructions                           |
 
-Point TensorBoard at the folder above several runs to compare them: its HPARAMS tab has a row a run,
-its CUSTOM SCALARS tab draws surrogate and rounding into one chart.
+The gap and the gradients are those that the encoder trains on: while it is frozen, there are none.
+
+Point TensorBoard at the folder above several runs to compare them: its HPARAMS tab has a row for
+each, its CUSTOM SCALARS tab draws surrogate and rounding into one chart.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ from tensorboard.plugins.hparams import api as hp
 
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Rounding
+from tfquant.quantizer import dequantize, symbols
+from tfquant.training import gradient_risk as risk
+from tfquant.training import losses
 from tfquant.training.experiment import Experiment, Stage
-from tfquant.training.gradient_risk import gradient_risk
 
 # Training scalars: the mean over so many steps a point.
 _WINDOW = 50
@@ -72,12 +76,17 @@ def for_stage(
             ValidationScalars(log, earlier_steps),
             Latents(log, earlier_steps, images),
         ]
-        # Behind a frozen encoder no gradient of y is used.
-        if gradient_risk and "g_a" not in stage.frozen:
+        if _trains_encoder(stage):
+            chosen.append(Gap(log, earlier_steps))
+        if gradient_risk and _trains_encoder(stage):
             chosen.append(GradientRisk(log, earlier_steps, images))
         return [*chosen, ProgressBar(stage, earlier_steps)]
 
     return callbacks
+
+
+def _trains_encoder(stage: Stage) -> bool:
+    return "g_a" not in stage.frozen
 
 
 class _Log:
@@ -95,8 +104,7 @@ class _Log:
         """A context in which `tf.summary` writes here, at that step of the run."""
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._directory)
-        tf.summary.experimental.set_step(step)
-        return self._writer.as_default()
+        return self._writer.as_default(step)
 
     def flush(self):
         self._writer.flush()
@@ -124,37 +132,37 @@ class _Logging(tf.keras.callbacks.Callback):
         self._earlier_steps = earlier_steps
 
     def writing(self):
-        return self._log.writing(self._earlier_steps + int(self.model.stage_step))
+        return self._log.writing(self._earlier_steps + self.model.stage_step.numpy())
 
 
 class Throughput(tf.keras.callbacks.Callback):
-    """Puts `images_per_s` into the logs, a mean over the epoch's training steps.
+    """Puts `images_per_s` into the logs, a mean over the epoch's training steps so far.
 
-    The first step of a stage, which traces or compiles the graph, is left out, and so is
-    validation.
+    Validation is left out, and so is a stage's first step, which traces or compiles the graph, as
+    soon as there is a second.
     """
 
     def __init__(self):
         super().__init__()
         self._first = True
-        self._since, self._steps, self._rate = 0.0, 0, None
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._start()
+
+    def _start(self):
         self._since, self._steps = time.perf_counter(), 0
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._first:
-            self._first = False
-            self._since = time.perf_counter()
-            return
         self._steps += 1
         elapsed = time.perf_counter() - self._since
         self._rate = self._steps * self.model.experiment.batch_size / elapsed
         logs["images_per_s"] = self._rate
+        if self._first:
+            self._first = False
+            self._start()
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._rate is not None:
-            logs["images_per_s"] = self._rate
+        logs["images_per_s"] = self._rate
 
 
 class TrainingScalars(_Logging):
@@ -174,10 +182,9 @@ class TrainingScalars(_Logging):
             **self._means_since_last_time(),
             "alpha": trainer.alpha(),
             "learning_rate": trainer.optimizer.learning_rate,
+            "skipped": logs["skipped"],
+            "images_per_s": logs["images_per_s"],
         }
-        for name in ("skipped", "images_per_s"):
-            if name in logs:
-                values[name] = logs[name]
         describe = _training_descriptions(trainer.experiment)
         with self.writing():
             for name, value in values.items():
@@ -208,57 +215,59 @@ def _training_descriptions(experiment: Experiment) -> dict:
         "bpp_z": f"Bits per pixel of the hyper-latent z. {mean}",
         experiment.distortion: f"`D`, {D}, under the distortion's surrogate. {mean}",
         "alpha": "Temperature of the annealed surrogates; larger is harder.",
-        "learning_rate": "Adam's learning rate.",
+        "learning_rate": "Adam's learning rate at this step.",
         "skipped": "Steps of this stage without a finite loss and gradient; they changed nothing.",
         "images_per_s": "Training pictures per second, mean over the epoch so far.",
     }
 
 
-# Keras' name of the validation metric, less `val_`; the symbol. {D} is the distortion's own name.
-_SYMBOLS = {"R": "bpp", "D": "{D}", "J": "loss"}
+_SYMBOLS = ("R", "D", "J")
 
 
-def _gap(logs: dict, distortion: str) -> dict:
+def _validated(logs: dict, experiment: Experiment) -> dict:
     """`{"R": (rounding, surrogate), "D": ..., "J": ...}` from the logs of an epoch."""
-    names = {symbol: name.format(D=distortion) for symbol, name in _SYMBOLS.items()}
+    names = zip(_SYMBOLS, ("bpp", experiment.distortion, "loss"))
+    return {s: (float(logs[f"val_{n}"]), float(logs[f"val_surrogate_{n}"])) for s, n in names}
+
+
+def _meaning(experiment: Experiment) -> dict:
     return {
-        symbol: (float(logs[f"val_{name}"]), float(logs[f"val_surrogate_{name}"]))
-        for symbol, name in names.items()
-        if f"val_{name}" in logs
+        "R": "bits per pixel",
+        "D": _DISTORTION[experiment.distortion],
+        "J": f"`R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel",
     }
 
 
 class ValidationScalars(_Logging):
-    """`validation/*` and `gap/*`: rounding, surrogate, and their difference."""
+    """`validation/*`: under real rounding, and under the stage's surrogates."""
 
     def on_epoch_end(self, epoch, logs=None):
         experiment = self.model.experiment
-        meaning = {
-            "R": "bits per pixel",
-            "D": _DISTORTION[experiment.distortion],
-            "J": f"`R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel",
-        }
+        meaning = _meaning(experiment)
         with self.writing():
-            for symbol, (rounding, surrogate) in _gap(logs, experiment.distortion).items():
-                what = meaning[symbol]
-                tf.summary.scalar(
-                    f"validation/{symbol}", rounding,
-                    description=f"`{symbol}` under real rounding: {what}.",
-                )  # fmt: skip
-                tf.summary.scalar(
-                    f"validation/{symbol}_tilde", surrogate,
-                    description=f"`{symbol}~` under the stage's surrogates, same pictures: {what}.",
-                )  # fmt: skip
-                tf.summary.scalar(
-                    f"gap/{symbol}", surrogate - rounding,
-                    description=f"Train-test gap `{symbol}~ - {symbol}` on the same pictures:"
-                    f" {what}. Below 0, training believes too much of itself.",
-                )  # fmt: skip
-            if "val_psnr" in logs:
-                tf.summary.scalar(
-                    "validation/psnr", logs["val_psnr"],
-                    description="PSNR in dB under real rounding, mean over pictures.",
-                )  # fmt: skip
+            for symbol, (rounding, surrogate) in _validated(logs, experiment).items():
+                text = f"`{symbol}` under real rounding: {meaning[symbol]}."
+                tf.summary.scalar(f"validation/{symbol}", rounding, description=text)
+                text = f"`{symbol}~` under the stage's surrogates: {meaning[symbol]}."
+                tf.summary.scalar(f"validation/{symbol}_tilde", surrogate, description=text)
+            text = "PSNR in dB under real rounding, mean over pictures."
+            tf.summary.scalar("validation/psnr", logs["val_psnr"], description=text)
+        self._log.flush()
+
+
+class Gap(_Logging):
+    """`gap/*`: how far training and testing disagree about the same pictures."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        experiment = self.model.experiment
+        meaning = _meaning(experiment)
+        with self.writing():
+            for symbol, (rounding, surrogate) in _validated(logs, experiment).items():
+                text = (
+                    f"Train-test gap `{symbol}~ - {symbol}`, surrogate minus rounding:"
+                    f" {meaning[symbol]}. Below 0, training takes itself for better than it is."
+                )
+                tf.summary.scalar(f"gap/{symbol}", surrogate - rounding, description=text)
         self._log.flush()
 
 
@@ -277,12 +286,14 @@ class Latents(_Logging):
         values = {}
         for model in self.model.codec.entropy_models:
             name, params = model.name, exchange.params[model.name]
-            mu = model.offset(*params)
+            offset = mu = model.offset(*params)
             if isinstance(model, ConditionalModel):
                 mu = model.prior(*params).mean()
                 values["log10_sigma"] = tf.math.log(model.sigma(*params)) / math.log(10.0)
             values[name] = exchange.latents[name]
-            values[f"{name}_hat_minus_mu"] = exchange.received[name] - mu
+            # y_hat - mu, exact where the offset is mu: float errors would split its integers.
+            integers = symbols(exchange.latents[name], offset)
+            values[f"{name}_hat_minus_mu"] = dequantize(integers, offset - mu)
         return tf.image.convert_image_dtype(x_hat, tf.uint8, saturate=True), values
 
     def on_epoch_end(self, epoch, logs=None):
@@ -318,16 +329,16 @@ class GradientRisk(_Logging):
     def __init__(self, log: _Log, earlier_steps: int, images: _FirstImages):
         super().__init__(log, earlier_steps)
         self._images = images
-        self._measure = tf.function(self._measure_once)
+        self._measure = tf.function(self._measure_once, autograph=False)
 
     def _measure_once(self, x, alpha) -> dict:
         trainer = self.model
-        return gradient_risk(
+        return risk.gradient_risk(
             trainer.codec,
             trainer.stage.plan,
             alpha,
             x,
-            distortion=trainer.distortion,
+            distortion=losses.distortion(trainer.experiment.distortion),
             lmbda=trainer.experiment.lmbda,
             seed=trainer.experiment.seed,
         )
@@ -340,11 +351,8 @@ class GradientRisk(_Logging):
         with self.writing():
             for name, value in measured.items():
                 branch, _, quantity = name.partition("_")
-                tf.summary.scalar(
-                    f"gradient/{name}", value,
-                    description=f"Gradient of {_LOSSES[branch]} with respect to y:"
-                    f" {_QUANTITIES[quantity]}.",
-                )  # fmt: skip
+                text = f"Gradient of {_LOSSES[branch]} with respect to y: {_QUANTITIES[quantity]}."
+                tf.summary.scalar(f"gradient/{name}", value, description=text)
         self._log.flush()
 
 
@@ -379,20 +387,28 @@ class Hyperparameters(tf.keras.callbacks.Callback):
 
 
 def _hyperparameters(experiment: Experiment) -> dict:
-    """What tells runs apart: plain values."""
+    """What tells runs apart, as plain values; the same names for every run."""
     e = experiment
+    plan = e.joint_plan().describe()
+    widths = {k: v for k, v in e.codec_options.items() if k in ("N", "M")}
+    others = [f"{k}={v}" for k, v in e.codec_options.items() if k not in widths]
+    # TensorBoard shows the first five columns, until more are ticked.
     return {
-        "codec": e.codec,
-        **e.codec_options,
         "plan": e.plan,
-        **e.joint_plan().describe(),
-        "distortion_metric": e.distortion,
+        "rate_branch": plan["rate"],
+        "distortion_branch": plan["distortion"],
+        "codec": e.codec,
         "lmbda": e.lmbda,
         "alpha_max": e.alpha_max,
+        "distortion": e.distortion,
+        "context_branch": plan["context"],
+        "stop_gradient": plan["stop_gradient"],
+        "hyper_aun": plan["hyper_aun"],
+        **widths,
+        "codec_options": ", ".join(others),
         "joint_sigma_bound": e.joint_sigma_bound,
         "post_sigma_bound": e.post_sigma_bound,
-        "stages": ", ".join(e.stages),
-        "steps": sum(stage.steps for stage in e.all_stages()),
+        "steps": ", ".join(f"{stage.name} {stage.steps}" for stage in e.all_stages()),
         "learning_rate": e.joint_learning_rate,
         "schedule": e.joint_schedule,
         "batch_size": e.batch_size,
@@ -403,12 +419,94 @@ def _hyperparameters(experiment: Experiment) -> dict:
     }
 
 
-class _AnyOf(hp.Domain):
-    """A type without limits: TensorBoard would hide runs whose values lie outside a domain."""
+def _hparam(name: str, value) -> hp.HParam:
+    # A type and no values: TensorBoard hides runs that lie outside a domain.
+    dtype = float if type(value) is int else type(value)
+    return hp.HParam(name, hp.Discrete([], dtype))
 
-    def __init__(self, dtype: type):
-        self._dtype = dtype
 
-    @property
-    def dtype(self):
-        return self._dtype
+_METRICS = [
+    hp.Metric("validation/J", display_name="J"),
+    hp.Metric("validation/R", display_name="R (bpp)"),
+    hp.Metric("validation/psnr", display_name="PSNR (dB)"),
+    hp.Metric("gap/J", display_name="gap J~ - J"),
+    hp.Metric("gap/R", display_name="gap R~ - R"),
+    hp.Metric("gap/D", display_name="gap D~ - D"),
+]
+
+# Every symbol's rounding and surrogate in one chart.
+_LAYOUT = layout_pb2.Layout(
+    category=[
+        layout_pb2.Category(
+            title="Train-test gap",
+            chart=[
+                layout_pb2.Chart(
+                    title=f"{symbol}: rounding, and {symbol}~: surrogate",
+                    multiline=layout_pb2.MultilineChartContent(
+                        tag=[f"^validation/{symbol}$", f"^validation/{symbol}_tilde$"]
+                    ),
+                )
+                for symbol in _SYMBOLS
+            ],
+        )
+    ]
+)
+
+
+class ProgressBar(tf.keras.callbacks.ProgbarLogger):
+    """Keras' bar, as wide as the terminal allows; validation has a line of its own below it.
+
+    A bar that is too wide for its line cannot be redrawn and fills the screen. Where the output is
+    no terminal, there is a line an epoch.
+    """
+
+    # Columns: of the bar itself; of an entry beside its name.
+    _WIDTH, _ENTRY = 10, 13
+
+    def __init__(self, stage: Stage, earlier_steps: int):
+        super().__init__(count_mode="steps", stateful_metrics=("images/s", "skipped"))
+        self._stage = stage
+        self._earlier_steps = earlier_steps
+
+    def set_params(self, params):
+        if params["verbose"] and not sys.stdout.isatty():
+            params = {**params, "verbose": 2}
+        super().set_params(params)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch, logs)
+        self.progbar.width = self._WIDTH
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, self._shown(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, self._shown(logs))
+        if not self.verbose:
+            return
+        step = self._earlier_steps + self.model.stage_step.numpy()
+        validated = _validated(logs, self.model.experiment).items()
+        line = f"{self._stage.name}, step {step}: psnr {logs['val_psnr']:.2f} dB"
+        line += "".join(f", {symbol} {rounding:.4g}" for symbol, (rounding, _) in validated)
+        if _trains_encoder(self._stage):
+            gap = (
+                f"{symbol} {surrogate - rounding:+.3g}"
+                for symbol, (rounding, surrogate) in validated
+            )
+            line += f"; surrogate - rounding: {', '.join(gap)}"
+        print(line, flush=True)
+
+    def _shown(self, logs: dict) -> dict:
+        """The entries that fit, the most telling ones first."""
+        logs = {**logs, "images/s": logs["images_per_s"]}
+        names = ["loss", "images/s", "bpp", self.model.experiment.distortion]
+        if logs["skipped"]:
+            names.insert(1, "skipped")
+        names += [n for n in logs if n.startswith("bpp_")]
+        taken = 2 * len(str(self.target)) + self._WIDTH + len("/ [] - 1234s 1234ms/step")
+        shown = {}
+        for name in names:
+            taken += len(name) + self._ENTRY
+            if self.verbose != 1 or taken <= shutil.get_terminal_size().columns:
+                shown[name] = logs[name]
+        return shown

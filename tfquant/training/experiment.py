@@ -76,12 +76,18 @@ class Experiment:
         for name in self.stages:
             if name not in STAGES:
                 raise ValueError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
-        if self.lmbda <= 0:
-            raise ValueError(f"lmbda must be positive; got {self.lmbda}")
-        if self.crop < 1 or self.crop % 64:
-            raise ValueError(f"crop must be a positive multiple of 64; got {self.crop}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        for name in _NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+        if self.alpha_max < self.alpha_min:
+            raise ValueError(
+                f"alpha_max must not be below alpha_min={self.alpha_min}; got {self.alpha_max}"
+            )
+        if self.crop % 64:
+            raise ValueError(f"crop must be a multiple of 64; got {self.crop}")
         if self.downscale and not (
             len(self.downscale) == 2 and 0 < self.downscale[0] <= self.downscale[1] <= 1
         ):
@@ -110,6 +116,11 @@ class Experiment:
     @classmethod
     def from_json(cls, text: str) -> Experiment:
         values = json.loads(text)
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(
+                f"an experiment of another tfquant version: unknown {', '.join(sorted(unknown))}"
+            )
         for field in dataclasses.fields(cls):
             if isinstance(values.get(field.name), list):
                 values[field.name] = tuple(values[field.name])
@@ -122,6 +133,13 @@ class Experiment:
             for f in dataclasses.fields(self)
             if getattr(self, f.name) != getattr(other, f.name)
         ]
+
+
+_POSITIVE = (
+    "lmbda", "batch_size", "crop", "validation_images", "alpha_min", "joint_learning_rate",
+    "post_learning_rate", "joint_sigma_bound", "post_sigma_bound",
+)  # fmt: skip
+_NOT_NEGATIVE = ("joint_steps", "post_steps", "clip_norm")
 
 
 def _joint(e: Experiment) -> Stage:

@@ -30,7 +30,7 @@ otherwise look like a bias; `bias_error` says which bias that estimate could sho
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
 import tensorflow as tf
 
@@ -39,7 +39,7 @@ from tfquant.exchange import Rounding
 from tfquant.ops import random
 from tfquant.ops.random import example_seeds
 from tfquant.plans import QuantizationPlan
-from tfquant.surrogates import SURROGATES, Branch, Sample
+from tfquant.surrogates import SURROGATES, Branch
 from tfquant.training.losses import Outcome
 
 
@@ -96,7 +96,9 @@ def gradient_risk(
     y = repeated(exchange.latents["y"])
     params = [repeated(p) for p in exchange.params["y"]]
     offset = model.offset(*params)
-    seeds = example_seeds(seed, "gradient_risk", tf.range(pictures * draws))
+    # No constants, which the graph optimizer would turn into noise one by one, for minutes.
+    index = tf.compat.v1.placeholder_with_default(tf.range(pictures * draws), [None])
+    seeds = example_seeds(seed, "gradient_risk", index)
     weight = lmbda * height * width
 
     def by_picture(samples):
@@ -125,9 +127,9 @@ def gradient_risk(
     def expected_distortion_gradient(surrogate: str, positions) -> tf.Tensor:
         """[B draws, elements], each draw's contribution to the mean over the other elements."""
         sample = Branch(surrogate, "expected").sample(y - offset, offset, alpha, seeds)
+        e = sample.expected
         slope, low, high, value = (
-            tf.reshape(t, [pictures * draws, -1])
-            for t in (sample.expected.slope, sample.expected.low, sample.expected.high, sample.value)
+            tf.reshape(t, [pictures * draws, -1]) for t in (e.slope, e.low, e.high, sample.value)
         )
 
         def at(position):
@@ -135,11 +137,11 @@ def gradient_risk(
             ends = tf.concat([tf.where(here, high, value), tf.where(here, low, value)], axis=0)
             y_tilde = tf.reshape(ends, [-1, *y.shape[1:]])
             x_hat = codec.synthesize(y_tilde, height, width)
-            D = tf.map_fn(one_distortion, (tf.tile(x, [2, 1, 1, 1]), x_hat), tf.float32)
+            D = tf.vectorized_map(one_distortion, (tf.tile(x, [2, 1, 1, 1]), x_hat))
             D_high, D_low = tf.split(D, 2)
             return weight * slope[:, position] * (D_high - D_low)
 
-        return tf.transpose(tf.map_fn(at, positions, tf.float32))
+        return tf.transpose(tf.map_fn(at, positions, fn_output_signature=tf.float32))
 
     g = rate_gradient(plan.rate)
     results = {f"rate_{k}": v for k, v in _spread(by_picture(g)).items()}
@@ -166,7 +168,7 @@ def gradient_risk(
     return results
 
 
-def _unbiased(branch: Branch) -> Optional[Branch]:
+def _unbiased(branch: Branch) -> Branch | None:
     """The estimator of the same forward map's gradient that has no bias, or None."""
     for estimator in ("expected", "pathwise", "standard"):
         if estimator in SURROGATES[branch.surrogate].estimators:
@@ -175,10 +177,10 @@ def _unbiased(branch: Branch) -> Optional[Branch]:
 
 
 def _mean_and_variance(samples):
-    """Over the first axis: the mean, and the unbiased sample variance."""
+    """Over the first axis: the mean, and the unbiased sample variance, 0 if all draws agree."""
     draws = samples.shape[0]
-    mean, variance = tf.nn.moments(samples, axes=[0])
-    return mean, variance * (draws / (draws - 1))
+    mean, variance = tf.nn.moments(samples - samples[0], axes=[0])
+    return samples[0] + mean, variance * (draws / (draws - 1))
 
 
 def _spread(g: tf.Tensor) -> dict:

@@ -29,8 +29,8 @@ class Checkpointing(tf.keras.callbacks.Callback):
         self._earlier_steps = earlier_steps
 
     def on_epoch_end(self, epoch, logs=None):
-        if int(self.model.skipped_in_a_row) == 0:
-            number = self._earlier_steps + int(self.model.stage_step)
+        if self.model.skipped_in_a_row.numpy() == 0:
+            number = self._earlier_steps + self.model.stage_step.numpy()
             self._checkpoint.save(self._stage_index, number)
 
 
@@ -43,11 +43,11 @@ class DivergenceGuard(tf.keras.callbacks.Callback):
         self._run_dir = run_dir
 
     def on_train_batch_end(self, batch, logs=None):
-        in_a_row = int(self.model.skipped_in_a_row)
+        in_a_row = self.model.skipped_in_a_row.numpy()
         if in_a_row >= self._limit:
             raise TrainingDiverged(
                 f"{in_a_row} steps in a row had a loss or gradient that is not finite, the last at"
-                f" step {int(self.model.stage_step)} of stage {self.model.stage.name!r}. The last"
+                f" step {self.model.stage_step.numpy()} of stage {self.model.stage.name!r}. The last"
                 f" good checkpoint is in {self._run_dir}/checkpoints; lower the learning rate or"
                 " alpha_max and start again in a new --model_dir."
             )
@@ -72,8 +72,9 @@ def prepare_run_dir(run_dir: str, experiment: Experiment) -> None:
         return
     tf.io.gfile.makedirs(run_dir)
     record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
-    with tf.io.gfile.GFile(path, "w") as f:
+    with tf.io.gfile.GFile(path + ".partial", "w") as f:
         f.write(json.dumps(record, indent=2) + "\n")
+    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
 
 
 def epoch_length(stage: Stage, epoch_steps: int) -> int:
@@ -126,12 +127,15 @@ def run_stages(
     for index, stage in enumerate(experiment.all_stages()):
         length = epoch_length(stage, epoch_steps)
         if stage.steps and index >= (resume_at or 0):
-            if resume_at is not None and index == resume_at + 1:
-                checkpoint.restore_weights()
             trainer.begin(stage, jit_compile)
             if index == resume_at:
                 checkpoint.restore()
-            done = int(trainer.stage_step)
+            done = int(trainer.stage_step.numpy())
+            if done % length:
+                raise ValueError(
+                    f"stage {stage.name!r} stands at step {done}, which is no multiple of"
+                    f" --epoch_steps={epoch_steps}; repeat that flag of the first call to go on"
+                )
             if done < stage.steps:
                 logging.info("Stage %s: steps %d to %d", stage.name, done, stage.steps)
                 trainer.fit(

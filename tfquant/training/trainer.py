@@ -52,7 +52,8 @@ class Trainer(tf.keras.Model):
     def begin(self, stage: Stage, jit_compile: bool = False) -> None:
         """Makes `stage` the current one: freezes, sets the bound, takes a fresh Adam."""
         self.stage = stage
-        self.stage_step.assign(0)
+        for counter in (self.stage_step, self.skipped, self.skipped_in_a_row):
+            counter.assign(0)
         for name in self.codec.part_names():
             self.codec.part(name).trainable = name not in stage.frozen
         for model in self.codec.entropy_models:
@@ -107,23 +108,24 @@ class Trainer(tf.keras.Model):
             for model in self.codec.entropy_models:
                 if isinstance(model, FactorizedModel):
                     model.track_medians()
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        replicas = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
             outcome = self._surrogate_outcome(batch)
             terms = self._terms(outcome)
-            scaled = self.optimizer.get_scaled_loss(terms["loss"] / replicas)
+            scaled = self.optimizer.get_scaled_loss(terms["loss"] / replicas.num_replicas_in_sync)
         variables = self.trained_variables()
-        gradients = self.optimizer.get_unscaled_gradients(tape.gradient(scaled, variables))
+        gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
+        gradients = self.optimizer.get_unscaled_gradients(gradients)
+        loss, *gradients = replicas.all_reduce("SUM", [terms["loss"], *gradients])
         # An infinite loss may have finite gradients, and finite gradients an infinite norm, which
-        # clipping would turn into NaN; poisoning them lets the optimizer's own test, which sees all
-        # replicas, decide.
-        norm = tf.linalg.global_norm([g for g in gradients if g is not None])
-        finite = tf.math.is_finite(terms["loss"]) & tf.math.is_finite(norm)
+        # clipping would turn into NaN; with them poisoned the optimizer skips the step by itself.
+        finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.linalg.global_norm(gradients))
         poison = tf.where(finite, 0.0, float("nan"))
-        gradients = [g if g is None else g + tf.cast(poison, g.dtype) for g in gradients]
-        before = tf.identity(self.optimizer.iterations)
-        self.optimizer.apply_gradients(zip(gradients, variables))
-        missed = tf.cast(1 - (self.optimizer.iterations - before), tf.int64)
+        gradients = [g + tf.cast(poison, g.dtype) for g in gradients]
+        self.optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+        missed = tf.cast(~finite, tf.int64)
+        # The optimizer counts the steps that it skips, too.
+        self.optimizer.iterations.assign_sub(missed)
         self.skipped.assign_add(missed)
         self.skipped_in_a_row.assign((self.skipped_in_a_row + 1) * missed)
         self.stage_step.assign_add(1)
