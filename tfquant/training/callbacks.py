@@ -3,14 +3,14 @@
 One event file a process, all stages on one axis: the step is the run's own count, so a resumed run
 goes on where its curves were. Tags, by group:
 
-| group        | a point every   | what                                                             |
-|--------------|-----------------|------------------------------------------------------------------|
-| `train`      | 50 steps        | loss terms, alpha, learning rate, skipped steps, images a second |
-| `validation` | epoch           | R, D, J and PSNR under rounding; R~, D~, J~ of the surrogate     |
-| `gap`        | epoch           | the train-test gap, surrogate minus rounding, same pictures      |
-| `gradient`   | epoch           | bias and variance of the gradients, on request                   |
-| `latents`    | epoch           | histograms of the first validation batch's latents and of sigma  |
-| `pictures`   | 20th of a stage | originals beside their reconstructions                           |
+| group        | a point every   | what                                                            |
+|--------------|-----------------|-----------------------------------------------------------------|
+| `train`      | 50 steps        | loss terms, alpha, learning rate, skipped steps, images/s       |
+| `validation` | epoch           | R, D, J and PSNR under rounding; R~, D~, J~ of the surrogate    |
+| `gap`        | epoch           | the train-test gap, surrogate minus rounding, same pictures     |
+| `gradient`   | epoch           | bias and variance of the gradients, on request                  |
+| `latents`    | epoch           | histograms of the first validation batch's latents and of sigma |
+| `pictures`   | 20th of a stage | originals beside their reconstructions                          |
 
 The gap and the gradients are those that the encoder trains on: while it is frozen, there are none.
 

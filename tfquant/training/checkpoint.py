@@ -7,8 +7,6 @@ keeps the checkpoint before.
 
 from __future__ import annotations
 
-from typing import Optional
-
 import tensorflow as tf
 from absl import logging
 
@@ -33,7 +31,7 @@ class RunCheckpoint:
         self._stage_index = tf.Variable(0, dtype=tf.int64, trainable=False, name="stage_index")
         self._resume_from = self._newest_readable()
 
-    def _newest_readable(self) -> Optional[str]:
+    def _newest_readable(self) -> str | None:
         """Path of the newest checkpoint that is whole, or None for a new run."""
         state = tf.train.get_checkpoint_state(self._directory)
         paths = state.all_model_checkpoint_paths if state else []
@@ -45,7 +43,7 @@ class RunCheckpoint:
             else:
                 return path
         if paths:
-            raise ValueError(f"none of the {len(paths)} checkpoints in {self._directory} is readable")
+            raise ValueError(f"none of {len(paths)} checkpoints in {self._directory} is readable")
         return None
 
     def _checkpoint(self) -> tf.train.Checkpoint:
@@ -60,7 +58,7 @@ class RunCheckpoint:
             skipped_in_a_row=trainer.skipped_in_a_row,
         )
 
-    def stage_index(self) -> Optional[int]:
+    def stage_index(self) -> int | None:
         """Index of the stage that the run goes on in, or None for a new run."""
         if self._resume_from is None:
             return None

@@ -139,7 +139,7 @@ _POSITIVE = (
     "lmbda", "batch_size", "crop", "validation_images", "alpha_min", "joint_learning_rate",
     "post_learning_rate", "joint_sigma_bound", "post_sigma_bound",
 )  # fmt: skip
-_NOT_NEGATIVE = ("joint_steps", "post_steps", "clip_norm")
+_NOT_NEGATIVE = ("joint_steps", "post_steps", "clip_norm", "seed")
 
 
 def _joint(e: Experiment) -> Stage:

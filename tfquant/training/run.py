@@ -43,11 +43,11 @@ class DivergenceGuard(tf.keras.callbacks.Callback):
         self._run_dir = run_dir
 
     def on_train_batch_end(self, batch, logs=None):
-        in_a_row = self.model.skipped_in_a_row.numpy()
+        in_a_row, step = self.model.skipped_in_a_row.numpy(), self.model.stage_step.numpy()
         if in_a_row >= self._limit:
             raise TrainingDiverged(
                 f"{in_a_row} steps in a row had a loss or gradient that is not finite, the last at"
-                f" step {self.model.stage_step.numpy()} of stage {self.model.stage.name!r}. The last"
+                f" step {step} of stage {self.model.stage.name!r}. The last"
                 f" good checkpoint is in {self._run_dir}/checkpoints; lower the learning rate or"
                 " alpha_max and start again in a new --model_dir."
             )
@@ -145,9 +145,10 @@ def run_stages(
                     initial_epoch=done // length,
                     epochs=stage.steps // length,
                     callbacks=[
-                        Checkpointing(checkpoint, index, earlier_steps),
                         DivergenceGuard(max_skipped_in_a_row, run_dir),
                         *callbacks(stage, earlier_steps),
+                        # Last: a run killed in between logs an epoch twice rather than never.
+                        Checkpointing(checkpoint, index, earlier_steps),
                     ],
                     verbose=verbose,
                 )

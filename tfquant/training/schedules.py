@@ -35,7 +35,7 @@ def _cosine(peak: float, steps: int):
 
 
 LEARNING_RATES = {
-    "constant": lambda peak, steps: _drops()(peak, steps),
+    "constant": lambda peak, steps: _schedules.ExponentialDecay(peak, 1, decay_rate=1.0),
     "cosine": _cosine,
     # arXiv 2309.17051, section 6.1.2: epochs 400 and 425 of 450, and 50 and 75 of 100.
     "paper_joint": _drops(400 / 450, 425 / 450),

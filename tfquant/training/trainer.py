@@ -25,10 +25,19 @@ class Trainer(tf.keras.Model):
     Args:
       codec: the codec, built under the strategy's scope.
       experiment: the hyperparameters.
+
+    Raises:
+      ValueError: the devices cannot share the batch equally.
     """
 
     def __init__(self, codec: Codec, experiment: Experiment):
         super().__init__(name="trainer", dtype="float32")
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if experiment.batch_size % replicas:
+            raise ValueError(
+                f"batch_size must be a multiple of the {replicas} devices;"
+                f" got {experiment.batch_size}"
+            )
         self.codec = codec
         self.experiment = experiment
         self.stage = None

@@ -1,0 +1,101 @@
+"""The transforms' layers, shapes, precision and start."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfquant.layers import transforms
+from tfquant.layers.blocks import Attention, ResidualBlock, ResidualDown, ResidualUp, SubpixelConv
+from tfquant.layers.gdn import GDN
+
+KINDS = ["plain", "res", "res_attn"]
+N, M = 8, 12
+
+
+@pytest.fixture(scope="module", name="pairs")
+def _pairs():
+    tf.random.set_seed(0)
+    return {kind: (transforms.analysis(kind, N, M), transforms.synthesis(kind, N, M))
+            for kind in KINDS}  # fmt: skip
+
+
+def picture(height=64, width=32):
+    rng = np.random.default_rng(0)
+    return tf.constant(rng.uniform(size=(1, height, width, 3)), tf.float32)
+
+
+def test_both_directions_offer_the_same_kinds():
+    assert list(transforms.ANALYSIS) == list(transforms.SYNTHESIS) == KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_latents_have_a_sixteenth_of_the_pictures_sides(kind, pairs):
+    g_a, g_s = pairs[kind]
+    y = g_a(picture())
+    assert y.shape == (1, 4, 2, M)
+    assert g_s(y).shape == (1, 64, 32, 3)
+    assert (g_a.name, g_s.name) == ("g_a", "g_s")
+
+
+def kinds_of(network, *wanted):
+    return [type(layer) for layer in network.layers if type(layer) in wanted]
+
+
+def test_plain_is_four_5x5_layers_with_gdn_between(pairs):
+    g_a, g_s = pairs["plain"]
+    for network, inverse in ((g_a, False), (g_s, True)):
+        convolutions, normalizations = network.layers[::2], network.layers[1::2]
+        assert [c.kernel_size for c in convolutions] == 4 * [(5, 5)]
+        assert [c.strides for c in convolutions] == 4 * [(2, 2)]
+        assert [n.inverse for n in normalizations] == 3 * [inverse]
+    assert [c.filters for c in g_a.layers[::2]] == [N, N, N, M]
+    assert [c.filters for c in g_s.layers[::2]] == [N, N, N, 3]
+
+
+@pytest.mark.parametrize("kind,attentions", [("res", 0), ("res_attn", 2)])
+def test_residual_transforms_halve_and_double_in_residual_blocks(kind, attentions, pairs):
+    """Cheng et al. (2020), figure 4; attention after the second stage and at the latent."""
+    g_a, g_s = pairs[kind]
+    assert kinds_of(g_a, ResidualDown, ResidualBlock) == 3 * [ResidualDown, ResidualBlock]
+    assert kinds_of(g_s, ResidualUp, ResidualBlock) == [
+        *3 * [ResidualBlock, ResidualUp], ResidualBlock,
+    ]  # fmt: skip
+    assert isinstance(g_s.layers[-1], SubpixelConv)
+    for network in (g_a, g_s):
+        assert len(kinds_of(network, Attention)) == attentions
+        assert not kinds_of(network, GDN)
+    if attentions:
+        assert isinstance(g_a.layers[-1], Attention) and isinstance(g_s.layers[0], Attention)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_latents_are_not_rounded_to_the_networks_precision(kind):
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        g_a = transforms.analysis(kind, N, M)
+        y = g_a(picture())
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    assert y.dtype == tf.float32
+    assert np.mean(y != tf.cast(tf.cast(y, tf.bfloat16), tf.float32)) > 0.9
+    assert g_a.layers[0].compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_latents_spread_over_bins_before_any_training(kind, pairs, photograph):
+    """A standard deviation far below a bin would drown in the noise."""
+    y = pairs[kind][0](photograph[None, :64, :64].astype(np.float32) / 255)
+    assert np.std(y) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_synthesis_starts_at_mid_grey(kind, pairs):
+    y = tf.zeros([1, 4, 4, M])
+    np.testing.assert_allclose(pairs[kind][1](y), 0.5, atol=1e-6)
+
+
+def test_an_unknown_kind_is_answered_with_the_choices():
+    message = "unknown transform 'big'; known: plain, res, res_attn"
+    for make in (transforms.analysis, transforms.synthesis):
+        with pytest.raises(ValueError, match=message):
+            make("big", N, M)

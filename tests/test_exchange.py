@@ -1,0 +1,201 @@
+"""Exchanges: what a latent costs and how it comes back, without networks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import ndtr
+
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.entropy.factorized import FactorizedModel
+from tfquant.exchange import Reading, Rounding, Surrogates, Writing
+from tfquant.plans import PLANS, QuantizationPlan
+from tfquant.surrogates import Branch
+
+Z_SHAPE, Y_SHAPE = (1, 2, 3, 4), (1, 8, 12, 6)
+
+
+@pytest.fixture(scope="module", name="models")
+def _models():
+    """A prior for z with medians off zero, and one for y that sees a mean and a scale."""
+    tf.random.set_seed(0)
+    z_model = FactorizedModel(4, name="z")
+    for weight in z_model.density.trainable_variables:
+        weight.assign_add(np.random.default_rng(0).normal(0, 0.3, weight.shape))
+    for _ in range(60):
+        z_model.track_medians()
+    assert np.all(z_model.medians.numpy() != 0)
+    y_model = ConditionalModel("gaussian", zero_center=True)
+    y_model.sigma_bound.assign(1e-6)
+    return z_model, y_model
+
+
+def latents(seed=0, batch=1, y_scale=3.0):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 8, (batch, *Z_SHAPE[1:]))
+    y = rng.normal(0, y_scale, (batch, *Y_SHAPE[1:]))
+    return tf.constant(z, tf.float32), tf.constant(y, tf.float32)
+
+
+def walk(exchange, models, z, y, log_sigma=1.0):
+    """A codec's order: z, then y with a mean that depends on z as it comes back."""
+    z_model, y_model = models
+    z_hat = exchange(z_model, z).context
+    mu = 0.1 * tf.reduce_mean(z_hat, axis=(1, 2, 3), keepdims=True)
+    batch = tf.shape(z_hat)[0]
+    mu = tf.broadcast_to(mu, tf.stack([batch, *Y_SHAPE[1:]]))
+    raw = tf.concat([mu, tf.fill(tf.shape(mu), log_sigma)], axis=-1)
+    return exchange(y_model, y, raw).distortion
+
+
+def read_back(models, tables, streams, **kwargs):
+    shapes = {"z": tf.constant(Z_SHAPE), "y": tf.constant(Y_SHAPE)}
+    exchange = Reading(tables, streams, shapes)
+    return exchange, walk(exchange, models, None, None, **kwargs)
+
+
+def test_rounding_writing_and_reading_agree_bit_for_bit(models):
+    z, y = latents()
+    tables = {model.name: model.coding_table() for model in models}
+    rounding, writing = Rounding(), Writing(tables)
+    y_hat = walk(rounding, models, z, y)
+    np.testing.assert_array_equal(walk(writing, models, z, y), y_hat)
+    reading, decoded = read_back(models, tables, writing.streams())
+    np.testing.assert_array_equal(decoded, y_hat)
+    for name in ("z", "y"):
+        np.testing.assert_array_equal(reading.received[name], rounding.received[name])
+        np.testing.assert_array_equal(writing.bits[name], rounding.bits[name])
+    for a, b, c in zip(rounding.symbols, writing.symbols, reading.symbols):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(np.reshape(c, a.shape), a)
+    assert not reading.has_latents and rounding.has_latents
+
+
+def test_decoded_latents_are_integers_around_the_offset(models):
+    z, y = latents()
+    exchange = Rounding()
+    y_hat = walk(exchange, models, z, y).numpy()
+    medians = models[0].medians.numpy()
+    z_hat = exchange.received["z"].numpy()
+    np.testing.assert_array_equal(z_hat, np.rint(z - medians).astype(np.float32) + medians)
+    mu = np.float32(0.1) * z_hat.mean()
+    np.testing.assert_allclose(y_hat - mu, np.rint(y - mu), atol=1e-5)
+    assert np.max(np.abs(y_hat - y)) <= 0.5 + 1e-5
+
+
+def test_large_latents_get_more_streams_and_the_last_latent_alone_has_them(models):
+    rng = np.random.default_rng(0)
+    z, _ = latents()
+    y = tf.constant(rng.normal(0, 50, (1, 96, 96, 6)), tf.float32)
+    z_model, y_model = models
+    tables = {model.name: model.coding_table() for model in models}
+
+    def both(exchange, z, y):
+        exchange(z_model, z)
+        raw = tf.concat([tf.zeros([1, 96, 96, 6]), tf.fill([1, 96, 96, 6], 4.0)], axis=-1)
+        return exchange(y_model, y, raw).distortion
+
+    writing = Writing(tables)
+    y_hat = both(writing, z, y)
+    streams = writing.streams()
+    assert streams.shape[0] > 2
+    shapes = {"z": tf.constant(Z_SHAPE), "y": tf.constant([1, 96, 96, 6])}
+    np.testing.assert_array_equal(both(Reading(tables, streams, shapes), None, None), y_hat)
+    spent = 8 * sum(len(s) for s in streams.numpy())
+    bits = float(writing.bits_per_image()[0])
+    assert abs(spent - bits) <= 0.005 * bits + 64 * streams.shape[0]
+
+
+@pytest.mark.parametrize("distance", [3.0, 40.0, 3000.0, 2.0e6])
+def test_latents_far_out_of_scale_come_back_at_the_price_of_an_escape(models, distance):
+    """At a sigma of 1e-6 the density's own price is thousands of bits an element, and more."""
+    z, _ = latents()
+    y = tf.constant(np.random.default_rng(0).uniform(-distance, distance, Y_SHAPE), tf.float32)
+    tables = {model.name: model.coding_table() for model in models}
+    writing = Writing(tables)
+    y_hat = walk(writing, models, z, y, log_sigma=-20.0)
+    _, decoded = read_back(models, tables, writing.streams(), log_sigma=-20.0)
+    np.testing.assert_array_equal(decoded, y_hat)
+    spent = 8 * len(writing.streams().numpy()[1])
+    bits = float(tf.reduce_sum(writing.bits["y"]))
+    assert spent < 60 * y.shape.num_elements()
+    # The price that is reported is one for all rows of the tables.
+    assert abs(spent - bits) <= 0.35 * spent
+
+
+def test_bits_are_never_more_than_an_escape_nor_other_than_the_models_otherwise(models):
+    z, y = latents()
+    rounding = Rounding()
+    walk(rounding, models, z, y)
+    mu = float(rounding.params["y"][0][0, 0, 0, 0])
+    symbols = np.rint(y.numpy().astype(np.float64) - mu)
+    sigma = np.e
+    below = -np.abs(symbols)
+    expected = -np.log2(ndtr((below + 0.5) / sigma) - ndtr((below - 0.5) / sigma))
+    np.testing.assert_allclose(rounding.bits["y"], expected, rtol=1e-3)
+
+
+def surrogates(models, plan, index, alpha=4.0, seed=3):
+    exchange = Surrogates(plan, tf.constant(alpha), seed, tf.constant(index, tf.int64))
+    z, y = latents(batch=len(index))
+    walk(exchange, models, z, y)
+    return exchange
+
+
+def test_every_reader_gets_its_own_branch(models):
+    """Rate with noise, distortion rounded, and z follows the plan too: the mixed method."""
+    exchange = surrogates(models, PLANS["mix"], [0, 1])
+    medians = models[0].medians.numpy()
+    z_hat = exchange.received["z"].numpy()
+    np.testing.assert_array_equal(
+        z_hat, np.rint(exchange.latents["z"] - medians).astype(np.float32) + medians
+    )
+    rounded = Rounding()
+    z, y = latents(batch=2)
+    walk(rounded, models, z, y)
+    np.testing.assert_array_equal(exchange.received["y"], rounded.received["y"])
+    assert np.mean(np.abs(exchange.bits["y"] - rounded.bits["y"])) > 0.1
+
+
+def test_z_keeps_additive_noise_where_the_plan_says_so(models):
+    plan = dataclasses.replace(PLANS["round"], hyper_aun=True)
+    exchange = surrogates(models, plan, [0, 1])
+    noise = (exchange.received["z"] - exchange.latents["z"]).numpy()
+    assert np.max(np.abs(noise)) <= 0.5 + 1e-5 and len(np.unique(np.round(noise, 4))) > 40
+    mu = exchange.params["y"][0][..., :6]
+    np.testing.assert_allclose(
+        exchange.received["y"] - mu, np.rint(exchange.latents["y"] - mu), atol=1e-5
+    )
+
+
+def test_a_context_branch_of_its_own_reaches_what_is_coded_later(models):
+    plan = QuantizationPlan(
+        rate=Branch("aun", "pathwise"),
+        distortion=Branch("round", "straight_through"),
+        context=Branch("aun", "pathwise"),
+    )
+    noisy, rounded = (surrogates(models, p, [0, 1]) for p in (plan, PLANS["mix"]))
+    np.testing.assert_array_equal(noisy.received["z"], rounded.received["z"])
+    mu, mu_rounded = (e.params["y"][0][:, 0, 0, 0].numpy() for e in (noisy, rounded))
+    assert np.all(mu != mu_rounded)
+
+
+def test_an_examples_noise_is_a_function_of_seed_latent_and_place(models):
+    both = surrogates(models, PLANS["aun"], [5, 9])
+    z, y = latents(batch=2)
+
+    def noise(exchange, name):
+        return (exchange.received[name] - exchange.latents[name]).numpy()
+
+    for position, place in enumerate([5, 9]):
+        alone = Surrogates(PLANS["aun"], tf.constant(4.0), 3, tf.constant([place], tf.int64))
+        walk(alone, models, z[position : position + 1], y[position : position + 1])
+        for name in ("z", "y"):
+            expected = noise(both, name)[position]
+            np.testing.assert_allclose(noise(alone, name)[0], expected, atol=1e-5)
+    other_seed = surrogates(models, PLANS["aun"], [5, 9], seed=4)
+    for exchange, name in ((both, "y"), (both, "z"), (other_seed, "y")):
+        values = noise(exchange, name).reshape(2, -1)
+        assert abs(np.corrcoef(values)[0, 1]) < 0.5
+    assert np.max(np.abs(noise(both, "y") - noise(other_seed, "y"))) > 0.1

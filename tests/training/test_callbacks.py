@@ -1,0 +1,263 @@
+"""The event files of a run that was stopped and resumed, read back and held against NumPy."""
+
+import io
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+import models
+from tfquant.exchange import Rounding, Surrogates
+from tfquant.training import callbacks, run
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+EXPERIMENT = Experiment(
+    codec="ms_hyper_zero", codec_options={"N": 4, "M": 6, "family": "laplacian"},
+    plan="aun", lmbda=0.01, joint_steps=8, post_steps=4, batch_size=2, crop=64,
+)  # fmt: skip
+EPOCH, WINDOW = 4, 3
+
+
+class Stopped(Exception):
+    pass
+
+
+class Oracle(tf.keras.callbacks.Callback):
+    """Keeps what the logs must show, computed here, by the step of the run."""
+
+    def __init__(self, seen, images, earlier_steps, stop_at):
+        super().__init__()
+        self.seen, self.images, self.earlier_steps = seen, images, earlier_steps
+        self.stop_at = stop_at
+
+    def step(self):
+        return self.earlier_steps + int(self.model.stage_step)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen["train"][self.step()] = batch + 1, dict(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        trainer, index = self.model, tf.range(len(self.images), dtype=tf.int64)
+        x = self.images.astype(np.float32) / 255
+        rounding = Rounding()
+        plan, seed = trainer.stage.plan, EXPERIMENT.seed
+        surrogates = Surrogates(plan, trainer.alpha(), seed, index)
+        x_hat = trainer.codec(x, rounding).numpy()
+        x_tilde = trainer.codec(x, surrogates).numpy()
+        values = {}
+        for suffix, exchange, image in (("", rounding, x_hat), ("_tilde", surrogates, x_tilde)):
+            bits = sum(float(np.sum(b, dtype=np.float64)) for b in exchange.bits.values())
+            R, D = bits / x[..., 0].size, np.mean((255.0 * (x - image)) ** 2)
+            values.update({f"R{suffix}": R, f"D{suffix}": D, f"J{suffix}": R + 0.01 * D})
+        errors = np.mean((x - np.clip(x_hat, 0, 1)) ** 2, axis=(1, 2, 3))
+        values["psnr"] = np.mean(-10 * np.log10(errors))
+        self.seen["validation"][self.step()] = values
+        y, z = (rounding.latents[name].numpy() for name in "yz")
+        raw = rounding.params["y"][0].numpy()
+        mu, log_sigma = raw[..., :6], raw[..., 6:]
+        bound = trainer.stage.sigma_bound
+        self.seen["latents"][self.step()] = {
+            "y": y,
+            "z": z,
+            "y_hat_minus_mu": np.round(y - mu),
+            "z_hat_minus_mu": np.round(z - trainer.codec.z_model.medians.numpy()),
+            "log10_sigma": np.log10(np.maximum(np.exp(log_sigma), bound)),
+        }
+        self.seen["x_hat"] = x_hat
+        if self.step() == self.stop_at:
+            raise Stopped
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two stages, stopped after the first epoch: its folder, and what Oracle saw."""
+    directory = str(tmp_path_factory.mktemp("run"))
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (8, 8, 8, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    validation = tf.data.Dataset.from_tensor_slices(
+        {"image": pictures[:2], "index": np.arange(2, dtype=np.int64)}
+    ).batch(2)
+    seen = {"train": {}, "validation": {}, "latents": {}, "images": pictures[:2]}
+
+    def training(first):
+        index = tf.data.Dataset.range(first, first + 1000)
+        return index.map(lambda i: {"image": tf.gather(pictures, i % 8), "index": i}).batch(2)
+
+    def train(stop_at, gradient_risk):
+        tf.keras.utils.set_random_seed(0)
+        codec = models.build_codec(EXPERIMENT.codec, **EXPERIMENT.codec_options)
+        ours = callbacks.for_stage(directory, validation, gradient_risk)
+        run.run_stages(
+            Trainer(codec, EXPERIMENT), directory, training_data=training,
+            validation_data=validation, epoch_steps=EPOCH, verbose=0,
+            callbacks=lambda stage, earlier: [
+                *ours(stage, earlier), Oracle(seen, pictures[:2], earlier, stop_at)
+            ],
+        )  # fmt: skip
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "_WINDOW", WINDOW)
+        with pytest.raises(Stopped):
+            train(stop_at=EPOCH, gradient_risk=False)
+        train(stop_at=None, gradient_risk=True)
+    return directory, seen
+
+
+@pytest.fixture(scope="module")
+def events(finished):
+    everything = {"tensors": 0}
+    return EventAccumulator(finished[0] + "/logs", size_guidance=everything).Reload()
+
+
+def points(events, tag):
+    """Step -> value of a scalar."""
+    return {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
+
+
+def test_training_points_are_means_over_the_steps_between_them(finished, events):
+    seen = finished[1]["train"]
+    for name in ("loss", "bpp", "mse", "bpp_y", "bpp_z"):
+        expected = {}
+        for step, (batch, logs) in seen.items():
+            if batch == WINDOW:
+                expected[step] = logs[name]
+            elif batch == EPOCH:
+                expected[step] = EPOCH * logs[name] - WINDOW * seen[step - 1][1][name]
+        found = points(events, f"train/{name}")
+        assert list(found) == [3, 4, 7, 8, 11, 12]
+        for step, value in expected.items():
+            assert found[step] == pytest.approx(value, rel=1e-4), (name, step)
+
+
+def test_schedules_and_speed_are_those_of_the_steps_stage(finished, events):
+    joint, post = EXPERIMENT.all_stages()
+    found = points(events, "train/learning_rate")
+    # Step 7 is the one that starts from 6 finished ones.
+    assert found[7] == pytest.approx(float(joint.learning_rate(6)))
+    assert found[11] == pytest.approx(float(post.learning_rate(11 - 8 - 1)))
+    assert points(events, "train/alpha")[3] == pytest.approx(float(joint.alpha(3)))
+    assert set(points(events, "train/skipped").values()) == {0.0}
+    assert all(value > 0 for value in points(events, "train/images_per_s").values())
+
+
+def test_validation_and_gap_are_what_rounding_and_the_surrogates_give(finished, events):
+    expected = finished[1]["validation"]
+    assert list(expected) == [4, 8, 12]
+    for name in expected[4]:
+        found = points(events, f"validation/{name}")
+        for step, values in expected.items():
+            assert found[step] == pytest.approx(values[name], rel=1e-4), (name, step)
+    for symbol in "RDJ":
+        found = points(events, f"gap/{symbol}")
+        assert list(found) == [4, 8]  # not while the encoder is frozen
+        for step, value in found.items():
+            values = expected[step]
+            scale = 1e-4 * abs(values[symbol])
+            assert value == pytest.approx(values[f"{symbol}_tilde"] - values[symbol], abs=scale)
+    assert abs(points(events, "gap/R")[4]) > 0
+
+
+def test_histograms_hold_every_element(finished, events):
+    for step, latents in finished[1]["latents"].items():
+        for name, values in latents.items():
+            found = {e.step: e.tensor_proto for e in events.Tensors(f"latents/{name}")}[step]
+            left, right, count = tf.make_ndarray(found).T
+            assert count.sum() == values.size
+            assert left[0] == pytest.approx(values.min(), abs=1e-3), (name, step)
+            assert right[-1] == pytest.approx(values.max(), abs=1e-3), (name, step)
+            below = np.sum(values < left[15] - 1e-4), np.sum(values < left[15] + 1e-4)
+            assert below[0] <= count[:15].sum() <= below[1]
+
+
+def test_pictures_are_original_and_reconstruction_side_by_side(finished, events):
+    seen = finished[1]
+    event = events.Tensors("pictures/original_and_reconstruction")[-1]
+    width, height, *encoded = tf.make_ndarray(event.tensor_proto)
+    assert (event.step, int(width), int(height), len(encoded)) == (12, 128, 64, 2)
+    for png, original, x_hat in zip(encoded, seen["images"], seen["x_hat"]):
+        picture = np.asarray(Image.open(io.BytesIO(png))).astype(int)
+        np.testing.assert_array_equal(picture[:, :64], original)
+        expected = 255 * np.clip(x_hat, 0, 1)
+        np.testing.assert_allclose(picture[:, 64:], expected, atol=1.01)
+
+
+def test_gradient_risk_is_measured_on_request_while_the_encoder_trains(events):
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("gradient/")]
+    assert len(tags) == 8
+    for tag in tags:
+        assert list(points(events, tag)) == [8]  # not asked for before the run was resumed
+    assert points(events, "gradient/rate_variance")[8] > 0
+
+
+def test_hyperparameters_describe_the_run_and_their_metrics_are_logged(events):
+    def plugin_data(tag):
+        content = events.SummaryMetadata(tag).plugin_data.content
+        return plugin_data_pb2.HParamsPluginData.FromString(content)
+
+    values = plugin_data("_hparams_/session_start_info").session_start_info.hparams
+    assert values["plan"].string_value == "aun"
+    assert values["rate_branch"].string_value == "aun:pathwise"
+    assert (values["N"].number_value, values["lmbda"].number_value) == (4, 0.01)
+    assert values["codec_options"].string_value == "family=laplacian"
+    assert values["steps"].string_value == "joint 8, post 4"
+    described = plugin_data("_hparams_/experiment").experiment
+    assert {info.name for info in described.hparam_infos} == set(values)
+    metrics = {info.name.tag for info in described.metric_infos}
+    assert {"validation/J", "validation/R", "validation/psnr", "gap/J"} <= metrics
+    assert metrics <= set(events.Tags()["tensors"])
+
+
+def test_every_curve_says_what_it_is(events):
+    for tag in events.Tags()["tensors"]:
+        if not tag.startswith("_hparams_") and "custom_scalars" not in tag:
+            assert events.SummaryMetadata(tag).summary_description, tag
+
+
+@pytest.mark.parametrize("columns", [70, 80, 120])
+def test_the_bar_fits_the_terminal_and_validation_has_its_own_line(columns, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: types.SimpleNamespace(columns=columns))
+    bar = callbacks.ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=8)
+    bar.set_model(
+        types.SimpleNamespace(metrics=[], experiment=EXPERIMENT, stage_step=tf.Variable(1000))
+    )
+    bar.set_params({"verbose": 1, "epochs": 2, "steps": 1000})
+    bar.on_epoch_begin(0)
+    logs = dict(
+        loss=12.34567, bpp=0.51234, mse=1234.5678, bpp_y=0.5, bpp_z=0.01, skipped=0,
+        images_per_s=1234.5678,
+    )  # fmt: skip
+    for batch in range(1000):
+        bar.on_train_batch_end(batch, logs)
+    for name, value in {"bpp": 0.5, "mse": 100.0, "loss": 1.5}.items():
+        logs.update({f"val_{name}": value, f"val_surrogate_{name}": 1.1 * value})
+    bar.on_epoch_end(0, {**logs, "val_psnr": 28.129})
+    first, *drawn, last = capsys.readouterr().out.rstrip("\n").replace("\b", "").split("\n")
+    assert first == "Epoch 1/2"
+    redrawn = [line.rstrip() for line in "\n".join(drawn).split("\r") if line]
+    assert max(map(len, redrawn)) <= columns
+    assert redrawn[-1].startswith("1000/1000 [==========] - ")
+    shown = [name for name in ("loss", "images/s", "bpp", "mse") if f"{name}: " in redrawn[-1]]
+    assert len(shown) == {70: 1, 80: 2, 120: 4}[columns]
+    assert last == (
+        "joint, step 1008: psnr 28.13 dB, R 0.5, D 100, J 1.5;"
+        " surrogate - rounding: R +0.05, D +10, J +0.15"
+    )
+
+
+def test_skipped_steps_show_in_the_bar(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: types.SimpleNamespace(columns=80))
+    bar = callbacks.ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=0)
+    bar.set_model(
+        types.SimpleNamespace(metrics=[], experiment=EXPERIMENT, stage_step=tf.Variable(3))
+    )
+    bar.set_params({"verbose": 1, "epochs": 1, "steps": 10})
+    bar.on_epoch_begin(0)
+    bar.on_train_batch_end(0, {"loss": 1.0, "bpp": 1.0, "skipped": 2, "images_per_s": 5.0})
+    assert "skipped: 2.0000" in capsys.readouterr().out

@@ -1,0 +1,90 @@
+"""What an experiment refuses, what its stages are, and how it is written down."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tfquant.plans import PLANS
+from tfquant.surrogates import Branch
+from tfquant.training.experiment import STAGES, Experiment
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"plan": "mixx"}, "unknown quantization plan 'mixx'; known: aun, aun_ep, mix"),
+        ({"rate_branch": "stee:pathwise"}, "unknown surrogate 'stee'; known: round, sha, aun"),
+        ({"rate_branch": "aun"}, "surrogate:estimator.*'aun'"),
+        ({"rate_branch": "round:pathwise"}, "'round' has no 'pathwise' gradient; possible: straig"),
+        ({"distortion_branch": "sua:expected"}, "distortion branch sua:expected cannot use the"),
+        ({"context_branch": "aun:expected"}, "context branch aun:expected cannot use the"),
+        ({"stages": ("joint", "qr")}, "unknown stage 'qr'; known: joint, post"),
+        ({"distortion": "psnr"}, "unknown distortion 'psnr'; known: mse, ms_ssim"),
+        ({"joint_schedule": "linear"}, "unknown learning-rate schedule 'linear'; known: constant"),
+        ({"lmbda": 0.0}, "lmbda must be positive; got 0.0"),
+        ({"lmbda": float("nan")}, "lmbda must be positive; got nan"),
+        ({"batch_size": 0}, "batch_size must be positive; got 0"),
+        ({"crop": 100}, "crop must be a multiple of 64; got 100"),
+        ({"crop": 0}, "crop must be positive; got 0"),
+        ({"joint_steps": -1}, "joint_steps must not be negative; got -1"),
+        ({"post_learning_rate": 0.0}, "post_learning_rate must be positive; got 0.0"),
+        ({"post_sigma_bound": 0.0}, "post_sigma_bound must be positive; got 0.0"),
+        ({"clip_norm": -1.0}, "clip_norm must not be negative; got -1.0"),
+        ({"alpha_min": 0.0}, "alpha_min must be positive; got 0.0"),
+        ({"alpha_max": 0.5}, "alpha_max must not be below alpha_min=1.0; got 0.5"),
+        ({"downscale": (0.9, 0.6)}, r"0 < smallest <= largest <= 1; got \(0.9, 0.6\)"),
+        ({"downscale": (0.9,)}, r"downscale takes two factors.*; got \(0.9,\)"),
+    ],
+)
+def test_a_meaningless_experiment_is_refused_with_what_is_possible(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Experiment(**changes)
+
+
+def test_the_stages_are_the_papers():
+    """Sections 4 and 5.2: surrogates and bound 0.11, then the decoder alone on rounded latents and
+    bound 1e-6."""
+    joint, post = Experiment(plan="sua_pge", joint_steps=450, post_steps=100).all_stages()
+    assert (joint.name, joint.steps, joint.plan) == ("joint", 450, PLANS["sua_pge"])
+    assert (joint.sigma_bound, joint.frozen, joint.track_medians) == (0.11, (), True)
+    assert (float(joint.alpha(0)), float(joint.alpha(400))) == (1.0, 12.0)
+
+    assert (post.name, post.steps, post.plan) == ("post", 100, PLANS["round"])
+    assert (post.sigma_bound, post.frozen, post.track_medians) == (1e-6, ("g_a", "h_a"), False)
+    assert (float(post.alpha(0)), float(post.alpha(100))) == (12.0, 12.0)
+
+
+def test_stages_come_in_the_order_of_their_names():
+    assert list(STAGES) == ["joint", "post"]
+    assert [s.name for s in Experiment(stages=("post",)).all_stages()] == ["post"]
+
+
+def test_branches_replace_those_of_the_named_plan():
+    plan = Experiment(
+        plan="mix", rate_branch="sua:expected", hyper_aun=True, stop_gradient=False
+    ).joint_plan()
+    assert (plan.rate, plan.distortion) == (Branch("sua", "expected"), PLANS["mix"].distortion)
+    assert plan.hyper_aun and not plan.stop_gradient
+    assert Experiment(plan="mix").joint_plan() == PLANS["mix"]
+
+
+def test_an_experiment_survives_json():
+    experiment = Experiment(
+        codec_options={"N": 8, "g_a": "res"}, downscale=(0.6, 0.95), stages=("joint",), seed=7
+    )
+    back = Experiment.from_json(experiment.to_json())
+    assert back == experiment
+    assert back.differences(experiment) == []
+
+
+def test_differences_name_the_fields():
+    there = Experiment(codec_options={"N": 8})
+    here = dataclasses.replace(there, lmbda=0.1, codec_options={"N": 16})
+    assert here.differences(there) == ["codec_options", "lmbda"]
+
+
+def test_an_experiment_of_another_version_is_refused():
+    values = {**json.loads(Experiment().to_json()), "warp": 9}
+    with pytest.raises(ValueError, match="an experiment of another tfquant version: unknown warp"):
+        Experiment.from_json(json.dumps(values))

@@ -1,0 +1,432 @@
+"""One training step: what it changes, what it never changes, and that nobody else changes it.
+
+Steps run eagerly where nothing depends on their being compiled: tracing one takes longer than
+running twenty.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.exchange import Rounding
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+BATCH, CROP = 4, 64
+
+
+def experiment(**changes):
+    settings = {
+        "codec_options": {"N": 8, "M": 12},
+        "plan": "mix",
+        "batch_size": BATCH,
+        "crop": CROP,
+        "joint_steps": 40,
+        "post_steps": 20,
+        "joint_schedule": "constant",
+        "post_schedule": "constant",
+    }
+    return Experiment(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module", name="fresh_codec")
+def _fresh_codec():
+    """`fresh_codec()`: the same untrained codec again and again."""
+    tf.keras.utils.set_random_seed(0)
+    codec = models.build_codec("ms_hyper_zero", N=8, M=12)
+    weights = codec.get_weights()
+
+    def fresh():
+        for name in codec.part_names():
+            codec.part(name).trainable = True
+        codec.set_weights(weights)
+        return codec
+
+    return fresh
+
+
+@pytest.fixture(name="trainer")
+def _trainer(fresh_codec):
+    trainer = Trainer(fresh_codec(), experiment())
+    trainer.begin(trainer.experiment.all_stages()[0])
+    return trainer
+
+
+@pytest.fixture(scope="module", name="images")
+def _images(make_photograph):
+    """uint8 [8, 64, 64, 3]"""
+    return np.stack([make_photograph(CROP, CROP, seed) for seed in range(8)])
+
+
+def batch(images, places, dtype=tf.uint8):
+    image = tf.constant(images[list(places)], dtype)
+    return {"image": image, "index": tf.constant(list(places), tf.int64)}
+
+
+def state(trainer):
+    """Every weight and optimizer slot by name, the medians apart: they follow the density alone."""
+    values = {v.name: v.numpy() for v in trainer.optimizer.variables}
+    for i, weight in enumerate(trainer.codec.variables):
+        if "medians" not in weight.name:
+            values[f"{i} {weight.name}"] = weight.numpy()
+    return values
+
+
+def medians(trainer):
+    return trainer.codec.z_model.medians.numpy()
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_the_loss_is_rate_plus_weighted_distortion_under_rounding_and_surrogate(trainer, images):
+    """Recomputed in NumPy from a forward pass of the codec alone."""
+    values = {k: float(v) for k, v in trainer.test_step(batch(images, range(4))).items()}
+    x = images[:4].astype(np.float64) / 255
+    exchange = Rounding()
+    x_hat = trainer.codec(tf.constant(x, tf.float32), exchange).numpy().astype(np.float64)
+    bits = sum(np.sum(b.numpy().astype(np.float64)) for b in exchange.bits.values())
+    rate = bits / (4 * CROP * CROP)
+    mse = 255**2 * np.mean((x - x_hat) ** 2)
+    errors = np.mean((x - np.clip(x_hat, 0, 1)) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(values["bpp"], rate, rtol=1e-5)
+    np.testing.assert_allclose(values["mse"], mse, rtol=1e-4)
+    np.testing.assert_allclose(values["loss"], rate + 0.0067 * mse, rtol=1e-4)
+    np.testing.assert_allclose(values["psnr"], np.mean(-10 * np.log10(errors)), rtol=1e-4)
+    # Mixed: the distortion is rounding's own, the rate is not.
+    np.testing.assert_allclose(values["surrogate_mse"], mse, rtol=1e-4)
+    assert abs(values["surrogate_bpp"] - rate) > 1e-3 * rate
+
+
+def test_training_lowers_the_loss(trainer, images):
+    first = trainer.train_step(batch(images, range(4)))["loss"].numpy()
+    for _ in range(11):
+        trainer.reset_metrics()
+        last = trainer.train_step(batch(images, range(4)))["loss"].numpy()
+    assert last < 0.9 * first
+    assert trainer.stage_step.numpy() == trainer.optimizer.iterations.numpy() == 12
+    assert trainer.skipped.numpy() == 0
+
+
+def infinite_loss(outcome):
+    return tf.constant(np.inf) + 0.0 * tf.reduce_mean(tf.stop_gradient(outcome.x_hat))
+
+
+def nan_gradient(outcome):
+    """The slope of a root at zero times zero."""
+    return tf.reduce_mean(tf.sqrt(0.0 * tf.square(outcome.x_hat)))
+
+
+def overflowing_norm(outcome):
+    """Finite loss and gradients, but their squares add up to infinity."""
+    return 1e22 * tf.reduce_mean(outcome.x_hat)
+
+
+@pytest.mark.parametrize("distortion", [None, infinite_loss, nan_gradient, overflowing_norm])
+def test_a_step_without_finite_loss_and_gradient_changes_nothing_and_is_counted(
+    trainer, images, distortion
+):
+    good = batch(images, range(4), tf.float32)
+    trainer.train_step(good)
+    before, usual = state(trainer), trainer._distortion
+    logs_before = {m.name: m.result().numpy() for m in trainer.metrics}
+    bad = dict(good)
+    if distortion is None:
+        broken = images[:4].astype(np.float32)
+        broken[2, 10, 10, 1] = np.nan
+        bad["image"] = tf.constant(broken)
+    else:
+        trainer._distortion = distortion
+        with tf.GradientTape() as tape:
+            terms = trainer._terms(trainer._surrogate_outcome(good))
+        gradients = tape.gradient(terms["loss"], trainer.trained_variables())
+        finite = all(np.all(np.isfinite(g)) for g in gradients if g is not None)
+        assert finite == (distortion is not nan_gradient)
+        assert np.isfinite(terms["loss"]) == (distortion is not infinite_loss)
+    for times in (1, 2):
+        logs = trainer.train_step(bad)
+        assert same(state(trainer), before)
+        assert np.all(np.isfinite(medians(trainer)))
+        counters = (trainer.skipped, trainer.skipped_in_a_row, trainer.stage_step)
+        assert [c.numpy() for c in counters] == [times, times, 1 + times]
+        assert trainer.optimizer.iterations.numpy() == 1
+        assert logs["skipped"] == times
+        for name, value in logs_before.items():
+            np.testing.assert_array_equal(trainer._means[name].result(), value)
+
+    trainer._distortion = usual
+    trainer.train_step(good)
+    assert not same(state(trainer), before)
+    assert (trainer.skipped.numpy(), trainer.skipped_in_a_row.numpy()) == (2, 0)
+    assert trainer.optimizer.iterations.numpy() == 2
+    assert all(np.all(np.isfinite(value)) for value in state(trainer).values())
+
+
+def test_medians_follow_the_density_whatever_the_batch(trainer, images):
+    """A skipped step tracks them as any other: one Newton step, from the density alone."""
+    model = trainer.codec.z_model
+    start = medians(trainer)
+    model.track_medians()
+    expected = medians(trainer)
+    assert np.any(expected != start)
+    model.medians.assign(start)
+    bad = batch(images, range(4), tf.float32)
+    bad["image"] *= np.nan
+    trainer.train_step(bad)
+    np.testing.assert_allclose(medians(trainer), expected, rtol=1e-6)
+
+
+def test_post_training_keeps_the_encoder_and_moves_the_decoder(trainer, images):
+    """Section 4: g_a, h_a and the offsets of z keep every bit; g_s, h_s and the priors train."""
+    codec = trainer.codec
+    for _ in range(3):
+        trainer.train_step(batch(images, range(4)))
+    assert codec.y_model.sigma_bound.numpy() == np.float32(0.11)
+    trainer.begin(trainer.experiment.all_stages()[1])
+    assert codec.y_model.sigma_bound.numpy() == np.float32(1e-6)
+    assert trainer.optimizer.iterations.numpy() == trainer.stage_step.numpy() == 0
+    assert len(trainer.optimizer.variables) == 2 + 2 * len(trainer.trained_variables())
+    moments = [v for v in trainer.optimizer.variables if v.shape.rank]
+    assert moments and not any(np.any(v) for v in moments)
+
+    trained = {id(v) for part in (codec.g_s, codec.h_s) for v in part.variables}
+    trained |= {id(v) for v in codec.z_model.density.variables}
+    assert {id(v) for v in trainer.trained_variables()} == trained
+    before = [v.numpy() for v in codec.variables]
+    for _ in range(2):
+        trainer.train_step(batch(images, range(4)))
+    for weight, value in zip(codec.variables, before):
+        assert np.array_equal(weight, value) == (id(weight) not in trained), weight.name
+
+
+def test_a_stage_begins_with_counters_at_zero_and_the_joint_one_with_all_parts(trainer, images):
+    joint, post = trainer.experiment.all_stages()
+    bad = batch(images, range(4), tf.float32)
+    bad["image"] *= np.nan
+    trainer.train_step(bad)
+    trainer.begin(post)
+    counters = (trainer.skipped, trainer.skipped_in_a_row, trainer.stage_step)
+    assert [c.numpy() for c in counters] == [0, 0, 0]
+    trainer.begin(joint)
+    assert len(trainer.trained_variables()) == len(trainer.codec.trainable_variables)
+    names = {v.name.split("/")[0] for v in trainer.trained_variables()}
+    assert all(trainer.codec.part(name).trainable for name in trainer.codec.part_names()), names
+
+
+def test_the_bound_switches_between_stages_without_a_new_trace(trainer, images):
+    traces = []
+
+    @tf.function
+    def bits(x):
+        traces.append(1)
+        exchange = Rounding()
+        trainer.codec.transmit(trainer.codec.analyze(x), exchange)
+        return tf.reduce_sum(exchange.bits["y"])
+
+    final = trainer.codec.h_s.layers[-1]
+    final.bias.assign(tf.where(tf.range(24) < 12, 0.0, -6.0))  # sigma at 0.0025
+    x = tf.constant(images[:1], tf.float32) / 255
+    joint = bits(x)
+    trainer.begin(trainer.experiment.all_stages()[1])
+    assert abs(bits(x) / joint - 1) > 0.05
+    assert len(traces) == 1
+
+
+def test_alpha_follows_the_steps_seen_and_the_learning_rate_those_taken(trainer, images):
+    bad = batch(images, range(4), tf.float32)
+    bad["image"] *= np.nan
+    for data in (bad, bad, batch(images, range(4), tf.float32)):
+        trainer.train_step(data)
+    # alpha is linear from 1 to 12 over the first 400/450 of 40 steps.
+    np.testing.assert_allclose(trainer.alpha(), 1 + 11 * 3 / 36, rtol=1e-4)
+    assert trainer.optimizer.iterations.numpy() == 1
+
+
+def test_an_examples_noise_depends_on_its_place_in_the_run_alone(fresh_codec, images):
+    """Not on the batch, nor on the position in it: means over batches do not change."""
+    trainer = Trainer(fresh_codec(), experiment(plan="sua_pge"))
+    trainer.begin(trainer.experiment.all_stages()[0])
+
+    def surrogate(*places, offset=0):
+        trainer.reset_metrics()
+        data = batch(images, places)
+        data["index"] += offset
+        values = trainer.test_step(data)
+        return np.array([values["surrogate_bpp"], values["surrogate_mse"]], np.float64)
+
+    together = surrogate(0, 1, 2, 3)
+    np.testing.assert_allclose(surrogate(3, 1, 0, 2), together, rtol=1e-5)
+    apart = 0.25 * surrogate(2) + 0.75 * surrogate(3, 0, 1)
+    np.testing.assert_allclose(apart, together, rtol=1e-5)
+    assert np.all(np.abs(surrogate(0, 1, 2, 3, offset=4) / together - 1) > 1e-4)
+
+
+def test_noise_is_the_same_compiled_by_xla_and_not():
+    from tfquant.ops import random
+
+    seeds = random.example_seeds(7, "y", tf.constant([3, 2**40], tf.int64))
+    for draw in (random.uniform, random.uniform_per_image):
+        compiled = tf.function(draw, jit_compile=True)(seeds, [3, 5, 2])
+        np.testing.assert_array_equal(compiled, draw(seeds, [3, 5, 2]))
+    compiled = tf.function(random.logistic, jit_compile=True)(seeds, [3, 5, 2])
+    np.testing.assert_allclose(compiled, random.logistic(seeds, [3, 5, 2]), rtol=1e-5, atol=1e-6)
+
+
+# What the two scripts below share: a small codec whose weights can be set back, and a training run.
+_SCRIPT = """
+    import sys
+    import numpy as np
+    import tensorflow as tf
+    from tfquant.training.experiment import Experiment
+    from tfquant.training.trainer import Trainer
+
+    PLANS = sys.argv[1:]
+    rng = np.random.default_rng(0)
+    fields = rng.uniform(0, 255, (12, 4, 4, 3))
+    IMAGES = np.kron(fields, np.ones((1, 16, 16, 1))) + rng.normal(0, 9, (12, 64, 64, 3))
+    IMAGES = IMAGES.clip(0, 255).astype(np.float32)
+
+    def experiment(plan, **changes):
+        return Experiment(
+            plan=plan, batch_size=4, crop=64, joint_steps=12, joint_schedule="constant", **changes
+        )
+
+    def moved(codec, start):
+        return [w - s for w, s in zip(codec.get_weights(), start)]
+
+    def assert_same_way(a, b, start):
+        '''Both trainings moved every weight the same way: Adam lets rounding errors grow, within
+        its steps, where a gradient is nearly zero.'''
+        for x, y, name in zip(a, b, start):
+            distance = np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-9)
+            assert distance < 0.02, (name, distance)
+"""
+
+
+def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_gives(fresh_python):
+    """`jit_compile=True` compiles everything or fails: no host operation can hide."""
+    fresh_python(
+        _SCRIPT
+        + """
+    from tfquant.codec import Codec
+    from tfquant.entropy.conditional import ConditionalModel
+    from tfquant.entropy.factorized import FactorizedModel
+    from tfquant.exchange import Rounding
+    from tfquant.layers.blocks import conv, deconv
+    from tfquant.layers.gdn import GDN
+
+    class Small(Codec):
+        '''All kinds of layer and both entropy models, once each.'''
+
+        context_parts = ("h_s",)
+
+        def __init__(self):
+            super().__init__(name="small", dtype="float32")
+            self.g_a = tf.keras.Sequential([conv(4, 5, 4), GDN(), conv(6, 5, 4)])
+            self.h_a = conv(4, 5, 4)
+            self.h_s = deconv(12, 5, 4)
+            self.g_s = tf.keras.Sequential([deconv(4, 5, 4), GDN(inverse=True), deconv(3, 5, 4)])
+            self.z_model = FactorizedModel(4)
+            self.y_model = ConditionalModel("gaussian", zero_center=True)
+            self.entropy_models = (self.z_model, self.y_model)
+
+        def transmit(self, y, exchange):
+            z_hat = exchange(self.z_model, self.h_a(y)).context
+            return exchange(self.y_model, y, self.h_s(z_hat)).distortion
+
+    tf.keras.utils.set_random_seed(0)
+    codec = Small()
+    codec(tf.zeros([1, 64, 64, 3]), Rounding())
+    # Latents a few bins wide, so that surrogates have something to do.
+    codec.g_a.layers[-1].kernel.assign(20.0 * codec.g_a.layers[-1].kernel)
+    start = codec.get_weights()
+    for plan in PLANS:
+        losses, moves = [], []
+        for jit_compile in (False, True):
+            codec.set_weights(start)
+            trainer = Trainer(codec, experiment(plan, joint_learning_rate=1e-4))
+            trainer.begin(trainer.experiment.all_stages()[0], jit_compile)
+            step = trainer.train_step
+            if jit_compile:
+                step = tf.function(step, jit_compile=True)
+            losses.append([])
+            for i in range(3):
+                trainer.reset_metrics()
+                image, index = IMAGES[4 * i : 4 * i + 4], np.arange(4 * i, 4 * i + 4)
+                logs = step({"image": tf.constant(image), "index": tf.constant(index)})
+                losses[-1].append(float(logs["loss"]))
+            assert trainer.optimizer.iterations.numpy() == 3
+            moves.append(moved(codec, start))
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4, err_msg=plan)
+        assert_same_way(*moves, [w.name for w in codec.weights])
+        print(plan, losses)
+        """,
+        *("mix", "sua_ste", "sua_pge", "uq_s", "sga", "sra"),
+        # The code's speed does not matter here, that of making it does.
+        XLA_FLAGS="--xla_backend_optimization_level=0",
+    )
+
+
+def test_two_devices_train_as_one_does_at_the_same_global_batch(fresh_python):
+    """Losses, weights, medians; and a NaN in one device's share skips the step on both."""
+    fresh_python(
+        _SCRIPT
+        + """
+    devices = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+    import tempfile
+    import models
+    import train
+    from tfquant.training import run
+
+    mirrored = train.strategy()
+    assert isinstance(mirrored, tf.distribute.MirroredStrategy)
+    assert mirrored.num_replicas_in_sync == 2
+    IMAGES[7] = np.nan  # in the second batch, the second device's share
+
+    def batches(first):
+        data = {"image": IMAGES, "index": np.arange(12)}
+        return tf.data.Dataset.from_tensor_slices(data).repeat().batch(4, drop_remainder=True)
+
+    losses, moves, medians = [], [], []
+    for strategy in (tf.distribute.get_strategy(), mirrored):
+        tf.keras.utils.set_random_seed(0)
+        with strategy.scope():
+            codec = models.build_codec("factorized", N=4, M=6)
+            e = experiment(PLANS[0], codec="factorized", stages=("joint",))
+            trainer = Trainer(codec, e)
+        start = codec.get_weights()
+        seen = []
+
+        class Seen(tf.keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                seen.append([logs["loss"], logs["val_loss"]])
+
+        with tempfile.TemporaryDirectory() as folder:
+            run.run_stages(
+                trainer, folder, training_data=batches, validation_data=batches(0).take(1),
+                epoch_steps=1, callbacks=lambda *_: [Seen()], verbose=0,
+            )
+            assert len(tf.io.gfile.glob(folder + "/checkpoints/*.index")) == 3
+        assert trainer.stage_step.numpy() == 12
+        assert trainer.skipped.numpy() == 4
+        assert trainer.optimizer.iterations.numpy() == 8
+        losses.append(seen)
+        moves.append(moved(codec, start))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert len({row[0] for row in losses[0]}) > 8
+    assert_same_way(*moves, [w.name for w in codec.weights])
+
+    with mirrored.scope():
+        try:
+            Trainer(codec, Experiment(batch_size=3))
+        except ValueError as error:
+            assert "batch_size must be a multiple of the 2 devices; got 3" in str(error)
+        else:
+            raise AssertionError("a batch of 3 on 2 devices")
+        """,
+        "sua_ste",
+    )
