@@ -23,6 +23,7 @@ setup(
     install_requires=[
         "absl-py",
         "bjontegaard>=1.3",
+        "scipy",
         "matplotlib",
         "numpy<2",
         "pillow",

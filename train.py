@@ -72,7 +72,9 @@ for _stage in STAGES:
 flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Global norm gradients are clipped to; 0: off.")
 flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Global batch size, over all devices.")
 flags.DEFINE_integer("crop", _DEFAULT.crop, "Side of the training crops, a multiple of 64.")
-flags.DEFINE_integer("epoch_steps", 1000, "Steps between validations, checkpoints and logs.")
+flags.DEFINE_integer(
+    "epoch_steps", 1000, "Steps between validations, checkpoints and logs.", lower_bound=1
+)
 flags.DEFINE_integer("seed", _DEFAULT.seed, "Seed of everything random.")
 flags.DEFINE_enum(
     "precision", _DEFAULT.precision, list(models.PRECISIONS),
@@ -119,17 +121,20 @@ def strategy() -> tf.distribute.Strategy:
 
 def train(experiment: Experiment, model_dir: str, values: flags.FlagValues) -> None:
     """Trains to the end and exports."""
-    run.prepare_run_dir(model_dir, experiment)
     tf.keras.utils.set_random_seed(experiment.seed)
     downscale = experiment.downscale or None
     min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
     source = data.open_source(experiment.train_images, experiment.seed, min_side)
     training_source, validation_source = data.split(source)
+    for stage in experiment.all_stages():
+        run.epoch_length(stage, values.epoch_steps)
     with strategy().scope():
         codec = models.build_codec(
             experiment.codec, experiment.precision, **experiment.codec_options
         )
         trainer = Trainer(codec, experiment)
+    # Only now: a wrong flag is answered before it becomes part of the folder.
+    run.prepare_run_dir(model_dir, experiment)
 
     def training_data(first_example: int) -> tf.data.Dataset:
         return data.crops(
@@ -162,8 +167,7 @@ def train(experiment: Experiment, model_dir: str, values: flags.FlagValues) -> N
         jit_compile=values.jit_compile,
         verbose=["silent", "bar", "line"].index(values.verbosity_of_fit),
     )
-    with strategy().scope():
-        exported = export.export_run(model_dir, models.build_codec)
+    exported = export.export_run(model_dir, models.build_codec)
     logging.info("Exported model: %s", exported)
 
 

@@ -145,7 +145,8 @@ def export_run(run_dir: str, build_codec: Callable[..., Codec]) -> str:
     if checkpoint is None:
         raise ValueError(f"{run_dir} has no checkpoint yet")
     codec = build_codec(experiment.codec, "float32", **experiment.codec_options)
-    tf.train.Checkpoint(codec=codec).restore(checkpoint).expect_partial()
+    status = tf.train.Checkpoint(codec=codec).restore(checkpoint).expect_partial()
+    status.assert_existing_objects_matched()
     target = tf.io.gfile.join(run_dir, "export")
     export_codec(codec, experiment, target)
     return target

@@ -78,11 +78,15 @@ def test_the_inverse_undoes_the_soft_round_even_where_tanh_is_one_in_float32(alp
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_the_denoiser_maps_the_noises_ends_to_half_a_bin_around_v(alpha):
+def test_the_denoiser_keeps_the_noise_within_half_a_bin_around_v(alpha):
     v = grid(4)
     s = soft_round64(v, alpha)
-    for end in (-0.5, 0.5):
-        np.testing.assert_allclose(inverse64(s + end - 0.5, alpha) + 0.5, v + end, atol=1e-6)
+    # Just inside the bin: at its very end the floor of a float32 may fall to either side.
+    for end in (-0.4999, 0.4999):
+        w = (s + end).astype(np.float32)
+        denoised = rounding.denoise(w, alpha).numpy()
+        np.testing.assert_allclose(denoised, inverse64(s + end - 0.5, alpha) + 0.5, atol=0.02)
+        assert np.all(np.abs(denoised - v) <= 0.5 + 1e-3)
 
 
 def test_soft_round_tends_to_the_identity_and_to_rounding():

@@ -122,8 +122,9 @@ class ConditionalModel(EntropyModel):
         return FAMILIES[self.family].outputs
 
     def _to_sigma(self, log_sigma):
-        sigma = tf.exp(upper_bound(log_sigma, math.log(SIGMA_MAX)))
-        return lower_bound(sigma, self.sigma_bound)
+        # Bounded before exp: behind it the gradient that is to raise sigma would shrink with sigma.
+        log_sigma = upper_bound(log_sigma, math.log(SIGMA_MAX))
+        return tf.exp(lower_bound(log_sigma, tf.math.log(self.sigma_bound)))
 
     def prior(self, raw):
         return FAMILIES[self.family].build(tf.cast(raw, tf.float32), self._to_sigma)

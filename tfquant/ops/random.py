@@ -51,7 +51,10 @@ def uniform(seeds: tf.Tensor, shape) -> tf.Tensor:
     """
 
     def draw(seed):
-        return tf.random.stateless_uniform(shape, seed, -0.5, 0.5, alg="philox")
+        # XLA draws the same bits as TensorFlow's own kernel, but turns them into other floats.
+        bits = tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg="philox")
+        high = tf.bitcast(tf.bitwise.right_shift(bits, 8), tf.int32)
+        return tf.cast(high, tf.float32) * 2.0**-24 - 0.5
 
     return _per_example(draw, seeds)
 

@@ -68,18 +68,23 @@ class Trainer(tf.keras.Model):
         for model in self.codec.entropy_models:
             if isinstance(model, ConditionalModel):
                 model.sigma_bound.assign(stage.sigma_bound)
+        # Under the strategy's scope: elsewhere each replica would move moments of its own.
+        with self.distribute_strategy.scope():
+            optimizer = self._fresh_optimizer(stage)
+            optimizer.build(self.trained_variables())
+            self.compile(optimizer=optimizer, jit_compile=jit_compile)
+
+    def _fresh_optimizer(self, stage: Stage):
+        """Adam that leaves out steps whose gradients are not finite."""
         adam = tf.keras.optimizers.Adam(
             stage.learning_rate, global_clipnorm=self.experiment.clip_norm or None
         )
-        # With its scale held at 1 this is the library's "skip a step whose gradients are not
-        # finite"; float16 needs the scaling itself.
+        # With its scale held at 1 the wrapper does just that; float16 needs the scaling itself.
         scale = 2.0**15 if self.experiment.precision == "float16" else 1.0
         growth = 2000 if self.experiment.precision == "float16" else 2**31 - 1
-        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(
+        return tf.keras.mixed_precision.LossScaleOptimizer(
             adam, dynamic=True, initial_scale=scale, dynamic_growth_steps=growth
         )
-        optimizer.build(self.trained_variables())
-        self.compile(optimizer=optimizer, jit_compile=jit_compile)
 
     def trained_variables(self) -> list:
         """The weights that the current stage trains."""
