@@ -58,7 +58,7 @@ def read_back(models, tables, streams, **kwargs):
 def test_rounding_writing_and_reading_agree_bit_for_bit(models):
     z, y = latents()
     tables = {model.name: model.coding_table() for model in models}
-    rounding, writing = Rounding(), Writing(tables)
+    rounding, writing = Rounding(tables), Writing(tables)
     y_hat = walk(rounding, models, z, y)
     np.testing.assert_array_equal(walk(writing, models, z, y), y_hat)
     reading, decoded = read_back(models, tables, writing.streams())
@@ -120,8 +120,7 @@ def test_latents_far_out_of_scale_come_back_at_the_price_of_an_escape(models, di
     spent = 8 * len(writing.streams().numpy()[1])
     bits = float(tf.reduce_sum(writing.bits["y"]))
     assert spent < 60 * y.shape.num_elements()
-    # The price that is reported is one for all rows of the tables.
-    assert abs(spent - bits) <= 0.35 * spent
+    assert abs(spent - bits) <= 0.005 * bits + 64
 
 
 def test_bits_are_never_more_than_an_escape_nor_other_than_the_models_otherwise(models):

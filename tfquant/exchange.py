@@ -7,31 +7,16 @@ the decoder reads. One walk serves all four, so what evaluation measures is what
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfquant.coding.pmf import PRECISION
 from tfquant.coding.range_coder import choose_streams, finish, start_decoder, start_encoder
 from tfquant.entropy.model import EntropyModel
 from tfquant.ops.random import example_seeds
 from tfquant.plans import QuantizationPlan
 from tfquant.quantizer import Quantizer, dequantize, symbols
 from tfquant.surrogates import Sample
-
-# -log2 of the first class's share in an escape row whose classes decay by 2^(-1/4), two sides each.
-_ESCAPE_BASE_BITS = math.log2(2.0 / (1.0 - 2.0**-0.25))
-
-
-def _escape_price(integers: tf.Tensor) -> tf.Tensor:
-    """Bits of an integer that a table leaves to its escape: float32, same shape.
-
-    The escape symbol at the coder's least probability, then side and magnitude class, whose code
-    grows by 1/4 bit a class, and the class's own bits (`tfquant/coding/pmf.py`).
-    """
-    classes = tf.math.log(1.0 + tf.abs(tf.cast(integers, tf.float32))) / math.log(2.0)
-    return PRECISION + _ESCAPE_BASE_BITS + 1.25 * classes
 
 
 class Received(NamedTuple):
@@ -67,6 +52,8 @@ class Exchange:
           latent: [B, h, w, C] float, or None where `has_latents` is False.
           *params: the entropy model's parameters for it.
         """
+        if model.name in self.received:
+            raise ValueError(f"latent {model.name!r} was passed on before; give each its own name")
         received = self._pass_on(model, latent, params)
         self.latents[model.name] = latent
         self.received[model.name] = received.distortion
@@ -110,24 +97,36 @@ class Surrogates(Exchange):
         return Received(quantized.distortion, quantized.context)
 
 
+# Without tables at hand: about what an escape code takes (`tfquant/coding/pmf.py`).
+_ESCAPE_BITS = 24.0
+
+
 class Rounding(Exchange):
     """Evaluation: the decoder's latents and the price of a file, without the file.
+
+    However small an element's sigma, an escape code bounds what it costs. With `tables` that bound
+    is exact; without, as while training, it is one number for all.
+
+    Args:
+      tables: latent's name -> its coding table.
 
     Attributes:
       symbols: every latent's integers, in coding order.
     """
 
-    def __init__(self):
+    def __init__(self, tables: dict | None = None):
         super().__init__()
+        self._tables = tables
         self.symbols = []
 
     def _pass_on(self, model, latent, params):
         offset = model.offset(*params)
         integers = symbols(latent, offset)
         y_hat = dequantize(integers, offset)
-        # An escape code bounds what an element can cost, however small its sigma.
-        bits = model.bits(Sample(y_hat), *params)
-        self.bits[model.name] = tf.minimum(bits, _escape_price(integers))
+        bound = _ESCAPE_BITS
+        if self._tables is not None:
+            bound = model.escape_bits(self._tables[model.name], integers, *params)
+        self.bits[model.name] = tf.minimum(model.bits(Sample(y_hat), *params), bound)
         self.symbols.append(integers)
         return Received(y_hat, y_hat)
 
@@ -140,8 +139,7 @@ class Writing(Rounding):
     """
 
     def __init__(self, tables: dict):
-        super().__init__()
-        self._tables = tables
+        super().__init__(tables)
         self._streams = []
 
     def _pass_on(self, model, latent, params):

@@ -76,7 +76,7 @@ class CodecModule(tf.Module):
     @tf.function(input_signature=[_IMAGE])
     def evaluate(self, image):
         """`image` -> the image that `decode` would give, the model's bits, and y_hat."""
-        exchange = Rounding()
+        exchange = Rounding(self._tables)
         x_hat = self._codec()(_to_batch(image), exchange)
         return {
             "image": _to_image(x_hat),

@@ -111,7 +111,8 @@ ESCAPE_CDFS = (
         for steps in range(-24, 25)
     ),
 )
-_PAIR_BITS = PRECISION - np.log2([np.diff(cdf) for cdf in ESCAPE_CDFS])
+# Bits of each pair under each row: [rows, 2 * CLASSES].
+PAIR_BITS = PRECISION - np.log2([np.diff(cdf) for cdf in ESCAPE_CDFS])
 
 
 def escape_bits(excess: np.ndarray, side: int, row: int) -> np.ndarray:
@@ -123,7 +124,7 @@ def escape_bits(excess: np.ndarray, side: int, row: int) -> np.ndarray:
       row: index into ESCAPE_CDFS.
     """
     k = class_of(excess)
-    return _PAIR_BITS[row][2 * k + side] + k
+    return PAIR_BITS[row][2 * k + side] + k
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +176,7 @@ def make_row(pmf: np.ndarray, first: int, start: int, stop: int) -> Row:
     pairs = np.zeros(2 * CLASSES)
     np.add.at(pairs, 2 * class_of(np.arange(low)[::-1]), p[:low])
     np.add.at(pairs, 2 * class_of(np.arange(p.size - high)) + 1, p[high:])
-    return Row(start, cdf, escape=int(np.argmin(_PAIR_BITS @ pairs)))
+    return Row(start, cdf, escape=int(np.argmin(PAIR_BITS @ pairs)))
 
 
 def fit_row(pmf: np.ndarray, first: int) -> Row:

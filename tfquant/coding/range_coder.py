@@ -111,7 +111,7 @@ def _part_rows(classes):
     return [tf.clip_by_value(classes - _PART_BITS * i, 0, _PART_BITS) for i in range(_PARTS)]
 
 
-def _log2(n):
+def log2(n):
     """floor(log2(n)) of int32 0 < n < 2**24, exact: the exponent field of a float32."""
     return tf.bitwise.right_shift(tf.bitcast(tf.cast(n, tf.float32), tf.int32), 23) - 127
 
@@ -129,7 +129,7 @@ def encode_escapes(handle, excess, side, escape) -> tf.Tensor:
     message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
     bounded = (tf.reduce_max(excess) < MAX_EXCESS) & (tf.reduce_min(excess) >= 0)
     with tf.control_dependencies([tf.debugging.Assert(bounded, [message])]):
-        classes = _log2(excess + 1)
+        classes = log2(excess + 1)
     handle = encode_rows(handle, escape + _ESCAPES, 2 * classes + side)
     low = excess + 1 - tf.bitwise.left_shift(1, classes)
     for i, rows in enumerate(_part_rows(classes)):

@@ -26,7 +26,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfquant.coding import range_coder
-from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL, fit_row, make_row, quantize_pmf
+from tfquant.coding.pmf import (
+    MAX_SYMBOL,
+    PAIR_BITS,
+    PRECISION,
+    TOTAL,
+    fit_row,
+    make_row,
+    quantize_pmf,
+)
 
 __all__ = [
     "ChannelTable",
@@ -88,6 +96,21 @@ class _WindowTable(_Table):
     def _escape_rows(self, rows):
         escapes = np.array([row.escape for row in self.rows], np.int32)
         return tf.gather(escapes, rows - self.base)
+
+    def _escape_bits(self, rows, first, count, symbols):
+        """Bits of what leaves its window, [n] float32, and infinity for what does not.
+
+        Arguments as in `_encode`.
+        """
+        shifted = symbols - first
+        above = shifted >= count
+        excess = tf.maximum(tf.where(above, shifted - count, -1 - shifted), 0)
+        classes = range_coder.log2(excess + 1)
+        escape = np.array([PRECISION - np.log2(np.diff(cdf)[-1]) for cdf in self._cdfs], np.float32)
+        pairs = tf.stack([self._escape_rows(rows), 2 * classes + tf.cast(above, tf.int32)], axis=-1)
+        bits = tf.gather(escape, rows - self.base) + tf.cast(classes, tf.float32)
+        bits += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
+        return tf.where(above | (shifted < 0), bits, np.inf)
 
     def _encode(self, handle, rows, first, count, symbols):
         """Codes symbols [n] int32.
@@ -192,6 +215,10 @@ class ChannelTable(_WindowTable):
         numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
         per_channel = (self.base + np.arange(self.channels, dtype=np.int32), *numbers.T)
         return [tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel]
+
+    def escape_bits(self, symbols: tf.Tensor) -> tf.Tensor:
+        """Bits of symbols [..., C] that an escape codes, infinity for others: [n] float32."""
+        return self._escape_bits(*self._windows(tf.shape(symbols)), tf.reshape(symbols, [-1]))
 
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
         """Codes symbols [..., C] int32."""
@@ -326,6 +353,10 @@ class ScaleTable(_WindowTable):
         """Level of each sigma float32: int32 of the same shape."""
         return self._levels.of(sigma)[0] - self._levels.bottom
 
+    def escape_bits(self, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+        """Bits of symbols that an escape codes, infinity for others: [n] float32."""
+        return self._escape_bits(*self._windows(sigma), tf.reshape(symbols, [-1]))
+
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
         """Codes symbols int32 with scales sigma float32 of the same shape."""
         with tf.device(_CPU):
@@ -408,6 +439,12 @@ class MeanScaleTable(_WindowTable):
         """Row of each pair of mean and scale float32: int32 of the same shape."""
         return tf.reshape(self._windows(mu, sigma)[0] - self.base, tf.shape(sigma))
 
+    def escape_bits(self, symbols, mu, sigma) -> tf.Tensor:
+        """Bits of symbols that an escape codes, infinity for others: [n] float32."""
+        row, first, count, centre, direction = self._windows(mu, sigma)
+        mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
+        return self._escape_bits(row, first, count, mirrored)
+
     def encode(self, handle, symbols, mu, sigma) -> tf.Tensor:
         """Codes symbols int32 with means and scales float32 of the same shape."""
         with tf.device(_CPU):
@@ -455,6 +492,16 @@ class DecisionTable(_Table):
         odds = (near + self._TINY) / (far + self._TINY)
         bucket = tf.bitwise.right_shift(tf.bitcast(odds, tf.int32), self._SHIFT)
         return tf.clip_by_value(bucket - self._BOTTOM, 0, self._ROWS - 1) + self.base
+
+    def escape_bits(self, symbols, centre, params, survival) -> tf.Tensor:
+        """Bits of symbols [n] so far out that the CDF has underflowed: [n] float32.
+
+        Leaving the centre takes the least probability; the side, the doubling steps and the
+        bisection one bit each.
+        """
+        del params, survival
+        distance = tf.maximum(tf.abs(symbols - centre), 1)
+        return PRECISION + 2.0 + 2.0 * tf.cast(range_coder.log2(distance), tf.float32)
 
     def encode(self, handle, symbols, centre, params, survival) -> tf.Tensor:
         """Codes symbols.

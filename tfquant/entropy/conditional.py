@@ -151,6 +151,10 @@ class ConditionalModel(EntropyModel):
     def write(self, table, handle, integers, raw):
         return table.encode(handle, tf.reshape(integers, [-1]), *self._coding_arguments(raw))
 
+    def escape_bits(self, table, integers, raw):
+        flat = table.escape_bits(tf.reshape(integers, [-1]), *self._coding_arguments(raw))
+        return tf.reshape(flat, tf.shape(integers))
+
     def read(self, table, handle, shape, raw):
         handle, integers = table.decode(handle, *self._coding_arguments(raw))
         return handle, tf.reshape(integers, shape)

@@ -41,6 +41,10 @@ class EntropyModel(tf.keras.layers.Layer):
         """Reads what `write` wrote: the next handle, and integers of `shape`, int32 [4]."""
         raise NotImplementedError
 
+    def escape_bits(self, table, integers: tf.Tensor, *params) -> tf.Tensor:
+        """What an escape code would take for each element, infinity where there is none."""
+        raise NotImplementedError
+
     def bits(self, sample: Sample, *params) -> tf.Tensor:
         """Bits of every element, `-log2 p(value)`, [B, ...] float32.
 
