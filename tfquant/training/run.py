@@ -67,7 +67,8 @@ def prepare_run_dir(run_dir: str, experiment: Experiment) -> None:
         if differing:
             raise ValueError(
                 f"{run_dir} holds another experiment (differs in {', '.join(differing)});"
-                " name a new --model_dir, or repeat the flags of the first call to go on"
+                " name a new --model_dir, delete this folder, or repeat the flags of the first call"
+                " to go on"
             )
         return
     tf.io.gfile.makedirs(run_dir)
