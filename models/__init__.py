@@ -37,7 +37,8 @@ def build_codec(name: str, precision: str = "float32", **options) -> Codec:
         raise ValueError(f"unknown codec {name!r}; known: {', '.join(CODECS)}")
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    known = inspect.signature(CODECS[name]).parameters
+    bound = getattr(CODECS[name], "keywords", {})
+    known = [p for p in inspect.signature(CODECS[name]).parameters if p not in bound]
     for option in options:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known)}")

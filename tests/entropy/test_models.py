@@ -193,3 +193,21 @@ def test_quantizer_and_model_are_layers_of_float32():
     assert Quantizer(PLANS["mix"]).dtype == ConditionalModel("gaussian", True).dtype == "float32"
     with pytest.raises(ValueError, match="unknown entropy family 'gauss'; known: scale_gaussian"):
         ConditionalModel("gauss", True)
+
+
+@pytest.mark.parametrize("family", ["scale_gaussian", "gaussian", "laplacian"])
+def test_far_below_its_bound_sigma_gets_the_gradient_at_the_bound(family):
+    model = ConditionalModel(family, zero_center=False)
+    value = tf.fill([1, 1, 1, 2], 3.0)
+
+    def gradient(log_sigma):
+        means = tf.zeros([1, 1, 1, 2 * (model.outputs - 1)])
+        raw = tf.concat([means, tf.fill([1, 1, 1, 2], log_sigma)], -1)
+        with tf.GradientTape() as tape:
+            tape.watch(raw)
+            bits = model.bits(Sample(value), raw)
+        return tape.gradient(bits, raw)[..., -2:]
+
+    at_bound = gradient(float(np.log(0.11)) + 1e-6)
+    assert np.all(at_bound < -10)
+    np.testing.assert_allclose(gradient(-20.0), at_bound, rtol=1e-3)
