@@ -69,7 +69,9 @@ class Oracle(tf.keras.callbacks.Callback):
             "log10_sigma": np.log10(np.maximum(np.exp(log_sigma), bound)),
         }
         self.seen["x_hat"] = x_hat
-        if self.step() == self.stop_at:
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.step() == self.stop_at:  # the epoch before has been saved
             raise Stopped
 
 

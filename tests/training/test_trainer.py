@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import models
 from tfquant.exchange import Rounding
+from tfquant.ops import random
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -188,7 +189,7 @@ def test_post_training_keeps_the_encoder_and_moves_the_decoder(trainer, images):
     trainer.begin(trainer.experiment.all_stages()[1])
     assert codec.y_model.sigma_bound.numpy() == np.float32(1e-6)
     assert trainer.optimizer.iterations.numpy() == trainer.stage_step.numpy() == 0
-    assert len(trainer.optimizer.variables) == 2 + 2 * len(trainer.trained_variables())
+    assert len(trainer.optimizer.variables) == 1 + 2 * len(trainer.trained_variables())
     moments = [v for v in trainer.optimizer.variables if v.shape.rank]
     assert moments and not any(np.any(v) for v in moments)
 
@@ -231,7 +232,7 @@ def test_the_bound_switches_between_stages_without_a_new_trace(trainer, images):
     x = tf.constant(images[:1], tf.float32) / 255
     joint = bits(x)
     trainer.begin(trainer.experiment.all_stages()[1])
-    assert abs(bits(x) / joint - 1) > 0.05
+    assert abs(bits(x) / joint - 1) > 0.01
     assert len(traces) == 1
 
 
@@ -265,8 +266,6 @@ def test_an_examples_noise_depends_on_its_place_in_the_run_alone(fresh_codec, im
 
 
 def test_noise_is_the_same_compiled_by_xla_and_not():
-    from tfquant.ops import random
-
     seeds = random.example_seeds(7, "y", tf.constant([3, 2**40], tf.int64))
     for draw in (random.uniform, random.uniform_per_image):
         compiled = tf.function(draw, jit_compile=True)(seeds, [3, 5, 2])
@@ -291,23 +290,24 @@ _SCRIPT = """
 
     def experiment(plan, **changes):
         return Experiment(
-            plan=plan, batch_size=4, crop=64, joint_steps=12, joint_schedule="constant", **changes
+            plan=plan, batch_size=4, crop=64, joint_steps=6, joint_schedule="constant", **changes
         )
 
     def moved(codec, start):
         return [w - s for w, s in zip(codec.get_weights(), start)]
 
-    def assert_same_way(a, b, start):
-        '''Both trainings moved every weight the same way: Adam lets rounding errors grow, within
-        its steps, where a gradient is nearly zero.'''
-        for x, y, name in zip(a, b, start):
+    def assert_same_way(a, b, names):
+        '''Both trainings moved every weight the same way: where a gradient is nearly zero, Adam
+        makes whole steps of rounding errors.'''
+        for x, y, name in zip(a, b, names):
             distance = np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-9)
             assert distance < 0.02, (name, distance)
 """
 
 
 def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_gives(fresh_python):
-    """`jit_compile=True` compiles everything or fails: no host operation can hide."""
+    """`jit_compile=True` compiles everything or fails: no host operation can hide. Noise that is
+    not the same shows in the rate's fourth digit."""
     fresh_python(
         _SCRIPT
         + """
@@ -357,12 +357,11 @@ def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_give
                 trainer.reset_metrics()
                 image, index = IMAGES[4 * i : 4 * i + 4], np.arange(4 * i, 4 * i + 4)
                 logs = step({"image": tf.constant(image), "index": tf.constant(index)})
-                losses[-1].append(float(logs["loss"]))
+                losses[-1].append([float(logs[name]) for name in ("bpp_y", "bpp_z", "mse")])
             assert trainer.optimizer.iterations.numpy() == 3
             moves.append(moved(codec, start))
-        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4, err_msg=plan)
+        np.testing.assert_allclose(losses[1], losses[0], rtol=5e-5, err_msg=plan)
         assert_same_way(*moves, [w.name for w in codec.weights])
-        print(plan, losses)
         """,
         *("mix", "sua_ste", "sua_pge", "uq_s", "sga", "sra"),
         # The code's speed does not matter here, that of making it does.
@@ -411,13 +410,13 @@ def test_two_devices_train_as_one_does_at_the_same_global_batch(fresh_python):
                 epoch_steps=1, callbacks=lambda *_: [Seen()], verbose=0,
             )
             assert len(tf.io.gfile.glob(folder + "/checkpoints/*.index")) == 3
-        assert trainer.stage_step.numpy() == 12
-        assert trainer.skipped.numpy() == 4
-        assert trainer.optimizer.iterations.numpy() == 8
+        assert trainer.stage_step.numpy() == 6
+        assert trainer.skipped.numpy() == 2
+        assert trainer.optimizer.iterations.numpy() == 4
         losses.append(seen)
         moves.append(moved(codec, start))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
-    assert len({row[0] for row in losses[0]}) > 8
+    assert len({row[0] for row in losses[0]}) == 5
     assert_same_way(*moves, [w.name for w in codec.weights])
 
     with mirrored.scope():
