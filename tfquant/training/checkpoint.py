@@ -38,7 +38,7 @@ class RunCheckpoint:
         for path in reversed(paths):
             try:
                 _read_all(path)
-            except (tf.errors.OpError, ValueError) as error:
+            except (tf.errors.OpError, ValueError, IndexError) as error:  # the last: cut short
                 logging.warning("%s is unreadable (%s): trying the one before", path, error)
             else:
                 return path
