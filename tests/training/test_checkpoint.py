@@ -1,0 +1,161 @@
+"""Checkpoints: everything comes back, and what is damaged is passed over."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.training.checkpoint import RunCheckpoint
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+EXPERIMENT = Experiment(
+    codec="factorized", codec_options={"N": 4, "M": 6}, plan="mix", batch_size=2, crop=64,
+    joint_steps=8, post_steps=4,
+)  # fmt: skip
+
+
+def new_trainer(seed=0, stage=0):
+    tf.keras.utils.set_random_seed(seed)
+    trainer = Trainer(models.build_codec("factorized", N=4, M=6), EXPERIMENT)
+    trainer.begin(EXPERIMENT.all_stages()[stage])
+    return trainer
+
+
+def step(trainer, seed):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    trainer.train_step(
+        {"image": tf.constant(image), "index": tf.constant([2 * seed, 2 * seed + 1], tf.int64)}
+    )
+
+
+def state(trainer):
+    counters = [trainer.stage_step, trainer.skipped, trainer.skipped_in_a_row]
+    return [v.numpy() for v in [*trainer.codec.variables, *trainer.optimizer.variables, *counters]]
+
+
+def assert_same(a, b):
+    for x, y in zip(a, b):
+        np.testing.assert_array_equal(x, y)
+    assert len(a) == len(b)
+
+
+@pytest.fixture(scope="module", name="run")
+def _run(tmp_path_factory):
+    """A run of three joint checkpoints and one of post-training: its folder, and the states."""
+    folder = tmp_path_factory.mktemp("run")
+    trainer, states = new_trainer(), {}
+    checkpoint = RunCheckpoint(str(folder), trainer)
+    assert checkpoint.stage_index() is None
+    for number in (1, 2, 3):
+        step(trainer, number)
+        trainer.skipped.assign(5)
+        checkpoint.save(0, number)
+        states[number] = state(trainer)
+    trainer.begin(EXPERIMENT.all_stages()[1])
+    step(trainer, 4)
+    checkpoint.save(1, 4)
+    states[4] = state(trainer)
+    return folder, states
+
+
+@pytest.fixture(name="copy")
+def _copy(run, tmp_path):
+    """A copy of the run's folder to be damaged, and the states."""
+    folder, states = run
+    for path in (folder / "checkpoints").iterdir():
+        target = tmp_path / "checkpoints" / path.name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return tmp_path, states
+
+
+def resumed(folder):
+    """(index of the stage, state) that a process started anew finds; None for a new run."""
+    trainer = new_trainer(seed=1)
+    checkpoint = RunCheckpoint(str(folder), trainer)
+    index = checkpoint.stage_index()
+    trainer.begin(EXPERIMENT.all_stages()[index])
+    checkpoint.restore()
+    return index, state(trainer)
+
+
+def test_weights_optimizer_counters_and_stage_come_back_bit_for_bit(copy):
+    folder, states = copy
+    index, found = resumed(folder)
+    assert index == 1
+    assert_same(found, states[4])
+
+
+def test_a_resumed_run_takes_the_very_next_step(run, tmp_path):
+    """From the same state the next step is the same one: nothing random is kept elsewhere."""
+    trainer = new_trainer()
+    for number in (1, 2):
+        step(trainer, number)
+    RunCheckpoint(str(tmp_path), trainer).save(0, 2)
+    step(trainer, 3)
+    other = new_trainer(seed=1)
+    RunCheckpoint(str(tmp_path), other).restore()
+    step(other, 3)
+    assert_same(state(other), state(trainer))
+
+
+def test_three_checkpoints_are_kept(run):
+    folder, _ = run
+    names = {path.name for path in (folder / "checkpoints").glob("*.index")}
+    assert names == {"ckpt-2.index", "ckpt-3.index", "ckpt-4.index"}
+
+
+def cut_in_half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, lambda path: path.unlink()])
+@pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(copy, suffix, damage, caplog):
+    """Even where that one belongs to the stage before."""
+    folder, states = copy
+    damage(folder / "checkpoints" / f"ckpt-4.{suffix}")
+    index, found = resumed(folder)
+    assert index == 0
+    assert_same(found, states[3])
+    assert "ckpt-4 is unreadable" in caplog.text and "trying the one before" in caplog.text
+
+
+def test_several_damaged_checkpoints_are_passed_over(copy):
+    folder, states = copy
+    for number in (3, 4):
+        cut_in_half(folder / "checkpoints" / f"ckpt-{number}.data-00000-of-00001")
+    index, found = resumed(folder)
+    assert index == 0
+    assert_same(found, states[2])
+
+
+def test_a_run_without_a_readable_checkpoint_does_not_start_over(copy):
+    folder, _ = copy
+    for path in (folder / "checkpoints").glob("*.data*"):
+        cut_in_half(path)
+    with pytest.raises(ValueError, match="none of 3 checkpoints in .*checkpoints is readable"):
+        RunCheckpoint(str(folder), new_trainer())
+
+
+def test_a_damaged_checkpoint_is_overwritten_when_the_run_gets_there_again(copy):
+    folder, states = copy
+    cut_in_half(folder / "checkpoints" / "ckpt-4.data-00000-of-00001")
+    trainer = new_trainer(seed=1)
+    checkpoint = RunCheckpoint(str(folder), trainer)
+    checkpoint.restore()
+    trainer.begin(EXPERIMENT.all_stages()[1])
+    step(trainer, 4)
+    checkpoint.save(1, 4)
+    index, found = resumed(folder)
+    assert index == 1
+    assert_same(found, states[4])

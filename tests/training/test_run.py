@@ -1,0 +1,184 @@
+"""Runs: their folders, their epochs, going on, and giving up."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.training import run
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+EXPERIMENT = Experiment(
+    codec="factorized", codec_options={"N": 4, "M": 6}, plan="sua_ste", batch_size=2, crop=64,
+    joint_steps=4, post_steps=2,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def eagerly():
+    """Steps run eagerly: these runs are shorter than their tracing."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def images(count=16):
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 255, (count, 8, 8, 3))
+    return np.kron(coarse, np.ones((1, 8, 8, 1))).astype(np.float32)
+
+
+def batches(first, broken=()):
+    """Batches of 2 from an example on; examples from `broken` on are NaN."""
+    data = images()
+    for place in broken:
+        data[place] = np.nan
+    dataset = tf.data.Dataset.from_tensor_slices({"image": data, "index": np.arange(len(data))})
+    return dataset.skip(first).batch(2, drop_remainder=True)
+
+
+def train(folder, experiment=EXPERIMENT, broken=(), epoch_steps=2, seed=0, **kwargs):
+    tf.keras.utils.set_random_seed(seed)
+    codec = models.build_codec("factorized", N=4, M=6)
+    trainer = Trainer(codec, experiment)
+    run.run_stages(
+        trainer,
+        str(folder),
+        training_data=lambda first: batches(first, broken),
+        validation_data=batches(0).take(1),
+        epoch_steps=epoch_steps,
+        verbose=0,
+        **kwargs,
+    )
+    return trainer
+
+
+def checkpoints(folder):
+    return sorted(path.stem for path in (folder / "checkpoints").glob("*.index"))
+
+
+class Stop(tf.keras.callbacks.Callback):
+    """Ends the run like a kill, at a step of a stage."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.stage_step.numpy() == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module", name="whole")
+def _whole(tmp_path_factory):
+    """The weights that an uninterrupted run ends with."""
+    tf.config.run_functions_eagerly(True)
+    trainer = train(tmp_path_factory.mktemp("whole"))
+    assert trainer.stage.name == "post" and trainer.stage_step.numpy() == 2
+    return trainer.codec.get_weights()
+
+
+def assert_ends_as(trainer, weights):
+    assert trainer.stage.name == "post" and trainer.stage_step.numpy() == 2
+    for found, expected in zip(trainer.codec.get_weights(), weights):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("stage,step", [("joint", 1), ("joint", 3), ("post", 1)])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, whole, stage, step):
+    """Before the first checkpoint, amid an epoch, and amid post-training; the new process starts
+    from other random weights, as it well may."""
+
+    def stop(current, earlier_steps):
+        return [Stop(step)] if current.name == stage else []
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, callbacks=stop)
+    # Without a checkpoint the weights come from the seed again.
+    seed = 0 if (stage, step) == ("joint", 1) else 1
+    assert_ends_as(train(tmp_path, seed=seed), whole)
+
+
+def test_a_checkpoint_cut_in_half_costs_an_epoch_not_the_result(tmp_path, whole, caplog):
+    """The newest one is of post-training, the one before of the joint stage's end."""
+    train(tmp_path)
+    assert checkpoints(tmp_path) == ["ckpt-2", "ckpt-4", "ckpt-6"]
+    newest = tmp_path / "checkpoints" / "ckpt-6.data-00000-of-00001"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    assert_ends_as(train(tmp_path, seed=1), whole)
+    assert "ckpt-6 is unreadable" in caplog.text
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path, whole):
+    train(tmp_path)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()}
+    trainer = train(tmp_path, seed=1)
+    assert_ends_as(trainer, whole)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()} == before
+
+
+def test_a_stage_of_no_steps_is_passed_over(tmp_path):
+    trainer = train(tmp_path, dataclasses.replace(EXPERIMENT, post_steps=0))
+    assert trainer.stage.name == "joint"
+    assert checkpoints(tmp_path) == ["ckpt-2", "ckpt-4"]
+
+
+def test_too_many_bad_steps_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(tmp_path):
+    experiment = dataclasses.replace(EXPERIMENT, joint_steps=8)
+    with pytest.raises(run.TrainingDiverged) as failure:
+        train(tmp_path / "bad", experiment, broken=range(6, 16), max_skipped_in_a_row=3)
+    message = str(failure.value)
+    assert message.startswith("3 steps in a row had a loss or gradient that is not finite")
+    assert "at step 6 of stage 'joint'" in message
+    assert f"{tmp_path / 'bad'}/checkpoints" in message
+    # Step 3 was good, step 4 not: the epoch of both is not kept, neither is any later one.
+    assert checkpoints(tmp_path / "bad") == ["ckpt-2"]
+    kept = tf.train.load_checkpoint(str(tmp_path / "bad" / "checkpoints" / "ckpt-2"))
+    names = [n for n in kept.get_variable_to_shape_map() if n.startswith("codec")]
+    assert names and all(np.all(np.isfinite(kept.get_tensor(name))) for name in names)
+    assert kept.get_tensor("skipped/.ATTRIBUTES/VARIABLE_VALUE") == 0
+
+
+def test_single_bad_steps_are_counted_and_survived(tmp_path):
+    experiment = dataclasses.replace(EXPERIMENT, stages=("joint",))
+    trainer = train(tmp_path, experiment, broken=[0, 4], max_skipped_in_a_row=2)
+    assert (trainer.skipped.numpy(), trainer.skipped_in_a_row.numpy()) == (2, 0)
+    assert trainer.optimizer.iterations.numpy() == 2
+    assert all(np.all(np.isfinite(w)) for w in trainer.codec.get_weights())
+
+
+def test_another_experiment_in_the_same_folder_is_refused_naming_what_differs(tmp_path):
+    folder = str(tmp_path / "run")
+    run.prepare_run_dir(folder, EXPERIMENT)
+    run.prepare_run_dir(folder, dataclasses.replace(EXPERIMENT))
+    written = json.loads((tmp_path / "run" / "experiment.json").read_text())
+    assert Experiment.from_json(json.dumps(written["experiment"])) == EXPERIMENT
+    other = dataclasses.replace(EXPERIMENT, lmbda=0.1, codec_options={"N": 8, "M": 6})
+    message = r"holds another experiment \(differs in codec_options, lmbda\); name a new --mod"
+    with pytest.raises(ValueError, match=message):
+        run.prepare_run_dir(folder, other)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["experiment.json"]
+
+
+def test_a_stage_must_be_whole_epochs(tmp_path):
+    joint, post = EXPERIMENT.all_stages()
+    assert run.epoch_length(joint, 2) == 2
+    assert run.epoch_length(post, 1000) == 2
+    with pytest.raises(ValueError, match="'joint' has 4 steps, .* no multiple of --epoch_steps=3"):
+        run.epoch_length(joint, 3)
+
+
+def test_a_resumed_run_must_find_its_place_in_the_epochs(tmp_path):
+    def stop(current, earlier_steps):
+        return [Stop(2)]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, callbacks=stop, epoch_steps=1)
+    assert checkpoints(tmp_path) == ["ckpt-1"]
+    message = "'joint' stands at step 1, .* --epoch_steps=2; repeat that flag"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, epoch_steps=2)
