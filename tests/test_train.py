@@ -1,0 +1,171 @@
+"""`train.py`: from flags to an experiment. What a run does is in `tests/training`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+
+import train
+from tfquant.plans import PLANS
+from tfquant.training import run
+from tfquant.training.experiment import Experiment
+
+CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.flags"))
+
+
+def parsed(*arguments):
+    """The flags as `python train.py ...` has them; a later call starts from the defaults."""
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    flags.FLAGS(["train.py", *arguments])
+    return flags.FLAGS
+
+
+@pytest.fixture(autouse=True)
+def keep_flags():
+    with flagsaver.flagsaver():
+        yield
+
+
+def experiment(*arguments):
+    return train.experiment_from_flags(parsed("--model_dir=unused", *arguments))
+
+
+def test_without_flags_it_is_the_default_experiment_at_the_papers_widths():
+    assert experiment() == Experiment(codec_options={"N": 128, "M": 192})
+
+
+def test_every_field_of_an_experiment_has_a_documented_flag_and_its_default():
+    values = parsed("--model_dir=unused")
+    default = Experiment()
+    for field in dataclasses.fields(Experiment):
+        if field.name == "codec_options":
+            continue
+        assert len(values[field.name].help) > 10, field.name
+        value = getattr(values, field.name)
+        expected = getattr(default, field.name)
+        assert (tuple(value) if isinstance(value, list) else value) == expected, field.name
+
+
+def test_flags_reach_the_experiment():
+    found = experiment(
+        "--codec=ms_hyper", "--N=8", "--M=12", "--family=mixture", "--g_s=res", "--plan=mix",
+        "--rate_branch=sua:expected", "--nostop_gradient", "--stages=joint", "--downscale=0.6,0.95",
+        "--joint_steps=30", "--lmbda=0.013", "--precision=bfloat16",
+    )  # fmt: skip
+    assert found == Experiment(
+        codec="ms_hyper",
+        codec_options={"N": 8, "M": 12, "family": "mixture", "g_s": "res"},
+        plan="mix",
+        rate_branch="sua:expected",
+        stop_gradient=False,
+        stages=("joint",),
+        downscale=(0.6, 0.95),
+        joint_steps=30,
+        lmbda=0.013,
+        precision="bfloat16",
+    )
+
+
+@pytest.mark.parametrize(
+    "flag,choice",
+    [("codec", "ms_hyper_zero"), ("plan", "sua_pge"), ("distortion", "ms_ssim"),
+     ("joint_schedule", "paper_joint"), ("precision", "bfloat16")],
+)  # fmt: skip
+def test_an_unknown_value_is_answered_with_the_choices(flag, choice):
+    with pytest.raises(flags.IllegalFlagValueError, match=f"--{flag}=nonsense.*{choice}"):
+        experiment(f"--{flag}=nonsense")
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_plan_is_a_flag(plan):
+    assert experiment(f"--plan={plan}").joint_plan() == PLANS[plan]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_is_an_experiment_of_whole_epochs(path):
+    values = parsed("--model_dir=unused", f"--flagfile={path}")
+    found = train.experiment_from_flags(values)
+    for stage in found.all_stages():
+        run.epoch_length(stage, values.epoch_steps)
+    head = path.read_text().splitlines()[:12]
+    for what in ("# What:", "# Run:", "# Takes:", "# Expect:"):
+        assert any(line.startswith(what) for line in head), what
+
+
+def test_the_papers_configuration_is_the_papers_recipe():
+    """Section 6.1.2: batches of 8, crops of 256; 450 and 100 epochs of some 20,000 pictures."""
+    path = next(path for path in CONFIGS if path.stem == "paper_ms_hyper_zero")
+    found = experiment(f"--flagfile={path}")
+    joint, post = found.all_stages()
+    epoch = 20_000 // 8
+    assert (found.batch_size, found.crop) == (8, 256)
+    assert (joint.steps, post.steps) == (450 * epoch, 100 * epoch)
+    assert joint.plan == PLANS["sua_ste"]
+    rates = [(joint, 400), (joint, 401), (joint, 426), (post, 50), (post, 51), (post, 76)]
+    expected = [1e-4, 1e-5, 1e-6, 1e-4, 1e-5, 1e-6]
+    found = [float(stage.learning_rate(epochs * epoch)) for stage, epochs in rates]
+    assert found == pytest.approx(expected)
+    assert float(joint.alpha(400 * epoch)) == float(joint.alpha(450 * epoch)) == 12.0
+
+
+def refusal(*arguments):
+    """What `python train.py ...` says as it ends."""
+    parsed(*arguments)
+    with pytest.raises(SystemExit) as end:
+        train.main(["train.py"])
+    return end.value.code
+
+
+@pytest.fixture(name="pictures")
+def _pictures(tmp_path, make_photograph):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed in range(2):
+        PIL.Image.fromarray(make_photograph(64, 64, seed)).save(folder / f"{seed}.png")
+    return folder
+
+
+def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path, pictures):
+    there = tmp_path / "run"
+    small = ["--N=4", "--M=6", "--crop=64", "--batch_size=2", f"--train_images={pictures}"]
+    run.prepare_run_dir(str(there), experiment(*small))
+    kept = (there / "experiment.json").read_text()
+    message = refusal(f"--model_dir={there}", *small, "--lmbda=0.1", "--plan=mix")
+    assert message.startswith(f"train.py: {there} holds another experiment")
+    assert "(differs in lmbda, plan)" in message and "\n" not in message
+    assert [path.name for path in there.iterdir()] == ["experiment.json"]
+    assert (there / "experiment.json").read_text() == kept
+    assert json.loads(kept)["experiment"]["lmbda"] == 0.0067
+
+
+@pytest.mark.parametrize(
+    "flag,message",
+    [
+        ("--stages=joint,qr", "train.py: unknown stage 'qr'; known: joint, post"),
+        ("--rate_branch=round:expected", "train.py: surrogate 'round' has no 'expected' gradient"),
+        ("--downscale=0.5", "train.py: downscale takes two factors"),
+        ("--downscale=small,large", "train.py: could not convert string to float"),
+        ("--family=cauchy", "train.py: unknown entropy family 'cauchy'; known: "),
+        ("--g_a=big", "train.py: unknown transform 'big'; known: plain, res, res_attn"),
+        ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is no multiple"),
+    ],
+)
+def test_a_wrong_flag_ends_in_one_line_before_the_folder_is_made(
+    tmp_path, pictures, flag, message
+):
+    small = ["--N=4", "--M=6", "--crop=64", f"--train_images={pictures}"]
+    found = refusal(f"--model_dir={tmp_path / 'run'}", *small, flag)
+    assert found.startswith(message) and "\n" not in found
+    assert not (tmp_path / "run").exists()
+
+
+def test_arguments_that_are_no_flags_are_refused():
+    parsed("--model_dir=unused")
+    with pytest.raises(app.UsageError, match="arguments that are no flags: lmbda=3"):
+        train.main(["train.py", "lmbda=3"])
