@@ -65,7 +65,7 @@ def test_residual_transforms_halve_and_double_in_residual_blocks(kind, attention
         assert len(kinds_of(network, Attention)) == attentions
         assert not kinds_of(network, GDN)
     if attentions:
-        assert isinstance(g_a.layers[-1], Attention) and isinstance(g_s.layers[0], Attention)
+        assert isinstance(g_a.layers[-1], Attention) and isinstance(g_s.layers[1], Attention)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,6 +86,13 @@ def test_latents_spread_over_bins_before_any_training(kind, pairs, photograph):
     """A standard deviation far below a bin would drown in the noise."""
     y = pairs[kind][0](photograph[None, :64, :64].astype(np.float32) / 255)
     assert np.std(y) > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_untrained_reconstructions_are_not_far_beyond_pictures(kind, pairs, photograph):
+    """Inverse GDN squares what is large, three times over."""
+    g_a, g_s = pairs[kind]
+    assert np.std(g_s(g_a(photograph[None, :64, :64].astype(np.float32) / 255))) < 100
 
 
 @pytest.mark.parametrize("kind", KINDS)

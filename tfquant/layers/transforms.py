@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfquant.layers import klt
 from tfquant.layers.blocks import (
+    LATENT_GAIN,
     MID_GREY,
     Attention,
     ResidualBlock,
@@ -96,6 +97,8 @@ def _residual_synthesis(attention: bool):
     def layers(N: int, M: int) -> list:
         del M
         return [
+            # Three inverse GDNs make about the eighth power of what comes in.
+            tf.keras.layers.Rescaling(1.0 / LATENT_GAIN),
             *([Attention()] if attention else []), ResidualBlock(N), ResidualUp(N),
             ResidualBlock(N), ResidualUp(N),
             *([Attention()] if attention else []), ResidualBlock(N), ResidualUp(N),

@@ -1,0 +1,201 @@
+"""What every codec keeps while it trains, by one list. What its files keep is in `test_files.py`.
+
+A codec that is registered but not on the list fails.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.exchange import Reading, Rounding, Surrogates, Writing
+from tfquant.export import CodecModule
+from tfquant.plans import PLANS
+from tfquant.training import losses
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+WIDTHS = {"N": 8, "M": 12}
+CODECS = {
+    "factorized": ("factorized", {}),
+    "scale_hyperprior": ("scale_hyperprior", {}),
+    "ms_hyper": ("ms_hyper", {}),
+    "ms_hyper_zero": ("ms_hyper_zero", {}),
+    "ms_hyper laplacian": ("ms_hyper", {"family": "laplacian"}),
+    "ms_hyper_zero laplacian": ("ms_hyper_zero", {"family": "laplacian"}),
+    "ms_hyper_zero mixture": ("ms_hyper_zero", {"family": "mixture"}),
+    "res to res_attn": ("ms_hyper_zero", {"g_a": "res", "g_s": "res_attn"}),
+    "res_attn to res": ("ms_hyper_zero", {"g_a": "res_attn", "g_s": "res"}),
+}
+LMBDA = 0.0067
+
+
+def test_every_registered_codec_is_on_the_list():
+    assert {name for name, _ in CODECS.values()} == set(models.CODECS)
+
+
+def build(label, precision="float32"):
+    tf.keras.utils.set_random_seed(0)
+    name, options = CODECS[label]
+    return models.build_codec(name, precision, **WIDTHS, **options)
+
+
+@pytest.fixture(scope="module", params=CODECS, name="label")
+def _label(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", name="codec")
+def _codec(label):
+    return build(label)
+
+
+@pytest.fixture(scope="module", name="x")
+def _x(make_photograph):
+    images = np.stack([make_photograph(64, 64, seed) for seed in range(2)])
+    return tf.constant(images, tf.float32) / 255
+
+
+def surrogates(plan):
+    return Surrogates(PLANS[plan], tf.constant(4.0), 1, tf.constant([5, 6], tf.int64))
+
+
+def gradients(codec, x, plan, variables):
+    """Of the loss, for a plan: [(name, gradient)]."""
+    exchange = surrogates(plan)
+    with tf.GradientTape() as tape:
+        outcome = losses.Outcome(x, codec(x, exchange), exchange)
+        loss = losses.rate(outcome) + LMBDA * losses.mse(outcome)
+    assert np.isfinite(loss)
+    return list(zip((v.name for v in variables), tape.gradient(loss, variables)))
+
+
+def assert_useful(gradients):
+    for name, gradient in gradients:
+        assert gradient is not None, f"{name}: no gradient"
+        assert np.all(np.isfinite(gradient)), f"{name}: not finite"
+        assert np.any(gradient), f"{name}: zero"
+
+
+@pytest.mark.parametrize("plan", ["mix", "sua_ste", "sua_pge"])
+def test_every_weight_gets_a_finite_gradient(codec, x, plan):
+    assert_useful(gradients(codec, x, plan, codec.trainable_variables))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("label", ["factorized", "ms_hyper_zero"], indirect=True)
+def test_every_plan_trains_every_weight(codec, x, plan):
+    assert_useful(gradients(codec, x, plan, codec.trainable_variables))
+
+
+def test_post_training_trains_what_the_decoder_has_and_nothing_else(label, x):
+    """Under rounding and the bound of 1e-6 every gradient is finite still."""
+    codec = build(label)
+    trainer = Trainer(codec, Experiment())
+    trainer.begin(Experiment().all_stages()[1])
+    variables = trainer.trained_variables()
+    frozen = {id(v) for name in ("g_a", "h_a") if name in codec.part_names()
+              for v in codec.part(name).variables}  # fmt: skip
+    assert frozen.isdisjoint(map(id, variables))
+    assert {id(v) for v in codec.g_s.trainable_variables} <= {id(v) for v in variables}
+    assert_useful(gradients(codec, x, "round", variables))
+
+
+def test_a_graph_computes_what_eager_execution_does(codec, x):
+    def both(x):
+        trained, rounded = surrogates("sua_ste"), Rounding()
+        x_tilde, x_hat = codec(x, trained), codec(x, rounded)
+        return x_tilde, trained.bits_per_image(), x_hat, rounded.bits_per_image()
+
+    for eager, graph in zip(both(x), tf.function(both)(x)):
+        np.testing.assert_allclose(graph, eager, rtol=1e-3, atol=1e-3 * np.max(np.abs(eager)))
+
+
+def test_bfloat16_stays_within_the_networks(label, codec, x):
+    """Latents, likelihoods and weights are float32, and a training step leaves them finite."""
+    exact, codec = codec, build(label, "bfloat16")
+    codec.set_weights(exact.get_weights())
+    exchange = surrogates("sua_ste")
+    assert codec(x, exchange).dtype == tf.float32
+    assert codec.g_s.layers[0].compute_dtype == "bfloat16"
+    y = exact.analyze(x)
+    error = np.sqrt(np.mean((exchange.latents["y"] - y) ** 2))
+    assert 0 < error < 0.05 * np.std(y)
+    for name, bits in exchange.bits.items():
+        latent = exchange.latents[name]
+        assert bits.dtype == exchange.received[name].dtype == latent.dtype == tf.float32
+        # Not rounded to bfloat16 on the way either.
+        assert np.mean(latent != tf.cast(tf.cast(latent, tf.bfloat16), tf.float32)) > 0.9
+        assert all(p.dtype == tf.float32 for p in exchange.params[name])
+    trainer = Trainer(codec, Experiment(precision="bfloat16", joint_schedule="constant"))
+    trainer.begin(trainer.experiment.all_stages()[0])
+    before = codec.get_weights()
+    trainer.train_step({"image": 255 * x, "index": tf.constant([5, 6], tf.int64)})
+    assert trainer.skipped.numpy() == 0
+    for weight in codec.weights:
+        assert weight.dtype == tf.float32 and np.all(np.isfinite(weight)), weight.name
+    assert all(np.any(w != b) for w, b in zip(codec.trainable_variables, before) if b.ndim == 4)
+
+
+@pytest.mark.parametrize("label", ["ms_hyper", "ms_hyper_zero"], indirect=True)
+def test_the_decoders_latents_are_the_evaluated_ones_bit_for_bit(codec, make_photograph):
+    """The floats, not only the symbols and the picture: h_s runs in three different graphs."""
+    module = CodecModule(codec)
+    picture = make_photograph(100, 37)
+    tables = {model.name: model.coding_table() for model in codec.entropy_models}
+
+    @tf.function
+    def decoded(streams):
+        exchange = Reading(tables, streams, codec.latent_shapes(tf.constant(100), tf.constant(37)))
+        codec.transmit(None, exchange)
+        return exchange.received
+
+    @tf.function
+    def encoded(image):
+        exchange = Writing(tables)
+        codec.transmit(codec.analyze(tf.cast(image[None], tf.float32) / 255), exchange)
+        return exchange.streams(), exchange.received
+
+    streams, written = encoded(picture)
+    read = decoded(streams)
+    for name in ("y", "z"):
+        np.testing.assert_array_equal(read[name], written[name])
+    np.testing.assert_array_equal(read["y"], module.evaluate(picture)["y_hat"])
+
+
+# Parameters of CompressAI's models at these widths. They differ by the density: theirs has hidden
+# widths (3, 3, 3, 3) and three learned quantiles, 61 parameters a channel, ours (3, 3, 3), as in
+# the papers, 43; its median is no trained weight. The scale hyperprior's h_a ends without a bias,
+# as in its authors' own implementation.
+@pytest.mark.parametrize(
+    "name,N,M,published,density_channels,missing_biases",
+    [
+        ("factorized", 128, 192, 2_998_147, 192, 0),
+        ("scale_hyperprior", 128, 192, 5_075_843, 128, 128),
+        ("scale_hyperprior", 192, 320, 11_816_323, 192, 192),
+        ("ms_hyper", 128, 192, 7_028_003, 128, 0),
+        ("ms_hyper_zero", 128, 192, 7_028_003, 128, 0),
+    ],
+)
+def test_parameters_are_as_many_as_published(
+    name, N, M, published, density_channels, missing_biases
+):
+    codec = models.build_codec(name, N=N, M=M)
+    count = sum(v.shape.num_elements() for v in codec.trainable_variables)
+    assert count == published + (43 - 61) * density_channels - missing_biases
+
+
+@pytest.mark.parametrize(
+    "name,options,message",
+    [
+        ("ms_hyperr", {}, "unknown codec 'ms_hyperr'; known: factorized, scale_hyperprior"),
+        ("ms_hyper", {"precision": "int8"}, "unknown precision 'int8'; known: float32, bfloat16"),
+        ("factorized", {"family": "mixture"}, "factorized has no option 'family'; known: N, M"),
+        ("ms_hyper", {"family": "cauchy"}, "unknown entropy family 'cauchy'; known: scale_gau"),
+        ("ms_hyper", {"g_a": "big"}, "unknown transform 'big'; known: plain, res, res_attn"),
+    ],
+)
+def test_a_codec_that_cannot_be_is_refused_with_what_is_possible(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        models.build_codec(name, **options)
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
