@@ -27,8 +27,6 @@ from tfquant.layers.blocks import conv, deconv, leaky_relu
 class Hyperprior(Codec):
     """What both share: the walk `z`, then `y` given `h_s(z_hat)`."""
 
-    context_parts = ("h_s",)
-
     def __init__(self, N: int, M: int, y_model: ConditionalModel, g_a: str, g_s: str, name: str):
         super().__init__(name=name, dtype="float32")
         self.N, self.M = N, M

@@ -12,8 +12,6 @@ SIZES = [(1, 1), (17, 33), (64, 64), (100, 37), (128, 65)]
 class Blocks(Codec):
     """`g_a` stacks the pixels of 16x16 blocks, `g_s` undoes it: nothing is lost."""
 
-    context_parts = ("h_s",)
-
     def __init__(self):
         super().__init__(name="blocks", dtype="float32")
         self.g_a = tf.keras.layers.Lambda(lambda x: tf.nn.space_to_depth(x, 16))
@@ -77,8 +75,10 @@ def test_latents_and_pictures_are_float32_whatever_the_networks_give(codec):
     assert half.analyze(x).dtype == half(x, exchange=None).dtype == tf.float32
 
 
-def test_parts_are_the_networks_by_the_papers_names(codec):
-    assert codec.part_names() == ["g_a", "g_s", "h_s"]
-    assert codec.part("h_s") is codec.h_s
-    with pytest.raises(ValueError, match="Blocks has no part 'h_a'; known: g_a, g_s, h_s"):
-        codec.part("h_a")
+def test_what_is_neither_the_encoders_nor_the_decoders_gives_bits_their_meaning(codec):
+    assert codec.parts() == {"g_a": codec.g_a, "g_s": codec.g_s, "h_s": codec.h_s}
+    assert codec.group("encoder") == {"g_a": codec.g_a}
+    assert codec.group("decoder") == {"g_s": codec.g_s}
+    assert codec.group("entropy") == {"h_s": codec.h_s}
+    with pytest.raises(ValueError, match="'context'; known: encoder, entropy, decoder"):
+        codec.group("context")

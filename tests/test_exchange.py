@@ -9,9 +9,9 @@ from scipy.special import ndtr
 
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.factorized import FactorizedModel
-from tfquant.exchange import Reading, Rounding, Surrogates, Writing
+from tfquant.exchange import Groups, Reading, Rounding, Surrogates, Writing
 from tfquant.plans import PLANS, QuantizationPlan
-from tfquant.surrogates import Branch
+from tfquant.surrogates import Branch, Sample
 
 Z_SHAPE, Y_SHAPE = (1, 2, 3, 4), (1, 8, 12, 6)
 
@@ -24,7 +24,7 @@ def _models():
     for weight in z_model.density.trainable_variables:
         weight.assign_add(np.random.default_rng(0).normal(0, 0.3, weight.shape))
     for _ in range(60):
-        z_model.track_medians()
+        z_model.track_offset()
     assert np.all(z_model.medians.numpy() != 0)
     y_model = ConditionalModel("gaussian", zero_center=True)
     y_model.sigma_bound.assign(1e-6)
@@ -198,3 +198,83 @@ def test_an_examples_noise_is_a_function_of_seed_latent_and_place(models):
         values = noise(exchange, name).reshape(2, -1)
         assert abs(np.corrcoef(values)[0, 1]) < 0.5
     assert np.max(np.abs(noise(both, "y") - noise(other_seed, "y"))) > 0.1
+
+
+def in_groups(exchange, models, z, y):
+    """The same latents, y in two slices of channels, the second after the first."""
+    z_model, y_model = models
+    z_hat = exchange(z_model, z).context
+    mu = tf.fill(Y_SHAPE if y is None else tf.shape(y), 0.1 * z_hat[0, 0, 0, 0])
+    groups = Groups(exchange, y_model)
+    sizes, first = (2, 4), None
+    for size, part in zip(sizes, (None, None) if y is None else tf.split(y, sizes, axis=-1)):
+        shift = 0.0 if first is None else tf.reduce_mean(first)
+        raw = tf.concat([mu[..., :size] + shift, tf.ones_like(mu[..., :size])], axis=-1)
+        first = groups.send(part, raw).context
+    return groups.close(y, lambda parts: tf.concat(parts, axis=-1)).distortion
+
+
+def test_groups_are_rounded_written_and_read_bit_for_bit(models):
+    z, y = latents()
+    tables = {model.name: model.coding_table() for model in models}
+    rounding, writing = Rounding(tables), Writing(tables)
+    y_hat = in_groups(rounding, models, z, y)
+    np.testing.assert_array_equal(in_groups(writing, models, z, y), y_hat)
+    streams = writing.streams()
+    shapes = {"z": tf.constant(Z_SHAPE), "y": tf.constant(Y_SHAPE)}
+    reading = Reading(tables, streams, shapes)
+    np.testing.assert_array_equal(in_groups(reading, models, None, None), y_hat)
+    for a, b in zip(rounding.symbols, reading.symbols):
+        np.testing.assert_array_equal(np.reshape(b, a.shape), a)
+    spent = 8 * sum(len(s) for s in streams.numpy())
+    bits = float(rounding.bits_per_image()[0])
+    assert abs(spent - bits) <= 0.005 * bits + 64 * 2
+
+
+def test_the_parameters_of_groups_are_those_of_the_whole(models):
+    """Means with means and scales with scales: bits of the whole latent come out again."""
+    z, y = latents()
+    exchange = Rounding()
+    y_hat = in_groups(exchange, models, z, y)
+    (raw,) = exchange.params["y"]
+    whole = models[1].bits(Sample(y_hat), raw)
+    np.testing.assert_allclose(exchange.bits["y"], whole, rtol=1e-5)
+    mu = raw[..., :6]
+    assert len(np.unique(mu)) == 2 and np.all(raw[..., 6:] == 1)
+    np.testing.assert_allclose(y_hat - mu, np.rint(y - mu), atol=1e-5)
+
+
+@pytest.mark.parametrize("plan,alike", [("uq_i", False), ("uq_s", True)])
+def test_groups_have_noise_of_their_own_unless_a_picture_has_one(models, plan, alike):
+    exchange = Surrogates(PLANS[plan], tf.constant(4.0), 3, tf.constant([5, 9], tf.int64))
+    groups = Groups(exchange, models[1])
+    v = tf.zeros([2, 8, 12, 3])
+    parts = [groups.send(v, tf.zeros([2, 8, 12, 6])).distortion for _ in range(2)]
+    groups.close(tf.concat([v, v], -1), lambda parts: tf.concat(parts, -1))
+    assert np.array_equal(*parts) == alike
+    if not alike:
+        assert abs(np.corrcoef(np.reshape(parts, [2, -1]))[0, 1]) < 0.1
+
+
+def test_a_context_of_the_latent_itself_sees_its_own_branch(models):
+    y_model = ConditionalModel("gaussian", zero_center=False)
+    _, y = latents(batch=2)
+    seen = []
+
+    def params_of(context):
+        seen.append(context)
+        return (tf.concat([0.5 * context, tf.ones_like(context)], axis=-1),)
+
+    plan = dataclasses.replace(PLANS["mix"], context=Branch("uq_s", "straight_through"))
+    exchange = Surrogates(plan, tf.constant(4.0), 3, tf.constant([5, 9], tf.int64))
+    received = exchange.with_context(y_model, y, params_of)
+    np.testing.assert_array_equal(received.distortion, np.rint(y))
+    u = (seen[0] - y).numpy()
+    assert np.max(np.abs(u)) <= 0.5 + 1e-5 and 0 < np.mean(seen[0] != np.rint(y))
+    rounding = Rounding()
+    rounding.with_context(y_model, y, params_of)
+    np.testing.assert_array_equal(seen[1], np.rint(y))
+    sigma, mu = np.e, 0.5 * np.rint(y.numpy().astype(np.float64))
+    upper = ndtr((np.rint(y) - mu + 0.5) / sigma)
+    lower = ndtr((np.rint(y) - mu - 0.5) / sigma)
+    np.testing.assert_allclose(rounding.bits["y"], -np.log2(upper - lower), rtol=1e-3)

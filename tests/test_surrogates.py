@@ -129,7 +129,7 @@ def test_an_examples_noise_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(random.uniform(SEEDS[2:3], SHAPE[1:])[0], whole[2])
     dynamic = tf.function(
         lambda s: random.uniform(s, SHAPE[1:]),
-        input_signature=[tf.TensorSpec([None, 2], tf.int64)],
+        input_signature=[tf.TensorSpec([None, 3], tf.int64)],
     )
     np.testing.assert_array_equal(dynamic(SEEDS), whole)
 

@@ -14,20 +14,27 @@ import tensorflow as tf
 from tfquant.exchange import Exchange
 
 
+# What the networks of a codec are for: a stage freezes them by these names, and `entropy` is what
+# gives a file's bits their meaning, so what its fingerprint covers.
+GROUPS = ("encoder", "entropy", "decoder")
+
+
 class Codec(tf.keras.Model):
     """A learned image codec.
 
     A subclass sets `g_a`, `g_s` and `entropy_models` (in coding order), and writes `transmit`. Its
-    networks are attributes with the papers' names: training freezes them by these.
+    networks are attributes with the papers' names; those that are neither of the encoder's nor of
+    the decoder's parts belong to the entropy model.
 
     Attributes:
       downsampling: pictures are padded to a multiple of it on both sides.
-      context_parts: names of the networks that, with the entropy models, give a file's bits their
-        meaning: what the fingerprint covers.
+      encoder_parts: names of the networks that a decoder does not need.
+      decoder_parts: names of the networks that an encoder does not need.
     """
 
     downsampling = 64
-    context_parts: tuple = ()
+    encoder_parts: tuple = ("g_a", "h_a")
+    decoder_parts: tuple = ("g_s",)
     entropy_models: tuple = ()
 
     def transmit(self, y, exchange: Exchange) -> tf.Tensor:
@@ -70,22 +77,19 @@ class Codec(tf.keras.Model):
             shapes[name] = tf.stack([1, rows, columns, channels])
         return shapes
 
-    def part(self, name: str):
-        """The network of that name; a ValueError lists the known ones."""
-        parts = self.part_names()
-        if name not in parts:
-            raise ValueError(
-                f"{type(self).__name__} has no part {name!r}; known: {', '.join(parts)}"
-            )
-        return getattr(self, name)
+    def parts(self) -> dict:
+        """Name -> Keras layer: the networks, such as g_a and h_s, and the entropy models."""
+        return {n: v for n, v in vars(self).items() if isinstance(v, tf.keras.layers.Layer)}
 
-    def part_names(self) -> list:
-        """Names of the networks, such as g_a, h_a, h_s, g_s."""
-        return sorted(
-            name
-            for name in {"g_a", "g_s", "h_a", "h_s", *self.context_parts}
-            if isinstance(getattr(self, name, None), tf.keras.layers.Layer)
-        )
+    def group(self, name: str) -> dict:
+        """The parts that belong to a group of `GROUPS`; a ValueError lists the known ones."""
+        members = {"encoder": self.encoder_parts, "decoder": self.decoder_parts}
+        if name == "entropy":
+            others = sum(members.values(), ())
+            return {n: part for n, part in self.parts().items() if n not in others}
+        if name not in members:
+            raise ValueError(f"unknown group of parts {name!r}; known: {', '.join(GROUPS)}")
+        return {n: part for n, part in self.parts().items() if n in members[name]}
 
 
 def pad_to_multiple(x: tf.Tensor, multiple: int) -> tf.Tensor:

@@ -3,11 +3,22 @@
 A codec walks its latents in coding order and hands each, with its entropy model's parameters, to an
 exchange: training puts surrogates in their place, evaluation rounds, the encoder rounds and writes,
 the decoder reads. One walk serves all four, so what evaluation measures is what a file holds.
+
+A latent goes whole, `exchange(model, latent, *params)`, or in groups of elements, each with
+parameters that may depend on the groups before it:
+
+    groups = Groups(exchange, model)                for a number of groups known beforehand
+    received = groups.send(part, *params)           ... each in turn
+    received = groups.close(latent, join)           ... the latent put together again
+
+    state = exchange.open(model)                    inside tf.while_loop: `state` is a loop variable
+    state, passed = exchange.send(model, state, group, part, *params)
+    received = exchange.close(model, state, latent, passed, params)
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
@@ -15,7 +26,7 @@ from tfquant.coding.range_coder import choose_streams, finish, start_decoder, st
 from tfquant.entropy.model import EntropyModel
 from tfquant.ops.random import example_seeds
 from tfquant.plans import QuantizationPlan
-from tfquant.quantizer import Quantizer, dequantize, symbols
+from tfquant.quantizer import Quantized, Quantizer, dequantize, symbols
 from tfquant.surrogates import Sample
 
 
@@ -26,47 +37,143 @@ class Received(NamedTuple):
     context: tf.Tensor
 
 
+class Passed(NamedTuple):
+    """A group of a latent's elements that went through an exchange, tensors of one shape.
+
+    Attributes:
+      received: float32, the group as it comes back.
+      bits: float32, what each element costs; None for a decoder, which pays nothing.
+      symbols: int32, what is coded; None in training, which codes nothing.
+    """
+
+    received: Received
+    bits: tf.Tensor | None = None
+    symbols: tf.Tensor | None = None
+
+
 class Exchange:
     """Takes one latent after the other; keeps what passed.
 
     Attributes:
       has_latents: whether the caller has the latents, which a decoder has not.
+      replays: whether parameters must come out bit-equal to a decoder's, so that a serial context
+        goes step by step, one picture at a time; otherwise it may use one convolution.
       bits: latent's name -> bits of each element, [B, ...] float32.
       latents: latent's name -> the unquantized latent.
       received: latent's name -> the quantized latent that the synthesis or hyper-decoder sees.
+      params: latent's name -> its entropy model's parameters, a tuple.
+      symbols: every latent's integers, in coding order; empty in training.
     """
 
     has_latents = True
+    replays = True
 
     def __init__(self):
         self.bits = {}
         self.latents = {}
         self.received = {}
         self.params = {}
+        self.symbols = []
 
     def __call__(self, model: EntropyModel, latent, *params) -> Received:
-        """Passes `latent` on.
+        """Passes a whole latent on.
 
         Args:
           model: the latent's entropy model.
           latent: [B, h, w, C] float, or None where `has_latents` is False.
           *params: the entropy model's parameters for it.
         """
+        state, passed = self.send(model, self.open(model), 0, latent, *params)
+        return self.close(model, state, latent, passed, params)
+
+    def open(self, model: EntropyModel):
+        """Begins a latent: the state that `send` takes and gives back, a (nest of) tensor(s)."""
+        del model
+        return ()
+
+    def send(self, model: EntropyModel, state, group: int, latent, *params):
+        """Passes a group of elements on.
+
+        Args:
+          model: the latent's entropy model.
+          state: from `open` or the `send` before.
+          group: the group's number, which tells its noise from the other groups'.
+          latent: [B, ..., C] float, the group's elements in any arrangement, or None.
+          *params: the entropy model's parameters for them.
+
+        Returns:
+          state, and the group as it `Passed`.
+        """
+        raise NotImplementedError
+
+    def close(self, model: EntropyModel, state, latent, passed: Passed, params) -> Received:
+        """Ends a latent: takes it whole, its groups put together again, and keeps it."""
+        del state
         if model.name in self.received:
             raise ValueError(f"latent {model.name!r} was passed on before; give each its own name")
-        received = self._pass_on(model, latent, params)
         self.latents[model.name] = latent
-        self.received[model.name] = received.distortion
+        self.received[model.name] = passed.received.distortion
         self.params[model.name] = params
-        return received
+        if passed.bits is not None:
+            self.bits[model.name] = passed.bits
+        if passed.symbols is not None:
+            self.symbols.append(passed.symbols)
+        return passed.received
 
-    def _pass_on(self, model, latent, params) -> Received:
+    def with_context(self, model: EntropyModel, latent, params_of: Callable) -> Received:
+        """Passes on a latent whose parameters depend on itself, all elements at once.
+
+        Only where `replays` is False, and for a model that quantizes around 0: otherwise the
+        offset of an element would have to wait for the elements before it.
+
+        Args:
+          model: the latent's entropy model.
+          latent: [B, h, w, C] float.
+          params_of: maps the latent as a context sees it, [B, h, w, C], to the parameters (a
+            tuple), those of an element from elements before it alone.
+        """
         raise NotImplementedError
 
     def bits_per_image(self) -> tf.Tensor:
         """[B] float32: all latents' bits."""
         return tf.add_n([tf.reduce_sum(b, axis=list(range(1, b.shape.rank)))
                          for b in self.bits.values()])  # fmt: skip
+
+
+class Groups:
+    """One latent's way through an exchange in a number of groups that is known beforehand."""
+
+    def __init__(self, exchange: Exchange, model: EntropyModel):
+        self._exchange = exchange
+        self._model = model
+        self._state = exchange.open(model)
+        self._passed = []
+        self._params = []
+
+    def send(self, latent, *params) -> Received:
+        """Passes the next group on; arguments as in `Exchange.send`."""
+        group = len(self._passed)
+        self._state, passed = self._exchange.send(self._model, self._state, group, latent, *params)
+        self._passed.append(passed)
+        self._params.append(params)
+        return passed.received
+
+    def close(self, latent, join: Callable) -> Received:
+        """Ends the latent.
+
+        Args:
+          latent: [B, h, w, C] float, or None.
+          join: puts a list of the groups' tensors, in the order sent, together: [B, h, w, C]. The
+            groups' last axes may be longer by a common factor.
+        """
+
+        def joined(parts):
+            return None if parts[0] is None else join(list(parts))
+
+        received, bits, integers = zip(*self._passed)
+        whole = Passed(Received(*map(joined, zip(*received))), joined(bits), joined(integers))
+        params = self._model.join_params(self._params, join)
+        return self._exchange.close(self._model, self._state, latent, whole, params)
 
 
 class Surrogates(Exchange):
@@ -79,6 +186,8 @@ class Surrogates(Exchange):
       index: [B] int64, the examples' places in the run.
     """
 
+    replays = False
+
     def __init__(self, plan: QuantizationPlan, alpha, seed: int, index: tf.Tensor):
         super().__init__()
         self._plan = plan
@@ -86,15 +195,23 @@ class Surrogates(Exchange):
         self._seed = seed
         self._index = index
 
-    def _pass_on(self, model, latent, params):
-        plan = self._plan if model.name == "y" else self._plan.for_hyper_latent()
-        offset = model.offset(*params)
-        seeds = example_seeds(self._seed, model.name, self._index)
-        quantized = Quantizer(plan, name=f"quantizer_{model.name}")(
-            latent, offset, self._alpha, seeds
-        )
-        self.bits[model.name] = model.bits(quantized.rate, *params)
-        return Received(quantized.distortion, quantized.context)
+    def _quantize(self, model, group, latent, offset) -> Quantized:
+        plan = self._plan.for_hyper_latent() if model.is_hyper else self._plan
+        seeds = example_seeds(self._seed, model.name, self._index, group)
+        quantizer = Quantizer(plan, name=f"quantizer_{model.name}")
+        return quantizer(latent, offset, self._alpha, seeds)
+
+    def send(self, model, state, group, latent, *params):
+        quantized = self._quantize(model, group, latent, model.offset(*params))
+        received = Received(quantized.distortion, quantized.context)
+        return state, Passed(received, model.bits(quantized.rate, *params))
+
+    def with_context(self, model, latent, params_of):
+        quantized = self._quantize(model, 0, latent, tf.zeros([]))
+        params = params_of(quantized.context)
+        received = Received(quantized.distortion, quantized.context)
+        passed = Passed(received, model.bits(quantized.rate, *params))
+        return self.close(model, (), latent, passed, params)
 
 
 # Without tables at hand: about what an escape code takes (`tfquant/coding/pmf.py`).
@@ -105,30 +222,36 @@ class Rounding(Exchange):
     """Evaluation: the decoder's latents and the price of a file, without the file.
 
     However small an element's sigma, an escape code bounds what it costs. With `tables` that bound
-    is exact; without, as while training, it is one number for all.
+    is exact; without, as while training, it is one number for all, and a serial context may be
+    computed at once.
 
     Args:
       tables: latent's name -> its coding table.
-
-    Attributes:
-      symbols: every latent's integers, in coding order.
     """
 
     def __init__(self, tables: dict | None = None):
         super().__init__()
         self._tables = tables
-        self.symbols = []
+        self.replays = tables is not None
 
-    def _pass_on(self, model, latent, params):
-        offset = model.offset(*params)
-        integers = symbols(latent, offset)
+    def _rounded(self, model, integers, offset, params) -> Passed:
         y_hat = dequantize(integers, offset)
         bound = _ESCAPE_BITS
         if self._tables is not None:
             bound = model.escape_bits(self._tables[model.name], integers, *params)
-        self.bits[model.name] = tf.minimum(model.bits(Sample(y_hat), *params), bound)
-        self.symbols.append(integers)
-        return Received(y_hat, y_hat)
+        bits = tf.minimum(model.bits(Sample(y_hat), *params), bound)
+        return Passed(Received(y_hat, y_hat), bits, integers)
+
+    def send(self, model, state, group, latent, *params):
+        del group
+        offset = model.offset(*params)
+        return state, self._rounded(model, symbols(latent, offset), offset, params)
+
+    def with_context(self, model, latent, params_of):
+        integers = symbols(latent, tf.zeros([]))
+        params = params_of(tf.cast(integers, tf.float32))
+        passed = self._rounded(model, integers, tf.zeros([]), params)
+        return self.close(model, (), latent, passed, params)
 
 
 class Writing(Rounding):
@@ -142,15 +265,25 @@ class Writing(Rounding):
         super().__init__(tables)
         self._streams = []
 
-    def _pass_on(self, model, latent, params):
-        received = super()._pass_on(model, latent, params)
-        table, integers = self._tables[model.name], self.symbols[-1]
+    def __call__(self, model, latent, *params):
+        _, passed = super().send(model, (), 0, latent, *params)
         # Every latent but the last has one stream, so that their number tells whose is whose.
-        last = len(self.symbols) == len(self._tables)
-        streams = choose_streams(tf.reduce_sum(self.bits[model.name])) if last else 1
-        handle = start_encoder(table, streams)
-        self._streams.append(finish(model.write(table, handle, integers, *params)))
-        return received
+        last = len(self.symbols) + 1 == len(self._tables)
+        streams = choose_streams(tf.reduce_sum(passed.bits)) if last else 1
+        table = self._tables[model.name]
+        state = model.write(table, start_encoder(table, streams), passed.symbols, *params)
+        return self.close(model, state, latent, passed, params)
+
+    def open(self, model):
+        return start_encoder(self._tables[model.name], 1)
+
+    def send(self, model, state, group, latent, *params):
+        _, passed = super().send(model, (), group, latent, *params)
+        return model.write(self._tables[model.name], state, passed.symbols, *params), passed
+
+    def close(self, model, state, latent, passed, params):
+        self._streams.append(finish(state))
+        return super().close(model, state, latent, passed, params)
 
     def streams(self) -> tf.Tensor:
         """[S] string: the coded latents."""
@@ -173,14 +306,16 @@ class Reading(Exchange):
         self._tables = tables
         self._streams = streams
         self._shapes = shapes
-        self.symbols = []
 
-    def _pass_on(self, model, latent, params):
-        table, position = self._tables[model.name], len(self.symbols)
+    def open(self, model):
+        position = len(self.symbols)
         last = position == len(self._tables) - 1
         strings = self._streams[position:] if last else self._streams[position : position + 1]
-        handle = start_decoder(table, strings)
-        _, integers = model.read(table, handle, self._shapes[model.name], *params)
+        return start_decoder(self._tables[model.name], strings)
+
+    def send(self, model, state, group, latent, *params):
+        del group, latent
+        table, shape = self._tables[model.name], self._shapes[model.name]
+        state, integers = model.read(table, state, shape, *params)
         y_hat = dequantize(integers, model.offset(*params))
-        self.symbols.append(integers)
-        return Received(y_hat, y_hat)
+        return state, Passed(Received(y_hat, y_hat), symbols=integers)

@@ -40,7 +40,7 @@ class Quantizer(tf.keras.layers.Layer):
           offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. With the
             plan's partial stop-gradient it receives none.
           alpha: scalar float32 tensor, the temperature of annealed surrogates.
-          seeds: [B, 2] int64 (see `tfquant.ops.random`).
+          seeds: [B, 3] int64 (see `tfquant.ops.random`).
 
         Returns:
           `Quantized` with the three branches.

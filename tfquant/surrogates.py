@@ -39,7 +39,7 @@ class Surrogate:
       formula: the forward map in the paper's symbols.
       forward: `(v, alpha, noise) -> v_tilde`, elementwise.
       estimators: the estimators that make sense for it.
-      noise: `(seeds [B, 2], shape) -> [B, ...]`, or None for a deterministic map.
+      noise: `(seeds [B, 3], shape) -> [B, ...]`, or None for a deterministic map.
       backward: `(v, alpha) -> w`, the map whose slope stands for the forward map's under
         `straight_through` and `expected`.
       ends: `(v, alpha) -> (low, high)` of the expected gradient, or None where there is none.
@@ -207,7 +207,7 @@ class Branch:
           v: [B, ...] float32, the latent less its offset.
           offset: broadcasts to `v`; is added again, and gets the plain gradient of that addition.
           alpha: scalar float32 tensor, the temperature.
-          seeds: [B, 2] int64.
+          seeds: [B, 3] int64.
 
         Returns:
           The sample, [B, ...] float32.

@@ -112,8 +112,10 @@ def test_every_family_has_every_expected_gradient(family, spec):
             v = np.asarray(v, np.float64)[..., None]
         else:
             weights, v = 1.0, np.asarray(v, np.float64)
-        cdf = scipy.special.ndtr if "laplac" not in family else (
-            lambda x: np.where(x < 0, 0.5 * np.exp(x), 1 - 0.5 * np.exp(-np.abs(x)))
+        cdf = (
+            scipy.special.ndtr
+            if "laplac" not in family
+            else (lambda x: np.where(x < 0, 0.5 * np.exp(x), 1 - 0.5 * np.exp(-np.abs(x))))
         )
         # In the lower tail, where differences are exact.
         c = -np.abs(v - loc)
@@ -137,7 +139,7 @@ def factorized(channels=6, filters=(3, 3, 3)):
 def test_medians_are_tracked_to_one_half_and_get_no_gradient():
     model = factorized()
     for _ in range(60):
-        model.track_medians()
+        model.track_offset()
     np.testing.assert_allclose(model.density.cdf(model.medians), 0.5, atol=1e-4)
     assert not any(v is model.medians for v in model.trainable_variables)
     assert len(model.trainable_variables) == 11
@@ -146,7 +148,7 @@ def test_medians_are_tracked_to_one_half_and_get_no_gradient():
 def test_factorized_bits_are_the_densitys_and_its_stream_holds_them():
     model = factorized()
     for _ in range(60):
-        model.track_medians()
+        model.track_offset()
     rng = np.random.default_rng(2)
     # Samples of the density by inversion on a fine grid.
     grid = np.linspace(-400, 400, 160_001).astype(np.float32)

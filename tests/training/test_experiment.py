@@ -47,11 +47,11 @@ def test_the_stages_are_the_papers():
     bound 1e-6."""
     joint, post = Experiment(plan="sua_pge", joint_steps=450, post_steps=100).all_stages()
     assert (joint.name, joint.steps, joint.plan) == ("joint", 450, PLANS["sua_pge"])
-    assert (joint.sigma_bound, joint.frozen, joint.track_medians) == (0.11, (), True)
+    assert (joint.sigma_bound, joint.frozen, joint.track_offsets) == (0.11, (), True)
     assert (float(joint.alpha(0)), float(joint.alpha(400))) == (1.0, 12.0)
 
     assert (post.name, post.steps, post.plan) == ("post", 100, PLANS["round"])
-    assert (post.sigma_bound, post.frozen, post.track_medians) == (1e-6, ("g_a", "h_a"), False)
+    assert (post.sigma_bound, post.frozen, post.track_offsets) == (1e-6, ("encoder",), False)
     assert (float(post.alpha(0)), float(post.alpha(100))) == (12.0, 12.0)
 
 

@@ -36,15 +36,22 @@ class Family:
     """A parametric family: raw network outputs to a distribution.
 
     Attributes:
-      outputs: network outputs per latent channel.
+      chunks: number of parameters, which raw network outputs hold one after the other.
+      components: values per latent channel in each chunk.
       build: `(raw: [B, ..., outputs * M], to_sigma) -> distribution over [B, ..., M]`.
       tail: for a family symmetric about its mean with one scale, `P(X > x)` at scale 1, NumPy: its
         symbols are coded from tables. None (the mixture): by decisions from the exact CDF.
     """
 
-    outputs: int
+    chunks: int
+    components: int
     build: Callable
     tail: Callable | None = None
+
+    @property
+    def outputs(self) -> int:
+        """Network outputs per latent channel."""
+        return self.chunks * self.components
 
 
 def _scale_gaussian(raw, to_sigma):
@@ -84,10 +91,10 @@ def _laplacian_tail(x: np.ndarray) -> np.ndarray:
 
 
 FAMILIES = {
-    "scale_gaussian": Family(1, _scale_gaussian, _gaussian_tail),
-    "gaussian": Family(2, _gaussian, _gaussian_tail),
-    "laplacian": Family(2, _laplacian, _laplacian_tail),
-    "mixture": Family(3 * MIXTURE_COMPONENTS, _mixture),
+    "scale_gaussian": Family(1, 1, _scale_gaussian, _gaussian_tail),
+    "gaussian": Family(2, 1, _gaussian, _gaussian_tail),
+    "laplacian": Family(2, 1, _laplacian, _laplacian_tail),
+    "mixture": Family(3, MIXTURE_COMPONENTS, _mixture),
 }
 
 
@@ -121,6 +128,9 @@ class ConditionalModel(EntropyModel):
         """Network outputs per latent channel."""
         return FAMILIES[self.family].outputs
 
+    def set_sigma_bound(self, bound: float) -> None:
+        self.sigma_bound.assign(bound)
+
     def _to_sigma(self, log_sigma):
         # Bounded before exp: behind it the gradient that is to raise sigma would shrink with sigma.
         log_sigma = upper_bound(log_sigma, math.log(SIGMA_MAX))
@@ -132,10 +142,12 @@ class ConditionalModel(EntropyModel):
     def offset(self, raw):
         return self.prior(raw).mean() if self.zero_center else tf.zeros([])
 
-    def sigma(self, raw) -> tf.Tensor:
-        """Scale parameters after the bound, for histograms: [B, h, w, M(, K)]."""
-        prior = self.prior(raw)
-        return prior.scale
+    def mean(self, raw):
+        return self.prior(raw).mean()
+
+    def sigma(self, raw):
+        """Scale parameters after the bound: [B, ..., M(, K)]."""
+        return self.prior(raw).scale
 
     @property
     def _centred(self) -> bool:
@@ -156,8 +168,14 @@ class ConditionalModel(EntropyModel):
         return tf.reshape(flat, tf.shape(integers))
 
     def read(self, table, handle, shape, raw):
+        shape = tf.concat([tf.shape(raw)[:-1], [raw.shape[-1] // self.outputs]], axis=0)
         handle, integers = table.decode(handle, *self._coding_arguments(raw))
         return handle, tf.reshape(integers, shape)
+
+    def join_params(self, groups, join):
+        chunks = FAMILIES[self.family].chunks
+        split = [tf.split(tf.cast(raw, tf.float32), chunks, axis=-1) for (raw,) in groups]
+        return (tf.concat([join(list(parts)) for parts in zip(*split)], axis=-1),)
 
     def _coding_arguments(self, raw) -> tuple:
         """What `coding_table()` codes by, for all elements in row-major order."""

@@ -14,7 +14,7 @@ class FactorizedModel(EntropyModel):
     """`p(z)`: TFC's `DeepFactorized` density for each channel, plus uniform noise.
 
     The quantization offset is each channel's median. It is a weight that gets no gradient: one
-    Newton step on the density's logit a training step (`track_medians`) keeps it at the median
+    Newton step on the density's logit a training step (`track_offset`) keeps it at the median
     while the density moves, at the price of one evaluation a channel, and leaving those steps out
     freezes it, as post-training wants.
 
@@ -45,7 +45,7 @@ class FactorizedModel(EntropyModel):
     def offset(self):
         return self.medians
 
-    def track_medians(self) -> None:
+    def track_offset(self):
         """One Newton step of every median towards `F(median) = 1/2`, at most 1 long."""
         medians = tf.identity(self.medians)
         with tf.GradientTape() as tape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Callable
 
 import tensorflow as tf
 
@@ -21,6 +22,26 @@ class EntropyModel(tf.keras.layers.Layer):
     def __init__(self, name: str):
         super().__init__(name=name, dtype="float32")
 
+    @property
+    def is_hyper(self) -> bool:
+        """Whether the latent is side information: `y` is what the synthesis transform decodes."""
+        return self.name != "y"
+
+    def mean(self, *params) -> tf.Tensor:
+        """Where the distribution is centred, for display: broadcasts to the latent."""
+        return self.offset(*params)
+
+    def sigma(self, *params) -> tf.Tensor | None:
+        """Scale of every element after the bound, None where there is no such parameter."""
+        del params
+        return None
+
+    def set_sigma_bound(self, bound: float) -> None:
+        """Sets the lower bound of sigma, where the distribution has one."""
+
+    def track_offset(self) -> None:
+        """Moves an offset that no gradient reaches after the weights, one step; once a step."""
+
     def prior(self, *params):
         """The distribution of the latent plus uniform noise, a TFP distribution over `[B, ...]`."""
         raise NotImplementedError
@@ -34,11 +55,23 @@ class EntropyModel(tf.keras.layers.Layer):
         raise NotImplementedError
 
     def write(self, table, handle: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
-        """Range codes `integers: [1, h, w, C] int32` with `coding_table()`; the next handle."""
+        """Range codes `integers: [..., C] int32` with `coding_table()`; the next handle."""
         raise NotImplementedError
 
     def read(self, table, handle: tf.Tensor, shape: tf.Tensor, *params):
-        """Reads what `write` wrote: the next handle, and integers of `shape`, int32 [4]."""
+        """Reads what `write` wrote: the next handle and the integers.
+
+        Where there are parameters, these say how many; else `shape`, int32 [4], does.
+        """
+        raise NotImplementedError
+
+    def join_params(self, groups: list, join: Callable) -> tuple:
+        """The parameters of a latent that went in groups.
+
+        Args:
+          groups: each group's parameters.
+          join: puts a list of the groups' tensors together.
+        """
         raise NotImplementedError
 
     def escape_bits(self, table, integers: tf.Tensor, *params) -> tf.Tensor:

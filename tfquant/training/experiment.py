@@ -22,8 +22,10 @@ class Stage:
       learning_rate: Keras schedule of the stage's step.
       alpha: Keras schedule of the stage's step: the temperature.
       sigma_bound: lower bound of sigma.
-      frozen: names of networks that keep their weights.
-      track_medians: whether the factorized models' offsets follow their medians.
+      loss: term of `tfquant/training/losses.py` -> its weight.
+      frozen: groups of parts (see `tfquant/codec.py`) that keep their weights.
+      track_offsets: whether offsets that no gradient reaches follow the weights (the medians of
+        factorized models).
     """
 
     name: str
@@ -32,8 +34,9 @@ class Stage:
     learning_rate: object
     alpha: object
     sigma_bound: float
+    loss: dict[str, float]
     frozen: tuple[str, ...] = ()
-    track_medians: bool = True
+    track_offsets: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +155,7 @@ def _joint(e: Experiment) -> Stage:
         ),
         alpha=schedules.annealing(e.alpha_min, e.alpha_max, e.joint_steps),
         sigma_bound=e.joint_sigma_bound,
+        loss={"bpp": 1.0, e.distortion: e.lmbda},
     )
 
 
@@ -163,8 +167,9 @@ def _post(e: Experiment) -> Stage:
         learning_rate=schedules.learning_rate(e.post_schedule, e.post_learning_rate, e.post_steps),
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.post_steps),
         sigma_bound=e.post_sigma_bound,
-        frozen=("g_a", "h_a"),
-        track_medians=False,
+        loss={"bpp": 1.0, e.distortion: e.lmbda},
+        frozen=("encoder",),
+        track_offsets=False,
     )
 
 

@@ -1,12 +1,12 @@
-"""Loss terms by name: `L = sum of a stage's terms`, each in bits per pixel.
+"""Loss terms by name. A stage's loss is a weighted sum of them, such as `bpp + lmbda mse`.
 
-`rate` is R; the distortions are weighted by lmbda as the literature does: `lmbda 255^2 MSE` for
-pictures in [0, 1], or `lmbda (1 - MS-SSIM)`.
+`bpp` is R; the distortions are those that the literature weighs by lmbda: `255^2 MSE` for pictures
+in [0, 1], or `1 - MS-SSIM`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
@@ -46,8 +46,10 @@ def one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
 
 DISTORTIONS = {"mse": mse, "ms_ssim": one_minus_ms_ssim}
 
+TERMS = {"bpp": rate, **DISTORTIONS}
 
-def distortion(name: str):
+
+def distortion(name: str) -> Callable[[Outcome], tf.Tensor]:
     """The distortion of that name; a ValueError lists the known ones."""
     if name not in DISTORTIONS:
         raise ValueError(f"unknown distortion {name!r}; known: {', '.join(DISTORTIONS)}")

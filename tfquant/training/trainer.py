@@ -10,9 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfquant import metrics
-from tfquant.codec import Codec
-from tfquant.entropy.conditional import ConditionalModel
-from tfquant.entropy.factorized import FactorizedModel
+from tfquant.codec import GROUPS, Codec
 from tfquant.exchange import Rounding, Surrogates
 from tfquant.training import losses
 from tfquant.training.experiment import Experiment, Stage
@@ -41,7 +39,6 @@ class Trainer(tf.keras.Model):
         self.codec = codec
         self.experiment = experiment
         self.stage = None
-        self._distortion = losses.distortion(experiment.distortion)
         # The stage's step counts batches seen; the optimizer's own counter leaves out skipped ones.
         self.stage_step = self._counter("stage_step")
         self.skipped = self._counter("skipped")
@@ -63,11 +60,11 @@ class Trainer(tf.keras.Model):
         self.stage = stage
         for counter in (self.stage_step, self.skipped, self.skipped_in_a_row):
             counter.assign(0)
-        for name in self.codec.part_names():
-            self.codec.part(name).trainable = name not in stage.frozen
+        for group in GROUPS:
+            for part in self.codec.group(group).values():
+                part.trainable = group not in stage.frozen
         for model in self.codec.entropy_models:
-            if isinstance(model, ConditionalModel):
-                model.sigma_bound.assign(stage.sigma_bound)
+            model.set_sigma_bound(stage.sigma_bound)
         # Under the strategy's scope: elsewhere each replica would move moments of its own.
         with self.distribute_strategy.scope():
             optimizer = self._fresh_optimizer(stage)
@@ -96,9 +93,7 @@ class Trainer(tf.keras.Model):
 
     def _surrogate_outcome(self, batch) -> Outcome:
         x = _to_float(batch["image"])
-        exchange = Surrogates(
-            self.stage.plan, self.alpha(), self.experiment.seed, batch["index"]
-        )
+        exchange = Surrogates(self.stage.plan, self.alpha(), self.experiment.seed, batch["index"])
         return Outcome(x, self.codec(x, exchange), exchange)
 
     def _rounded_outcome(self, batch) -> Outcome:
@@ -107,21 +102,17 @@ class Trainer(tf.keras.Model):
         return Outcome(x, self.codec(x, exchange), exchange)
 
     def _terms(self, outcome: Outcome) -> dict:
-        """R in bpp, D unweighted, and the loss J = R + lmbda D."""
-        rate = losses.rate(outcome)
-        distortion = self._distortion(outcome)
-        return {
-            "bpp": rate,
-            self.experiment.distortion: distortion,
-            "loss": rate + self.experiment.lmbda * distortion,
-        }
+        """R in bpp, D unweighted, the stage's other terms, and its loss, their weighted sum."""
+        names = dict.fromkeys(["bpp", self.experiment.distortion, *self.stage.loss])
+        terms = {name: losses.TERMS[name](outcome) for name in names}
+        loss = tf.add_n([weight * terms[name] for name, weight in self.stage.loss.items()])
+        return {**terms, "loss": loss}
 
     def train_step(self, batch):
         """One step; a step whose loss or gradient is not finite changes no weight."""
-        if self.stage.track_medians:
+        if self.stage.track_offsets:
             for model in self.codec.entropy_models:
-                if isinstance(model, FactorizedModel):
-                    model.track_medians()
+                model.track_offset()
         replicas = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
             outcome = self._surrogate_outcome(batch)
