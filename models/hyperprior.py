@@ -48,6 +48,27 @@ class Hyperprior(Codec):
         return exchange(self.y_model, y, self.h_s(z_hat)).distortion
 
 
+def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
+    """`h_a: [B, h, w, M] -> [B, h/4, w/4, N]` and `h_s: ... -> [B, h, w, outputs]`, float32."""
+    h_a = tf.keras.Sequential(
+        [
+            conv(N, 3), leaky_relu(),
+            conv(N, 5, 2), leaky_relu(),
+            conv(N, 5, 2, dtype="float32"),
+        ],
+        name="h_a",
+    )  # fmt: skip
+    h_s = tf.keras.Sequential(
+        [
+            deconv(M), leaky_relu(),
+            deconv(3 * M // 2), leaky_relu(),
+            conv(outputs, 3, dtype="float32"),
+        ],
+        name="h_s",
+    )  # fmt: skip
+    return h_a, h_s
+
+
 class ScaleHyperprior(Hyperprior):
     """`p(y | z_hat)` a zero-mean Gaussian; the only codec whose `h_a` sees `|y|`.
 
@@ -100,19 +121,4 @@ class MeanScaleHyperprior(Hyperprior):
         model = ConditionalModel(family, zero_center)
         name = "ms_hyper_zero" if zero_center else "ms_hyper"
         super().__init__(N, M, model, g_a, g_s, name=name)
-        self.h_a = tf.keras.Sequential(
-            [
-                conv(N, 3), leaky_relu(),
-                conv(N, 5, 2), leaky_relu(),
-                conv(N, 5, 2, dtype="float32"),
-            ],
-            name="h_a",
-        )  # fmt: skip
-        self.h_s = tf.keras.Sequential(
-            [
-                deconv(M), leaky_relu(),
-                deconv(3 * M // 2), leaky_relu(),
-                conv(model.outputs * M, 3, dtype="float32"),
-            ],
-            name="h_s",
-        )  # fmt: skip
+        self.h_a, self.h_s = mean_scale_networks(N, M, model.outputs * M)

@@ -214,15 +214,15 @@ class Surrogates(Exchange):
         return self.close(model, (), latent, passed, params)
 
 
-# Without tables at hand: about what an escape code takes (`tfquant/coding/pmf.py`).
+# Without tables at hand: about what an escape takes.
 _ESCAPE_BITS = 24.0
 
 
 class Rounding(Exchange):
     """Evaluation: the decoder's latents and the price of a file, without the file.
 
-    However small an element's sigma, an escape code bounds what it costs. With `tables` that bound
-    is exact; without, as while training, it is one number for all, and a serial context may be
+    However small an element's sigma, it can escape at a bounded price. With `tables` that price is
+    exact; without, as while training, it is one number for all, and a serial context may be
     computed at once.
 
     Args:
@@ -236,10 +236,11 @@ class Rounding(Exchange):
 
     def _rounded(self, model, integers, offset, params) -> Passed:
         y_hat = dequantize(integers, offset)
-        bound = _ESCAPE_BITS
-        if self._tables is not None:
-            bound = model.escape_bits(self._tables[model.name], integers, *params)
-        bits = tf.minimum(model.bits(Sample(y_hat), *params), bound)
+        bits = model.bits(Sample(y_hat), *params)
+        if self._tables is None:
+            bits = tf.minimum(bits, _ESCAPE_BITS)
+        else:
+            bits = model.price(self._tables[model.name], bits, integers, *params)
         return Passed(Received(y_hat, y_hat), bits, integers)
 
     def send(self, model, state, group, latent, *params):

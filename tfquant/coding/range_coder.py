@@ -26,7 +26,7 @@ MAX_STREAMS = 8
 
 # Every lookup starts with these rows: uniform over 2**0 (certain), ..., 2**8 symbols; escape rows.
 _PART_BITS = 8
-_CERTAIN = 0
+CERTAIN = 0
 _ESCAPES = _PART_BITS + 1
 COMMON_ROWS = _ESCAPES + len(ESCAPE_CDFS)
 _PARTS = -(-(CLASSES - 1) // _PART_BITS)

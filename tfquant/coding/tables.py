@@ -5,12 +5,12 @@
 | ChannelTable   | of a fixed distribution per channel         | channel                       |
 | ScaleTable     | of a symmetric family around zero           | scale                         |
 | MeanScaleTable | of a symmetric family around any mean       | scale, distance to a boundary |
-| DecisionTable  | of any distribution with a CDF, per element | odds of each decision         |
+| DecisionTable  | of any distribution with a CDF, per element | odds: see `decisions.py`      |
 
 A table is a value: made once from NumPy arrays in float64, saved with the model as integers, and
 never made again by a decoder. Each one has `lookup` (what `range_coder` starts coders with),
-`encode`, `decode` and `to_bytes` (for fingerprints). Symbols are coded flat, in row-major order,
-spread over the handle's streams. Tables that share streams need one lookup: see `share_lookup`.
+`encode`, `decode`, `price` (what coding takes, escapes included) and `to_bytes` (for
+fingerprints). Symbols are coded flat, in row-major order, spread over the handle's streams.
 
 Rows are chosen by integer operations on float32 bit patterns and by single, correctly rounded float
 operations, never by a logarithm: given the same parameters, the choice depends on neither the
@@ -19,41 +19,24 @@ machine, nor an element's neighbours, nor the shape of the batch.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from tfquant.coding import range_coder
-from tfquant.coding.pmf import (
-    MAX_SYMBOL,
-    PAIR_BITS,
-    PRECISION,
-    TOTAL,
-    fit_row,
-    make_row,
-    quantize_pmf,
-)
-
-__all__ = [
-    "ChannelTable",
-    "DecisionTable",
-    "MeanScaleTable",
-    "ScaleTable",
-    "quantize_pmf",
-    "share_lookup",
-]
+from tfquant.coding.pmf import PAIR_BITS, PRECISION, TOTAL, fit_row, make_row
 
 _CPU = "/CPU:0"  # where the coder runs
 
 
-class _Table:
-    """Rows of a lookup, `base` being the first one of this table."""
+class Table:
+    """Rows of a lookup, behind those that all lookups have in common."""
+
+    BASE = range_coder.COMMON_ROWS  # the first row of a table's own
 
     def __init__(self, cdfs):
         self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
-        self.base = range_coder.COMMON_ROWS
         self.lookup = range_coder.lookup_of(self._cdfs)
 
     def _numbers(self):
@@ -66,20 +49,7 @@ class _Table:
         return type(self).__name__.encode() + b"\0" + numbers.astype("<i4").tobytes()
 
 
-def share_lookup(*tables):
-    """Copies of `tables` with one common lookup: all of them can code into the same streams."""
-    lookup = range_coder.lookup_of([cdf for table in tables for cdf in table._cdfs])
-    base = range_coder.COMMON_ROWS
-    shared = []
-    for table in tables:
-        table = copy.copy(table)
-        table.base, table.lookup = base, lookup
-        base += len(table._cdfs)
-        shared.append(table)
-    return tuple(shared)
-
-
-class _WindowTable(_Table):
+class _WindowTable(Table):
     """Rows with a window of symbols each, and an escape for all other integers.
 
     A window's place and width are computed where they can be: `tf.gather` takes 5 ns an element,
@@ -95,12 +65,12 @@ class _WindowTable(_Table):
 
     def _escape_rows(self, rows):
         escapes = np.array([row.escape for row in self.rows], np.int32)
-        return tf.gather(escapes, rows - self.base)
+        return tf.gather(escapes, rows - self.BASE)
 
-    def _escape_bits(self, rows, first, count, symbols):
-        """Bits of what leaves its window, [n] float32, and infinity for what does not.
+    def _price(self, bits, rows, first, count, symbols):
+        """`bits`, and those of an escape where a symbol leaves its window: [n] float32.
 
-        Arguments as in `_encode`.
+        Other arguments as in `_encode`.
         """
         shifted = symbols - first
         above = shifted >= count
@@ -108,9 +78,9 @@ class _WindowTable(_Table):
         classes = range_coder.log2(excess + 1)
         escape = np.array([PRECISION - np.log2(np.diff(cdf)[-1]) for cdf in self._cdfs], np.float32)
         pairs = tf.stack([self._escape_rows(rows), 2 * classes + tf.cast(above, tf.int32)], axis=-1)
-        bits = tf.gather(escape, rows - self.base) + tf.cast(classes, tf.float32)
-        bits += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
-        return tf.where(above | (shifted < 0), bits, np.inf)
+        escaped = tf.gather(escape, rows - self.BASE) + tf.cast(classes, tf.float32)
+        escaped += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
+        return tf.where(above | (shifted < 0), escaped, bits)
 
     def _encode(self, handle, rows, first, count, symbols):
         """Codes symbols [n] int32.
@@ -213,12 +183,12 @@ class ChannelTable(_WindowTable):
     def _windows(self, shape):
         """Row, first symbol and count of every element, [n] int32 each."""
         numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
-        per_channel = (self.base + np.arange(self.channels, dtype=np.int32), *numbers.T)
+        per_channel = (self.BASE + np.arange(self.channels, dtype=np.int32), *numbers.T)
         return [tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel]
 
-    def escape_bits(self, symbols: tf.Tensor) -> tf.Tensor:
-        """Bits of symbols [..., C] that an escape codes, infinity for others: [n] float32."""
-        return self._escape_bits(*self._windows(tf.shape(symbols)), tf.reshape(symbols, [-1]))
+    def price(self, bits, symbols: tf.Tensor) -> tf.Tensor:
+        """What coding takes, [n] float32, where the distribution alone says `bits`."""
+        return self._price(bits, *self._windows(tf.shape(symbols)), tf.reshape(symbols, [-1]))
 
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
         """Codes symbols [..., C] int32."""
@@ -335,27 +305,17 @@ class ScaleTable(_WindowTable):
             rows.append(make_row(rounded_pmf(tail, 0.0, sigma, radius), -radius, -half, half + 1))
         super().__init__(rows)
 
-    @property
-    def levels(self) -> np.ndarray:
-        """The scales that the rows are made for, rising."""
-        levels = self._levels
-        return np.array([levels.centre(i) for i in range(levels.bottom, levels.top + 1)])
-
     def _numbers(self):
         return np.concatenate([self._levels.numbers(), super()._numbers()])
 
     def _windows(self, sigma):
         """Row, first symbol and count of every element, [n] int32 each."""
         bucket, half = self._levels.of(tf.reshape(sigma, [-1]))
-        return bucket + (self.base - self._levels.bottom), -half, 2 * half + 1
+        return bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1
 
-    def index(self, sigma: tf.Tensor) -> tf.Tensor:
-        """Level of each sigma float32: int32 of the same shape."""
-        return self._levels.of(sigma)[0] - self._levels.bottom
-
-    def escape_bits(self, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """Bits of symbols that an escape codes, infinity for others: [n] float32."""
-        return self._escape_bits(*self._windows(sigma), tf.reshape(symbols, [-1]))
+    def price(self, bits, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
+        """What coding takes, [n] float32, where the distribution alone says `bits`."""
+        return self._price(bits, *self._windows(sigma), tf.reshape(symbols, [-1]))
 
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
         """Codes symbols int32 with scales sigma float32 of the same shape."""
@@ -433,17 +393,13 @@ class MeanScaleTable(_WindowTable):
         row = tf.clip_by_value(row, 0, len(self.rows) - 1)
         count = 2 * half + 1 + tf.cast(column < self._lonely, tf.int32)
         direction = 1 - 2 * tf.cast(fraction < 0.0, tf.int32)
-        return row + self.base, -half, count, tf.cast(nearest, tf.int32), direction
+        return row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction
 
-    def row(self, mu: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """Row of each pair of mean and scale float32: int32 of the same shape."""
-        return tf.reshape(self._windows(mu, sigma)[0] - self.base, tf.shape(sigma))
-
-    def escape_bits(self, symbols, mu, sigma) -> tf.Tensor:
-        """Bits of symbols that an escape codes, infinity for others: [n] float32."""
+    def price(self, bits, symbols, mu, sigma) -> tf.Tensor:
+        """What coding takes, [n] float32, where the distribution alone says `bits`."""
         row, first, count, centre, direction = self._windows(mu, sigma)
         mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
-        return self._escape_bits(row, first, count, mirrored)
+        return self._price(bits, row, first, count, mirrored)
 
     def encode(self, handle, symbols, mu, sigma) -> tf.Tensor:
         """Codes symbols int32 with means and scales float32 of the same shape."""
@@ -458,153 +414,3 @@ class MeanScaleTable(_WindowTable):
             row, first, count, centre, direction = self._windows(mu, sigma)
             handle, mirrored = self._decode(handle, row, first, count)
             return handle, tf.reshape(mirrored * direction + centre, tf.shape(sigma))
-
-
-class DecisionTable(_Table):
-    """Any distribution per element, as binary decisions with probabilities from its exact CDF.
-
-    Is the symbol the element's central integer? If not, on which side? How far: less than 2, 4, 8,
-    ... steps? Then the interval is halved until one integer is left. The odds of a decision, two
-    differences of the CDF, choose one of 1024 binary rows by the exponent and the upper five bits
-    of their float32: within 1/64 of the true odds. An interval whose mass has underflowed is halved
-    at even odds, so any integer up to MAX_SYMBOL from the centre costs a few dozen decisions.
-
-    Decisions go in rounds, one for each element that is not yet known. Encoder and decoder run the
-    same rounds on tensors of the same shapes, so all they compute in floats agrees bit for bit.
-    """
-
-    _STEP_BITS = 5
-    _SHIFT = 23 - _STEP_BITS
-    _BOTTOM = (127 - PRECISION) << _STEP_BITS  # the bucket where odds of 2**-16 begin
-    _ROWS = 2 * PRECISION << _STEP_BITS
-    # Far above any float32 that underflows, far below all that matters: 0 : 0 becomes even odds.
-    _TINY = 1e-30
-
-    def __init__(self):
-        buckets = self._BOTTOM + np.arange(self._ROWS + 1)
-        edges = (buckets.astype(np.int32) << self._SHIFT).view(np.float32).astype(np.float64)
-        odds = np.sqrt(edges[:-1] * edges[1:])
-        near = np.clip(np.rint(TOTAL * odds / (1.0 + odds)), 1, TOTAL - 1)
-        super().__init__([0, int(n), TOTAL] for n in near)
-
-    def index(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
-        """Row of a decision between masses `near` (symbol 0) and `far` (symbol 1), int32."""
-        odds = (near + self._TINY) / (far + self._TINY)
-        bucket = tf.bitwise.right_shift(tf.bitcast(odds, tf.int32), self._SHIFT)
-        return tf.clip_by_value(bucket - self._BOTTOM, 0, self._ROWS - 1) + self.base
-
-    def escape_bits(self, symbols, centre, params, survival) -> tf.Tensor:
-        """Bits of symbols [n] so far out that the CDF has underflowed: [n] float32.
-
-        Leaving the centre takes the least probability; the side, the doubling steps and the
-        bisection one bit each.
-        """
-        del params, survival
-        distance = tf.maximum(tf.abs(symbols - centre), 1)
-        return PRECISION + 2.0 + 2.0 * tf.cast(range_coder.log2(distance), tf.float32)
-
-    def encode(self, handle, symbols, centre, params, survival) -> tf.Tensor:
-        """Codes symbols.
-
-        Args:
-          handle: [S] variant.
-          symbols: [n] int32.
-          centre: [n] int32, the most probable integer or one near it.
-          params: tuple of tensors [n, ...].
-          survival: maps (params, x [m] float32), params gathered to [m, ...], to
-            (P(X <= x), P(X > x)), [m] float32 each, accurate in both tails.
-        """
-        message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
-        bounded = (tf.reduce_max(symbols) <= MAX_SYMBOL) & (tf.reduce_min(symbols) >= -MAX_SYMBOL)
-        with tf.control_dependencies(
-            [tf.debugging.Assert(bounded | (tf.size(symbols) == 0), [message])]
-        ):
-            symbols = tf.identity(symbols)
-
-        def exchange(handle, rows, answer):
-            bits = answer(symbols)
-            return range_coder.encode_rows(handle, rows, tf.cast(bits, tf.int32)), bits
-
-        return self._traverse(handle, centre, params, survival, exchange)[0]
-
-    def decode(self, handle, centre, params, survival) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols [n] int32; arguments as in `encode`; returns handle and symbols."""
-
-        def exchange(handle, rows, answer):
-            del answer
-            handle, bits = range_coder.decode_rows(handle, rows)
-            return handle, bits > 0
-
-        return self._traverse(handle, centre, params, survival, exchange)
-
-    def _traverse(self, handle, centre, params, survival, exchange):
-        """Walks all decisions.
-
-        `exchange(handle, rows, answer)` codes one round: the encoder takes the decisions, [m] bool,
-        from `answer(symbols)`, the decoder from the stream; both return (handle, decisions).
-        """
-        centre = tf.convert_to_tensor(centre)
-        position = tf.cast(centre, tf.float32)
-        below, not_below = survival(params, position - 0.5)
-        not_above, above = survival(params, position + 0.5)
-        # Each difference in the smaller tail, where it is exact.
-        inside = tf.where(below < 0.5, not_above - below, not_below - above)
-        handle, elsewhere = exchange(
-            handle,
-            self.index(tf.maximum(inside, 0.0), below + above),
-            lambda symbols: symbols != centre,
-        )
-        ids = tf.where(elsewhere)[:, 0]
-        above, below = tf.gather(above, ids), tf.gather(below, ids)
-        handle, left = exchange(
-            handle,
-            self.index(above, below),
-            lambda symbols: tf.gather(symbols < centre, ids),
-        )
-        mass = tf.where(left, below, above)  # beyond `low - 1/2` on the element's side
-        state = (
-            handle,
-            ids,  # [m] int64, elements not yet known
-            tf.where(left, -1, 1),  # [m], their side
-            tf.ones_like(ids, tf.int32),  # [m], low <= distance
-            tf.zeros_like(ids, tf.int32),  # [m], distance < high, 0 for none
-            mass,
-            tf.zeros_like(mass),  # [m], beyond `high - 1/2`
-            centre,
-        )
-
-        def undecided(handle, ids, *_):
-            return tf.size(ids) > 0
-
-        def decide(handle, ids, side, low, high, mass_low, mass_high, symbols_so_far):
-            start = tf.gather(centre, ids)
-            middle = tf.where(high == 0, 2 * low, (low + high) // 2)
-            x = tf.cast(start, tf.float32) + tf.cast(side, tf.float32) * (
-                tf.cast(middle, tf.float32) - 0.5
-            )
-            cdf, rest = survival(tuple(tf.gather(p, ids) for p in params), x)
-            mass = tf.where(side > 0, rest, cdf)
-            handle, far = exchange(
-                handle,
-                self.index(tf.maximum(mass_low - mass, 0.0), tf.maximum(mass - mass_high, 0.0)),
-                lambda symbols: tf.abs(tf.gather(symbols, ids) - start) >= middle,
-            )
-            # Only a forged stream goes on beyond the largest distance.
-            far &= middle <= 2 * MAX_SYMBOL
-            low, high = tf.where(far, middle, low), tf.where(far, high, middle)
-            mass_low, mass_high = tf.where(far, mass, mass_low), tf.where(far, mass_high, mass)
-            known = high - low == 1
-            done = tf.where(known)[:, 0]
-            symbols_so_far = tf.tensor_scatter_nd_update(
-                symbols_so_far,
-                tf.gather(ids, done)[:, None],
-                tf.gather(start + side * low, done),
-            )
-            rest = tf.where(~known)[:, 0]
-            left = [tf.gather(t, rest) for t in (ids, side, low, high, mass_low, mass_high)]
-            return (handle, *left, symbols_so_far)
-
-        unknown_length = tf.TensorShape([None])
-        shapes = (handle.shape, *[unknown_length] * 6, centre.shape)
-        results = tf.while_loop(undecided, decide, state, shape_invariants=shapes)
-        return results[0], results[-1]

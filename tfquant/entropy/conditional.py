@@ -17,9 +17,9 @@ from typing import Callable
 import numpy as np
 import scipy.special
 import tensorflow as tf
-import tensorflow_probability as tfp
 
-from tfquant.coding.tables import DecisionTable, MeanScaleTable, ScaleTable
+from tfquant.coding.decisions import DecisionTable
+from tfquant.coding.tables import MeanScaleTable, ScaleTable
 from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
 from tfquant.ops.gradients import lower_bound, upper_bound
@@ -36,49 +36,40 @@ class Family:
     """A parametric family: raw network outputs to a distribution.
 
     Attributes:
-      chunks: number of parameters, which raw network outputs hold one after the other.
-      components: values per latent channel in each chunk.
-      build: `(raw: [B, ..., outputs * M], to_sigma) -> distribution over [B, ..., M]`.
+      outputs: network outputs per latent channel; raw outputs hold them one after the other, M
+        channels each.
+      build: `(blocks, to_sigma) -> distribution over [B, ..., M]`, of `outputs` tensors that shape.
       tail: for a family symmetric about its mean with one scale, `P(X > x)` at scale 1, NumPy: its
         symbols are coded from tables. None (the mixture): by decisions from the exact CDF.
     """
 
-    chunks: int
-    components: int
+    outputs: int
     build: Callable
     tail: Callable | None = None
 
-    @property
-    def outputs(self) -> int:
-        """Network outputs per latent channel."""
-        return self.chunks * self.components
 
-
-def _scale_gaussian(raw, to_sigma):
-    sigma = to_sigma(raw)
+def _scale_gaussian(blocks, to_sigma):
+    (log_sigma,) = blocks
+    sigma = to_sigma(log_sigma)
     return distributions.NoisyGaussian(tf.zeros_like(sigma), sigma)
 
 
-def _gaussian(raw, to_sigma):
-    mu, log_sigma = tf.split(raw, 2, axis=-1)
+def _gaussian(blocks, to_sigma):
+    mu, log_sigma = blocks
     return distributions.NoisyGaussian(mu, to_sigma(log_sigma))
 
 
-def _laplacian(raw, to_sigma):
-    mu, log_sigma = tf.split(raw, 2, axis=-1)
+def _laplacian(blocks, to_sigma):
+    mu, log_sigma = blocks
     return distributions.NoisyLaplacian(mu, to_sigma(log_sigma))
 
 
 MIXTURE_COMPONENTS = 3
 
 
-def _mixture(raw, to_sigma):
-    def components(chunk):
-        shape = tf.shape(chunk)
-        channels = chunk.shape[-1] // MIXTURE_COMPONENTS
-        return tf.reshape(chunk, tf.concat([shape[:-1], [channels, MIXTURE_COMPONENTS]], 0))
-
-    logits, mu, log_sigma = (components(c) for c in tf.split(raw, 3, axis=-1))
+def _mixture(blocks, to_sigma):
+    K = MIXTURE_COMPONENTS
+    logits, mu, log_sigma = (tf.stack(blocks[i * K : (i + 1) * K], axis=-1) for i in range(3))
     return distributions.NoisyGaussianMixture(logits, mu, to_sigma(log_sigma))
 
 
@@ -91,10 +82,10 @@ def _laplacian_tail(x: np.ndarray) -> np.ndarray:
 
 
 FAMILIES = {
-    "scale_gaussian": Family(1, 1, _scale_gaussian, _gaussian_tail),
-    "gaussian": Family(2, 1, _gaussian, _gaussian_tail),
-    "laplacian": Family(2, 1, _laplacian, _laplacian_tail),
-    "mixture": Family(3, MIXTURE_COMPONENTS, _mixture),
+    "scale_gaussian": Family(1, _scale_gaussian, _gaussian_tail),
+    "gaussian": Family(2, _gaussian, _gaussian_tail),
+    "laplacian": Family(2, _laplacian, _laplacian_tail),
+    "mixture": Family(3 * MIXTURE_COMPONENTS, _mixture),
 }
 
 
@@ -137,7 +128,10 @@ class ConditionalModel(EntropyModel):
         return tf.exp(lower_bound(log_sigma, tf.math.log(self.sigma_bound)))
 
     def prior(self, raw):
-        return FAMILIES[self.family].build(tf.cast(raw, tf.float32), self._to_sigma)
+        return FAMILIES[self.family].build(self._blocks(raw), self._to_sigma)
+
+    def _blocks(self, raw) -> list:
+        return tf.split(tf.cast(raw, tf.float32), self.outputs, axis=-1)
 
     def offset(self, raw):
         return self.prior(raw).mean() if self.zero_center else tf.zeros([])
@@ -163,9 +157,9 @@ class ConditionalModel(EntropyModel):
     def write(self, table, handle, integers, raw):
         return table.encode(handle, tf.reshape(integers, [-1]), *self._coding_arguments(raw))
 
-    def escape_bits(self, table, integers, raw):
-        flat = table.escape_bits(tf.reshape(integers, [-1]), *self._coding_arguments(raw))
-        return tf.reshape(flat, tf.shape(integers))
+    def price(self, table, bits, integers, raw):
+        bits, flat = tf.reshape(bits, [-1]), tf.reshape(integers, [-1])
+        return tf.reshape(table.price(bits, flat, *self._coding_arguments(raw)), tf.shape(integers))
 
     def read(self, table, handle, shape, raw):
         shape = tf.concat([tf.shape(raw)[:-1], [raw.shape[-1] // self.outputs]], axis=0)
@@ -173,30 +167,35 @@ class ConditionalModel(EntropyModel):
         return handle, tf.reshape(integers, shape)
 
     def join_params(self, groups, join):
-        chunks = FAMILIES[self.family].chunks
-        split = [tf.split(tf.cast(raw, tf.float32), chunks, axis=-1) for (raw,) in groups]
-        return (tf.concat([join(list(parts)) for parts in zip(*split)], axis=-1),)
+        blocks = zip(*(self._blocks(raw) for (raw,) in groups))
+        return (tf.concat([join(list(parts)) for parts in blocks], axis=-1),)
 
     def _coding_arguments(self, raw) -> tuple:
         """What `coding_table()` codes by, for all elements in row-major order."""
-        prior = self.prior(raw)
         if FAMILIES[self.family].tail is None:
-            return self._decisions(prior, self.offset(raw))
+            return self._decisions(raw)
+        prior = self.prior(raw)
         mu, sigma = (tf.reshape(t, [-1]) for t in (prior.loc, prior.scale))
         return (sigma,) if self._centred else (mu, sigma)
 
-    def _decisions(self, prior, offset) -> tuple:
-        """Central integers, parameters, and the CDF of the integers' values: see DecisionTable."""
-        centre = symbols(prior.mean(), offset)
-        offset = tf.broadcast_to(offset, tf.shape(centre))
-        parameters = (tf.nn.softmax(prior.logits), prior.loc, prior.scale)
-        flat = [tf.reshape(p, [-1, p.shape[-1]]) for p in parameters]
+    def _decisions(self, raw) -> tuple:
+        """What `DecisionTable` asks for, of the integers `round(y - offset)` of a mixture."""
+        blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
+        logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
+        weights, sigma = tf.nn.softmax(logits, axis=0), self._to_sigma(log_sigma)
+        mean = tf.reduce_sum(weights * mu, axis=0)
+        if self.zero_center:
+            mu, mean = mu - mean, tf.zeros_like(mean)
+        centre = symbols(mean, 0.0)
+        far = tf.abs(mu - mean) + _REACH * sigma
+        reach = tf.reduce_max(tf.where(weights > _LIGHT, far, 0.0), axis=0)
 
-        def survival(params, x):
-            offset, weights, mu, sigma = params
-            base = tfp.distributions.Normal(mu, sigma)
-            x = (x + offset)[:, None]
-            below, above = base.cdf(x), base.survival_function(x)
-            return tf.reduce_sum(weights * below, -1), tf.reduce_sum(weights * above, -1)
+        def tail(params, side, x):
+            half_weights, mu, scale = params
+            return tf.reduce_sum(half_weights * tf.math.erfc(side * (x - mu) * scale), axis=0)
 
-        return tf.reshape(centre, [-1]), (tf.reshape(offset, [-1]), *flat), survival
+        return centre, reach, (0.5 * weights, mu, math.sqrt(0.5) / sigma), tail
+
+
+# Beyond this many sigmas of every component that weighs something, a mixture has next to nothing.
+_REACH, _LIGHT = 5.0, 1e-4

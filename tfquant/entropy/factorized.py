@@ -67,8 +67,8 @@ class FactorizedModel(EntropyModel):
     def write(self, table, handle, integers):
         return table.encode(handle, integers)
 
-    def escape_bits(self, table, integers):
-        return tf.reshape(table.escape_bits(integers), tf.shape(integers))
+    def price(self, table, bits, integers):
+        return tf.reshape(table.price(tf.reshape(bits, [-1]), integers), tf.shape(integers))
 
     def read(self, table, handle, shape):
         return table.decode(handle, shape)

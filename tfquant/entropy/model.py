@@ -74,8 +74,11 @@ class EntropyModel(tf.keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def escape_bits(self, table, integers: tf.Tensor, *params) -> tf.Tensor:
-        """What an escape code would take for each element, infinity where there is none."""
+    def price(self, table, bits: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
+        """What each element takes in the stream, where the distribution alone says `bits`.
+
+        They differ for improbable elements, which escape at a bounded price.
+        """
         raise NotImplementedError
 
     def bits(self, sample: Sample, *params) -> tf.Tensor:

@@ -1,0 +1,93 @@
+"""Codecs with a hyperprior and a serial context: Minnen, Balle and Toderici, "Joint Autoregressive
+and Hierarchical Priors" (2018), and Cheng et al., "Learned Image Compression with Discretized
+Gaussian Mixture Likelihoods and Attention Modules" (2020).
+
+    x --> g_a --> y ----------------> Q --> y_hat --> g_s --> x_hat
+                  |                   |       |
+                 h_a --> z --> Q --> h_s --> context --> p(y_i | z_hat, y_hat before i)
+                               |
+                              p(z)
+
+Latents: y, M channels at 1/16, quantized around 0 (around a predicted mean, training would need a
+serial pass); z, N channels at 1/64, factorized. Differences from the papers: the networks predict
+log sigma (see `tfquant/entropy/conditional.py`), and the causal convolution has no weights under
+its mask.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from models.hyperprior import Hyperprior, mean_scale_networks
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.entropy.serial import SerialContext
+from tfquant.layers.blocks import SubpixelConv, conv, leaky_relu
+
+
+class SerialHyperprior(Hyperprior):
+    """The walk that both share: `z`, then `y` front by front given `h_s(z_hat)` and itself."""
+
+    def transmit(self, y, exchange):
+        z = self.hyper_analysis(y) if exchange.has_latents else None
+        z_hat = exchange(self.z_model, z).context
+        received = self.context.transmit(exchange, self.y_model, y, self.h_s(z_hat))
+        return received.distortion
+
+
+class MeanScaleContext(SerialHyperprior):
+    """The joint autoregressive and hierarchical codec; QR's "Joint".
+
+    Args:
+      N, M: 192/192 (192/320 at high rates) in the paper.
+      family: "gaussian", "laplacian" or "mixture".
+    """
+
+    def __init__(self, N: int = 192, M: int = 192, family: str = "gaussian"):
+        model = ConditionalModel(family, zero_center=False)
+        super().__init__(N, M, model, "plain", "plain", name="ms_context")
+        self.h_a, self.h_s = mean_scale_networks(N, M, 2 * M)
+        self.context = SerialContext(M, model.outputs, (10 * M // 3, 8 * M // 3))
+
+
+class Cheng(SerialHyperprior):
+    """Residual transforms, subpixel upsampling, and a mixture of three Gaussians.
+
+    Args:
+      attention: attention blocks in `g_a` and `g_s` (`cheng_attn`; QR's "Attn"), or none
+        (`cheng_anchor`).
+      N, M: 128/128 at low rates, 192/192 at high ones in the paper; one width, so M is N unless
+        it is given.
+      family: "mixture", or "gaussian" or "laplacian".
+    """
+
+    _HIDDEN = (5, 5)  # of the parameter network, in units of M: 640 in the paper's code, M = 128
+
+    def __init__(
+        self, attention: bool, N: int = 128, M: int | None = None, family: str = "mixture"
+    ):
+        M = M or N
+        model = ConditionalModel(family, zero_center=False)
+        kind = "res_attn" if attention else "res"
+        name = "cheng_attn" if attention else "cheng_anchor"
+        super().__init__(N, M, model, kind, kind, name=name)
+        self.h_a = tf.keras.Sequential(
+            [
+                conv(N, 3), leaky_relu(),
+                conv(N, 3), leaky_relu(),
+                conv(N, 3, 2), leaky_relu(),
+                conv(N, 3), leaky_relu(),
+                conv(N, 3, 2, dtype="float32"),
+            ],
+            name="h_a",
+        )  # fmt: skip
+        self.h_s = tf.keras.Sequential(
+            [
+                conv(N, 3), leaky_relu(),
+                SubpixelConv(N), leaky_relu(),
+                conv(3 * N // 2, 3), leaky_relu(),
+                SubpixelConv(3 * N // 2), leaky_relu(),
+                conv(2 * M, 3),
+            ],
+            name="h_s",
+        )  # fmt: skip
+        self.context = SerialContext(M, model.outputs, tuple(n * M for n in self._HIDDEN))

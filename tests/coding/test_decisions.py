@@ -1,0 +1,158 @@
+"""Binary decisions against the distributions that they stand for, through the real coder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+import tensorflow as tf
+
+from tfquant.coding import range_coder
+from tfquant.coding.decisions import DecisionTable
+from tfquant.coding.pmf import MAX_SYMBOL, TOTAL
+
+UNIT = 1.0 / TOTAL
+
+
+def _gaussian_tail(params, side, x):
+    mu, sigma = params
+    return 0.5 * tf.math.erfc(side * (x - mu) / sigma * np.float32(np.sqrt(0.5)))
+
+
+def _mixture_tail(params, side, x):
+    weights, mu, sigma = params
+    return tf.reduce_sum(weights * _gaussian_tail((mu, sigma), side, x), axis=0)
+
+
+def _laplacian_tail(params, side, x):
+    mu, scale = params
+    d = side * (x - mu) / scale
+    tail = 0.5 * tf.exp(-tf.abs(d))
+    return tf.where(d < 0, 1.0 - tail, tail)
+
+
+def _through_decisions(symbols, centre, reach, params, tail, streams=2):
+    table = DecisionTable()
+    centre, reach = tf.constant(centre), tf.constant(reach, tf.float32)
+    params = tuple(tf.constant(p) for p in params)
+
+    @tf.function
+    def encode(symbols):
+        handle = range_coder.start_encoder(table, streams)
+        return range_coder.finish(table.encode(handle, symbols, centre, reach, params, tail))
+
+    @tf.function
+    def decode(strings):
+        handle = range_coder.start_decoder(table, strings)
+        return table.decode(handle, centre, reach, params, tail)[1]
+
+    strings = encode(tf.constant(symbols))
+    np.testing.assert_array_equal(decode(strings), symbols)
+    return 8 * sum(map(len, strings.numpy()))
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.06, 0.12, 0.2, 0.3, 0.5, 1.0, 4.0, 30.0, 256.0])
+def test_decisions_cost_the_models_bits_at_every_scale(sigma, gaussian_bits):
+    rng = np.random.default_rng(int(1000 * sigma))
+    n = 60_000
+    mu = rng.uniform(-20, 20, n).astype(np.float32)
+    sigma = np.full(n, sigma, np.float32)
+    symbols = np.rint(mu + sigma * rng.normal(size=n)).astype(np.int32)
+    coded = _through_decisions(
+        symbols, np.rint(mu).astype(np.int32), 5 * sigma, (mu, sigma), _gaussian_tail
+    )
+    model = gaussian_bits(symbols, mu, sigma).sum()
+    assert abs(coded - model) < 0.002 * model + 2 * 16 + 2.0 * UNIT * n
+
+
+def test_decisions_cost_the_models_bits_for_a_mixture():
+    rng = np.random.default_rng(0)
+    n = 30_000
+    weights = rng.dirichlet(np.ones(3), n).astype(np.float32)
+    mu = rng.uniform(-6, 6, [n, 3]).astype(np.float32)
+    sigma = np.exp(rng.uniform(np.log(1e-6), np.log(20), [n, 3])).astype(np.float32)
+    chosen = (rng.random(n)[:, None] > np.cumsum(weights, 1)[:, :2]).sum(1)
+    pick = np.arange(n), chosen
+    symbols = np.rint(mu[pick] + sigma[pick] * rng.normal(size=n)).astype(np.int32)
+    centre = np.rint((weights * mu).sum(1)).astype(np.int32)
+    reach = np.max(np.abs(mu - centre[:, None]) + 5 * sigma, axis=1)
+    params = weights.T, mu.T, sigma.T
+    coded = _through_decisions(symbols, centre, reach, params, _mixture_tail)
+    low, high = ((symbols[:, None] + h - mu.astype(np.float64)) / sigma for h in (-0.5, 0.5))
+    flip = np.where(low + high > 0, -1.0, 1.0)  # differences in the smaller tail
+    p = np.abs(scipy.special.ndtr(flip * high) - scipy.special.ndtr(flip * low))
+    model = -np.log2((weights.astype(np.float64) * p).sum(1)).sum()
+    assert abs(coded - model) < 0.005 * model + 2 * 16
+
+
+def test_decisions_cost_the_models_bits_for_a_laplacian():
+    rng = np.random.default_rng(0)
+    n = 30_000
+    mu = rng.uniform(-6, 6, n).astype(np.float32)
+    scale = np.exp(rng.uniform(np.log(1e-6), np.log(256), n)).astype(np.float32)
+    symbols = np.rint(rng.laplace(mu, scale)).astype(np.int32)
+    coded = _through_decisions(
+        symbols, np.rint(mu).astype(np.int32), 8 * scale, (mu, scale), _laplacian_tail
+    )
+
+    def cdf(x):
+        d = (x - mu) / scale.astype(np.float64)
+        return np.where(d < 0, 0.5 * np.exp(-np.abs(d)), 1.0 - 0.5 * np.exp(-np.abs(d)))
+
+    mirrored = np.where(symbols > mu, 2 * mu.astype(np.float64) - symbols, symbols)
+    model = -np.log2(cdf(mirrored + 0.5) - cdf(mirrored - 0.5)).sum()
+    assert abs(coded - model) < 0.005 * model + 2 * 16
+
+
+def test_decisions_reach_any_integer_from_any_centre():
+    rng = np.random.default_rng(0)
+    far = np.array([0, 1, -1, 10_000, -10_000, 10_001, MAX_SYMBOL, -MAX_SYMBOL], np.int32)
+    symbols = np.repeat(far, 50)
+    n = symbols.size
+    mu = rng.uniform(-5, 5, n).astype(np.float32)
+    sigma = np.exp(rng.uniform(np.log(1e-6), np.log(256), n)).astype(np.float32)
+    centre = rng.integers(-9, 10, n).astype(np.int32)  # not the best one either
+    coded = _through_decisions(symbols, centre, 5 * sigma, (mu, sigma), _gaussian_tail)
+    assert coded < 50 * n
+
+
+@pytest.mark.parametrize("distance", [0, 1, 2, 5, 20, 300, 10_000, 1_000_000])
+@pytest.mark.parametrize("sigma", [1e-6, 0.1, 1.0, 20.0])
+def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussian_bits):
+    n = 2000
+    rng = np.random.default_rng(0)
+    mu = rng.uniform(-5, 5, n).astype(np.float32)
+    centre, sigma = np.rint(mu).astype(np.int32), np.full(n, sigma, np.float32)
+    symbols = centre + distance * rng.choice([-1, 1], n).astype(np.int32)
+    bits = np.minimum(gaussian_bits(symbols, mu, sigma), 1e6).astype(np.float32)
+    arguments = centre, 5 * sigma, (mu, sigma), _gaussian_tail
+    price = np.sum(DecisionTable().price(bits, symbols, *arguments))
+    assert price <= np.sum(bits) + 2.0**-12 * n
+    coded = _through_decisions(symbols, *arguments)
+    assert abs(coded - price) < 0.04 * price + 2 * 16 + 2.0 * UNIT * n
+
+
+def test_decoding_forged_decisions_ends():
+    table = DecisionTable()
+    n = 200
+    params = (tf.zeros([n]), tf.fill([n], 1e-6))
+    for stream in (b"", b"\0" * 50, b"\xff" * 500, np.random.default_rng(0).bytes(5000)):
+        handle = range_coder.start_decoder(table, tf.constant([stream]))
+        centre, reach = tf.zeros([n], tf.int32), tf.fill([n], 5e-6)
+        _, symbols = table.decode(handle, centre, reach, params, _gaussian_tail)
+        assert symbols.shape == [n]
+
+
+def test_parameters_that_are_not_numbers_still_round_trip():
+    nothing = np.full(40, np.nan, np.float32)
+    symbols = np.arange(40, dtype=np.int32)
+    centre = np.zeros(40, np.int32)
+    _through_decisions(symbols, centre, nothing, (nothing, nothing), _gaussian_tail)
+
+
+def test_odds_of_nothing_against_nothing_are_even():
+    table = DecisionTable()
+    row = int(table.index(tf.constant(0.0), tf.constant(0.0))) - table.BASE
+    assert abs(table._cdfs[row][1] / TOTAL - 0.5) < 0.01
+    assert int(table.index(tf.constant(1.0), tf.constant(0.0))) == table.BASE + len(table._cdfs) - 1
+    assert int(table.index(tf.constant(0.0), tf.constant(1.0))) == table.BASE

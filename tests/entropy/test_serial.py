@@ -1,0 +1,110 @@
+"""Serial context front by front, against all elements at once and against real files."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.entropy.serial import SerialContext
+from tfquant.exchange import Reading, Rounding, Surrogates, Writing
+from tfquant.plans import PLANS
+
+M, F = 4, 6
+SIZES = [(1, 1), (1, 7), (5, 1), (2, 3), (4, 6), (7, 3), (6, 8)]
+
+
+@pytest.fixture(scope="module", params=["gaussian", "mixture"], name="parts")
+def _parts(request):
+    """(context, entropy model, its tables) with outputs that depend on the elements before."""
+    tf.keras.utils.set_random_seed(0)
+    model = ConditionalModel(request.param, zero_center=False)
+    context = SerialContext(M, model.outputs, (16, 12))
+    context(tf.zeros([1, 2, 2, F]), tf.zeros([1, 2, 2, M]))
+    return context, model, {"y": model.coding_table()}
+
+
+def latent(size, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.normal(0, 2, (1, *size, M)).astype(np.float32)
+    return tf.constant(y), tf.constant(rng.normal(size=(1, *size, F)).astype(np.float32))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fronts_are_rounded_written_and_read_bit_for_bit(parts, size):
+    context, model, tables = parts
+    y, features = latent(size)
+
+    @tf.function
+    def write(y, features):
+        writing = Writing(tables)
+        received = context.transmit(writing, model, y, features)
+        return writing.streams(), received.distortion, writing.bits_per_image()
+
+    @tf.function
+    def read(streams, features):
+        reading = Reading(tables, streams, {"y": tf.constant([1, *size, M])})
+        received = context.transmit(reading, model, None, features)
+        return received.distortion, reading.symbols[0]
+
+    streams, written, bits = write(y, features)
+    np.testing.assert_array_equal(written, np.rint(y))
+    decoded, integers = read(streams, features)
+    np.testing.assert_array_equal(decoded, written)
+    np.testing.assert_array_equal(integers, np.rint(y))
+    rounding = Rounding(tables)
+    context.transmit(rounding, model, y, features)
+    np.testing.assert_allclose(rounding.bits_per_image(), bits, rtol=1e-6)
+    spent = 8 * sum(map(len, streams.numpy()))
+    assert abs(spent - bits[0]) <= 0.005 * bits[0] + 64
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fronts_give_each_element_what_all_at_once_gives_it(parts, size):
+    context, model, tables = parts
+    y, features = latent(size)
+    at_once, by_fronts = Rounding(), Rounding(tables)
+    context.transmit(at_once, model, y, features)
+    context.transmit(by_fronts, model, y, features)
+    usual = at_once.bits["y"] < 5  # no escapes
+    assert np.mean(usual) > 0.5
+    np.testing.assert_allclose(
+        by_fronts.bits["y"][usual], at_once.bits["y"][usual], rtol=2e-3, atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_there_are_as_many_steps_as_fronts(parts, size):
+    class Counting(Rounding):
+        steps = 0
+
+        def send(self, *args):
+            self.steps += 1
+            return super().send(*args)
+
+    context, model, tables = parts
+    exchange = Counting(tables)
+    context.transmit(exchange, model, *latent(size))
+    assert exchange.steps == size[1] + 3 * (size[0] - 1)
+
+
+def test_training_sees_its_surrogate_in_the_context(parts):
+    """The rate's gradient reaches the latent through the elements after it, too."""
+    context, model, _ = parts
+    y, features = latent((4, 6))
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        exchange = Surrogates(PLANS["aun"], tf.constant(1.0), 0, tf.constant([0], tf.int64))
+        context.transmit(exchange, model, y, features)
+        last = tf.reduce_sum(exchange.bits["y"][:, -1, -1])
+    gradient = np.any(tape.gradient(last, y).numpy() != 0, axis=-1)[0]
+    window = np.zeros((4, 6), bool)
+    window[1:3, 3:] = window[3, 3:] = True
+    np.testing.assert_array_equal(gradient, window)
+
+
+def test_replaying_takes_one_picture_at_a_time(parts):
+    context, model, tables = parts
+    y, features = latent((2, 3))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one picture at a time"):
+        twice = (tf.concat([t, t], axis=0) for t in (y, features))
+        context.transmit(Rounding(tables), model, *twice)

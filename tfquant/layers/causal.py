@@ -1,0 +1,52 @@
+"""The causal convolution of serial context models (van den Oord et al., 2016; Minnen et al., 2018).
+
+An output sees the elements that come before it in raster order, in a window of 5x5:
+
+    o o o o o
+    o o o o o
+    o o x . .
+
+The weights are those 12 taps alone, where a masked 5x5 kernel would carry 13 more that are zero.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+REACH = 2
+# Rows and columns from an element to its neighbours, in the order of the weights.
+NEIGHBOURS = tuple(
+    (row, column)
+    for row in range(-REACH, 1)
+    for column in range(-REACH, REACH + 1)
+    if row < 0 or column < 0
+)
+
+
+class CausalConv(tf.keras.layers.Layer):
+    """Convolves `[B, h, w, C]`, zeros outside, with a causal 5x5 window: `[B, h, w, filters]`."""
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def build(self, input_shape):
+        shape = (len(NEIGHBOURS), input_shape[-1], self.filters)
+        self.taps = self.add_weight("taps", shape=shape, initializer="glorot_uniform")
+        self.bias = self.add_weight("bias", shape=(self.filters,), initializer="zeros")
+
+    def call(self, y):
+        """All elements at once."""
+        width = 2 * REACH + 1
+        taps = tf.cast(self.taps, self.compute_dtype)
+        kernel = tf.pad(taps, [[0, (REACH + 1) * width - len(NEIGHBOURS)], [0, 0], [0, 0]])
+        kernel = tf.reshape(kernel, [REACH + 1, width, -1, self.filters])
+        y = tf.pad(y, [[0, 0], [REACH, 0], [REACH, REACH], [0, 0]])
+        y = tf.nn.conv2d(y, kernel, strides=1, padding="VALID")
+        return tf.nn.bias_add(y, tf.cast(self.bias, self.compute_dtype))
+
+    def at(self, neighbours: tf.Tensor) -> tf.Tensor:
+        """Some elements: `neighbours: [n, 12, C]`, as in `NEIGHBOURS`, to [n, filters]."""
+        rows = tf.shape(neighbours)[0]
+        flat = tf.reshape(neighbours, [rows, -1])
+        return tf.matmul(flat, tf.reshape(self.taps, [-1, self.filters])) + self.bias
