@@ -7,6 +7,9 @@ import inspect
 
 import tensorflow as tf
 
+from models.charm import Charm
+from models.context import Cheng, MeanScaleContext
+from models.elic import Elic
 from models.factorized import Factorized
 from models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 from tfquant.codec import Codec
@@ -17,6 +20,13 @@ CODECS = {
     "scale_hyperprior": ScaleHyperprior,
     "ms_hyper": functools.partial(MeanScaleHyperprior, zero_center=False),
     "ms_hyper_zero": functools.partial(MeanScaleHyperprior, zero_center=True),
+    "ms_context": MeanScaleContext,
+    "cheng_anchor": functools.partial(Cheng, attention=False),
+    "cheng_attn": functools.partial(Cheng, attention=True),
+    "charm": functools.partial(Charm, zero_center=False),
+    "charm_zero": functools.partial(Charm, zero_center=True),
+    "elic_sm_zero": functools.partial(Elic, small=True),
+    "elic_zero": functools.partial(Elic, small=False),
 }
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}

@@ -49,6 +49,22 @@ def test_convolutions_and_their_transposes_scale_by_the_stride(stride):
     assert blocks.deconv(3, 5, stride)(x).shape == (2, 8 * stride, 6 * stride, 3)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (8, 6)])
+def test_the_deconvolution_to_pictures_is_the_transposed_convolution(size):
+    x = features(*size)
+    layer = scrambled(blocks.PictureDeconv(), x)
+    kernel, bias = layer.weights
+    assert kernel.shape == (5, 5, 3, 4) and (layer.kernel_size, layer.strides) == ((5, 5), (2, 2))
+    with tf.GradientTape(persistent=True) as tape:
+        y = layer(x)
+        expected = tf.nn.conv2d_transpose(x, kernel, y.shape, 2, "SAME") + bias
+        losses = [tf.reduce_sum(tf.sin(v)) for v in (y, expected)]
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    for weight in (kernel, bias):
+        a, b = (tape.gradient(loss, weight) for loss in losses)
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def test_subpixel_convolution_interleaves_channels_into_pixels():
     x = features()
     layer = scrambled(blocks.SubpixelConv(3), x)
@@ -128,6 +144,16 @@ def test_the_attention_unit_is_a_bottleneck_without_a_final_activation():
     assert np.min(hidden) == 0 and np.min(down(x)) == 0
     kernel, bias = (w.numpy() for w in up.weights)
     np.testing.assert_allclose(unit(x), x + hidden @ kernel[0, 0] + bias, atol=1e-5)
+
+
+def test_blocks_of_small_gain_start_close_to_a_multiple_of_their_input():
+    tf.random.set_seed(0)
+    x = features(channels=16)
+    for block, multiple in (
+        (blocks.ResidualUnit(0.01), 1.0),
+        (blocks.Attention(0.01), blocks.ATTENTION_START),
+    ):
+        assert 0 < np.std(block(x) - multiple * x) < 0.02
 
 
 def test_attention_on_latents_stays_float32_under_a_mixed_policy():

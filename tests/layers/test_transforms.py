@@ -5,10 +5,18 @@ import pytest
 import tensorflow as tf
 
 from tfquant.layers import transforms
-from tfquant.layers.blocks import Attention, ResidualBlock, ResidualDown, ResidualUp, SubpixelConv
+from tfquant.layers.blocks import (
+    Attention,
+    PictureDeconv,
+    ResidualBlock,
+    ResidualDown,
+    ResidualUnit,
+    ResidualUp,
+    SubpixelConv,
+)
 from tfquant.layers.gdn import GDN
 
-KINDS = ["plain", "res", "res_attn"]
+KINDS = ["plain", "res", "res_attn", "elic_sm", "elic"]
 N, M = 8, 12
 
 
@@ -66,6 +74,34 @@ def test_residual_transforms_halve_and_double_in_residual_blocks(kind, attention
         assert not kinds_of(network, GDN)
     if attentions:
         assert isinstance(g_a.layers[-1], Attention) and isinstance(g_s.layers[1], Attention)
+
+
+@pytest.mark.parametrize("kind,blocks,attention", [("elic_sm", 1, []), ("elic", 3, [Attention])])
+def test_elic_is_four_5x5_layers_with_bottlenecks_between(kind, blocks, attention, pairs):
+    """He et al. (2022), figure 3; attention after the second stage and at the latent."""
+    g_a, g_s = pairs[kind]
+    down, up, picture = tf.keras.layers.Conv2D, tf.keras.layers.Conv2DTranspose, PictureDeconv
+    stage = blocks * [ResidualUnit]
+    assert [type(layer) for layer in g_a.layers] == [
+        down, *stage, down, *stage, *attention, down, *stage, down, *attention,
+    ]  # fmt: skip
+    assert [type(layer) for layer in g_s.layers] == [
+        *attention, up, *stage, up, *attention, *stage, up, *stage, picture,
+    ]  # fmt: skip
+    for network, kind, ends in ((g_a, down, M), (g_s, up, 3)):
+        layers = [layer for layer in network.layers if isinstance(layer, kind)]
+        assert [layer.filters for layer in layers] == [N, N, N, ends]
+        assert {(layer.kernel_size, layer.strides) for layer in layers} == {((5, 5), (2, 2))}
+
+
+@pytest.mark.parametrize("kind", ["plain", "elic_sm", "elic"])
+def test_the_linear_start_is_a_transform_and_its_inverse(kind, photograph):
+    """Wide enough, nothing is lost, but for what bends it and the noise on its weights."""
+    tf.random.set_seed(0)
+    g_a, g_s = transforms.analysis(kind, 24, 48), transforms.synthesis(kind, 24, 48)
+    x = photograph[None, :64, :64].astype(np.float32) / 255
+    x_hat = g_s(g_a(x))
+    assert np.mean((x_hat - x) ** 2) < 0.15 * np.var(x)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,8 @@
 
 Codecs take these as parts: `plain` is the four 5x5 layers with GDN of Balle et al. (2018); `res`
 and `res_attn` are Cheng et al.'s (2020) residual transforms without and with attention, which
-arXiv 2309.17051, Table IV, puts into `g_a` and `g_s` separately.
+arXiv 2309.17051, Table IV, puts into `g_a` and `g_s` separately; `elic` has He et al.'s (2022) four
+5x5 layers with three bottlenecks between and attention, `elic_sm` one bottleneck and no attention.
 
 The last layer of an analysis transform computes in float32 under any policy: rounding latents to
 bfloat16 would be a second quantizer before the one that is studied. The last layer of a synthesis
@@ -16,11 +17,14 @@ import tensorflow as tf
 
 from tfquant.layers import klt
 from tfquant.layers.blocks import (
+    ATTENTION_START,
     LATENT_GAIN,
     MID_GREY,
     Attention,
+    PictureDeconv,
     ResidualBlock,
     ResidualDown,
+    ResidualUnit,
     ResidualUp,
     SubpixelConv,
     conv,
@@ -34,6 +38,8 @@ from tfquant.layers.gdn import GDN
 _GAIN = 4.0
 # GDN starts closer to linear than its usual 0.1, which would bend that start out of shape.
 _GAMMA = 0.01
+# ELIC's bottlenecks start close to the identity, for the same reason.
+_UNIT_GAIN = 0.1
 
 
 class _Near(tf.keras.initializers.Initializer):
@@ -77,7 +83,7 @@ def _plain_synthesis(N: int, M: int) -> list:
         layers += [GDN(inverse=True, gamma=_GAMMA), deconv(N, kernel_initializer=_Near(kernel))]
     return [
         *layers, GDN(inverse=True, gamma=_GAMMA),
-        deconv(3, kernel_initializer=_Near(first), bias_initializer=MID_GREY),
+        PictureDeconv(kernel_initializer=_Near(first), bias_initializer=MID_GREY),
     ]  # fmt: skip
 
 
@@ -108,15 +114,65 @@ def _residual_synthesis(attention: bool):
     return layers
 
 
+def _bottlenecks(count: int) -> list:
+    return [ResidualUnit(_UNIT_GAIN) for _ in range(count)]
+
+
+def _attention(wanted: bool, **kwargs) -> list:
+    return [Attention(_UNIT_GAIN, **kwargs)] if wanted else []
+
+
+def _elic_analysis(blocks: int, attention: bool):
+    gain = _GAIN / (ATTENTION_START**2 if attention else 1.0)
+
+    def layers(N: int, M: int) -> list:
+        first, second, third, last = klt.kernels((N, N, N, M))
+        return [
+            conv(N, 5, 2, kernel_initializer=_Near(first), bias_initializer=_centring(first)),
+            *_bottlenecks(blocks),
+            conv(N, 5, 2, kernel_initializer=_Near(second)),
+            *_bottlenecks(blocks), *_attention(attention),
+            conv(N, 5, 2, kernel_initializer=_Near(third)),
+            *_bottlenecks(blocks),
+            conv(M, 5, 2, kernel_initializer=_Near(gain * last), dtype="float32"),
+            *_attention(attention, dtype="float32"),
+        ]  # fmt: skip
+
+    return layers
+
+
+def _elic_synthesis(blocks: int, attention: bool):
+    gain = _GAIN * (ATTENTION_START**2 if attention else 1.0)
+
+    def layers(N: int, M: int) -> list:
+        first, second, third, last = klt.kernels((N, N, N, M))
+        return [
+            *_attention(attention),
+            deconv(N, kernel_initializer=_Near(last / gain)),
+            *_bottlenecks(blocks),
+            deconv(N, kernel_initializer=_Near(third)),
+            *_attention(attention), *_bottlenecks(blocks),
+            deconv(N, kernel_initializer=_Near(second)),
+            *_bottlenecks(blocks),
+            PictureDeconv(kernel_initializer=_Near(first), bias_initializer=MID_GREY),
+        ]  # fmt: skip
+
+    return layers
+
+
 ANALYSIS = {
     "plain": _plain_analysis,
     "res": _residual_analysis(attention=False),
     "res_attn": _residual_analysis(attention=True),
+    "elic_sm": _elic_analysis(blocks=1, attention=False),
+    "elic": _elic_analysis(blocks=3, attention=True),
 }
 SYNTHESIS = {
     "plain": _plain_synthesis,
     "res": _residual_synthesis(attention=False),
     "res_attn": _residual_synthesis(attention=True),
+    "elic_sm": _elic_synthesis(blocks=1, attention=False),
+    "elic": _elic_synthesis(blocks=3, attention=True),
 }
 
 

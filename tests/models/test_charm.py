@@ -1,0 +1,124 @@
+"""Channel slices: what sees what, and how large it is."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.exchange import Rounding, Surrogates
+from tfquant.plans import PLANS
+
+N, M, SLICES = 8, 20, 10
+WIDTH = M // SLICES
+
+
+@pytest.fixture(scope="module", name="codec", params=["charm", "charm_zero"])
+def _codec(request):
+    tf.keras.utils.set_random_seed(0)
+    return models.build_codec(request.param, N=N, M=M)
+
+
+def latent(seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 4, (1, 8, 4, M)).astype(np.float32)
+
+
+def parameters(codec, y, exchange=None):
+    """The slices' means and log sigmas, [slices, 2, ...], y alone varying: h_a sees a fixed one."""
+    exchange = exchange or Rounding()
+    z = codec.h_a(latent())
+    h_a, codec.h_a = codec.h_a, lambda y: z
+    try:
+        codec.transmit(y, exchange)
+    finally:
+        codec.h_a = h_a
+    (raw,) = exchange.params["y"]
+    mu, log_sigma = (np.split(part, SLICES, axis=-1) for part in np.split(raw, 2, axis=-1))
+    return np.stack([mu, log_sigma], axis=1)
+
+
+@pytest.mark.parametrize("k", range(SLICES))
+def test_a_slice_moves_later_slices_only_and_the_first_five_alone(codec, k):
+    y = latent()
+    before = parameters(codec, y)
+    y[..., WIDTH * k : WIDTH * (k + 1)] += 3.0
+    moved = [j for j, (a, b) in enumerate(zip(before, parameters(codec, y))) if np.any(a != b)]
+    assert moved == (list(range(k + 1, SLICES)) if k < 5 else [])
+
+
+@pytest.mark.parametrize("row,column,reached", [(0, 0, 6), (7, 3, 6)])
+def test_a_slice_sees_five_rows_around_each_element(codec, row, column, reached):
+    """Kernels 5, 5 and 3 reach 5 elements: the sixth row on is out of sight."""
+    y = latent()
+    before = parameters(codec, y)
+    y[:, row, column, :WIDTH] += 3.0
+    changed = np.any(before[1] != parameters(codec, y)[1], axis=(0, 1, 3, 4))
+    distance = np.abs(np.arange(8) - row)
+    assert not np.any(changed[distance >= reached])
+    assert np.any(changed[distance < reached])
+
+
+def test_training_under_rounding_predicts_what_evaluation_does(codec):
+    """`mix` rounds for contexts and for the distortion; its noise is the rate's alone."""
+    y = latent()
+    exchange = Surrogates(PLANS["mix"], tf.constant(1.0), 0, tf.constant([3], tf.int64))
+    trained = parameters(codec, y, exchange)
+    np.testing.assert_allclose(trained, parameters(codec, y), rtol=1e-4, atol=1e-5)
+
+
+class OtherContext(Rounding):
+    """Shows contexts something else than what is to be decoded."""
+
+    def send(self, model, state, group, latent, *params):
+        state, passed = super().send(model, state, group, latent, *params)
+        y_hat = passed.received.distortion
+        if model.name == "y":
+            passed = passed._replace(received=passed.received._replace(context=y_hat + 3.0))
+        return state, passed
+
+
+def test_slices_see_the_context_and_the_synthesis_gets_the_distortion(codec):
+    y = latent()
+    shown, before = parameters(codec, y, OtherContext()), parameters(codec, y)
+    np.testing.assert_array_equal(shown[0], before[0])
+    assert all(np.any(a != b) for a, b in zip(shown[1:], before[1:]))
+    assert np.max(np.abs(codec.transmit(y, OtherContext()) - y)) <= 0.5 + 1e-5
+
+
+def test_offsets_are_zero_or_the_mean(codec):
+    y = latent()
+    exchange = Rounding()
+    codec.transmit(y, exchange)
+    mu = exchange.params["y"][0][..., :M] if codec.y_model.zero_center else 0.0
+    y_hat = exchange.received["y"]
+    np.testing.assert_allclose(y_hat - mu, np.rint(y - mu), atol=1e-5)
+
+
+def conv(kernel, inputs, outputs, bias=True):
+    return kernel * kernel * inputs * outputs + bias * outputs
+
+
+@pytest.mark.parametrize("name", ["charm", "charm_zero"])
+def test_parameters_are_as_many_as_the_papers_layers_have(name):
+    """Sizes written out from the paper's appendix and its authors' `ms2020.py`, without LRP."""
+    g_a = conv(5, 3, 192) + 2 * conv(5, 192, 192) + conv(5, 192, 320)
+    g_s = conv(5, 320, 192) + 2 * conv(5, 192, 192) + conv(5, 192, 3)
+    gdn = 6 * (192 + 192 * 192)
+    h_a = conv(3, 320, 320) + conv(5, 320, 256) + conv(5, 256, 192, bias=False)
+    h_s = conv(5, 192, 192) + conv(5, 192, 256) + conv(3, 256, 320)
+    slices = 0
+    for seen in (0, 1, 2, 3, 4, 5, 5, 5, 5, 5):
+        slices += conv(5, 320 + 32 * seen, 224) + conv(5, 224, 128) + conv(3, 128, 32)
+    density = 192 * 43  # hidden widths (3, 3, 3)
+    codec = models.build_codec(name)
+    count = sum(v.shape.num_elements() for v in codec.trainable_variables)
+    assert count == g_a + g_s + gdn + h_a + 2 * h_s + 2 * slices + density
+    context = sum(v.shape.num_elements() for v in codec.context.trainable_variables)
+    assert context == 2 * slices
+
+
+@pytest.mark.parametrize("slices", [0, 3, -2])
+def test_slices_that_do_not_divide_the_latent_are_refused(slices):
+    message = f"slices must divide M: got {slices} slices of 20 channels"
+    with pytest.raises(ValueError, match=message):
+        models.build_codec("charm", N=N, M=M, slices=slices)
