@@ -7,6 +7,7 @@ Flags become an `Experiment`; the same command goes on where it was stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import sys
@@ -18,10 +19,22 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import models
-from tfquant import data, export
+from tfquant import data, export, rectified
+from tfquant.entropy.conditional import FAMILIES
 from tfquant.images import ImageError
+from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
 from tfquant.plans import PLANS
-from tfquant.training import callbacks, losses, run, schedules
+from tfquant.training import (
+    callbacks,
+    checkpoint,
+    exploration,
+    folder,
+    history,
+    losses,
+    progress,
+    run,
+    schedules,
+)
 from tfquant.training.experiment import STAGES, Experiment
 from tfquant.training.trainer import Trainer
 
@@ -36,9 +49,12 @@ MODEL_DIR = flags.DEFINE_string(
 flags.DEFINE_enum("codec", _DEFAULT.codec, list(models.CODECS), "The codec.")
 flags.DEFINE_integer("N", 128, "Width of the transforms (and channels of z).")
 flags.DEFINE_integer("M", 192, "Channels of the latent y.")
-flags.DEFINE_string("family", "", "ms_hyper*: entropy family gaussian, laplacian or mixture.")
-flags.DEFINE_string("g_a", "", "ms_hyper*: analysis transform plain, res or res_attn.")
-flags.DEFINE_string("g_s", "", "ms_hyper*: synthesis transform plain, res or res_attn.")
+flags.DEFINE_enum(
+    "family", None, [name for name, family in FAMILIES.items() if family.outputs > 1],
+    "Distribution of y, for codecs that offer a choice; not given: the codec's own.",
+)  # fmt: skip
+flags.DEFINE_enum("g_a", None, list(ANALYSIS), "ms_hyper*: analysis transform; not given: plain.")
+flags.DEFINE_enum("g_s", None, list(SYNTHESIS), "ms_hyper*: synthesis transform; not given: plain.")
 flags.DEFINE_float("lmbda", _DEFAULT.lmbda, "Weight of the distortion against bits per pixel.")
 flags.DEFINE_enum(
     "distortion", _DEFAULT.distortion, list(losses.DISTORTIONS),
@@ -82,15 +98,66 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA: for GPUs, slow on CPUs.")
 
+# The Quantization Rectifier, in the stages qr_soft and qr_predictive.
+flags.DEFINE_string(
+    "init_from", _DEFAULT.init_from,
+    "Folder of a run of the same codec whose weights this one starts with; a rectifier is added.",
+)  # fmt: skip
+flags.DEFINE_integer(
+    "rectifier_width", _DEFAULT.rectifier_width,
+    "Channels inside the rectifier; 0: none, and the stages train the codec alone, for comparison.",
+)  # fmt: skip
+flags.DEFINE_integer("rectifier_depth", _DEFAULT.rectifier_depth, "Its residual blocks.")
+flags.DEFINE_enum(
+    "qr_distance", _DEFAULT.qr_distance, list(losses.FEATURE_DISTANCES),
+    "Feature distance d(y, y_bar) that trains it, a mean over elements.",
+)  # fmt: skip
+flags.DEFINE_float(
+    "qr_weight", _DEFAULT.qr_weight,
+    "Weight a_qr of the feature distance; for ms_ssim about a tenth of that for mse.",
+)  # fmt: skip
+flags.DEFINE_bool(
+    "qr_stop_gradient", _DEFAULT.qr_stop_gradient,
+    "Stage qr_soft: keep the feature distance's gradient from the encoder.",
+)  # fmt: skip
+flags.DEFINE_bool(
+    "explore_qr", False,
+    "Search for the best --qr_weight from --init_from, instead of training; writes a table and a"
+    " plot into --model_dir. The same command goes on where it was stopped.",
+)  # fmt: skip
+flags.DEFINE_float("explore_start", 10.0, "First and largest weight that is tried.")
+flags.DEFINE_float("explore_factor", 0.1, "From one weight to the next, below 1.")
+flags.DEFINE_float("explore_minimum", 1e-3, "No weight below it is tried.")
+flags.DEFINE_integer(
+    "explore_patience", 5, "Epochs without a lower loss that end a stage; 0: all its steps.",
+    lower_bound=0,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "explore_rises", 0, "Stop once the result was worse so many times in a row; 0: try all.",
+    lower_bound=0,
+)  # fmt: skip
+flags.DEFINE_bool(
+    "explore_warm_start", False, "Start from the weight before instead of --init_from."
+)
+flags.DEFINE_string(
+    "explore_images", "", "Training pictures of the search, a smaller set; empty: --train_images."
+)
+
 # On what.
 flags.DEFINE_string(
     "train_images", _DEFAULT.train_images,
     "Folder, glob or comma-separated list of training pictures, or tfds:NAME; empty: the embedded"
     " dead-leaves images.",
 )  # fmt: skip
-flags.DEFINE_list("downscale", [], "Two numbers: random downscaling before cropping, as 0.6,0.95.")
+flags.DEFINE_list(
+    "downscale", [],
+    "Two numbers: random downscaling before cropping; 0.6,0.95 is usual where pictures were JPEGs.",
+)  # fmt: skip
 flags.DEFINE_integer("validation_images", _DEFAULT.validation_images, "Crops for validation.")
-flags.DEFINE_enum("verbosity_of_fit", "bar", ["silent", "bar", "line"], "Progress on the terminal.")
+flags.DEFINE_enum(
+    "progress", "bar", list(progress.VERBOSE),
+    "What the terminal shows: a bar, a line an epoch (also where it is no terminal), or nothing.",
+)  # fmt: skip
 flags.DEFINE_bool(
     "gradient_risk", False,
     "Log bias and variance of the rate's and distortion's gradient for the plan, every epoch.",
@@ -111,6 +178,27 @@ def experiment_from_flags(values: flags.FlagValues) -> Experiment:
     return Experiment(**fields)
 
 
+def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
+    """Names the flags that were given but are not followed to the letter."""
+    given = [f"--{name}" for name in ("alpha_min", "alpha_max") if values[name].present]
+    if given and not any(stage.plan.annealed for stage in experiment.all_stages()):
+        logging.warning(
+            "%s: no effect, no branch of the plan is annealed (%s, %s)",
+            ", ".join(given), experiment.joint_plan().rate, experiment.joint_plan().distortion,
+        )  # fmt: skip
+    if validation_count(experiment) != experiment.validation_images:
+        logging.warning(
+            "--validation_images=%d: validation takes whole batches of %d, so %d pictures",
+            experiment.validation_images, experiment.batch_size, validation_count(experiment),
+        )  # fmt: skip
+
+
+def validation_count(experiment: Experiment) -> int:
+    """Validation pictures in whole batches, so that each has the training step's static shape."""
+    batches = max(1, round(experiment.validation_images / experiment.batch_size))
+    return batches * experiment.batch_size
+
+
 def strategy() -> tf.distribute.Strategy:
     """MirroredStrategy over all GPUs, or all logical CPUs, where there are several."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -119,22 +207,25 @@ def strategy() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def train(experiment: Experiment, model_dir: str, values: flags.FlagValues) -> None:
-    """Trains to the end and exports."""
+def train(
+    experiment: Experiment, model_dir: str, values: flags.FlagValues, patience: int = 0
+) -> None:
+    """Trains each stage to its end, or until its loss stays up for `patience` epochs (0: never)."""
     tf.keras.utils.set_random_seed(experiment.seed)
-    downscale = experiment.downscale or None
+    downscale = experiment.downscale
     min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
     source = data.open_source(experiment.train_images, experiment.seed, min_side)
     training_source, validation_source = data.split(source)
     for stage in experiment.all_stages():
         run.epoch_length(stage, values.epoch_steps)
     with strategy().scope():
-        codec = models.build_codec(
-            experiment.codec, experiment.precision, **experiment.codec_options
-        )
+        codec = rectified.build(experiment, models.build_codec, experiment.precision)
         trainer = Trainer(codec, experiment)
     # Only now: a wrong flag is answered before it becomes part of the folder.
-    run.prepare_run_dir(model_dir, experiment)
+    if experiment.init_from and checkpoint.newest_readable(model_dir) is None:
+        checkpoint.start_from(codec, experiment, experiment.init_from)
+    folder.prepare(model_dir, experiment)
+    warn_of_flags(experiment, values)
 
     def training_data(first_example: int) -> tf.data.Dataset:
         return data.crops(
@@ -146,13 +237,11 @@ def train(experiment: Experiment, model_dir: str, values: flags.FlagValues) -> N
             downscale=downscale,
         )
 
-    # Whole batches only, so that every validation batch has the training step's static shape.
-    batches = max(1, round(experiment.validation_images / experiment.batch_size))
     validation = data.validation_crops(
         validation_source,
         seed=experiment.seed,
         crop=experiment.crop,
-        count=batches * experiment.batch_size,
+        count=validation_count(experiment),
         downscale=downscale,
     )
     validation_data = tf.data.Dataset.from_tensor_slices(validation)
@@ -164,11 +253,34 @@ def train(experiment: Experiment, model_dir: str, values: flags.FlagValues) -> N
         validation_data=validation_data,
         epoch_steps=values.epoch_steps,
         callbacks=callbacks.for_stage(model_dir, validation_data, values.gradient_risk),
+        is_over=history.patience(model_dir, patience),
         jit_compile=values.jit_compile,
-        verbose=["silent", "bar", "line"].index(values.verbosity_of_fit),
+        verbose=progress.VERBOSE[values.progress],
     )
-    exported = export.export_run(model_dir, models.build_codec)
-    logging.info("Exported model: %s", exported)
+
+
+def train_and_export(experiment: Experiment, model_dir: str, values: flags.FlagValues) -> None:
+    train(experiment, model_dir, values)
+    exported, name = export.export_run(model_dir, models.build_codec)
+    logging.info("Exported model: %s, from %s", exported, name)
+
+
+def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> None:
+    """Tries weights of the feature distance, largest first, each in a run of its own."""
+    search = exploration.Search(
+        values.explore_start, values.explore_factor, values.explore_minimum, values.explore_rises
+    )
+    images = values.explore_images or experiment.train_images
+    patience = values.explore_patience
+    found = exploration.run_search(
+        directory,
+        search,
+        dataclasses.replace(experiment, train_images=images),
+        train=lambda one, run_dir: train(one, run_dir, values, patience),
+        patience=patience,
+        warm_start=values.explore_warm_start,
+    )
+    print(f"\n{found}")
 
 
 def main(argv) -> None:
@@ -176,7 +288,8 @@ def main(argv) -> None:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     tf.get_logger().setLevel("WARNING")
     try:
-        train(experiment_from_flags(flags.FLAGS), MODEL_DIR.value, flags.FLAGS)
+        task = explore if flags.FLAGS.explore_qr else train_and_export
+        task(experiment_from_flags(flags.FLAGS), MODEL_DIR.value, flags.FLAGS)
     except (ValueError, ImageError, run.TrainingDiverged) as error:
         sys.exit(f"train.py: {error}")
 

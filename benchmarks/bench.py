@@ -163,11 +163,10 @@ def bench_picture() -> None:
         spread = tf.math.reduce_std(codec.analyze(tf.cast(picture[None], tf.float32) / 255.0))
         last.kernel.assign(last.kernel * 3.0 / spread)
         module = CodecModule(codec)
-        streams = module.encode(picture)["streams"]
+        coded = module.encode(picture)
+        file = coded["streams"], *PICTURE, coded["symbols_crc"]
         candidates[f"{name}, compress"] = lambda m=module: m.encode(picture)["bits"].numpy()
-        candidates[f"{name}, decompress"] = (
-            lambda m=module, s=streams: m.decode(s, *PICTURE)["symbols_crc"].numpy()
-        )
+        candidates[f"{name}, decompress"] = lambda m=module, f=file: m.decode(*f)["image"].numpy()
     seconds = medians(candidates, _ROUNDS.value)
     show(f"A picture of 768x512, N {_N.value}, M {_M.value}", seconds, "ms_hyper, compress")
 
@@ -206,7 +205,7 @@ def bench_coder() -> None:
 def bench_data() -> None:
     """The embedded data set's input pipeline: batches of crops."""
     source = data.open_source("", 0, _CROP.value)
-    crops = data.crops(source, seed=0, crop=_CROP.value, batch_size=_BATCH.value, downscale=None)
+    crops = data.crops(source, seed=0, crop=_CROP.value, batch_size=_BATCH.value)
     batches = iter(crops)
     seconds = medians({"one batch of crops": lambda: next(batches)}, 20 * _ROUNDS.value)
     show("Input pipeline", seconds, "one batch of crops",

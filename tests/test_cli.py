@@ -16,15 +16,14 @@ import tensorflow as tf
 from tfquant import cli, images
 from tfquant.coding import checksum
 from tfquant.coding.container import Bitstream
-from tfquant.coding.model_file import ExportedModel, ModelError
+from tfquant.coding.model_file import FORMAT, ExportedModel, ModelError
 
 MANIFEST = {
-    "format": 1,
+    "format": FORMAT,
     "codec": "raw",
     "fingerprint": "00112233445566aa",
     "experiment": {"lmbda": 0.01},
     "version": "0.1.0",
-    "downsampling": 1,
 }
 
 
@@ -46,12 +45,13 @@ class _Raw(tf.Module):
             tf.TensorSpec([None], tf.string),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.int64),
         ]
     )
-    def decode(self, streams, height, width):
+    def decode(self, streams, height, width, symbols_crc):
         pixels = tf.strings.to_number(tf.strings.split(streams[0], " "), tf.int32)
-        image = tf.cast(tf.reshape(pixels, [height, width, 3]), tf.uint8)
-        return {"image": image, "symbols_crc": checksum.crc32_of_symbols([pixels])}
+        tf.debugging.Assert(checksum.crc32_of_symbols([pixels]) == symbols_crc, ["other pixels"])
+        return {"image": tf.cast(tf.reshape(pixels, [height, width, 3]), tf.uint8)}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     def evaluate(self, image):
@@ -191,7 +191,8 @@ def test_file_of_another_model_is_refused(model, compressed, tmp_path, refused):
 
 def test_other_symbols_than_the_encoders_are_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(38, content[38] ^ 1))
-    assert "arithmetic" in refused(1, "decompress", model, compressed, tmp_path / "back.png")
+    line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
+    assert line == "tfquant: cannot be decoded: other pixels"
 
 
 def test_stream_that_cannot_be_decoded_is_refused(model, compressed, tmp_path, refused):
@@ -220,9 +221,11 @@ def test_wrong_models_are_refused(model, picture, tmp_path, refused):
     assert "tfquant.json" in refused(1, "compress", tmp_path, picture, target)
     (tmp_path / "tfquant.json").write_text("{")
     assert "cannot read tfquant.json" in refused(1, "compress", tmp_path, picture, target)
-    (tmp_path / "tfquant.json").write_text(json.dumps({**MANIFEST, "format": 2}))
-    assert "format 2" in refused(1, "compress", tmp_path, picture, target)
-    (tmp_path / "tfquant.json").write_text(json.dumps({"format": 1, "codec": "raw"}))
+    for version, advice in ((FORMAT + 1, "update tfquant"), (1, "export the model again")):
+        (tmp_path / "tfquant.json").write_text(json.dumps({**MANIFEST, "format": version}))
+        line = refused(1, "compress", tmp_path, picture, target)
+        assert f"has format {version}" in line and advice in line
+    (tmp_path / "tfquant.json").write_text(json.dumps({"format": FORMAT, "codec": "raw"}))
     assert "lacks fingerprint, experiment" in refused(1, "compress", tmp_path, picture, target)
     (tmp_path / "tfquant.json").write_text(json.dumps(MANIFEST))
     assert "cannot load the SavedModel" in refused(1, "compress", tmp_path, picture, target)
@@ -301,3 +304,36 @@ def test_loaded_model_says_what_it_is_and_evaluates(model, photograph):
     result = loaded.evaluate(photograph)
     np.testing.assert_array_equal(result["image"], photograph)
     assert result["bits"] == 8.0 * photograph.size and result["y_hat"].shape[0] == 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A training run that was stopped after a checkpoint."""
+    import models
+    from tfquant.training import checkpoint, folder, trainer
+    from tfquant.training.experiment import Experiment
+
+    experiment = Experiment(codec="factorized", codec_options={"N": 4, "M": 6})
+    directory = tmp_path_factory.mktemp("stopped") / "run"
+    folder.prepare(str(directory), experiment)
+    stopped = trainer.Trainer(models.build_codec("factorized", N=4, M=6), experiment)
+    stopped.begin(experiment.all_stages()[0])
+    checkpoint.RunCheckpoint(str(directory), stopped).save(0, 500)
+    return directory
+
+
+def test_a_stopped_run_becomes_a_model_that_compresses(run, picture, tmp_path, refused, capsys):
+    out = tmp_path / "model"
+    assert cli.main(["export", str(run), "--out", str(out)]) == 0
+    fingerprint = json.loads((out / "tfquant.json").read_text())["fingerprint"]
+    assert capsys.readouterr().out == f"{out}: factorized {fingerprint}, from ckpt-500\n"
+    assert cli.main(["compress", str(out), str(picture), str(tmp_path / "in.tfq")]) == 0
+    line = refused(1, "export", run, "--out", out)
+    assert "exists already; give --overwrite" in line
+    assert cli.main(["export", str(run), "--out", str(out), "--overwrite"]) == 0
+
+
+def test_what_cannot_be_exported_is_refused(run, picture, tmp_path, refused):
+    assert "is no training run" in refused(1, "export", tmp_path)
+    line = refused(1, "export", run, "--out", tmp_path, "--overwrite")
+    assert "no exported model: it is not replaced" in line and picture.exists()

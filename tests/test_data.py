@@ -40,9 +40,10 @@ def noise(count, height=60, width=90, seed=0):
     return Arrays(list(rng.integers(0, 256, (count, height, width, 3), np.uint8)))
 
 
-def take(source, examples, *, seed=3, crop=16, batch_size=4, **options):
+def take(source, examples, *, seed=3, crop=16, batch_size=4, downscale=(0.6, 0.95), **options):
     """The first `examples` examples: images [examples, crop, crop, 3] and indices [examples]."""
-    dataset = data.crops(source, seed=seed, crop=crop, batch_size=batch_size, **options)
+    options.update(seed=seed, crop=crop, batch_size=batch_size, downscale=downscale)
+    dataset = data.crops(source, **options)
     batches = list(dataset.take(examples // batch_size).as_numpy_iterator())
     images = np.concatenate([batch["image"] for batch in batches])
     return images, np.concatenate([batch["index"] for batch in batches])
@@ -104,7 +105,7 @@ from tfquant import data
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 source = data.DeadLeaves(0, count=2, size=64)
-dataset = data.crops(source, seed=1, crop=32, batch_size=6)
+dataset = data.crops(source, seed=1, crop=32, batch_size=6, downscale=(0.6, 0.95))
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 whole, halves = iter(dataset), iter(strategy.experimental_distribute_dataset(dataset))
 for _ in range(3):
@@ -146,7 +147,7 @@ def ramp(height, width):
 
 
 def test_without_downscale_crops_are_windows_from_everywhere():
-    images, _ = take(Arrays([ramp(20, 30)]), 400, downscale=None, flip=False)
+    images, _ = take(Arrays([ramp(20, 30)]), 400, downscale=(), flip=False)
     corners = images[:, 0, 0, :2].astype(int)  # Column, row.
     for image, (column, row) in zip(images, corners):
         np.testing.assert_array_equal(image, ramp(20, 30)[row : row + 16, column : column + 16])
@@ -155,7 +156,7 @@ def test_without_downscale_crops_are_windows_from_everywhere():
 
 
 def test_half_of_the_crops_are_mirrored():
-    images, _ = take(Arrays([ramp(40, 40)]), 400, downscale=None)
+    images, _ = take(Arrays([ramp(40, 40)]), 400, downscale=())
     mirrored = images[:, 0, 0, 0] > images[:, 0, -1, 0]
     assert 160 <= mirrored.sum() <= 240  # Four standard deviations.
 
@@ -271,7 +272,7 @@ def test_split_dead_leaves_have_no_canvas_in_common():
 
 def test_validation_crops_are_fixed_and_spread_over_the_pictures():
     source = flat(10)
-    first = data.validation_crops(source, seed=1, crop=16, count=5)
+    first = data.validation_crops(source, seed=1, crop=16, count=5, downscale=(0.6, 0.95))
     np.testing.assert_array_equal(first["image"][:, 0, 0, 0], [0, 2, 4, 6, 8])
     np.testing.assert_array_equal(first["index"], np.arange(5))
     many = data.validation_crops(noise(3), seed=1, crop=16, count=7)["image"]
@@ -317,6 +318,7 @@ def test_wrong_arguments_are_answered_with_the_rule():
         ({"first_example": -4}, "first_example -4: expected at least 0"),
         ({"downscale": (0.9, 0.5)}, "smallest <= largest <= 1"),
         ({"downscale": (0.5, 1.5)}, "smallest <= largest <= 1"),
+        ({"downscale": (0.5,)}, r"two factors, .*; got \(0.5,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             data.crops(flat(1), **{"seed": 0, "crop": 8, "batch_size": 2, **wrong})

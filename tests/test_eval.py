@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant import images
+from tfquant.coding.model_file import FORMAT
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,21 +37,22 @@ class Subsampling(tf.Module):
             tf.TensorSpec([None], tf.string),
             tf.TensorSpec([], tf.int32),
             tf.TensorSpec([], tf.int32),
+            tf.TensorSpec([], tf.int64),
         ]
     )
-    def decode(self, streams, height, width):
+    def decode(self, streams, height, width, symbols_crc):
         kept = tf.map_fn(
             lambda data: tf.io.decode_png(data, 1)[..., 0], streams, fn_output_signature=tf.uint8
         )
-        crc = tf.reduce_sum(tf.cast(kept, tf.int64))
+        tf.debugging.assert_equal(tf.reduce_sum(tf.cast(kept, tf.int64)), symbols_crc)
         picture = tf.repeat(tf.repeat(tf.transpose(kept, [1, 2, 0]), 2, axis=0), 2, axis=1)
-        return {"image": picture[:height, :width], "symbols_crc": crc}
+        return {"image": picture[:height, :width]}
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     def evaluate(self, image):
         coded = self.encode(image)
         shape = tf.shape(image)
-        decoded = self.decode(coded["streams"], shape[0], shape[1])
+        decoded = self.decode(coded["streams"], shape[0], shape[1], coded["symbols_crc"])
         y_hat = tf.cast(image[None, ::2, ::2], tf.float32)
         return {"image": decoded["image"], "bits": coded["bits"], "y_hat": y_hat}
 
@@ -62,12 +64,11 @@ def workspace(tmp_path_factory, make_photograph):
     export = folder / "run" / "export"
     tf.saved_model.save(Subsampling(), str(export))
     manifest = {
-        "format": 1,
+        "format": FORMAT,
         "codec": "fake",
         "fingerprint": "0123456789abcdef",
         "experiment": {"codec": "fake", "plan": "mix", "lmbda": 0.01},
         "version": "0.1.0",
-        "downsampling": 2,
     }
     (export / "tfquant.json").write_text(json.dumps(manifest))
     (folder / "pictures").mkdir()

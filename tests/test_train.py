@@ -11,7 +11,7 @@ from absl.testing import flagsaver
 
 import train
 from tfquant.plans import PLANS
-from tfquant.training import run
+from tfquant.training import folder, run
 from tfquant.training.experiment import Experiment
 
 CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.flags"))
@@ -75,7 +75,9 @@ def test_flags_reach_the_experiment():
 @pytest.mark.parametrize(
     "flag,choice",
     [("codec", "ms_hyper_zero"), ("plan", "sua_pge"), ("distortion", "ms_ssim"),
-     ("joint_schedule", "paper_joint"), ("precision", "bfloat16")],
+     ("joint_schedule", "paper_joint"), ("precision", "bfloat16"), ("progress", "line"),
+     ("family", r"gaussian\|laplacian\|mixture"), ("g_a", r"plain\|res\|res_attn"),
+     ("g_s", r"plain\|res\|res_attn")],
 )  # fmt: skip
 def test_an_unknown_value_is_answered_with_the_choices(flag, choice):
     with pytest.raises(flags.IllegalFlagValueError, match=f"--{flag}=nonsense.*{choice}"):
@@ -134,7 +136,7 @@ def _pictures(tmp_path, make_photograph):
 def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path, pictures):
     there = tmp_path / "run"
     small = ["--N=4", "--M=6", "--crop=64", "--batch_size=2", f"--train_images={pictures}"]
-    run.prepare_run_dir(str(there), experiment(*small))
+    folder.prepare(str(there), experiment(*small))
     kept = (there / "experiment.json").read_text()
     message = refusal(f"--model_dir={there}", *small, "--lmbda=0.1", "--plan=mix")
     assert message.startswith(f"train.py: {there} holds another experiment")
@@ -151,18 +153,40 @@ def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path
         ("--rate_branch=round:expected", "train.py: surrogate 'round' has no 'expected' gradient"),
         ("--downscale=0.5", "train.py: downscale takes two factors"),
         ("--downscale=small,large", "train.py: could not convert string to float"),
-        ("--family=cauchy", "train.py: unknown entropy family 'cauchy'; known: "),
-        ("--g_a=big", "train.py: unknown transform 'big'; known: plain, res, res_attn"),
         ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is no multiple"),
     ],
 )
-def test_a_wrong_flag_ends_in_one_line_before_the_folder_is_made(
-    tmp_path, pictures, flag, message
-):
+def test_a_wrong_flag_ends_in_one_line_before_the_folder_is_made(tmp_path, pictures, flag, message):
     small = ["--N=4", "--M=6", "--crop=64", f"--train_images={pictures}"]
     found = refusal(f"--model_dir={tmp_path / 'run'}", *small, flag)
     assert found.startswith(message) and "\n" not in found
     assert not (tmp_path / "run").exists()
+
+
+def warnings(caplog, *arguments):
+    values = parsed("--model_dir=unused", *arguments)
+    caplog.clear()
+    train.warn_of_flags(train.experiment_from_flags(values), values)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_temperature_for_a_plan_without_one_is_warned_of(caplog):
+    (line,) = warnings(caplog, "--plan=mix", "--alpha_max=8", "--alpha_min=2")
+    assert line == (
+        "--alpha_min, --alpha_max: no effect, no branch of the plan is annealed"
+        " (aun:pathwise, round:straight_through)"
+    )
+    assert len(warnings(caplog, "--stages=post", "--alpha_max=8")) == 1
+    assert not warnings(caplog, "--plan=mix")
+    assert not warnings(caplog, "--plan=sua_ste", "--alpha_max=8")
+    assert not warnings(caplog, "--plan=mix", "--alpha_max=8", "--distortion_branch=sha:standard")
+
+
+def test_a_rounded_number_of_validation_pictures_is_said(caplog):
+    (line,) = warnings(caplog, "--validation_images=20", "--batch_size=8")
+    assert line == "--validation_images=20: validation takes whole batches of 8, so 16 pictures"
+    assert "so 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
+    assert not warnings(caplog, "--validation_images=24", "--batch_size=8")
 
 
 def test_arguments_that_are_no_flags_are_refused():

@@ -3,6 +3,7 @@
     tfquant compress MODEL in.png out.tfq
     tfquant decompress MODEL out.tfq back.png
     tfquant info out.tfq
+    tfquant export RUN --out=MODEL
 
 Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
 file appears under its name when it is complete, or not at all; an existing one is replaced only
@@ -97,9 +98,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     decompress.set_defaults(command=_decompress)
 
-    for command in (compress, decompress):
+    export = commands.add_parser(
+        "export", help="training run to exported model, from its newest readable checkpoint"
+    )
+    export.add_argument("run", metavar="RUN", help="folder of a run: finished, stopped or diverged")
+    export.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export)")
+    export.set_defaults(command=_export)
+
+    for command in (compress, decompress, export):
         command.add_argument(
-            "--overwrite", action="store_true", help="replace the output file if there is one"
+            "--overwrite", action="store_true", help="replace the output if there is one"
         )
 
     info = commands.add_parser("info", help="what a .tfq file's header says")
@@ -167,11 +175,37 @@ def _info(arguments) -> None:
     )
 
 
+def _export(arguments) -> None:
+    out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
+    if os.path.exists(out) and not arguments.overwrite:
+        raise _CommandError(f"{out}: exists already; give --overwrite to replace it")
+    with _tensorflow():
+        # The package works with any codec. Only the programs, train.py and this command, bring
+        # those of `models`, and it is imported here so that the other commands do without.
+        import tensorflow as tf
+
+        import models
+        from tfquant import export
+    try:
+        path, checkpoint = export.export_run(arguments.run, models.build_codec, out)
+    except (ValueError, tf.errors.OpError) as error:
+        raise _CommandError(error) from None
+    manifest = model_file.read_manifest(path)
+    print(f"{path}: {manifest.codec} {manifest.fingerprint}, from {checkpoint}")
+
+
 def _load_model(path):
+    with _tensorflow():
+        return model_file.ExportedModel.load(path)
+
+
+@contextlib.contextmanager
+def _tensorflow():
+    """For imports of TensorFlow, quietly; says what is missing."""
     # TensorFlow's libraries read it when they are loaded; level 3 hides CUDA's plugin messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return model_file.ExportedModel.load(path)
+        yield
     except ImportError as error:
         raise _CommandError(f"cannot import TensorFlow and its codec operations: {error}") from None
 

@@ -37,7 +37,6 @@ from tfquant import images
 from tfquant.dead_leaves import dead_leaves
 from tfquant.images import ImageError
 
-DOWNSCALE = (0.6, 0.95)  # Of width and height; the factors used for JPEG sources in the literature.
 CACHE_MIB = 2048  # Decoded pictures held in memory: some 3,800 of 500x375.
 
 # Each use of the seed has a stream of its own.
@@ -301,7 +300,7 @@ def crops(
     crop: int,
     batch_size: int,
     first_example: int = 0,
-    downscale: tuple[float, float] | None = DOWNSCALE,
+    downscale: tuple[float, ...] = (),
     flip: bool = True,
 ) -> tf.data.Dataset:
     """The endless stream of training batches from example `first_example` on.
@@ -314,7 +313,7 @@ def crops(
       crop: pixels a side of a crop.
       batch_size: B, the global batch.
       first_example: index of the first example.
-      downscale: smallest and largest factor on width and height, drawn uniformly between them; None
+      downscale: smallest and largest factor on width and height, drawn uniformly between them; ()
         leaves pictures as they are.
       flip: mirrors every second crop, at random.
 
@@ -324,7 +323,7 @@ def crops(
     _check(
         seed=(seed, 0), crop=(crop, 1), batch_size=(batch_size, 1), first_example=(first_example, 0)
     )
-    _check_downscale(downscale)
+    check_downscale(downscale)
 
     def draw(first):
         with _draws.one():
@@ -352,7 +351,7 @@ def validation_crops(
     seed: int,
     crop: int,
     count: int,
-    downscale: tuple[float, float] | None = DOWNSCALE,
+    downscale: tuple[float, ...] = (),
 ) -> dict[str, np.ndarray]:
     """The same `count` crops at every call: spread over the pictures, scaled, but not mirrored.
 
@@ -360,7 +359,7 @@ def validation_crops(
       {"image": uint8 [count, crop, crop, 3], "index": int64 [count], 0 to count - 1}.
     """
     _check(seed=(seed, 0), crop=(crop, 1), count=(count, 1))
-    _check_downscale(downscale)
+    check_downscale(downscale)
     pictures, size = max(count, len(source)), len(source)
     drawn = [
         _crop(
@@ -381,10 +380,11 @@ def _check(**limits):
             raise ValueError(f"{name} {value}: expected at least {least}")
 
 
-def _check_downscale(downscale):
-    if downscale is not None and not 0 < downscale[0] <= downscale[1] <= 1:
+def check_downscale(downscale: tuple) -> None:
+    """Raises a ValueError for what is neither two factors nor `()`, nothing."""
+    if downscale and not (len(downscale) == 2 and 0 < downscale[0] <= downscale[1] <= 1):
         raise ValueError(
-            f"downscale {downscale}: expected two factors, 0 < smallest <= largest <= 1, or None"
+            f"downscale takes two factors, 0 < smallest <= largest <= 1; got {downscale}"
         )
 
 

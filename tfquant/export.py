@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from typing import Callable
 
 import tensorflow as tf
 
 import tfquant
+from tfquant import rectified
 from tfquant.codec import Codec
 from tfquant.coding import model_file
 from tfquant.coding.checksum import crc32_of_symbols
+from tfquant.coding.container import FINGERPRINT_DIGITS
 from tfquant.exchange import Reading, Rounding, Writing
+from tfquant.pixels import to_float, to_uint8
+from tfquant.training import checkpoint, folder
 from tfquant.training.experiment import Experiment
 
-_FINGERPRINT_DIGITS = 16
-
 _IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
-_SIDE = tf.TensorSpec([], tf.int32)
+_CODED = (
+    tf.TensorSpec([None], tf.string, name="streams"),
+    tf.TensorSpec([], tf.int32, name="height"),
+    tf.TensorSpec([], tf.int32, name="width"),
+    tf.TensorSpec([], tf.int64, name="symbols_crc"),
+)
+_OTHER_SYMBOLS = (
+    "the decoded symbols are not those that were encoded: the file is forged, or the arithmetic of"
+    " this machine differs from that of the encoding one (decode on one like it)"
+)
 
 
 class CodecModule(tf.Module):
@@ -46,53 +58,57 @@ class CodecModule(tf.Module):
         digest = hashlib.sha256(self._codec().name.encode())
         for name, table in sorted(self._tables.items()):
             digest.update(name.encode() + table.to_bytes())
-        parts = [self._codec().part(name) for name in self._codec().context_parts]
-        for layer in (*parts, *self._codec().entropy_models):
-            for weight in layer.weights:
+        for name, part in sorted(self._codec().group("entropy").items()):
+            digest.update(name.encode())
+            for weight in part.weights:
                 digest.update(weight.numpy().tobytes())
-        return digest.hexdigest()[:_FINGERPRINT_DIGITS]
+        return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
     @tf.function(input_signature=[_IMAGE])
     def encode(self, image):
         """`image: uint8 [H, W, 3]` -> streams (string [S]), symbols_crc (int64), bits (float32)."""
         exchange = Writing(self._tables)
-        self._codec().transmit(self._codec().analyze(_to_batch(image)), exchange)
+        self._codec().transmit(self._codec().analyze(to_float(image[None])), exchange)
         return {
             "streams": exchange.streams(),
             "symbols_crc": crc32_of_symbols(exchange.symbols),
             "bits": exchange.bits_per_image()[0],
         }
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="streams"), _SIDE, _SIDE])
-    def decode(self, streams, height, width):
-        """Streams and the picture's size -> image (uint8 [H, W, 3]), symbols_crc (int64)."""
+    @tf.function(input_signature=_CODED)
+    def decode(self, streams, height, width, symbols_crc):
+        """Streams, the picture's size and its `symbols_crc` -> image (uint8 [H, W, 3]).
+
+        InvalidArgumentError if the streams hold other symbols, before the synthesis transform runs:
+        it takes most of the time and memory that a size asks for, and the size may be forged.
+        """
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
-        return {
-            "image": _to_image(self._codec().synthesize(y_hat, height, width)),
-            "symbols_crc": crc32_of_symbols(exchange.symbols),
-        }
+        same = tf.equal(crc32_of_symbols(exchange.symbols), symbols_crc)
+        with tf.control_dependencies([tf.debugging.Assert(same, [_OTHER_SYMBOLS])]):
+            y_hat = tf.identity(y_hat)
+        y_bar = self._codec().rectify(y_hat)
+        return {"image": to_uint8(self._codec().synthesize(y_bar, height, width)[0])}
 
     @tf.function(input_signature=[_IMAGE])
     def evaluate(self, image):
-        """`image` -> the image that `decode` would give, the model's bits, and y_hat."""
+        """`image` -> the image that `decode` would give, the model's bits, and y on its way.
+
+        `y`, `y_hat` and `y_bar`, float32 [1, h, w, M], are the latent before quantization, as a
+        decoder has it, and as `g_s` decodes it: `y_hat` itself in a codec without rectifier.
+        """
         exchange = Rounding(self._tables)
-        x_hat = self._codec()(_to_batch(image), exchange)
+        y = self._codec().analyze(to_float(image[None]))
+        y_hat = self._codec().transmit(y, exchange)
+        y_bar = self._codec().rectify(y_hat)
+        x_hat = self._codec().synthesize(y_bar, tf.shape(image)[0], tf.shape(image)[1])
         return {
-            "image": _to_image(x_hat),
+            "image": to_uint8(x_hat[0]),
             "bits": exchange.bits_per_image()[0],
-            "y_hat": exchange.received["y"],
+            "y": y,
+            "y_hat": y_hat,
+            "y_bar": y_bar,
         }
-
-
-def _to_batch(image: tf.Tensor) -> tf.Tensor:
-    """uint8 [H, W, 3] -> float32 [1, H, W, 3] in [0, 1]."""
-    return tf.cast(image[None], tf.float32) / 255.0
-
-
-def _to_image(x_hat: tf.Tensor) -> tf.Tensor:
-    """float32 [1, H, W, 3] in [0, 1] -> uint8 [H, W, 3], nearest."""
-    return tf.cast(tf.clip_by_value(x_hat[0], 0.0, 1.0) * 255.0 + 0.5, tf.uint8)
 
 
 def export_codec(codec: Codec, experiment: Experiment, path: str) -> None:
@@ -101,15 +117,20 @@ def export_codec(codec: Codec, experiment: Experiment, path: str) -> None:
     Args:
       codec: built in float32, with its trained weights.
       experiment: recorded in the manifest.
-      path: the folder to write; one that is there is replaced.
+      path: the folder to write; an exported model that is there is replaced.
+
+    Raises:
+      ValueError: there is something else at `path`.
     """
+    is_model = tf.io.gfile.exists(tf.io.gfile.join(path, model_file.MANIFEST))
+    if tf.io.gfile.exists(path) and not is_model:
+        raise ValueError(f"{path} is there and no exported model: it is not replaced")
     module = CodecModule(codec)
     manifest = {
         "format": model_file.FORMAT,
         "version": tfquant.__version__,
         "codec": experiment.codec,
         "fingerprint": module.fingerprint(),
-        "downsampling": codec.downsampling,
         "experiment": json.loads(experiment.to_json()),
     }
     partial = path.rstrip("/") + ".partial"
@@ -123,30 +144,29 @@ def export_codec(codec: Codec, experiment: Experiment, path: str) -> None:
     tf.io.gfile.rename(partial, path)
 
 
-def export_run(run_dir: str, build_codec: Callable[..., Codec]) -> str:
-    """Exports the newest checkpoint of a run to `<run_dir>/export`.
+def export_run(
+    run_dir: str, build_codec: Callable[..., Codec], path: str | None = None
+) -> tuple[str, str]:
+    """Exports the newest readable checkpoint of a run: finished, stopped or diverged.
 
     Args:
       run_dir: the run's folder.
       build_codec: `(name, precision, **options) -> codec`.
+      path: the folder to write; None for `<run_dir>/export`.
 
     Returns:
-      The exported model's folder.
+      The exported model's folder, and the name of the checkpoint.
 
     Raises:
-      ValueError: the folder holds no run, or no checkpoint.
+      ValueError: the folder holds no run, no readable checkpoint, or one of another version's
+        codec; or there is something else at `path`.
     """
-    path = tf.io.gfile.join(run_dir, "experiment.json")
-    if not tf.io.gfile.exists(path):
-        raise ValueError(f"{run_dir} is no training run: it has no experiment.json")
-    with tf.io.gfile.GFile(path) as f:
-        experiment = Experiment.from_json(json.dumps(json.load(f)["experiment"]))
-    checkpoint = tf.train.latest_checkpoint(tf.io.gfile.join(run_dir, "checkpoints"))
-    if checkpoint is None:
+    experiment = folder.read_experiment(run_dir)
+    newest = checkpoint.newest_readable(run_dir)
+    if newest is None:
         raise ValueError(f"{run_dir} has no checkpoint yet")
-    codec = build_codec(experiment.codec, "float32", **experiment.codec_options)
-    status = tf.train.Checkpoint(codec=codec).restore(checkpoint).expect_partial()
-    status.assert_existing_objects_matched()
-    target = tf.io.gfile.join(run_dir, "export")
-    export_codec(codec, experiment, target)
-    return target
+    codec = rectified.build(experiment, build_codec, "float32")
+    checkpoint.restore_codec(codec, newest)
+    path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
+    export_codec(codec, experiment, path)
+    return path, os.path.basename(newest)

@@ -153,12 +153,6 @@ def test_other_models_are_told_by_codec_and_fingerprint():
             SMALL.check_model(*model)
 
 
-def test_other_symbols_are_told():
-    SMALL.check_symbols(0xDEADBEEF)
-    with pytest.raises(container.SymbolsError, match="deadbeee.*deadbeef"):
-        SMALL.check_symbols(0xDEADBEEE)
-
-
 @pytest.mark.parametrize(
     "fields",
     [

@@ -1,7 +1,4 @@
-"""What every codec keeps while it trains, by one list. What its files keep is in `test_files.py`.
-
-A codec that is registered but not on the list fails.
-"""
+"""What every codec on the list of `conftest.py` keeps while it trains; files: `test_files.py`."""
 
 import numpy as np
 import pytest
@@ -15,38 +12,15 @@ from tfquant.training import losses
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
-WIDTHS = {"N": 8, "M": 12}
-CODECS = {
-    "factorized": ("factorized", {}),
-    "scale_hyperprior": ("scale_hyperprior", {}),
-    "ms_hyper": ("ms_hyper", {}),
-    "ms_hyper_zero": ("ms_hyper_zero", {}),
-    "ms_hyper laplacian": ("ms_hyper", {"family": "laplacian"}),
-    "ms_hyper_zero laplacian": ("ms_hyper_zero", {"family": "laplacian"}),
-    "ms_hyper_zero mixture": ("ms_hyper_zero", {"family": "mixture"}),
-    "res to res_attn": ("ms_hyper_zero", {"g_a": "res", "g_s": "res_attn"}),
-    "res_attn to res": ("ms_hyper_zero", {"g_a": "res_attn", "g_s": "res"}),
-}
 LMBDA = 0.0067
 
 
-def test_every_registered_codec_is_on_the_list():
-    assert {name for name, _ in CODECS.values()} == set(models.CODECS)
-
-
-def build(label, precision="float32"):
-    tf.keras.utils.set_random_seed(0)
-    name, options = CODECS[label]
-    return models.build_codec(name, precision, **WIDTHS, **options)
-
-
-@pytest.fixture(scope="module", params=CODECS, name="label")
-def _label(request):
-    return request.param
+def test_every_registered_codec_is_on_the_list(listed):
+    assert listed == set(models.CODECS)
 
 
 @pytest.fixture(scope="module", name="codec")
-def _codec(label):
+def _codec(label, build):
     return build(label)
 
 
@@ -88,7 +62,7 @@ def test_every_plan_trains_every_weight(codec, x, plan):
     assert_useful(gradients(codec, x, plan, codec.trainable_variables))
 
 
-def test_post_training_trains_what_the_decoder_has_and_nothing_else(label, x):
+def test_post_training_trains_what_the_decoder_has_and_nothing_else(label, x, build):
     """Under rounding and the bound of 1e-6 every gradient is finite still."""
     codec = build(label)
     trainer = Trainer(codec, Experiment())
@@ -110,7 +84,7 @@ def test_a_graph_computes_what_eager_execution_does(codec, x):
         np.testing.assert_allclose(graph, eager, rtol=1e-3, atol=1e-3 * np.max(np.abs(eager)))
 
 
-def test_bfloat16_stays_within_the_networks(label, codec, x):
+def test_bfloat16_stays_within_the_networks(label, codec, x, build):
     """Latents, likelihoods and weights are float32, and a training step leaves them finite."""
     exact, codec = codec, build(label, "bfloat16")
     codec.set_weights(exact.get_weights())
@@ -136,7 +110,9 @@ def test_bfloat16_stays_within_the_networks(label, codec, x):
     assert all(np.any(w != b) for w, b in zip(codec.trainable_variables, before) if b.ndim == 4)
 
 
-@pytest.mark.parametrize("label", ["ms_hyper", "ms_hyper_zero"], indirect=True)
+@pytest.mark.parametrize(
+    "label", ["ms_hyper", "ms_hyper_zero", "charm", "charm_zero", "elic_zero"], indirect=True
+)
 def test_the_decoders_latents_are_the_evaluated_ones_bit_for_bit(codec, make_photograph):
     """The floats, not only the symbols and the picture: h_s runs in three different graphs."""
     module = CodecModule(codec)

@@ -1,7 +1,6 @@
 """The event files of a run that was stopped and resumed, read back and held against NumPy."""
 
 import io
-import types
 
 import numpy as np
 import pytest
@@ -185,7 +184,7 @@ def test_pictures_are_original_and_reconstruction_side_by_side(finished, events)
         picture = np.asarray(Image.open(io.BytesIO(png))).astype(int)
         np.testing.assert_array_equal(picture[:, :64], original)
         expected = 255 * np.clip(x_hat, 0, 1)
-        np.testing.assert_allclose(picture[:, 64:], expected, atol=1.01)
+        np.testing.assert_array_equal(picture[:, 64:], np.rint(expected))
 
 
 def test_gradient_risk_is_measured_on_request_while_the_encoder_trains(events):
@@ -218,48 +217,3 @@ def test_every_curve_says_what_it_is(events):
     for tag in events.Tags()["tensors"]:
         if not tag.startswith("_hparams_") and "custom_scalars" not in tag:
             assert events.SummaryMetadata(tag).summary_description, tag
-
-
-@pytest.mark.parametrize("columns", [70, 80, 120])
-def test_the_bar_fits_the_terminal_and_validation_has_its_own_line(columns, monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: types.SimpleNamespace(columns=columns))
-    bar = callbacks.ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=8)
-    bar.set_model(
-        types.SimpleNamespace(metrics=[], experiment=EXPERIMENT, stage_step=tf.Variable(1000))
-    )
-    bar.set_params({"verbose": 1, "epochs": 2, "steps": 1000})
-    bar.on_epoch_begin(0)
-    logs = dict(
-        loss=12.34567, bpp=0.51234, mse=1234.5678, bpp_y=0.5, bpp_z=0.01, skipped=0,
-        images_per_s=1234.5678,
-    )  # fmt: skip
-    for batch in range(1000):
-        bar.on_train_batch_end(batch, logs)
-    for name, value in {"bpp": 0.5, "mse": 100.0, "loss": 1.5}.items():
-        logs.update({f"val_{name}": value, f"val_surrogate_{name}": 1.1 * value})
-    bar.on_epoch_end(0, {**logs, "val_psnr": 28.129})
-    first, *drawn, last = capsys.readouterr().out.rstrip("\n").replace("\b", "").split("\n")
-    assert first == "Epoch 1/2"
-    redrawn = [line.rstrip() for line in "\n".join(drawn).split("\r") if line]
-    assert max(map(len, redrawn)) <= columns
-    assert redrawn[-1].startswith("1000/1000 [==========] - ")
-    shown = [name for name in ("loss", "images/s", "bpp", "mse") if f"{name}: " in redrawn[-1]]
-    assert len(shown) == {70: 1, 80: 2, 120: 4}[columns]
-    assert last == (
-        "joint, step 1008: psnr 28.13 dB, R 0.5, D 100, J 1.5;"
-        " surrogate - rounding: R +0.05, D +10, J +0.15"
-    )
-
-
-def test_skipped_steps_show_in_the_bar(monkeypatch, capsys):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: types.SimpleNamespace(columns=80))
-    bar = callbacks.ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=0)
-    bar.set_model(
-        types.SimpleNamespace(metrics=[], experiment=EXPERIMENT, stage_step=tf.Variable(3))
-    )
-    bar.set_params({"verbose": 1, "epochs": 1, "steps": 10})
-    bar.on_epoch_begin(0)
-    bar.on_train_batch_end(0, {"loss": 1.0, "bpp": 1.0, "skipped": 2, "images_per_s": 5.0})
-    assert "skipped: 2.0000" in capsys.readouterr().out

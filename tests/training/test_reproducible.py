@@ -1,6 +1,5 @@
 """One run, however it is computed: killed and resumed, on two devices, compiled by XLA."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,119 +7,193 @@ import sys
 import time
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
-import models
-from tfquant.training.experiment import Experiment
-from tfquant.training.trainer import Trainer
+from tfquant.images import write_image
+from tfquant.training.checkpoint import newest_readable
 
 FLAGS = [
     "--codec=ms_hyper_zero", "--N=8", "--M=12", "--plan=sua_ste", "--crop=64", "--batch_size=4",
-    "--joint_steps=60", "--post_steps=20", "--epoch_steps=20", "--validation_images=4",
-    "--verbosity_of_fit=silent",
+    "--joint_steps=20", "--post_steps=20", "--epoch_steps=10", "--validation_images=4",
+    "--progress=silent",
 ]  # fmt: skip
 
 
 def start(folder):
-    command = [sys.executable, "train.py", f"--model_dir={folder}", *FLAGS]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    """`python train.py` in a process of its own, with arithmetic that repeats itself."""
+    pictures = f"--train_images={folder.parent / 'pictures'}"
+    return subprocess.Popen(
+        [sys.executable, "train.py", f"--model_dir={folder}", pictures, *FLAGS],
+        env={**os.environ, "TF_DETERMINISTIC_OPS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
-def weights(folder):
-    """Every tensor of the newest checkpoint, by name."""
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(f"{folder}/checkpoints"))
+def state(folder):
+    """Every tensor of the newest checkpoint, by name: weights, optimizer, counters."""
+    reader = tf.train.load_checkpoint(newest_readable(str(folder)))
     names = reader.get_variable_to_shape_map()
     return {n: reader.get_tensor(n) for n in names if n.endswith("VARIABLE_VALUE")}
 
 
-def test_a_run_killed_in_either_stage_ends_as_an_uninterrupted_one(tmp_path):
+def test_a_run_killed_in_either_stage_ends_as_an_uninterrupted_one_bit_for_bit(
+    tmp_path, make_photograph
+):
+    (tmp_path / "pictures").mkdir()
+    for seed in range(5):
+        write_image(tmp_path / "pictures" / f"{seed}.png", make_photograph(80, 96, seed))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     output, _ = start(whole).communicate()
-    assert "Exported model" in output.decode()
+    assert "Exported model" in output
 
-    for checkpoint in ("ckpt-20.index", "ckpt-80.index"):
+    for checkpoint in ("ckpt-10.index", "ckpt-30.index"):
         process = start(killed)
         while not (killed / "checkpoints" / checkpoint).exists():
-            assert process.poll() is None, process.communicate()[0].decode()
+            assert process.poll() is None, process.communicate()[0]
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         assert not (killed / "export").exists()
     output, _ = start(killed).communicate()
-    assert "Went on from" in output.decode()
+    assert "Went on from" in output
 
-    expected, found = weights(whole), weights(killed)
+    expected, found = state(whole), state(killed)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
-    kept = json.loads((whole / "export" / "tfquant.json").read_text())
-    assert json.loads((killed / "export" / "tfquant.json").read_text())["codec"] == kept["codec"]
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    manifests = [(run / "export" / "tfquant.json").read_text() for run in (whole, killed)]
+    assert manifests[0] == manifests[1]  # the weights' fingerprint is in it
 
 
-STEPS = """
-    import json, sys
-    import numpy as np, tensorflow as tf
-    devices = int(sys.argv[1])
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
-    import models, train
+# What the two scripts below share: pictures, an experiment, and a comparison of two trainings.
+SCRIPT = """
+    import sys
+    import numpy as np
+    import tensorflow as tf
+    import models
     from tfquant.training.experiment import Experiment
     from tfquant.training.trainer import Trainer
-    tf.keras.utils.set_random_seed(0)
-    experiment = Experiment(codec_options={"N": 8, "M": 12}, batch_size=4, crop=64,
-                            joint_steps=20, joint_schedule="constant")
-    strategy = train.strategy()
-    with strategy.scope():
-        codec = models.build_codec("ms_hyper_zero", N=8, M=12)
-        rng = np.random.default_rng(0)
-        codec.set_weights([w + 0.01 * rng.normal(size=w.shape) if w.ndim else w
-                           for w in codec.get_weights()])
-        for weight, value in zip(codec.weights, codec.get_weights()):
-            if "bias_" in weight.name:  # TFC draws these where no seed reaches
-                weight.assign(np.linspace(-0.5, 0.5, value.size).reshape(value.shape))
-        trainer = Trainer(codec, experiment)
-    trainer.begin(experiment.all_stages()[0])
-    images = rng.integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
-    data = tf.data.Dataset.from_tensor_slices(
-        {"image": images, "index": np.arange(24)}).batch(4, drop_remainder=True)
-    history = []
-    log = tf.keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda _, logs: history.append(logs["loss"]))
-    trainer.fit(data, verbose=0, callbacks=[log])
-    total = sum(float(np.abs(w).sum()) for w in codec.get_weights())
-    print(json.dumps([strategy.num_replicas_in_sync, history, total]))
+
+    PLANS = sys.argv[1:]
+    rng = np.random.default_rng(0)
+    fields = rng.uniform(0, 255, (12, 4, 4, 3))
+    IMAGES = np.kron(fields, np.ones((1, 16, 16, 1))) + rng.normal(0, 9, (12, 64, 64, 3))
+    IMAGES = IMAGES.clip(0, 255).astype(np.float32)
+    WIDTHS = {"N": 4, "M": 6}
+
+    def experiment(plan, **changes):
+        return Experiment(
+            codec_options=WIDTHS, plan=plan, batch_size=4, crop=64, joint_steps=6,
+            joint_learning_rate=1e-4, joint_schedule="constant", **changes,
+        )
+
+    def moved(codec, start):
+        return [w - s for w, s in zip(codec.get_weights(), start)]
+
+    def assert_same_way(a, b, names, tolerance):
+        '''Both trainings moved every weight the same way: where a gradient is nearly zero, Adam
+        makes whole steps of rounding errors.'''
+        for x, y, name in zip(a, b, names):
+            distance = np.linalg.norm(x - y) / max(np.linalg.norm(x), 1e-9)
+            assert distance < tolerance, (name, distance)
 """
 
 
-def test_two_devices_give_the_loss_curve_of_one_at_the_same_global_batch(fresh_python):
-    one, two = (json.loads(fresh_python(STEPS, n).splitlines()[-1]) for n in ("1", "2"))
-    assert (one[0], two[0]) == (1, 2)
-    assert len(one[1]) == len(two[1]) == 6
-    np.testing.assert_allclose(two[1], one[1], rtol=2e-4)
-    np.testing.assert_allclose(two[2], one[2], rtol=1e-4)
-
-
-@pytest.mark.parametrize("plan", ["sua_ste", "uq_s"])
-def test_the_step_compiled_by_xla_is_the_step(plan, make_photograph):
-    """Loss and weights after three whole steps, optimizer included."""
-    images = np.stack([make_photograph(64, 64, seed) for seed in range(2)])
-    batch = {"image": tf.constant(images), "index": tf.constant([5, 6], tf.int64)}
+def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_gives(fresh_python):
+    """`jit_compile=True` compiles everything or fails: no host operation can hide. Noise that is
+    not the same shows in the rate's fourth digit."""
+    fresh_python(
+        SCRIPT
+        + """
     tf.keras.utils.set_random_seed(0)
-    codec = models.build_codec("ms_hyper_zero", N=8, M=12)
-    first = codec.get_weights()
-    outcomes = []
-    for jit in (False, True):
-        codec.set_weights(first)
-        trainer = Trainer(codec, Experiment(codec_options={"N": 8, "M": 12}, plan=plan))
-        trainer.begin(trainer.experiment.all_stages()[0])
-        step = tf.function(trainer.train_step, jit_compile=jit)
-        losses = []
-        for _ in range(3):
-            trainer.reset_metrics()
-            losses.append(float(step(batch)["loss"]))
-        outcomes.append((losses, codec.get_weights()))
-    np.testing.assert_allclose(outcomes[1][0], outcomes[0][0], rtol=1e-3)
-    for plain, compiled in zip(outcomes[0][1], outcomes[1][1]):
-        np.testing.assert_allclose(compiled, plain, rtol=1e-2, atol=2e-3)
+    codec = models.build_codec("ms_hyper_zero", **WIDTHS)
+    start = codec.get_weights()
+    for plan in PLANS:
+        losses, moves = [], []
+        for jit_compile in (False, True):
+            codec.set_weights(start)
+            trainer = Trainer(codec, experiment(plan))
+            trainer.begin(trainer.experiment.all_stages()[0], jit_compile)
+            step = trainer.train_step
+            if jit_compile:
+                step = tf.function(step, jit_compile=True)
+            losses.append([])
+            for i in range(3):
+                trainer.reset_metrics()
+                image, index = IMAGES[4 * i : 4 * i + 4], np.arange(4 * i, 4 * i + 4)
+                logs = step({"image": tf.constant(image), "index": tf.constant(index)})
+                losses[-1].append([float(logs[name]) for name in ("bpp_y", "bpp_z", "mse")])
+            assert trainer.optimizer.iterations.numpy() == 3
+            moves.append(moved(codec, start))
+        np.testing.assert_allclose(losses[1], losses[0], rtol=3e-5, err_msg=plan)
+        assert_same_way(*moves, [w.name for w in codec.weights], 0.01)
+        """,
+        *("mix", "sua_ste", "sua_pge", "uq_s", "sga", "sra"),
+        # The code's speed does not matter here, that of making it does.
+        XLA_FLAGS="--xla_backend_optimization_level=0",
+    )
+
+
+def test_two_devices_train_as_one_does_at_the_same_global_batch(fresh_python):
+    """Losses, weights, medians; and a NaN in one device's share skips the step on both."""
+    fresh_python(
+        SCRIPT
+        + """
+    devices = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+    import tempfile
+    import train
+    from tfquant.training import run
+
+    mirrored = train.strategy()
+    assert isinstance(mirrored, tf.distribute.MirroredStrategy)
+    assert mirrored.num_replicas_in_sync == 2
+    IMAGES[7] = np.nan  # in the second batch, the second device's share
+
+    def batches(first):
+        data = {"image": IMAGES, "index": np.arange(12)}
+        return tf.data.Dataset.from_tensor_slices(data).repeat().batch(4, drop_remainder=True)
+
+    losses, moves, weights = [], [], None
+    for strategy in (tf.distribute.get_strategy(), mirrored):
+        with strategy.scope():
+            codec = models.build_codec("ms_hyper_zero", **WIDTHS)
+            trainer = Trainer(codec, experiment(PLANS[0], stages=("joint",)))
+        weights = weights or codec.get_weights()
+        codec.set_weights(weights)
+        seen = []
+
+        class Seen(tf.keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                seen.append([logs["loss"], logs["val_loss"], logs["val_surrogate_loss"]])
+
+        with tempfile.TemporaryDirectory() as folder:
+            run.run_stages(
+                trainer, folder, training_data=batches, validation_data=batches(0).take(1),
+                epoch_steps=1, callbacks=lambda *_: [Seen()], verbose=0,
+            )
+            assert len(tf.io.gfile.glob(folder + "/checkpoints/*.index")) == 3
+        assert trainer.stage_step.numpy() == 6
+        assert trainer.skipped.numpy() == 2
+        assert trainer.optimizer.iterations.numpy() == 4
+        losses.append(seen)
+        moves.append(moved(codec, weights))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=3e-5)
+    assert len({row[0] for row in losses[0]}) == 5  # 0 stands for both skipped steps
+    # GDN's small elements start with slopes near zero, where Adam follows rounding errors.
+    names = [w.name for w in codec.weights]
+    kept = [i for i, name in enumerate(names) if "gamma_root" not in name]
+    assert_same_way(*([m[i] for i in kept] for m in moves), [names[i] for i in kept], 0.01)
+
+    with mirrored.scope():
+        try:
+            Trainer(codec, Experiment(batch_size=3))
+        except ValueError as error:
+            assert "batch_size must be a multiple of the 2 devices; got 3" in str(error)
+        else:
+            raise AssertionError("a batch of 3 on 2 devices")
+        """,
+        "sua_ste",
+    )

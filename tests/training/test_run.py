@@ -1,7 +1,6 @@
 """Runs: their folders, their epochs, going on, and giving up."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -135,6 +134,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run_and_leave_the_last_good_checkpo
     assert message.startswith("3 steps in a row had a loss or gradient that is not finite")
     assert "at step 6 of stage 'joint'" in message
     assert f"{tmp_path / 'bad'}/checkpoints" in message
+    assert f"`tfquant export {tmp_path / 'bad'}`" in message
     # Step 3 was good, step 4 not: the epoch of both is not kept, neither is any later one.
     assert checkpoints(tmp_path / "bad") == ["ckpt-2"]
     kept = tf.train.load_checkpoint(str(tmp_path / "bad" / "checkpoints" / "ckpt-2"))
@@ -149,19 +149,6 @@ def test_single_bad_steps_are_counted_and_survived(tmp_path):
     assert (trainer.skipped.numpy(), trainer.skipped_in_a_row.numpy()) == (2, 0)
     assert trainer.optimizer.iterations.numpy() == 2
     assert all(np.all(np.isfinite(w)) for w in trainer.codec.get_weights())
-
-
-def test_another_experiment_in_the_same_folder_is_refused_naming_what_differs(tmp_path):
-    folder = str(tmp_path / "run")
-    run.prepare_run_dir(folder, EXPERIMENT)
-    run.prepare_run_dir(folder, dataclasses.replace(EXPERIMENT))
-    written = json.loads((tmp_path / "run" / "experiment.json").read_text())
-    assert Experiment.from_json(json.dumps(written["experiment"])) == EXPERIMENT
-    other = dataclasses.replace(EXPERIMENT, lmbda=0.1, codec_options={"N": 8, "M": 6})
-    message = r"holds another experiment \(differs in codec_options, lmbda\); name a new --mod"
-    with pytest.raises(ValueError, match=message):
-        run.prepare_run_dir(folder, other)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["experiment.json"]
 
 
 def test_a_stage_must_be_whole_epochs(tmp_path):

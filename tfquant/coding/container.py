@@ -18,8 +18,9 @@ All fields have a fixed width, numbers are unsigned and little-endian:
 
 That is 50 bytes beside the payload of one stream. Nothing is allocated by a number from the file
 before the file's own size and checksum have confirmed it; a picture's size is limited on top of
-that, since a checksum can be forged. The symbols' checksum is for the decoder to compare: the range
-coder notices no damage, and arithmetic that differs from the encoder's gives other symbols.
+that, since a checksum can be forged. The symbols' checksum is for the decoder to compare, before it
+makes a picture: the range coder notices no damage, and arithmetic that differs from the encoder's
+gives other symbols.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ MAGIC = b"\x89TFQ"
 VERSION = 1
 MAX_PIXELS = 1 << 27
 MAX_STREAMS = 255
+FINGERPRINT_DIGITS = 16  # hexadecimal
 _MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
 
 _FIXED = struct.Struct("<4sBB16s8sIII")
 _CHECKSUM = struct.Struct("<I")
 _NAME_BYTES = 16
-_FINGERPRINT_DIGITS = 16
 
 
 class BitstreamError(ValueError):
@@ -124,9 +125,9 @@ class Bitstream:
             raise ValueError(
                 f"codec name {self.codec!r}; it takes 1 to {_NAME_BYTES} printable ASCII characters"
             )
-        if len(self.fingerprint) != _FINGERPRINT_DIGITS or not _is_hex(self.fingerprint):
+        if len(self.fingerprint) != FINGERPRINT_DIGITS or not _is_hex(self.fingerprint):
             raise ValueError(
-                f"fingerprint {self.fingerprint!r}; it takes {_FINGERPRINT_DIGITS} hexadecimal "
+                f"fingerprint {self.fingerprint!r}; it takes {FINGERPRINT_DIGITS} hexadecimal "
                 "digits in lower case"
             )
         for field in ("height", "width"):
@@ -182,15 +183,6 @@ class Bitstream:
             raise OtherModelError(
                 f"made by model {self.codec} {self.fingerprint}, this one is {codec} "
                 f"{fingerprint}: decode it with the model that it was made with"
-            )
-
-    def check_symbols(self, symbols_crc: int) -> None:
-        """Raises SymbolsError unless the decoder found the encoder's symbols."""
-        if symbols_crc != self.symbols_crc:
-            raise SymbolsError(
-                f"decoded symbols have checksum {symbols_crc:08x}, the encoder's "
-                f"{self.symbols_crc:08x}: this machine's arithmetic differs from the encoder's; "
-                "decode on one like it"
             )
 
 

@@ -1,6 +1,6 @@
 """An exported model: the folder that training leaves, and what is done with it.
 
-    MODEL/tfquant.json     {"format": 1, "codec": ..., "fingerprint": ..., "experiment": {...}, ...}
+    MODEL/tfquant.json     {"format": 2, "codec": ..., "fingerprint": ..., "experiment": {...}, ...}
     MODEL/saved_model.pb   functions encode, decode and evaluate, over TensorFlow and TFC operations
     MODEL/variables/
 
@@ -14,12 +14,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from typing import Any
 
 from tfquant.coding import container
 
 MANIFEST = "tfquant.json"
-FORMAT = 1
+FORMAT = 2  # 1: decode took no checksum
+FOLDER = "export"  # in the folder of a training run
 
 
 class ModelError(ValueError):
@@ -35,14 +37,12 @@ class Manifest:
       fingerprint: 16 hexadecimal digits, of what gives a file's bits their meaning.
       experiment: the resolved experiment that trained the model.
       version: of the tfquant that exported it.
-      downsampling: pictures are padded to multiples of this, inside.
     """
 
     codec: str
     fingerprint: str
     experiment: dict
     version: str
-    downsampling: int
 
 
 def read_manifest(path: str) -> Manifest:
@@ -59,15 +59,16 @@ def read_manifest(path: str) -> Manifest:
             fields = json.load(file)
     except FileNotFoundError:
         raise ModelError(
-            f"{path}: not an exported model, it has no {MANIFEST}; training exports to RUN/export"
+            f"{path}: not an exported model, it has no {MANIFEST}; training exports to RUN/{FOLDER}"
         ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot read {MANIFEST}: {_one_line(error)}") from None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         found = fields.get("format") if isinstance(fields, dict) else fields
+        newer = isinstance(found, int) and found > FORMAT
         raise ModelError(
             f"{path}: {MANIFEST} has format {found!r}, this tfquant reads format {FORMAT}: "
-            "update tfquant"
+            + ("update tfquant" if newer else "export the model again (tfquant export)")
         )
     missing = [f.name for f in dataclasses.fields(Manifest) if f.name not in fields]
     if missing:
@@ -154,32 +155,28 @@ class ExportedModel:
                 tf.constant(bitstream.streams, tf.string),
                 tf.constant(bitstream.height, tf.int32),
                 tf.constant(bitstream.width, tf.int32),
+                tf.constant(bitstream.symbols_crc, tf.int64),
             )
         except tf.errors.ResourceExhaustedError:
             raise container.FieldError(
                 f"not enough memory for {bitstream.width}x{bitstream.height} pixels"
             ) from None
         except tf.errors.OpError as error:
-            raise container.SymbolsError(
-                f"the streams cannot be decoded, they are forged: {_cause(error)}"
-            ) from None
-        bitstream.check_symbols(int(decoded["symbols_crc"]))
+            raise container.SymbolsError(f"cannot be decoded: {_cause(error)}") from None
         return decoded["image"].numpy()
 
     def evaluate(self, image) -> dict:
         """What a decoder would give for `image: [H, W, 3]` uint8, without coding.
 
         Returns:
-          image: uint8 [H, W, 3]; bits: float, the model's; y_hat: float32 [1, h, w, M].
+          image: uint8 [H, W, 3]; bits: float, the model's; y, y_hat, y_bar: float32 [1, h, w, M],
+          the latent before quantization, after it, and rectified.
         """
         import tensorflow as tf
 
         result = self._functions.evaluate(tf.constant(image))
-        return {
-            "image": result["image"].numpy(),
-            "bits": float(result["bits"]),
-            "y_hat": result["y_hat"].numpy(),
-        }
+        values = {name: value.numpy() for name, value in result.items()}
+        return {**values, "bits": float(values["bits"])}
 
 
 def _one_line(error: Exception) -> str:
@@ -190,4 +187,5 @@ def _one_line(error: Exception) -> str:
 def _cause(error) -> str:
     """What failed: of a TensorFlow error's lines the last one that does not say where."""
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
-    return lines[-1] if lines else type(error).__name__
+    cause = lines[-1] if lines else type(error).__name__
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from tfquant import images
-from tfquant.coding.model_file import MANIFEST
+from tfquant.coding.model_file import FOLDER, MANIFEST
 from tfquant.evaluation import EvaluationError, measure
 
-# Where a training run keeps its exported model.
-EXPORT_FOLDER = "export"
 # Settings that vary along one curve: a higher rate asks for more weight and, in the papers, for
 # wider latents.
 WIDTHS = ("N", "M")
@@ -41,13 +39,13 @@ def find_models(model_dirs) -> list:
     entries = []
     for text in model_dirs:
         folder = Path(text)
-        candidates = [folder, folder / EXPORT_FOLDER]
+        candidates = [folder, folder / FOLDER]
         path = next((c for c in candidates if (c / MANIFEST).is_file()), None)
         if path is None:
             what = "has no exported model" if folder.is_dir() else "is no folder"
             raise EvaluationError(
                 f"--model_dir: {text!r} {what}; expected a training run with "
-                f"{EXPORT_FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
+                f"{FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
             )
         entries.append(Entry(_name(path, entries), path))
     return entries
@@ -56,20 +54,28 @@ def find_models(model_dirs) -> list:
 def _name(path: Path, entries) -> str:
     """The run's name; its whole path where another of the models has the same."""
     path = path.resolve()
-    run = path.parent if path.name == EXPORT_FOLDER else path
+    run = path.parent if path.name == FOLDER else path
     name = run.name
     if any(entry.name == name for entry in entries):
         name = "_".join(run.parts[1:])
     return name
 
 
+def _stages_after(experiment: dict) -> str:
+    """What the rectifier's stages made of a codec; empty where there were none."""
+    if not any(name.startswith("qr_") for name in experiment.get("stages", ())):
+        return ""
+    return "+QR" if experiment["rectifier_width"] else "+decoder"
+
+
 def family(codec: str, experiment: dict) -> str:
     """The curve that a model is a point of: its codec and how it was trained, whatever its lmbda.
 
     Named plans stand for themselves; replaced branches, a distortion other than MSE and the codec's
-    options, widths apart, are appended.
+    options, widths apart, are appended. `+QR` is a codec with a rectifier, `+decoder` one whose
+    decoder alone was trained on without, for comparison.
     """
-    parts = [codec]
+    parts = [codec + _stages_after(experiment)]
     if experiment.get("plan"):
         parts.append(str(experiment["plan"]))
     for role in ("rate", "distortion", "context"):
@@ -123,6 +129,7 @@ def evaluate(model, pictures, folder: Path | None, progress) -> list:
                 "bpp": measure.bits_per_pixel(len(data), image),
                 "estimated_bpp": bits / (image.shape[0] * image.shape[1]),
                 **measure.quality(image, decoded),
+                **_error_reduction(evaluated),
                 "encode_s": encode_s,
                 "decode_s": decode_s,
             }
@@ -132,6 +139,17 @@ def evaluate(model, pictures, folder: Path | None, progress) -> list:
             images.write_image(folder / f"{picture.name}.png", decoded)
         progress(measurements[-1])
     return measurements
+
+
+def _error_reduction(evaluated: dict) -> dict:
+    """What a rectifier takes off the quantization error; nothing of models that do not tell."""
+    if "y_bar" not in evaluated:
+        return {}
+    before, after = (
+        float(np.sum(np.square(evaluated["y"] - evaluated[name], dtype=np.float64)))
+        for name in ("y_hat", "y_bar")
+    )
+    return {"error_reduction": 100 * (1 - after / before) if before else None}
 
 
 def _check_same(name: str, decoded: np.ndarray, evaluated: np.ndarray) -> None:

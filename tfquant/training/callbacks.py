@@ -1,4 +1,4 @@
-"""What people see of a run: the terminal's progress, and TensorBoard under `<model_dir>/logs`.
+"""The callbacks of a run: progress on the terminal, and TensorBoard under `<model_dir>/logs`.
 
 One event file a process, all stages on one axis: the step is the run's own count, so a resumed run
 goes on where its curves were. Tags, by group:
@@ -10,6 +10,7 @@ goes on where its curves were. Tags, by group:
 | `gap`        | epoch           | the train-test gap, surrogate minus rounding, same pictures     |
 | `gradient`   | epoch           | bias and variance of the gradients, on request                  |
 | `latents`    | epoch           | histograms of the first validation batch's latents and of sigma |
+| `rectifier`  | epoch           | where one trains: error reduction in percent, gain in dB        |
 | `pictures`   | 20th of a stage | originals beside their reconstructions                          |
 
 The gap and the gradients are those that the encoder trains on: while it is frozen, there are none.
@@ -22,9 +23,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import sys
-import time
 from typing import Callable
 
 import tensorflow as tf
@@ -32,12 +30,15 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.hparams import api as hp
 
-from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Rounding
+from tfquant.pixels import to_float, to_uint8
 from tfquant.quantizer import dequantize, symbols
 from tfquant.training import gradient_risk as risk
-from tfquant.training import losses
+from tfquant.training import history, losses
 from tfquant.training.experiment import Experiment, Stage
+from tfquant.training.gap import SYMBOLS, trains_encoder, validated
+from tfquant.training.history import Recording
+from tfquant.training.progress import ProgressBar, Throughput
 
 # Training scalars: the mean over so many steps a point.
 _WINDOW = 50
@@ -70,23 +71,22 @@ def for_stage(
 
     def callbacks(stage: Stage, earlier_steps: int) -> list:
         chosen = [
+            Recording(model_dir, earlier_steps, validation_data),
             Throughput(),
             Hyperparameters(log),
             TrainingScalars(log, earlier_steps),
             ValidationScalars(log, earlier_steps),
             Latents(log, earlier_steps, images),
         ]
-        if _trains_encoder(stage):
+        if trains_encoder(stage):
             chosen.append(Gap(log, earlier_steps))
-        if gradient_risk and _trains_encoder(stage):
+        if stage.trains_rectifier:
+            chosen.append(Rectification(log, earlier_steps, model_dir))
+        if gradient_risk and trains_encoder(stage):
             chosen.append(GradientRisk(log, earlier_steps, images))
         return [*chosen, ProgressBar(stage, earlier_steps)]
 
     return callbacks
-
-
-def _trains_encoder(stage: Stage) -> bool:
-    return "g_a" not in stage.frozen
 
 
 class _Log:
@@ -135,36 +135,6 @@ class _Logging(tf.keras.callbacks.Callback):
         return self._log.writing(self._earlier_steps + self.model.stage_step.numpy())
 
 
-class Throughput(tf.keras.callbacks.Callback):
-    """Puts `images_per_s` into the logs, a mean over the epoch's training steps so far.
-
-    Validation is left out, and so is a stage's first step, which traces or compiles the graph, as
-    soon as there is a second.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self._first = True
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._start()
-
-    def _start(self):
-        self._since, self._steps = time.perf_counter(), 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._steps += 1
-        elapsed = time.perf_counter() - self._since
-        self._rate = self._steps * self.model.experiment.batch_size / elapsed
-        logs["images_per_s"] = self._rate
-        if self._first:
-            self._first = False
-            self._start()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs["images_per_s"] = self._rate
-
-
 class TrainingScalars(_Logging):
     """`train/*`: every term of the loss, mean over the steps since the point before; schedules."""
 
@@ -209,25 +179,19 @@ def _training_descriptions(experiment: Experiment) -> dict:
     mean = f"Mean over the training steps since the point before (at most {_WINDOW})."
     D = _DISTORTION[experiment.distortion]
     return {
-        "loss": f"`J = R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel. {mean}",
+        "loss": f"`J = R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel; while a"
+        f" rectifier trains, what the stage makes of it. {mean}",
         "bpp": f"`R`, bits per pixel of all latents, under the rate's surrogate. {mean}",
         "bpp_y": f"Bits per pixel of the latent y. {mean}",
         "bpp_z": f"Bits per pixel of the hyper-latent z. {mean}",
+        "quantization_error": f"Mean of `(y - y_hat)^2`. {mean}",
+        "rectified_error": f"Mean of `(y - y_bar)^2`, after the rectifier. {mean}",
         experiment.distortion: f"`D`, {D}, under the distortion's surrogate. {mean}",
         "alpha": "Temperature of the annealed surrogates; larger is harder.",
         "learning_rate": "Adam's learning rate at this step.",
         "skipped": "Steps of this stage without a finite loss and gradient; they changed nothing.",
         "images_per_s": "Training pictures per second, mean over the epoch so far.",
     }
-
-
-_SYMBOLS = ("R", "D", "J")
-
-
-def _validated(logs: dict, experiment: Experiment) -> dict:
-    """`{"R": (rounding, surrogate), "D": ..., "J": ...}` from the logs of an epoch."""
-    names = zip(_SYMBOLS, ("bpp", experiment.distortion, "loss"))
-    return {s: (float(logs[f"val_{n}"]), float(logs[f"val_surrogate_{n}"])) for s, n in names}
 
 
 def _meaning(experiment: Experiment) -> dict:
@@ -245,7 +209,7 @@ class ValidationScalars(_Logging):
         experiment = self.model.experiment
         meaning = _meaning(experiment)
         with self.writing():
-            for symbol, (rounding, surrogate) in _validated(logs, experiment).items():
+            for symbol, (rounding, surrogate) in validated(logs, experiment).items():
                 text = f"`{symbol}` under real rounding: {meaning[symbol]}."
                 tf.summary.scalar(f"validation/{symbol}", rounding, description=text)
                 text = f"`{symbol}~` under the stage's surrogates: {meaning[symbol]}."
@@ -262,12 +226,39 @@ class Gap(_Logging):
         experiment = self.model.experiment
         meaning = _meaning(experiment)
         with self.writing():
-            for symbol, (rounding, surrogate) in _validated(logs, experiment).items():
+            for symbol, (rounding, surrogate) in validated(logs, experiment).items():
                 text = (
                     f"Train-test gap `{symbol}~ - {symbol}`, surrogate minus rounding:"
                     f" {meaning[symbol]}. Below 0, training takes itself for better than it is."
                 )
                 tf.summary.scalar(f"gap/{symbol}", surrogate - rounding, description=text)
+        self._log.flush()
+
+
+class Rectification(_Logging):
+    """`rectifier/*`: what the rectifier does to the latent, and what the stage has gained so far.
+
+    The gain is quality at unchanged bits where the encoder is frozen.
+    """
+
+    def __init__(self, log: _Log, earlier_steps: int, model_dir: str):
+        super().__init__(log, earlier_steps)
+        self._model_dir = model_dir
+
+    def on_epoch_end(self, epoch, logs=None):
+        records = [r for r in history.read(self._model_dir) if r["stage"] == self.model.stage.name]
+        first, last = records[0], records[-1]
+        text = "What the rectifier takes off the mean squared error of y, percent."
+        values = {
+            "error_reduction": (last["error_reduction"], text),
+            "psnr_gain": (last["psnr"] - first["psnr"], "PSNR since the stage began, dB."),
+        }
+        if self.model.experiment.distortion == "ms_ssim":
+            gain = 10.0 * math.log10(first["D"] / last["D"])
+            values["ms_ssim_gain"] = gain, "MS-SSIM since the stage began, dB."
+        with self.writing():
+            for name, (value, text) in values.items():
+                tf.summary.scalar(f"rectifier/{name}", value, description=text)
         self._log.flush()
 
 
@@ -282,19 +273,18 @@ class Latents(_Logging):
     def _look_once(self, image) -> tuple:
         """`image: uint8 [B, H, W, 3]` -> reconstruction, same; histograms' name -> values."""
         exchange = Rounding()
-        x_hat = self.model.codec(tf.cast(image, tf.float32) / 255.0, exchange)
+        x_hat = self.model.outcome(to_float(image), exchange).x_hat
         values = {}
         for model in self.model.codec.entropy_models:
             name, params = model.name, exchange.params[model.name]
-            offset = mu = model.offset(*params)
-            if isinstance(model, ConditionalModel):
-                mu = model.prior(*params).mean()
-                values["log10_sigma"] = tf.math.log(model.sigma(*params)) / math.log(10.0)
+            offset, mu, sigma = model.offset(*params), model.mean(*params), model.sigma(*params)
+            if sigma is not None:
+                values["log10_sigma"] = tf.math.log(sigma) / math.log(10.0)
             values[name] = exchange.latents[name]
             # y_hat - mu, exact where the offset is mu: float errors would split its integers.
             integers = symbols(exchange.latents[name], offset)
             values[f"{name}_hat_minus_mu"] = dequantize(integers, offset - mu)
-        return tf.image.convert_image_dtype(x_hat, tf.uint8, saturate=True), values
+        return to_uint8(x_hat), values
 
     def on_epoch_end(self, epoch, logs=None):
         images = self._images()
@@ -347,7 +337,7 @@ class GradientRisk(_Logging):
         image = self._images()[:_PATCHES]
         top, left = (image.shape[1] - _PATCH) // 2, (image.shape[2] - _PATCH) // 2
         patch = image[:, top : top + _PATCH, left : left + _PATCH]
-        measured = self._measure(tf.cast(patch, tf.float32) / 255.0, self.model.alpha())
+        measured = self._measure(to_float(patch), self.model.alpha())
         with self.writing():
             for name, value in measured.items():
                 branch, _, quantity = name.partition("_")
@@ -408,6 +398,9 @@ def _hyperparameters(experiment: Experiment) -> dict:
         "codec_options": ", ".join(others),
         "joint_sigma_bound": e.joint_sigma_bound,
         "post_sigma_bound": e.post_sigma_bound,
+        "rectifier": f"{e.rectifier_width} x {e.rectifier_depth}" if e.rectified else "none",
+        "qr_weight": e.qr_weight if e.rectified else 0.0,
+        "qr_distance": e.qr_distance if e.rectified else "none",
         "steps": ", ".join(f"{stage.name} {stage.steps}" for stage in e.all_stages()),
         "learning_rate": e.joint_learning_rate,
         "schedule": e.joint_schedule,
@@ -446,67 +439,8 @@ _LAYOUT = layout_pb2.Layout(
                         tag=[f"^validation/{symbol}$", f"^validation/{symbol}_tilde$"]
                     ),
                 )
-                for symbol in _SYMBOLS
+                for symbol in SYMBOLS
             ],
         )
     ]
 )
-
-
-class ProgressBar(tf.keras.callbacks.ProgbarLogger):
-    """Keras' bar, as wide as the terminal allows; validation has a line of its own below it.
-
-    A bar that is too wide for its line cannot be redrawn and fills the screen. Where the output is
-    no terminal, there is a line an epoch.
-    """
-
-    # Columns: of the bar itself; of an entry beside its name.
-    _WIDTH, _ENTRY = 10, 13
-
-    def __init__(self, stage: Stage, earlier_steps: int):
-        super().__init__(count_mode="steps", stateful_metrics=("images/s", "skipped"))
-        self._stage = stage
-        self._earlier_steps = earlier_steps
-
-    def set_params(self, params):
-        if params["verbose"] and not sys.stdout.isatty():
-            params = {**params, "verbose": 2}
-        super().set_params(params)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        super().on_epoch_begin(epoch, logs)
-        self.progbar.width = self._WIDTH
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, self._shown(logs))
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch, self._shown(logs))
-        if not self.verbose:
-            return
-        step = self._earlier_steps + self.model.stage_step.numpy()
-        validated = _validated(logs, self.model.experiment).items()
-        line = f"{self._stage.name}, step {step}: psnr {logs['val_psnr']:.2f} dB"
-        line += "".join(f", {symbol} {rounding:.4g}" for symbol, (rounding, _) in validated)
-        if _trains_encoder(self._stage):
-            gap = (
-                f"{symbol} {surrogate - rounding:+.3g}"
-                for symbol, (rounding, surrogate) in validated
-            )
-            line += f"; surrogate - rounding: {', '.join(gap)}"
-        print(line, flush=True)
-
-    def _shown(self, logs: dict) -> dict:
-        """The entries that fit, the most telling ones first."""
-        logs = {**logs, "images/s": logs["images_per_s"]}
-        names = ["loss", "images/s", "bpp", self.model.experiment.distortion]
-        if logs["skipped"]:
-            names.insert(1, "skipped")
-        names += [n for n in logs if n.startswith("bpp_")]
-        taken = 2 * len(str(self.target)) + self._WIDTH + len("/ [] - 1234s 1234ms/step")
-        shown = {}
-        for name in names:
-            taken += len(name) + self._ENTRY
-            if self.verbose != 1 or taken <= shutil.get_terminal_size().columns:
-                shown[name] = logs[name]
-        return shown

@@ -7,12 +7,84 @@ keeps the checkpoint before.
 
 from __future__ import annotations
 
+import os
+
 import tensorflow as tf
 from absl import logging
 
+from tfquant.codec import Codec
+from tfquant.training import folder
+from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
 _KEPT = 3
+_NAME = "ckpt"  # then a hyphen and the run's total of steps
+
+
+def newest_readable(run_dir: str) -> str | None:
+    """Path of the run's newest checkpoint that is whole, or None where there is none at all.
+
+    Raises:
+      ValueError: there are checkpoints, but none is readable.
+    """
+    directory = tf.io.gfile.join(run_dir, folder.CHECKPOINTS)
+    # TensorFlow's own list may be damaged as well, and an index may be lost.
+    state = tf.train.get_checkpoint_state(directory)
+    names = {os.path.basename(path) for path in (state.all_model_checkpoint_paths if state else [])}
+    indices = tf.io.gfile.glob(tf.io.gfile.join(directory, f"{_NAME}-*.index"))
+    names |= {os.path.basename(path)[: -len(".index")] for path in indices}
+    for name in sorted(names, key=lambda name: int(name.split("-")[1]), reverse=True):
+        path = tf.io.gfile.join(directory, name)
+        try:
+            _read_all(path)
+        except (tf.errors.OpError, ValueError, IndexError) as error:  # the last: cut short
+            logging.warning("%s is unreadable (%s): trying the one before", path, error)
+        else:
+            return path
+    if names:
+        raise ValueError(f"none of {len(names)} checkpoints in {directory} is readable")
+    return None
+
+
+def restore_codec(codec: Codec, path: str) -> None:
+    """Gives `codec` the weights of a checkpoint.
+
+    Raises:
+      ValueError: they are another codec's.
+    """
+    try:
+        status = tf.train.Checkpoint(codec=codec).restore(path).expect_partial()
+        status.assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} does not fit the codec {codec.name}: {reason}") from None
+
+
+def start_from(codec: Codec, experiment: Experiment, run_dir: str) -> None:
+    """Gives `codec` the weights that another run stands at; everything else starts anew.
+
+    A codec with a rectifier takes those of the codec that it wraps where that run has none.
+
+    Args:
+      codec: the codec of `experiment`.
+      experiment: the new run's.
+      run_dir: the other run's folder.
+
+    Raises:
+      ValueError: the folder holds no run of this codec, or no readable checkpoint.
+    """
+    other = folder.read_experiment(run_dir)
+    found, expected = ((e.codec, e.codec_options) for e in (other, experiment))
+    if found != expected:
+        raise ValueError(f"{run_dir} trained another codec: {found}; this run's is {expected}")
+    newest = newest_readable(run_dir)
+    if newest is None:
+        raise ValueError(f"{run_dir} has no checkpoint yet")
+    if other.rectified and not experiment.rectified:
+        raise ValueError(f"{run_dir} trained a rectifier, which this run's codec has not")
+    wrapped = experiment.rectified and not other.rectified
+    restore_codec(codec.codec if wrapped else codec, newest)
+    logging.info("Started from %s", newest)
 
 
 class RunCheckpoint:
@@ -27,24 +99,9 @@ class RunCheckpoint:
 
     def __init__(self, run_dir: str, trainer: Trainer):
         self._trainer = trainer
-        self._directory = tf.io.gfile.join(run_dir, "checkpoints")
+        self._directory = tf.io.gfile.join(run_dir, folder.CHECKPOINTS)
         self._stage_index = tf.Variable(0, dtype=tf.int64, trainable=False, name="stage_index")
-        self._resume_from = self._newest_readable()
-
-    def _newest_readable(self) -> str | None:
-        """Path of the newest checkpoint that is whole, or None for a new run."""
-        state = tf.train.get_checkpoint_state(self._directory)
-        paths = state.all_model_checkpoint_paths if state else []
-        for path in reversed(paths):
-            try:
-                _read_all(path)
-            except (tf.errors.OpError, ValueError, IndexError) as error:  # the last: cut short
-                logging.warning("%s is unreadable (%s): trying the one before", path, error)
-            else:
-                return path
-        if paths:
-            raise ValueError(f"none of {len(paths)} checkpoints in {self._directory} is readable")
-        return None
+        self._resume_from = newest_readable(run_dir)
 
     def _checkpoint(self) -> tf.train.Checkpoint:
         # A stage has its own optimizer, so its checkpoint object is made when it is needed.
@@ -74,7 +131,7 @@ class RunCheckpoint:
         """Keeps the current state; `number` is the run's total of steps."""
         self._stage_index.assign(stage_index)
         manager = tf.train.CheckpointManager(
-            self._checkpoint(), self._directory, max_to_keep=_KEPT
+            self._checkpoint(), self._directory, max_to_keep=_KEPT, checkpoint_name=_NAME
         )
         manager.save(checkpoint_number=number)
 

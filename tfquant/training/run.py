@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Callable
 
 import tensorflow as tf
 from absl import logging
 
-import tfquant
+from tfquant.training import folder
 from tfquant.training.checkpoint import RunCheckpoint
-from tfquant.training.experiment import Experiment, Stage
+from tfquant.training.experiment import Stage
 from tfquant.training.trainer import Trainer
 
 
@@ -47,35 +46,23 @@ class DivergenceGuard(tf.keras.callbacks.Callback):
         if in_a_row >= self._limit:
             raise TrainingDiverged(
                 f"{in_a_row} steps in a row had a loss or gradient that is not finite, the last at"
-                f" step {step} of stage {self.model.stage.name!r}. The last"
-                f" good checkpoint is in {self._run_dir}/checkpoints; lower the learning rate or"
+                f" step {step} of stage {self.model.stage.name!r}. The last good checkpoint is in"
+                f" {tf.io.gfile.join(self._run_dir, folder.CHECKPOINTS)}, and `tfquant export"
+                f" {self._run_dir}` makes a model of it; to train on, lower the learning rate or"
                 " alpha_max and start again in a new --model_dir."
             )
 
 
-def prepare_run_dir(run_dir: str, experiment: Experiment) -> None:
-    """Writes `experiment.json`, or checks that the one there describes the same experiment.
+class EndEarly(tf.keras.callbacks.Callback):
+    """Ends a stage that is over before its last step."""
 
-    Raises:
-      ValueError: the folder holds another experiment; the message names what differs.
-    """
-    path = tf.io.gfile.join(run_dir, "experiment.json")
-    if tf.io.gfile.exists(path):
-        with tf.io.gfile.GFile(path) as f:
-            there = Experiment.from_json(json.dumps(json.load(f)["experiment"]))
-        differing = experiment.differences(there)
-        if differing:
-            raise ValueError(
-                f"{run_dir} holds another experiment (differs in {', '.join(differing)});"
-                " name a new --model_dir, delete this folder, or repeat the flags of the first call"
-                " to go on"
-            )
-        return
-    tf.io.gfile.makedirs(run_dir)
-    record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
-    with tf.io.gfile.GFile(path + ".partial", "w") as f:
-        f.write(json.dumps(record, indent=2) + "\n")
-    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
+    def __init__(self, is_over: Callable[[Stage, int], bool]):
+        super().__init__()
+        self._is_over = is_over
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._is_over(self.model.stage, int(self.model.stage_step.numpy())):
+            self.model.stop_training = True
 
 
 def epoch_length(stage: Stage, epoch_steps: int) -> int:
@@ -101,6 +88,7 @@ def run_stages(
     validation_data: tf.data.Dataset,
     epoch_steps: int,
     callbacks: Callable[[Stage, int], Sequence[tf.keras.callbacks.Callback]] = lambda *_: (),
+    is_over: Callable[[Stage, int], bool] = lambda stage, step: False,
     max_skipped_in_a_row: int = 20,
     jit_compile: bool = False,
     verbose: int = 1,
@@ -109,11 +97,12 @@ def run_stages(
 
     Args:
       trainer: the trainer.
-      run_dir: where checkpoints go; see `prepare_run_dir`.
+      run_dir: where checkpoints go; see `folder.prepare`.
       training_data: `first_example -> dataset` of batches from that example on.
       validation_data: a finite dataset of batches, the same at every epoch.
       epoch_steps: steps between validations and checkpoints.
       callbacks: `(stage, steps of earlier stages) -> Keras callbacks` of the stage.
+      is_over: `(stage, step) -> whether it ends there`, asked after every epoch.
       max_skipped_in_a_row: how many steps in a row may have no finite loss or gradient.
       jit_compile: compile the training step with XLA.
       verbose: Keras `fit`'s: 0 silent, 1 progress bar, 2 a line an epoch.
@@ -137,7 +126,7 @@ def run_stages(
                     f"stage {stage.name!r} stands at step {done}, which is no multiple of"
                     f" --epoch_steps={epoch_steps}; repeat that flag of the first call to go on"
                 )
-            if done < stage.steps:
+            if done < stage.steps and not is_over(stage, done):
                 logging.info("Stage %s: steps %d to %d", stage.name, done, stage.steps)
                 trainer.fit(
                     training_data((earlier_steps + done) * experiment.batch_size),
@@ -148,6 +137,7 @@ def run_stages(
                     callbacks=[
                         DivergenceGuard(max_skipped_in_a_row, run_dir),
                         *callbacks(stage, earlier_steps),
+                        EndEarly(is_over),
                         # Last: a run killed in between logs an epoch twice rather than never.
                         Checkpointing(checkpoint, index, earlier_steps),
                     ],

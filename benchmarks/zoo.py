@@ -1,0 +1,186 @@
+"""The table of the codecs, `docs/codecs.md`: sizes counted and times measured.
+
+    python benchmarks/zoo.py --write=docs/codecs.md [--codecs=ms_hyper,charm]
+
+Parameters are counted, multiply-adds read off the graph of a forward pass, and both directions of a
+768x512 picture timed, one codec after the other: the median of `--rounds` calls, on untrained
+weights whose latents are brought to a standard deviation of 3 (about 1.5 bits an element).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+import tensorflow as tf
+from absl import app, flags
+
+import models
+from tfquant.dead_leaves import dead_leaves
+from tfquant.exchange import Rounding
+from tfquant.export import CodecModule
+
+_CODECS = flags.DEFINE_list("codecs", list(models.CODECS), "Which codecs.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls that are timed.", lower_bound=1)
+_WRITE = flags.DEFINE_string("write", "", "File to write; empty: the terminal.")
+
+PICTURE = (512, 768)
+
+
+class Facts(NamedTuple):
+    """What cannot be measured.
+
+    Attributes:
+      paper: where the codec comes from.
+      figure: that shows it.
+      entropy: what p(y) is conditioned on.
+      widths: N and M in arXiv 2309.17051 or the codec's paper; of its low rates where they differ.
+      plans: the plans that arXiv 2309.17051 found best for it, or what goes wrong.
+    """
+
+    paper: str
+    figure: str
+    entropy: str
+    widths: dict
+    plans: str
+
+
+_BALLE17 = "Ballé 2017, [1611.01704](https://arxiv.org/abs/1611.01704)"
+_BALLE18 = "Ballé 2018, [1802.01436](https://arxiv.org/abs/1802.01436)"
+_MINNEN18 = "Minnen 2018, [1809.02736](https://arxiv.org/abs/1809.02736)"
+_CHENG = "Cheng 2020, [2001.01568](https://arxiv.org/abs/2001.01568)"
+_CHARM = "Minnen 2020, [2007.08739](https://arxiv.org/abs/2007.08739)"
+_ELIC = "He 2022, [2203.10886](https://arxiv.org/abs/2203.10886)"
+_LOW = {"N": 128, "M": 192}
+_WIDE = {"N": 192, "M": 320}
+
+FACTS = {
+    "factorized": Facts(_BALLE17, "Fig. 2", "channel", _LOW, "not tested"),
+    "scale_hyperprior": Facts(_BALLE18, "Fig. 4", "hyperprior (scale)", _LOW, "not tested"),
+    "ms_hyper": Facts(
+        _MINNEN18, "Fig. 1, no context", "hyperprior", _LOW, "`sua_ste`, `sua_pge`"
+    ),
+    "ms_hyper_zero": Facts(
+        _MINNEN18, "Fig. 1, no context", "hyperprior", _LOW, "`sua_ste`, `sua_pge`"
+    ),
+    "ms_context": Facts(
+        _MINNEN18, "Fig. 1", "hyperprior, serial 5x5", {"N": 192, "M": 192},
+        "`sua_pge` and `sua_ste` alike",
+    ),
+    "cheng_anchor": Facts(
+        _CHENG, "Fig. 4, no attention", "hyperprior, serial 5x5, 3 Gaussians",
+        {"N": 128, "M": 128}, "`sua_pge`; `sua_ste` diverges",
+    ),
+    "cheng_attn": Facts(
+        _CHENG, "Fig. 4", "hyperprior, serial 5x5, 3 Gaussians", {"N": 128, "M": 128},
+        "`sua_pge`; `sua_ste` diverges",
+    ),
+    "charm": Facts(_CHARM, "Fig. 1, no LRP", "hyperprior, 10 slices", _WIDE, "`sua_ste`"),
+    "charm_zero": Facts(_CHARM, "Fig. 1, no LRP", "hyperprior, 10 slices", _WIDE, "`sua_ste`"),
+    "elic_sm_zero": Facts(
+        _ELIC, "Fig. 5, small", "hyperprior, 5 groups, checkerboard", _WIDE,
+        "`sua_pge`; `mix` a little behind",
+    ),
+    "elic_zero": Facts(
+        _ELIC, "Fig. 5", "hyperprior, 5 groups, checkerboard", _WIDE,
+        "`sua_pge`; at high rates with `--alpha_max=2`",
+    ),
+}  # fmt: skip
+
+
+def multiply_adds(codec) -> float:
+    """Multiply-adds per pixel of a forward pass, its convolutions and matrix products."""
+    x = tf.TensorSpec([1, *PICTURE, 3])
+    graph = tf.function(lambda x: codec(x, Rounding())).get_concrete_function(x).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    products = ("Conv2D", "Conv2DBackpropInput", "MatMul")
+    options["account_type_regexes"] = list(products)
+    profile = tf.compat.v1.profiler.profile(graph, options=options)
+    return profile.total_float_ops / 2 / (PICTURE[0] * PICTURE[1])
+
+
+def seconds(codec) -> tuple:
+    """Median seconds to compress and to decompress, and the file's bits per pixel."""
+    picture = tf.constant(dead_leaves(0, max(PICTURE))[: PICTURE[0], : PICTURE[1]])
+    y = codec.analyze(tf.cast(picture[None], tf.float32) / 255.0)
+    last = [v for v in codec.g_a.trainable_variables if v.shape.rank == 4][-1]
+    last.assign(last * 3.0 / tf.math.reduce_std(y))
+    module = CodecModule(codec)
+    coded = module.encode(picture)
+    file = coded["streams"], *PICTURE, coded["symbols_crc"]
+
+    def median(run):
+        run()
+        times = []
+        for _ in range(_ROUNDS.value):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
+    size = sum(map(len, coded["streams"].numpy()))
+    return (
+        median(lambda: module.encode(picture)["bits"].numpy()),
+        median(lambda: module.decode(*file)["image"].numpy()),
+        8 * size / (PICTURE[0] * PICTURE[1]),
+    )
+
+
+def row(name: str) -> str:
+    """The codec's line of the table."""
+    facts = FACTS[name]
+    codec = models.build_codec(name, **facts.widths)
+    parameters = sum(v.shape.num_elements() for v in codec.trainable_variables)
+    kilo_multiply_adds = multiply_adds(codec) / 1e3
+    compress, decompress, bpp = seconds(codec)
+    cells = [
+        f"`{name}`", facts.paper, facts.figure, facts.entropy,
+        f"{facts.widths['N']}/{facts.widths['M']}", f"{parameters / 1e6:.2f}",
+        f"{kilo_multiply_adds:.0f}", f"{compress:.2f}", f"{decompress:.2f}", f"{bpp:.1f}",
+        facts.plans,
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+_HEADER = """# The codecs
+
+Made by `python benchmarks/zoo.py --write=docs/codecs.md`; do not edit. Widths are those of
+arXiv 2309.17051 (of the lower rates, where a codec has two). *Parameters* are trained ones, in
+millions; *kMAC* thousands of multiply-adds per pixel of the picture, both transforms and the
+entropy model; *compress* and *decompress* seconds for a 768x512 picture in float32, bits to pixels
+and back, on an untrained codec whose latents are spread with a standard deviation near 3, hence
+the high bpp. *Plans* are what arXiv 2309.17051 found to work best.
+
+| codec | paper | figure | y given | N/M | parameters | kMAC | compress | decompress | bpp | plans |
+|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def main(argv) -> None:
+    del argv
+    tf.get_logger().setLevel("ERROR")  # the profiler warns of its own old parts
+    unknown = [name for name in _CODECS.value if name not in models.CODECS]
+    if unknown:
+        sys.exit(f"zoo.py: unknown codec {unknown[0]!r}; known: {', '.join(models.CODECS)}")
+    lines = []
+    for name in _CODECS.value:
+        lines.append(row(name))
+        print(lines[-1], flush=True)
+    cpus = len(os.sched_getaffinity(0))
+    machine = f"\nMeasured on {cpus} cores, {platform.machine()}, TensorFlow {tf.__version__}.\n"
+    if _WRITE.value:
+        os.makedirs(os.path.dirname(_WRITE.value) or ".", exist_ok=True)
+        with open(_WRITE.value, "w") as f:
+            f.write(_HEADER + "\n".join(lines) + "\n" + machine)
+
+
+if __name__ == "__main__":
+    app.run(main)

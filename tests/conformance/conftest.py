@@ -1,0 +1,55 @@
+"""The codecs that every claim in this folder is about. One that is registered must be listed."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+import tensorflow as tf
+
+import models
+
+WIDTHS = {"N": 8, "M": 12}
+# Label -> name, and options beside these widths or in place of them.
+CODECS = {
+    "factorized": ("factorized", {}),
+    "scale_hyperprior": ("scale_hyperprior", {}),
+    "ms_hyper": ("ms_hyper", {}),
+    "ms_hyper_zero": ("ms_hyper_zero", {}),
+    "ms_hyper laplacian": ("ms_hyper", {"family": "laplacian"}),
+    "ms_hyper_zero laplacian": ("ms_hyper_zero", {"family": "laplacian"}),
+    "ms_hyper_zero mixture": ("ms_hyper_zero", {"family": "mixture"}),
+    "res to res_attn": ("ms_hyper_zero", {"g_a": "res", "g_s": "res_attn"}),
+    "res_attn to res": ("ms_hyper_zero", {"g_a": "res_attn", "g_s": "res"}),
+    "ms_context": ("ms_context", {}),
+    "cheng_anchor": ("cheng_anchor", {}),
+    "cheng_attn": ("cheng_attn", {}),
+    "charm": ("charm", {"slices": 3}),
+    "charm_zero": ("charm_zero", {"slices": 3}),
+    "elic_sm_zero": ("elic_sm_zero", {}),
+    "elic_zero": ("elic_zero", {}),
+}
+
+
+@pytest.fixture(scope="session")
+def listed() -> set:
+    """Names of the codecs on the list."""
+    return {name for name, _ in CODECS.values()}
+
+
+@pytest.fixture(scope="module", params=CODECS)
+def label(request) -> str:
+    """Every codec of the list in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., tf.keras.Model]:
+    """`build(label, precision="float32")`: that codec at small widths, always the same weights."""
+
+    def make(label, precision="float32"):
+        tf.keras.utils.set_random_seed(0)
+        name, options = CODECS[label]
+        return models.build_codec(name, precision, **{**WIDTHS, **options})
+
+    return make

@@ -1,0 +1,142 @@
+"""Exported models: what decoding refuses, and which checkpoint of a run they are made from."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.coding import container, model_file
+from tfquant.export import CodecModule, export_run
+from tfquant.training import folder
+from tfquant.training.checkpoint import RunCheckpoint
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+EXPERIMENT = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, precision="bfloat16")
+
+
+@pytest.fixture(scope="module", name="module")
+def _module():
+    return CodecModule(models.build_codec("factorized", N=4, M=6))
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path):
+    """A run that was stopped after two checkpoints: its folder, and the weights at each."""
+    tf.keras.utils.set_random_seed(0)
+    directory, weights = tmp_path / "run", {}
+    folder.prepare(str(directory), EXPERIMENT)
+    trainer = Trainer(models.build_codec("factorized", "bfloat16", N=4, M=6), EXPERIMENT)
+    trainer.begin(EXPERIMENT.all_stages()[0])
+    checkpoint = RunCheckpoint(str(directory), trainer)
+    for number in (10, 20):
+        trainer.codec.set_weights([w + 0.01 for w in trainer.codec.get_weights()])
+        checkpoint.save(0, number)
+        weights[number] = trainer.codec.get_weights()
+    return directory, weights
+
+
+def exported(directory, path=None):
+    """What `export_run` gives, and the weights that it built a codec with."""
+    built = []
+
+    def build_codec(name, precision, **options):
+        assert (name, precision, options) == ("factorized", "float32", {"N": 4, "M": 6})
+        built.append(models.build_codec(name, precision, **options))
+        return built[-1]
+
+    return *export_run(str(directory), build_codec, path), built[-1].get_weights()
+
+
+def assert_same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_other_symbols_than_the_encoders_are_no_picture(module, make_photograph):
+    picture = make_photograph(20, 30)
+    coded = module.encode(picture)
+    crc = coded["symbols_crc"]
+    assert module.decode(coded["streams"], 20, 30, crc)["image"].shape == (20, 30, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="symbols are not those that"):
+        module.decode(coded["streams"], 20, 30, crc ^ 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="symbols are not those that"):
+        module.decode(coded["streams"], 2000, 30, crc)
+
+
+def test_the_synthesis_transform_waits_for_the_checksum(module):
+    """In the graph every convolution of `g_s` depends on it: no forged size is synthesized."""
+    graph = module.decode.get_concrete_function().graph
+    convolutions = [op for op in graph.get_operations() if op.type.startswith("Conv2D")]
+    assert convolutions
+    for op in convolutions:
+        waiting, before = [op], set()
+        while waiting:
+            found = waiting.pop()
+            if found.name not in before:
+                before.add(found.name)
+                waiting += [*(tensor.op for tensor in found.inputs), *found.control_inputs]
+        assert "symbols_crc" in before
+
+
+def test_a_stopped_run_is_exported_from_its_newest_checkpoint(run, make_photograph):
+    directory, weights = run
+    path, name, found = exported(directory)
+    assert (path, name) == (str(directory / "export"), "ckpt-20")
+    assert_same(found, weights[20])
+    assert json.loads((directory / "export" / "tfquant.json").read_text())["experiment"] == (
+        json.loads(EXPERIMENT.to_json())
+    )
+
+    model, picture = model_file.ExportedModel.load(path), make_photograph(20, 30)
+    data = model.compress(picture)
+    np.testing.assert_array_equal(model.decompress(data), model.evaluate(picture)["image"])
+    bitstream = container.Bitstream.from_bytes(data)
+    for forged in ({"height": 2000}, {"symbols_crc": bitstream.symbols_crc ^ 1}):
+        forgery = dataclasses.replace(bitstream, **forged).to_bytes()
+        with pytest.raises(container.SymbolsError, match="^cannot be decoded: the decoded symbols"):
+            model.decompress(forgery)
+
+
+def test_a_checkpoint_cut_in_half_is_named_and_the_one_before_exported(run, caplog):
+    directory, weights = run
+    newest = directory / "checkpoints" / "ckpt-20.data-00000-of-00001"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    path, name, found = exported(directory, str(directory.parent / "elsewhere"))
+    assert (path, name) == (str(directory.parent / "elsewhere"), "ckpt-10")
+    assert_same(found, weights[10])
+    assert "ckpt-20 is unreadable" in caplog.text
+    assert not (directory / "export").exists()
+
+
+def test_an_exported_model_is_replaced_but_nothing_else(run):
+    directory, _ = run
+    (directory / "export").mkdir()
+    kept = directory / "export" / "thesis.tex"
+    kept.write_text("years of work")
+    with pytest.raises(ValueError, match="export is there and no exported model: it is not repl"):
+        exported(directory)
+    assert kept.read_text() == "years of work"
+    (directory / "export" / "tfquant.json").write_text("{}")
+    exported(directory)
+    assert not kept.exists()
+
+
+def test_what_is_no_run_or_has_no_checkpoint_is_refused(run, tmp_path):
+    directory, _ = run
+    with pytest.raises(ValueError, match="is no training run: it has no experiment.json"):
+        export_run(str(tmp_path), models.build_codec)
+    for path in (directory / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="run has no checkpoint yet"):
+        export_run(str(directory), models.build_codec)
+
+
+def test_weights_of_another_codec_are_refused(run):
+    directory, _ = run
+    with pytest.raises(ValueError, match="ckpt-20 does not fit the codec "):
+        export_run(str(directory), lambda *_, **__: models.build_codec("ms_hyper", N=4, M=6))

@@ -1,0 +1,46 @@
+"""A run's folder belongs to one experiment."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tfquant.training import folder
+from tfquant.training.experiment import Experiment
+
+EXPERIMENT = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, stages=("joint",))
+
+
+def test_the_experiment_comes_back(tmp_path):
+    directory = str(tmp_path / "new" / "run")
+    folder.prepare(directory, EXPERIMENT)
+    folder.prepare(directory, dataclasses.replace(EXPERIMENT))
+    assert folder.read_experiment(directory) == EXPERIMENT
+    assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == ["experiment.json"]
+
+
+def test_another_experiment_in_the_same_folder_is_refused_naming_what_differs(tmp_path):
+    folder.prepare(str(tmp_path), EXPERIMENT)
+    other = dataclasses.replace(EXPERIMENT, lmbda=0.1, codec_options={"N": 8, "M": 6})
+    message = r"holds another experiment \(differs in codec_options, lmbda\); name a new --mod"
+    with pytest.raises(ValueError, match=message):
+        folder.prepare(str(tmp_path), other)
+    assert folder.read_experiment(str(tmp_path)) == EXPERIMENT
+
+
+@pytest.mark.parametrize(
+    "record,message",
+    [
+        (None, "is no training run: it has no experiment.json"),
+        ("{", "cannot read .*experiment.json: "),
+        ("[]", "cannot read .*experiment.json: "),
+        (json.dumps({"version": "0.1.0"}), "cannot read .*experiment.json: 'experiment'"),
+        (json.dumps({"experiment": {"magic": 1}}), "of another tfquant version: unknown magic"),
+    ],
+)
+def test_what_is_no_run_of_this_version_is_refused_in_one_line(tmp_path, record, message):
+    if record is not None:
+        (tmp_path / "experiment.json").write_text(record)
+    with pytest.raises(ValueError, match=message) as refusal:
+        folder.read_experiment(str(tmp_path))
+    assert "\n" not in str(refusal.value)

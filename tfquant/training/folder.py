@@ -1,0 +1,68 @@
+"""A run's folder: what is in it, and the experiment that it belongs to.
+
+    RUN/experiment.json   {"version": of tfquant, "experiment": {...}}
+    RUN/checkpoints/      see `tfquant/training/checkpoint.py`
+    RUN/history.json      every epoch's validation, see `tfquant/training/history.py`
+    RUN/logs/             for TensorBoard, see `tfquant/training/callbacks.py`
+    RUN/export/           the exported model, see `tfquant/export.py`
+
+The experiment is written before anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+
+import tfquant
+from tfquant.training.experiment import Experiment
+
+EXPERIMENT = "experiment.json"
+CHECKPOINTS = "checkpoints"
+
+
+def read_experiment(run_dir: str) -> Experiment:
+    """The experiment of the run.
+
+    Raises:
+      ValueError: the folder holds no run, or one that this version cannot read.
+    """
+    path = tf.io.gfile.join(run_dir, EXPERIMENT)
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"{run_dir} is no training run: it has no {EXPERIMENT}")
+    try:
+        with tf.io.gfile.GFile(path) as f:
+            return Experiment.from_json(json.dumps(json.load(f)["experiment"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+
+
+def prepare(run_dir: str, experiment: Experiment) -> None:
+    """Writes the experiment into a new folder, or checks that the one there is the same.
+
+    Raises:
+      ValueError: the folder holds another experiment; the message names what differs.
+    """
+    path = tf.io.gfile.join(run_dir, EXPERIMENT)
+    if tf.io.gfile.exists(path):
+        differing = experiment.differences(read_experiment(run_dir))
+        if differing:
+            raise ValueError(
+                f"{run_dir} holds another experiment (differs in {', '.join(differing)});"
+                " name a new --model_dir, delete this folder, or repeat the flags of the first call"
+                " to go on"
+            )
+        return
+    tf.io.gfile.makedirs(run_dir)
+    record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
+    write_json(path, record)
+
+
+def write_json(path: str, value) -> None:
+    """Writes a file whole or not at all, into a folder that is made if it is not there."""
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(path + ".partial", "w") as f:
+        f.write(json.dumps(value, indent=2) + "\n")
+    tf.io.gfile.rename(path + ".partial", path, overwrite=True)

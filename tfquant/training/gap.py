@@ -1,0 +1,22 @@
+"""The train-test gap: an epoch's `R~, D~, J~` of the surrogate beside `R, D, J` of rounding."""
+
+from __future__ import annotations
+
+from tfquant.training.experiment import Experiment, Stage
+
+SYMBOLS = ("R", "D", "J")
+
+
+def trains_encoder(stage: Stage) -> bool:
+    """Whether there is a gap to speak of: behind a frozen encoder nothing follows a surrogate."""
+    return "encoder" not in stage.frozen
+
+
+def validated(logs: dict, experiment: Experiment) -> dict:
+    """`{"R": (rounding, surrogate), "D": ..., "J": ...}` from the logs of an epoch."""
+    rates, distortions = (
+        [float(logs[f"val_{prefix}{name}"]) for prefix in ("", "surrogate_")]
+        for name in ("bpp", experiment.distortion)
+    )
+    costs = [R + experiment.lmbda * D for R, D in zip(rates, distortions)]
+    return dict(zip(SYMBOLS, map(tuple, (rates, distortions, costs))))
