@@ -1,6 +1,6 @@
 """Speed and memory of training, coding and data, as ratios within one run.
 
-    python benchmarks/bench.py [--only=step,surrogate,likelihood,picture,coder,data] [--N=128]
+    python benchmarks/bench.py [--only=step,surrogate,likelihood,picture,rectifier,coder,data]
 
 Each row is measured alternately with what it is compared with, round by round, and the median is
 shown, so that a machine that is busy with other things slows both. Peak memory is of the whole
@@ -31,6 +31,8 @@ from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.distributions import NoisyGaussian
 from tfquant.export import CodecModule
 from tfquant.layers import transforms
+from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
+from tfquant.rectified import RectifiedCodec
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -171,15 +173,43 @@ def bench_picture() -> None:
     show(f"A picture of 768x512, N {_N.value}, M {_M.value}", seconds, "ms_hyper, compress")
 
 
+def bench_rectifier() -> None:
+    """Decompressing one 768x512 picture without and with a rectifier, the light and a wide one."""
+    picture = tf.constant(dead_leaves(0, 768)[: PICTURE[0], : PICTURE[1]])
+    for name in ("factorized", "scale_hyperprior", "ms_context", "cheng_attn"):
+        codec = models.build_codec(name, N=_N.value, M=_M.value)
+        module = CodecModule(codec)
+        coded = module.encode(picture)
+        file = coded["streams"], *PICTURE, coded["symbols_crc"]
+        decoders = {
+            "without": codec,
+            f"width {LIGHT_WIDTH}, depth {LIGHT_DEPTH}": RectifiedCodec(codec),
+            f"width {_M.value}, depth 3": RectifiedCodec(codec, _M.value, 3),
+        }
+        modules = {label: CodecModule(decoder) for label, decoder in decoders.items()}
+        seconds = medians(
+            {k: lambda m=m, f=file: m.decode(*f)["image"].numpy() for k, m in modules.items()},
+            _ROUNDS.value,
+        )
+        show(f"Rectifier, {name}, N {_N.value}, M {_M.value}, decompress", seconds, "without")
+
+
 def bench_coder() -> None:
-    """Symbols per second of range coding, 1e6 symbols: tables by scale and binary decisions."""
+    """Symbols per second of range coding, 1e6 symbols: tables by scale, by mean and scale, and
+    the decisions of a mixture."""
     count, rng = 1_000_000, np.random.default_rng(0)
     candidates = {}
-    for zero_center, kind in ((True, "scale table"), (False, "decisions")):
-        model = ConditionalModel("gaussian", zero_center)
+    for family, zero_center, kind in (
+        ("gaussian", True, "scale table"),
+        ("gaussian", False, "mean-scale table"),
+        ("mixture", False, "decisions"),
+    ):
+        model = ConditionalModel(family, zero_center)
         table = model.coding_table()
         sigma = np.exp(rng.uniform(-2, 2, (1, 1, 1, count)))
-        raw = tf.constant(np.concatenate([0 * sigma, np.log(sigma)], -1).astype(np.float32))
+        scales = 3 if family == "mixture" else 1
+        blocks = [0 * sigma] * (model.outputs - scales) + [np.log(sigma)] * scales
+        raw = tf.constant(np.concatenate(blocks, -1).astype(np.float32))
         integers = tf.constant(np.round(rng.normal(size=sigma.shape) * sigma).astype(np.int32))
         for streams in (1, 8) if zero_center else (1,):
 
@@ -217,6 +247,7 @@ BENCHMARKS = {
     "surrogate": bench_surrogate,
     "likelihood": bench_likelihood,
     "picture": bench_picture,
+    "rectifier": bench_rectifier,
     "coder": bench_coder,
     "data": bench_data,
 }

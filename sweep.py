@@ -1,0 +1,117 @@
+"""Trains and measures a grid of experiments: one table of BD-rates, joint and post, and a plot.
+
+    python sweep.py --base=configs/small.flags --grid='plan=aun,mix,sua_ste' \
+      --lmbda=0.0067,0.025 --train_images=PHOTOGRAPHS --images=KODAK --out=sweeps/plans
+
+Every cell is `train.py` with the base flagfile and the cell's flags, first its stage `joint`, then
+`post` from there, then `eval.py`. Stopped at any moment, the same command goes on. A cell that
+fails is named, with its last line, and left out of the table.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from tfquant.evaluation import EvaluationError, curves, report, sweep
+
+_HERE = Path(__file__).resolve().parent
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("base", None, "Flagfile of train.py that all cells share.", required=True)
+flags.DEFINE_string(
+    "grid", "", "flag=value,value;flag=value,value: flags of train.py; every combination is a cell."
+)
+flags.DEFINE_list("lmbda", ["0.0067", "0.025"], "Weights of the distortion: a curve's points.")
+flags.DEFINE_string("train_images", "", "As train.py takes it.")
+flags.DEFINE_string("images", "sample", "Pictures to measure on, as eval.py takes them.")
+flags.DEFINE_string("out", None, "Folder of the sweep; made if it is not there.", required=True)
+flags.DEFINE_string("anchor", None, "CSV of published points to compare with, as eval.py takes it.")
+flags.DEFINE_string("anchor_codec", "BPG 4:4:4", "The codec to take from --anchor.")
+flags.DEFINE_enum("bd_rate_method", "akima", list(curves.METHODS), "Interpolation for BD-rates.")
+flags.DEFINE_integer(
+    "jobs", 1, "Cells at a time, each on its share of the cores.", lower_bound=1
+)  # fmt: skip
+
+
+class CellFailed(Exception):
+    """A program that a cell ran ended with an error; the message is its last line."""
+
+
+def run_cell(grid: sweep.Grid, cell: dict, lmbda: str) -> None:
+    """Trains both stages and measures them; does nothing that was done before."""
+    folder = sweep.model_folder(Path(FLAGS.out), cell, lmbda)
+    for stage in sweep.STAGES:
+        model_dir = folder / stage
+        if (model_dir / "export" / "tfquant.json").exists():
+            continue
+        first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
+        _run(
+            "train.py", f"--flagfile={FLAGS.base}", *(f"--{k}={v}" for k, v in cell.items()),
+            f"--lmbda={lmbda}", f"--train_images={FLAGS.train_images}", f"--stages={stage}",
+            f"--model_dir={model_dir}", "--progress=line", *first, log=folder / "log.txt",
+        )  # fmt: skip
+    if not (folder / "report" / report.JSON).exists():
+        _run(
+            "eval.py", f"--model_dir={','.join(str(folder / s) for s in sweep.STAGES)}",
+            f"--images={FLAGS.images}", f"--report_dir={folder / 'report'}", "--conventional=",
+            "--noreconstructions", log=folder / "log.txt",
+        )  # fmt: skip
+
+
+def _run(script: str, *arguments: str, log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if FLAGS.jobs > 1:
+        cores = max(1, len(os.sched_getaffinity(0)) // FLAGS.jobs)
+        environment.setdefault("TF_NUM_INTRAOP_THREADS", str(cores))
+    with open(log, "a", encoding="utf-8") as file:
+        done = subprocess.run(
+            [sys.executable, str(_HERE / script), *arguments],
+            stdout=file, stderr=subprocess.STDOUT, env=environment, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = [line.strip() for line in lines if not line.startswith("Pass --help")][-1:]
+        raise CellFailed(f"{' '.join(last)} (all of it: {log})")
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
+    try:
+        grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda)
+        anchor = None
+        if FLAGS.anchor:
+            anchor = curves.read_published(Path(FLAGS.anchor), FLAGS.anchor_codec)
+    except EvaluationError as error:
+        sys.exit(f"sweep.py: {error}")
+    Path(FLAGS.out).mkdir(parents=True, exist_ok=True)
+    runs = [(cell, lmbda) for cell in grid.cells() for lmbda in grid.lmbdas]
+    print(f"{len(runs)} runs of two stages each", flush=True)
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
+        pending = {pool.submit(run_cell, grid, cell, lmbda): (cell, lmbda) for cell, lmbda in runs}
+        for number, future in enumerate(concurrent.futures.as_completed(pending), start=1):
+            cell, lmbda = pending[future]
+            outcome = "done"
+            try:
+                future.result()
+            except CellFailed as error:
+                failed += 1
+                outcome = f"FAILED: {error}"
+            run = f"{sweep.name(cell)}, lmbda={lmbda}"
+            print(f"[{number}/{len(runs)}] {run}: {outcome}", flush=True)
+    print("\n" + sweep.summarize(Path(FLAGS.out), grid, anchor, FLAGS.bd_rate_method))
+    print(f"Table and plot: {FLAGS.out}")
+    if failed:
+        sys.exit(f"sweep.py: {failed} of {len(runs)} runs failed; the same command tries again")
+
+
+if __name__ == "__main__":
+    app.run(main)
