@@ -32,7 +32,7 @@ demo: venv
 	@echo "compressed file   $(DEMO)/hopper.tfq, and back: $(DEMO)/hopper.png"
 
 test: venv
-	$(BIN)/python -m pytest --durations=10
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10
 
 lint: venv
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ setup(
         "tensorflow-probability~=0.22.0",
     ],
     extras_require={
-        "test": ["pytest", "ruff"],
+        "test": ["pytest", "pytest-xdist", "ruff"],
         "tfds": ["tensorflow-datasets~=4.9.3"],
     },
     entry_points={"console_scripts": ["tfquant = tfquant.cli:main"]},

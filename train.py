@@ -55,6 +55,7 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_enum("g_a", None, list(ANALYSIS), "ms_hyper*: analysis transform; not given: plain.")
 flags.DEFINE_enum("g_s", None, list(SYNTHESIS), "ms_hyper*: synthesis transform; not given: plain.")
+flags.DEFINE_integer("slices", None, "charm*: channel slices, which divide M; not given: 10.")
 flags.DEFINE_float("lmbda", _DEFAULT.lmbda, "Weight of the distortion against bits per pixel.")
 flags.DEFINE_enum(
     "distortion", _DEFAULT.distortion, list(losses.DISTORTIONS),
@@ -169,7 +170,9 @@ def experiment_from_flags(values: flags.FlagValues) -> Experiment:
     names = set(values) & set(Experiment.__dataclass_fields__)
     fields = {name: getattr(values, name) for name in names}
     options = {"N": values.N, "M": values.M}
-    options.update({k: getattr(values, k) for k in ("family", "g_a", "g_s") if getattr(values, k)})
+    for name in ("family", "g_a", "g_s", "slices"):
+        if getattr(values, name) is not None:
+            options[name] = getattr(values, name)
     fields.update(
         codec_options=options,
         stages=tuple(values.stages),

@@ -111,7 +111,7 @@ def test_bfloat16_stays_within_the_networks(label, codec, x, build):
 
 
 @pytest.mark.parametrize(
-    "label", ["ms_hyper", "ms_hyper_zero", "charm", "charm_zero", "elic_zero"], indirect=True
+    "label", ["ms_hyper_zero", "ms_context", "cheng_attn", "charm", "elic_zero"], indirect=True
 )
 def test_the_decoders_latents_are_the_evaluated_ones_bit_for_bit(codec, make_photograph):
     """The floats, not only the symbols and the picture: h_s runs in three different graphs."""
@@ -174,3 +174,51 @@ def test_a_codec_that_cannot_be_is_refused_with_what_is_possible(name, options, 
     with pytest.raises(ValueError, match=message):
         models.build_codec(name, **options)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_two_devices_take_the_step_that_one_takes(fresh_python):
+    """Those that go group by group or serially; for a simple one test_reproducible has more."""
+    labels = ("factorized", "ms_context", "cheng_attn", "charm_zero", "elic_zero")
+    script = """
+    import sys
+    import numpy as np
+    import tensorflow as tf
+    sys.path.insert(0, "tests/conformance")
+    import conftest
+    import models
+    from tfquant.training.experiment import Experiment
+    from tfquant.training.trainer import Trainer
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+
+    def losses(strategy, name, options):
+        tf.keras.utils.set_random_seed(0)
+        experiment = Experiment(batch_size=2, crop=64)
+        with strategy.scope():
+            codec = models.build_codec(name, **{**conftest.WIDTHS, **options})
+            trainer = Trainer(codec, experiment)
+        trainer.begin(experiment.all_stages()[0])
+        each = 2 // strategy.num_replicas_in_sync
+
+        def batch(context):
+            mine = slice(context.replica_id_in_sync_group * each, None)
+            mine = slice(mine.start, mine.start + each)
+            return {"image": images[mine], "index": np.arange(2)[mine]}
+
+        values = strategy.experimental_distribute_values_from_function(batch)
+        for _ in range(2):
+            logs = strategy.run(trainer.train_step, (values,))
+        return float(trainer._means["loss"].result())
+
+    one = tf.distribute.OneDeviceStrategy("CPU:0")
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    for label in sys.argv[1:]:
+        print("loss", *(losses(strategy, *conftest.CODECS[label]) for strategy in (one, two)))
+    """
+    out = fresh_python(script, *labels)
+    pairs = [line.split()[1:] for line in out.splitlines() if line.startswith("loss")]
+    assert len(pairs) == len(labels)
+    for label, (one, two) in zip(labels, pairs):
+        assert float(two) == pytest.approx(float(one), rel=1e-4), label

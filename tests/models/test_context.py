@@ -1,0 +1,43 @@
+"""Serial codecs: their size against the published one. For their walk see test_serial.py."""
+
+import pytest
+
+import models
+
+
+def trained(*layers):
+    return sum(v.shape.num_elements() for layer in layers for v in layer.trainable_variables)
+
+
+def dense(*widths):
+    """Parameters of 1x1 layers."""
+    return sum((a + 1) * b for a, b in zip(widths, widths[1:]))
+
+
+# In millions, as CompressAI documents them, with a single Gaussian. Its models have 61 parameters a
+# channel of z in the density where ours have 43, and weights under the mask of the causal
+# convolution: 13 taps of 25 from M channels to 2M. Cheng's own parameter network is wider than the
+# one of Minnen's that CompressAI has in its place.
+@pytest.mark.parametrize(
+    "name,N,published,hidden",
+    [("ms_context", 192, 14.13, (640, 512)), ("cheng_attn", 128, 13.18, (426, 341))],
+)
+def test_parameters_are_as_many_as_published(name, N, published, hidden):
+    codec = models.build_codec(name, N=N, M=N, family="gaussian")
+    count = trained(codec) + (61 - 43) * N + 13 * N * 2 * N
+    count += dense(4 * N, *hidden, 2 * N) - trained(codec.context.parameters)
+    assert round(count / 1e6, 2) == published
+
+
+def test_chengs_parameters_are_those_of_three_gaussians():
+    codec = models.build_codec("cheng_anchor", N=128)
+    assert trained(codec.context.parameters) == dense(512, 640, 640, 9 * 128)
+
+
+def test_attention_is_all_that_the_two_chengs_differ_in():
+    N = 16
+    unit = dense(N, N // 2) + (9 * (N // 2) + 1) * (N // 2) + dense(N // 2, N)
+    anchor, attention = (
+        trained(models.build_codec(name, N=N)) for name in ("cheng_anchor", "cheng_attn")
+    )
+    assert attention - anchor == 4 * (6 * unit + dense(N, N))
