@@ -26,6 +26,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "model_dir", [], "Training runs (folders with export/ in them) or exported models, by commas."
 )
+flags.DEFINE_list(
+    "baseline",
+    [],
+    "Runs or exported models that those of --model_dir started from, by commas: adds what the "
+    "models gain over them in quality, quantization error and time.",
+)
 flags.DEFINE_string(
     "images",
     pictures.SAMPLE,
@@ -65,6 +71,7 @@ def main(argv):
     try:
         evaluation = run.Evaluation(
             model_dirs=tuple(FLAGS.model_dir),
+            baselines=tuple(FLAGS.baseline),
             images=FLAGS.images,
             report_dir=Path(FLAGS.report_dir),
             conventional=tuple(FLAGS.conventional),

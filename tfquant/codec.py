@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from tfquant.exchange import Exchange
 
-
 # What the networks of a codec are for: a stage freezes them by these names, and `entropy` is what
 # gives a file's bits their meaning, so what its fingerprint covers.
 GROUPS = ("encoder", "entropy", "decoder")
@@ -45,7 +44,7 @@ class Codec(tf.keras.Model):
           exchange: what takes each latent and gives it back quantized.
 
         Returns:
-          y_hat, [B, h, w, M] float32: what `g_s` decodes.
+          y_hat, [B, h, w, M] float32: y as the decoder has it.
         """
         raise NotImplementedError
 
@@ -55,16 +54,23 @@ class Codec(tf.keras.Model):
 
     def call(self, x, exchange: Exchange) -> tf.Tensor:
         """`x: [B, H, W, 3]` float32 in [0, 1] -> `x_hat`, same shape, not clipped."""
-        y_hat = self.transmit(self.analyze(x), exchange)
-        return self.synthesize(y_hat, tf.shape(x)[1], tf.shape(x)[2])
+        y_bar = self.rectify(self.transmit(self.analyze(x), exchange))
+        return self.synthesize(y_bar, tf.shape(x)[1], tf.shape(x)[2])
 
     def analyze(self, x) -> tf.Tensor:
         """`x: [B, H, W, 3]` float32 in [0, 1] -> y: [B, h, w, M] float32."""
         return tf.cast(self.g_a(pad_to_multiple(x, self.downsampling)), tf.float32)
 
-    def synthesize(self, y_hat, height, width) -> tf.Tensor:
-        """`y_hat` -> x_hat: [B, height, width, 3] float32, not clipped."""
-        return tf.cast(self.g_s(y_hat), tf.float32)[:, :height, :width]
+    def rectify(self, y_hat) -> tf.Tensor:
+        """`y_hat` -> y_bar, what `synthesize` takes, of the same shape: itself without a rectifier.
+
+        See `tfquant/rectified.py`.
+        """
+        return y_hat
+
+    def synthesize(self, y_bar, height, width) -> tf.Tensor:
+        """`y_bar` -> x_hat: [B, height, width, 3] float32, not clipped."""
+        return tf.cast(self.g_s(y_bar), tf.float32)[:, :height, :width]
 
     def latent_shapes(self, height, width) -> dict:
         """Latent's name -> int32 [4], for one picture of that size."""

@@ -34,6 +34,10 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"alpha_min": 0.0}, "alpha_min must be positive; got 0.0"),
         ({"alpha_max": 0.5}, "alpha_max must not be below alpha_min=1.0; got 0.5"),
         ({"downscale": (0.9, 0.6)}, r"0 < smallest <= largest <= 1; got \(0.9, 0.6\)"),
+        ({"qr_distance": "l3"}, "unknown feature distance 'l3'; known: l2, l1, smooth_l1, cosine"),
+        ({"qr_weight": -1.0}, "qr_weight must not be negative; got -1.0"),
+        ({"rectifier_width": 1}, "rectifier_width must be at least 2, or 0 for no rectifier"),
+        ({"stages": ("qr_predictive",)}, "'qr_predictive' trains the decoder alone: it needs"),
         ({"downscale": (0.9,)}, r"downscale takes two factors.*; got \(0.9,\)"),
     ],
 )
@@ -56,8 +60,32 @@ def test_the_stages_are_the_papers():
 
 
 def test_stages_come_in_the_order_of_their_names():
-    assert list(STAGES) == ["joint", "post"]
+    assert list(STAGES) == ["joint", "post", "qr_soft", "qr_predictive"]
     assert [s.name for s in Experiment(stages=("post",)).all_stages()] == ["post"]
+    names = ("joint", "qr_predictive")
+    assert tuple(s.name for s in Experiment(stages=names).all_stages()) == names
+
+
+def test_the_rectifiers_stages_are_soft_to_predictive_training():
+    """Everything under additive noise, L = R + lmbda D + a_qr d, decoded from y_tilde; then decoder
+    and rectifier on rounded latents, L = lmbda D + a_qr d, decoded from y_bar, no bit changed."""
+    soft, predictive = Experiment(
+        stages=("qr_soft", "qr_predictive"), lmbda=0.02, qr_weight=0.3, qr_distance="l1",
+        distortion="ms_ssim", qr_soft_steps=40, qr_predictive_steps=10,
+    ).all_stages()  # fmt: skip
+    assert (soft.steps, soft.plan, soft.sigma_bound) == (40, PLANS["aun"], 0.11)
+    assert soft.loss == {"bpp": 1.0, "ms_ssim": 0.02, "feature_l1": 0.3}
+    assert (soft.frozen, soft.track_offsets, soft.rectified) == ((), True, False)
+    assert (predictive.steps, predictive.plan) == (10, PLANS["round"])
+    assert predictive.loss == {"ms_ssim": 0.02, "feature_l1": 0.3}
+    assert predictive.frozen == ("encoder", "entropy") and predictive.rectified
+    assert predictive.sigma_bound is None and not predictive.track_offsets
+
+
+def test_a_codec_has_a_rectifier_where_a_stage_trains_one_and_it_has_a_width():
+    assert not Experiment().rectified
+    assert Experiment(stages=("joint", "qr_predictive")).rectified
+    assert not Experiment(stages=("joint", "qr_predictive"), rectifier_width=0).rectified
 
 
 def test_branches_replace_those_of_the_named_plan():

@@ -71,3 +71,59 @@ def test_descent_on_a_distortion_leads_back_to_the_picture(name, pictures):
 def test_an_unknown_distortion_is_answered_with_the_choices():
     with pytest.raises(ValueError, match="unknown distortion 'lpips'; known: mse, ms_ssim"):
         losses.distortion("lpips")
+
+
+@pytest.fixture(name="latents")
+def _latents():
+    """y, y_hat, y_bar: [2, 3, 4, 5] float64, errors on both sides of 1."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(0, 3, (2, 3, 4, 5))
+    return y, np.round(y), y + rng.normal(0, 1, y.shape)
+
+
+def outcome_of(latents):
+    return Outcome(None, None, None, *(tf.constant(v, tf.float32) for v in latents))
+
+
+def test_feature_distances_are_their_definitions(latents):
+    y, _, y_bar = latents
+    error = np.abs(y - y_bar)
+    assert error.min() < 1 < error.max()
+    a, b = y.reshape(2, -1), y_bar.reshape(2, -1)
+    cosines = np.sum(a * b, 1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    expected = {
+        "l2": np.mean(error**2),
+        "l1": np.mean(error),
+        "smooth_l1": np.mean(np.where(error < 1, error**2 / 2, error - 0.5)),
+        "cosine": 1 - np.mean(cosines),
+    }
+    assert expected.keys() == losses.FEATURE_DISTANCES.keys()
+    for name, value in expected.items():
+        found = losses.TERMS[losses.feature_term(name)](outcome_of(latents))
+        np.testing.assert_allclose(found, value, rtol=1e-4, err_msg=name)
+
+
+def test_quantization_error_and_what_is_left_of_it_are_mean_squares(latents):
+    y, y_hat, y_bar = latents
+    error, left = np.mean((y - y_hat) ** 2), np.mean((y - y_bar) ** 2)
+    outcome = outcome_of(latents)
+    np.testing.assert_allclose(losses.TERMS["quantization_error"](outcome), error, rtol=1e-5)
+    np.testing.assert_allclose(losses.TERMS["rectified_error"](outcome), left, rtol=1e-5)
+    assert losses.error_reduction(0.08, 0.06) == pytest.approx(25)
+    assert losses.error_reduction(0.08, 0.08) == 0
+
+
+@pytest.mark.parametrize("name", losses.FEATURE_DISTANCES)
+def test_feature_distances_have_finite_gradients_even_where_nothing_is_left_of_y(name, latents):
+    """A latent that is all zeros after rounding, and one that is hit exactly."""
+    y = tf.constant(latents[0], tf.float32)
+    for other in (tf.zeros_like(y), y):
+        y_bar = tf.Variable(other)
+        with tf.GradientTape() as tape:
+            value = losses.TERMS[losses.feature_term(name)](Outcome(0, 0, None, y, y, y_bar))
+        assert np.isfinite(value) and np.all(np.isfinite(tape.gradient(value, y_bar)))
+
+
+def test_an_unknown_feature_distance_is_answered_with_the_choices():
+    with pytest.raises(ValueError, match="unknown feature distance 'l3'; known: l2, l1, smooth_l1"):
+        losses.feature_term("l3")

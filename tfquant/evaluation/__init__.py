@@ -5,7 +5,8 @@
     models        exported models, and what of their experiments makes a curve
     conventional  the codecs of Pillow
     curves        rate-distortion curves: means, interpolation, BD-rate, published points
-    plots         the RD plot
+    gains         rectified models beside their baselines
+    plots         the RD plot, and that of the gains
     report        report.json, the CSV, the Markdown tables
     run           all of it in order; what `eval.py` calls
 

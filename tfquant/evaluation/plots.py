@@ -1,4 +1,4 @@
-"""The rate-distortion plot."""
+"""The rate-distortion plot, and that of the gains over baselines."""
 
 from __future__ import annotations
 
@@ -56,6 +56,37 @@ def plot_rd(rd_curves, path: Path, title: str) -> None:
             ncols=min(len(handles), 4),
             frameon=False,
         )
+    figure.savefig(path)
+
+
+def plot_gains(gains, path: Path) -> None:
+    """Writes a PNG with error reduction and gain over bpp, a line a baseline's curve."""
+    panels = {
+        "error_reduction": "quantization error reduction [%]",
+        "psnr_gain": "PSNR gain [dB]",
+        "ms_ssim_gain_db": "MS-SSIM gain [dB]",
+    }
+    panels = {k: label for k, label in panels.items() if any(g[k] is not None for g in gains)}
+    figure = Figure(figsize=(4.6 * max(len(panels), 1), 4.6), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    handles = {}
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (key, label) in zip(row, panels.items()):
+        for i, curve in enumerate(dict.fromkeys(g["curve"] for g in gains)):
+            points = sorted((g["bpp"], g[key]) for g in gains
+                            if g["curve"] == curve and g[key] is not None)  # fmt: skip
+            if points:
+                handles[curve] = axes.plot(
+                    *zip(*points), label=curve, color=_MODEL_COLOURS[i % len(_MODEL_COLOURS)],
+                    marker=_MODEL_MARKERS[i % len(_MODEL_MARKERS)], linewidth=2.0,
+                )[0]  # fmt: skip
+        axes.axhline(0.0, color="#777777", linewidth=0.9)
+        axes.set(xlabel="rate [bits per pixel]", ylabel=label)
+        axes.grid(color="#DDDDDD", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(handles=list(handles.values()), loc="outside lower center",
+                  ncols=min(len(handles), 4), frameon=False)  # fmt: skip
     figure.savefig(path)
 
 

@@ -6,9 +6,10 @@ import csv
 import json
 from pathlib import Path
 
-from tfquant.evaluation import curves
+from tfquant.evaluation import curves, gains
 
 JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
+GAINS_PLOT = "gains.png"
 
 UNITS = {
     "bpp": "bits of the whole file per pixel of the picture; the mean is over pictures",
@@ -16,6 +17,7 @@ UNITS = {
     "psnr": "dB, over R, G and B together; null where identical; the mean is of decibels",
     "ms_ssim": "five scales, mean of R, G and B; null below 161 pixels a side",
     "ms_ssim_db": "-10 log10(1 - ms_ssim) in dB; the mean's is that of the mean ms_ssim",
+    "error_reduction": "percent that a rectifier takes off the squared quantization error of y",
     "encode_s": "seconds from pixels to the file's bytes, after one untimed run per size",
     "decode_s": "seconds from the file's bytes to pixels, after one untimed run per size",
 }
@@ -50,6 +52,8 @@ def summary(result: dict) -> str:
     parts = [_means(result)]
     if result["same_psnr"]:
         parts.append("bpp for the same mean PSNR:\n\n" + _same_psnr(result))
+    if result["gains"]:
+        parts.append(f"Gains over the baselines:\n\n{_gains(result)}")
     learned = dict.fromkeys(model["curve"] for model in result["models"])
     for metric in curves.METRICS:
         table = _bd_table(result, metric, learned)
@@ -93,6 +97,8 @@ def _markdown(result: dict) -> str:
     ]
     if result["same_psnr"]:
         parts += ["## Rate for the same mean PSNR", _same_psnr(result)]
+    if result["gains"]:
+        parts += ["## Gains over the baselines", _gains(result), f"![gains]({GAINS_PLOT})"]
     tests = dict.fromkeys(row["test"] for row in result["bd_rate"])
     for metric in curves.METRICS:
         table = _bd_table(result, metric, tests)
@@ -123,6 +129,42 @@ def _means(result: dict) -> str:
             for p in codec["points"]
         ]
     return _table(["mean", *_HEADINGS.values()], rows)
+
+
+def _gains(result: dict) -> str:
+    """A table of the models, one of the codecs, one of the times, and what to know of them."""
+    models, codecs, times = [], [], []
+    for g in result["gains"]:
+        bits = "the same" if g["same_bits"] else f"{g['bits_percent']:+.2f} %"
+        spread = [number(g[f"psnr_gain_{end}"], 2) for end in ("smallest", "largest")]
+        models.append(
+            [g["model"], g["baseline"], number(g["bpp"], 4), bits, number(g["psnr_gain"], 3),
+             " to ".join(spread), number(g["ms_ssim_gain_db"], 3), number(g["error_reduction"], 2)]
+        )  # fmt: skip
+        seconds = [g[key] for key in ("baseline_encode_s", "baseline_decode_s", "decode_s")]
+        percents = [g[key] for key in ("decode_percent", "total_percent")]
+        times.append([g["model"], *(f"{s:.3f}" for s in seconds), *(f"{p:+.1f}" for p in percents)])
+    for row in gains.by_codec(result["gains"]):
+        keys = ("psnr_gain", "ms_ssim_gain_db", "error_reduction")
+        cells = [number(row[f"{key}{end}"], 3) for key in keys for end in ("", "_largest")]
+        codecs.append([row["curve"], str(row["models"]), *cells])
+    tables = [
+        _table(
+            ["model", "baseline", "bpp", "bits", "PSNR gain [dB]", "over pictures [dB]",
+             "MS-SSIM gain [dB]", "error reduction [%]"], models,
+        ),
+        _table(
+            ["baseline", "models", "PSNR gain [dB]", "largest", "MS-SSIM gain [dB]", "largest",
+             "error reduction [%]", "largest"], codecs,
+        ),
+        _table(
+            ["model", "baseline encodes [s]", "decodes [s]", "model decodes [s]",
+             "more decoding time [%]", "more time [%]"], times,
+        ),
+    ]  # fmt: skip
+    if not all(g["same_bits"] for g in result["gains"]):
+        tables.append("Where bits are not the same, a gain is that at the model's own rate.")
+    return "\n\n".join(tables)
 
 
 def _images(model: dict) -> str:

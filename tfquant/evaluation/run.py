@@ -19,6 +19,7 @@ from tfquant.evaluation import (
     EvaluationError,
     conventional,
     curves,
+    gains,
     measure,
     models,
     pictures,
@@ -36,6 +37,7 @@ class Evaluation:
 
     Attributes:
       model_dirs: training runs or exported models; may be empty.
+      baselines: training runs or exported models to measure the others' gains against.
       images: a folder, a glob, a file, or `pictures.SAMPLE`.
       report_dir: made if it is not there.
       conventional: names from `conventional.CODECS`.
@@ -56,12 +58,15 @@ class Evaluation:
     anchor_codec: str = "BPG 4:4:4"
     bd_method: str = "akima"
     reconstructions: bool = True
+    baselines: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.model_dirs and not self.conventional:
             raise EvaluationError(
                 "nothing to evaluate: expected a --model_dir or a --conventional codec"
             )
+        if self.baselines and not self.model_dirs:
+            raise EvaluationError("--baseline: expected --model_dir with what to compare with it")
         conventional.choose(self.conventional)
         if self.bd_method not in curves.METHODS:
             raise EvaluationError(
@@ -82,7 +87,8 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
       EvaluationError, images.ImageError: bad input, or a file that decodes wrongly; and what
         `load_model` raises.
     """
-    entries = models.find_models(evaluation.model_dirs)
+    entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
+    asked = len(evaluation.model_dirs)
     anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
     folder = evaluation.report_dir
@@ -93,6 +99,12 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
         say(note)
 
     learned = [_evaluate_model(e, evaluation, chosen, load_model, say) for e in entries]
+    gained = []
+    if evaluation.baselines:
+        gained = [
+            gains.gain(m, b, gains.timing(*(load_model(Path(x["path"])) for x in (m, b)), chosen))
+            for m, b in gains.pair(learned[:asked], learned[asked:])
+        ]
     measurer = conventional.Measurer(folder / "conventional_cache.json")
     swept = []
     for name, codec in codecs.items():
@@ -126,12 +138,15 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
         "units": report.UNITS,
         "notes": notes + measure.missing_values(every[0]["images"]),
         "models": learned,
+        "gains": gained,
         "conventional": swept,
         "nearest_rate": nearest,
         "same_psnr": _same_psnr(learned, rd_curves),
         "bd_rate": _bd_rates(rd_curves, evaluation.bd_method),
     }
     report.write(result, folder)
+    if gained:
+        plots.plot_gains(gained, folder / report.GAINS_PLOT)
     plots.plot_rd(rd_curves, folder / report.PLOT, f"mean of {len(chosen)} picture(s)")
     return result
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
+from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.plans import PLANS, QuantizationPlan, plan_named
 from tfquant.surrogates import Branch
 from tfquant.training import losses, schedules
@@ -21,11 +22,15 @@ class Stage:
       plan: the quantization plan.
       learning_rate: Keras schedule of the stage's step.
       alpha: Keras schedule of the stage's step: the temperature.
-      sigma_bound: lower bound of sigma.
+      sigma_bound: lower bound of sigma; None keeps the one before.
       loss: term of `tfquant/training/losses.py` -> its weight.
+      reported: further terms to measure, without weight.
       frozen: groups of parts (see `tfquant/codec.py`) that keep their weights.
       track_offsets: whether offsets that no gradient reaches follow the weights (the medians of
         factorized models).
+      rectified: whether the picture is decoded from the rectified latent; otherwise from the
+        quantized one, a rectifier being beside it. No matter without rectifier.
+      features_reach_encoder: whether the feature terms' gradient passes `y` on its way back.
     """
 
     name: str
@@ -33,15 +38,27 @@ class Stage:
     plan: QuantizationPlan
     learning_rate: object
     alpha: object
-    sigma_bound: float
+    sigma_bound: float | None
     loss: dict[str, float]
+    reported: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     track_offsets: bool = True
+    rectified: bool = False
+    features_reach_encoder: bool = True
+
+    @property
+    def trains_rectifier(self) -> bool:
+        """Whether a term of the loss is a feature distance."""
+        return not self.loss.keys().isdisjoint(map(losses.feature_term, losses.FEATURE_DISTANCES))
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Resolved hyperparameters. Units: lmbda weighs `255^2 MSE` or `1 - MS-SSIM` against bpp."""
+    """Resolved hyperparameters.
+
+    Units: lmbda weighs `255^2 MSE` or `1 - MS-SSIM` against bpp; `qr_weight` weighs the feature
+    distance, a mean over elements of `y`, against bpp.
+    """
 
     codec: str = "ms_hyper_zero"
     codec_options: dict = dataclasses.field(default_factory=dict)
@@ -54,12 +71,24 @@ class Experiment:
     stop_gradient: bool = True
     hyper_aun: bool = False
     stages: tuple[str, ...] = ("joint", "post")
+    init_from: str = ""
     joint_steps: int = 10000
     post_steps: int = 2000
+    qr_soft_steps: int = 10000
+    qr_predictive_steps: int = 2000
     joint_learning_rate: float = 1e-3
     post_learning_rate: float = 3e-4
+    qr_soft_learning_rate: float = 1e-3
+    qr_predictive_learning_rate: float = 3e-4
     joint_schedule: str = "cosine"
     post_schedule: str = "cosine"
+    qr_soft_schedule: str = "cosine"
+    qr_predictive_schedule: str = "cosine"
+    rectifier_width: int = LIGHT_WIDTH
+    rectifier_depth: int = LIGHT_DEPTH
+    qr_distance: str = "l2"
+    qr_weight: float = 0.1
+    qr_stop_gradient: bool = False
     alpha_min: float = 1.0
     alpha_max: float = 12.0
     joint_sigma_bound: float = JOINT_SIGMA_BOUND
@@ -76,6 +105,7 @@ class Experiment:
     def __post_init__(self):
         """Refuses what cannot run, before anything is built."""
         losses.distortion(self.distortion)
+        losses.feature_term(self.qr_distance)
         for name in self.stages:
             if name not in STAGES:
                 raise ValueError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
@@ -97,7 +127,14 @@ class Experiment:
             raise ValueError(
                 f"downscale takes two factors, 0 < smallest <= largest <= 1; got {self.downscale}"
             )
-        self.all_stages()
+        if self.rectifier_width == 1:
+            raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
+        for stage in self.all_stages()[:1]:
+            if "entropy" in stage.frozen and not self.init_from:
+                raise ValueError(
+                    f"stage {stage.name!r} trains the decoder alone: it needs stages before it, or"
+                    " a trained run to start from (init_from)"
+                )
 
     def joint_plan(self) -> QuantizationPlan:
         """The named plan with the branches that flags replace."""
@@ -112,6 +149,14 @@ class Experiment:
     def all_stages(self) -> list:
         """The stages, in order."""
         return [STAGES[name](self) for name in self.stages]
+
+    @property
+    def rectified(self) -> bool:
+        """Whether the codec has a rectifier: there is a stage that trains it, and it has a width.
+
+        Without width, such a stage trains what it would train beside the rectifier: the control.
+        """
+        return self.rectifier_width > 0 and any(s.trains_rectifier for s in self.all_stages())
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -140,9 +185,13 @@ class Experiment:
 
 _POSITIVE = (
     "lmbda", "batch_size", "crop", "validation_images", "alpha_min", "joint_learning_rate",
-    "post_learning_rate", "joint_sigma_bound", "post_sigma_bound",
+    "post_learning_rate", "qr_soft_learning_rate", "qr_predictive_learning_rate",
+    "joint_sigma_bound", "post_sigma_bound",
 )  # fmt: skip
-_NOT_NEGATIVE = ("joint_steps", "post_steps", "clip_norm", "seed")
+_NOT_NEGATIVE = (
+    "joint_steps", "post_steps", "qr_soft_steps", "qr_predictive_steps", "clip_norm", "seed",
+    "rectifier_width", "rectifier_depth", "qr_weight",
+)  # fmt: skip
 
 
 def _joint(e: Experiment) -> Stage:
@@ -173,6 +222,50 @@ def _post(e: Experiment) -> Stage:
     )
 
 
-# Section 4 and 5.2 of arXiv 2309.17051: joint training on surrogates, then the decoder alone on
-# rounded latents.
-STAGES = {"joint": _joint, "post": _post}
+_ERRORS = ("quantization_error", "rectified_error")
+
+
+def _qr_soft(e: Experiment) -> Stage:
+    return Stage(
+        name="qr_soft",
+        steps=e.qr_soft_steps,
+        plan=PLANS["aun"],
+        learning_rate=schedules.learning_rate(
+            e.qr_soft_schedule, e.qr_soft_learning_rate, e.qr_soft_steps
+        ),
+        alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_soft_steps),
+        sigma_bound=e.joint_sigma_bound,
+        loss={"bpp": 1.0, e.distortion: e.lmbda, losses.feature_term(e.qr_distance): e.qr_weight},
+        reported=_ERRORS,
+        features_reach_encoder=not e.qr_stop_gradient,
+    )
+
+
+def _qr_predictive(e: Experiment) -> Stage:
+    return Stage(
+        name="qr_predictive",
+        steps=e.qr_predictive_steps,
+        plan=PLANS["round"],
+        learning_rate=schedules.learning_rate(
+            e.qr_predictive_schedule, e.qr_predictive_learning_rate, e.qr_predictive_steps
+        ),
+        alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_predictive_steps),
+        sigma_bound=None,
+        loss={e.distortion: e.lmbda, losses.feature_term(e.qr_distance): e.qr_weight},
+        reported=_ERRORS,
+        frozen=("encoder", "entropy"),
+        track_offsets=False,
+        rectified=True,
+    )
+
+
+STAGES = {
+    # Section 4 and 5.2 of arXiv 2309.17051: joint training on surrogates, then the decoder alone on
+    # rounded latents.
+    "joint": _joint,
+    "post": _post,
+    # Soft-to-predictive training of Luo and Chen (2023): everything under additive noise, with the
+    # rectifier beside the decoder; then decoder and rectifier alone, on rounded latents.
+    "qr_soft": _qr_soft,
+    "qr_predictive": _qr_predictive,
+}

@@ -1,7 +1,9 @@
 """Loss terms by name. A stage's loss is a weighted sum of them, such as `bpp + lmbda mse`.
 
 `bpp` is R; the distortions are those that the literature weighs by lmbda: `255^2 MSE` for pictures
-in [0, 1], or `1 - MS-SSIM`.
+in [0, 1], or `1 - MS-SSIM`. The `feature_*` terms are the distances `d(y, y_bar)` that train a
+Quantization Rectifier (`tfquant/layers/rectifier.py`): means over elements, so that their weight
+depends neither on the latent's width nor on the size of the crops.
 """
 
 from __future__ import annotations
@@ -21,11 +23,17 @@ class Outcome(NamedTuple):
       x: [B, H, W, 3] float32 in [0, 1].
       x_hat: same shape, not clipped.
       exchange: the exchange that the latents passed.
+      y: [B, h, w, M] float32, the latent before quantization, as the feature terms see it.
+      y_hat: same shape, as it came back.
+      y_bar: same shape, rectified; `y_hat` where there is no rectifier.
     """
 
     x: tf.Tensor
     x_hat: tf.Tensor
     exchange: Exchange
+    y: tf.Tensor | None = None
+    y_hat: tf.Tensor | None = None
+    y_bar: tf.Tensor | None = None
 
 
 def rate(outcome: Outcome) -> tf.Tensor:
@@ -44,9 +52,52 @@ def one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
     return 1.0 - tf.reduce_mean(metrics.ms_ssim(outcome.x, outcome.x_hat))
 
 
-DISTORTIONS = {"mse": mse, "ms_ssim": one_minus_ms_ssim}
+def l2(outcome: Outcome) -> tf.Tensor:
+    """Mean of `(y - y_bar)^2`; the rectifier's paper finds it the best of the four."""
+    return tf.reduce_mean(tf.square(outcome.y - outcome.y_bar))
 
-TERMS = {"bpp": rate, **DISTORTIONS}
+
+def l1(outcome: Outcome) -> tf.Tensor:
+    """Mean of `|y - y_bar|`."""
+    return tf.reduce_mean(tf.abs(outcome.y - outcome.y_bar))
+
+
+def smooth_l1(outcome: Outcome) -> tf.Tensor:
+    """Mean of `e^2 / 2` where `|e| < 1` and of `|e| - 1/2` beyond, `e = y - y_bar`.
+
+    Quantization errors lie below 1/2, so that a good rectifier sees half of `l2`.
+    """
+    error = tf.abs(outcome.y - outcome.y_bar)
+    return tf.reduce_mean(tf.where(error < 1.0, 0.5 * tf.square(error), error - 0.5))
+
+
+def cosine(outcome: Outcome) -> tf.Tensor:
+    """`1 - cos(y, y_bar)` of a picture's whole latent, mean over the batch."""
+    y, y_bar = (tf.reshape(v, [tf.shape(v)[0], -1]) for v in (outcome.y, outcome.y_bar))
+    y, y_bar = (tf.math.l2_normalize(v, axis=1) for v in (y, y_bar))
+    return 1.0 - tf.reduce_mean(tf.reduce_sum(y * y_bar, axis=1))
+
+
+def quantization_error(outcome: Outcome) -> tf.Tensor:
+    """Mean of `(y - y_hat)^2`, which a rectifier is there to reduce."""
+    return tf.reduce_mean(tf.square(outcome.y - outcome.y_hat))
+
+
+def error_reduction(error: float, rectified_error: float) -> float:
+    """What the rectifier takes off the quantization error, in percent of it."""
+    return 100.0 * (1.0 - rectified_error / error)
+
+
+DISTORTIONS = {"mse": mse, "ms_ssim": one_minus_ms_ssim}
+FEATURE_DISTANCES = {"l2": l2, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
+
+TERMS = {
+    "bpp": rate,
+    **DISTORTIONS,
+    **{f"feature_{name}": distance for name, distance in FEATURE_DISTANCES.items()},
+    "quantization_error": quantization_error,
+    "rectified_error": l2,
+}
 
 
 def distortion(name: str) -> Callable[[Outcome], tf.Tensor]:
@@ -54,3 +105,11 @@ def distortion(name: str) -> Callable[[Outcome], tf.Tensor]:
     if name not in DISTORTIONS:
         raise ValueError(f"unknown distortion {name!r}; known: {', '.join(DISTORTIONS)}")
     return DISTORTIONS[name]
+
+
+def feature_term(distance: str) -> str:
+    """The name of the term of a feature distance; a ValueError lists the known ones."""
+    if distance not in FEATURE_DISTANCES:
+        known = ", ".join(FEATURE_DISTANCES)
+        raise ValueError(f"unknown feature distance {distance!r}; known: {known}")
+    return f"feature_{distance}"

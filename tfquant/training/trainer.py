@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tfquant import metrics
 from tfquant.codec import GROUPS, Codec
-from tfquant.exchange import Rounding, Surrogates
+from tfquant.exchange import Exchange, Rounding, Surrogates
+from tfquant.pixels import to_float
 from tfquant.training import losses
 from tfquant.training.experiment import Experiment, Stage
 from tfquant.training.losses import Outcome
@@ -44,9 +45,10 @@ class Trainer(tf.keras.Model):
         self.skipped = self._counter("skipped")
         self.skipped_in_a_row = self._counter("skipped_in_a_row")
         latents = [f"bpp_{model.name}" for model in codec.entropy_models]
-        gap = ["bpp", experiment.distortion, "loss"]
-        names = [*gap, *latents, *(f"surrogate_{name}" for name in gap), "psnr"]
-        self._means = {name: tf.keras.metrics.Mean(name=name) for name in names}
+        terms = [name for stage in experiment.all_stages() for name in self._reported(stage)]
+        names = [*terms, "loss", *latents, "psnr"]
+        names += [f"surrogate_{name}" for name in [*terms, "loss"]]
+        self._means = {name: tf.keras.metrics.Mean(name=name) for name in dict.fromkeys(names)}
 
     @staticmethod
     def _counter(name: str) -> tf.Variable:
@@ -63,8 +65,9 @@ class Trainer(tf.keras.Model):
         for group in GROUPS:
             for part in self.codec.group(group).values():
                 part.trainable = group not in stage.frozen
-        for model in self.codec.entropy_models:
-            model.set_sigma_bound(stage.sigma_bound)
+        if stage.sigma_bound is not None:
+            for model in self.codec.entropy_models:
+                model.set_sigma_bound(stage.sigma_bound)
         # Under the strategy's scope: elsewhere each replica would move moments of its own.
         with self.distribute_strategy.scope():
             optimizer = self._fresh_optimizer(stage)
@@ -91,20 +94,32 @@ class Trainer(tf.keras.Model):
         """The temperature at the stage's current step, scalar float32."""
         return tf.cast(self.stage.alpha(self.stage_step), tf.float32)
 
+    def outcome(self, x, exchange: Exchange) -> Outcome:
+        """A forward pass as the current stage decodes; `x: [B, H, W, 3]` float32 in [0, 1]."""
+        codec, stage = self.codec, self.stage
+        y = codec.analyze(x)
+        y_hat = codec.transmit(y, exchange)
+        barrier = tf.identity if stage.features_reach_encoder else tf.stop_gradient
+        y_bar = codec.rectify(barrier(y_hat))
+        decoded = y_bar if stage.rectified else y_hat
+        x_hat = codec.synthesize(decoded, tf.shape(x)[1], tf.shape(x)[2])
+        return Outcome(x, x_hat, exchange, barrier(y), y_hat, y_bar)
+
     def _surrogate_outcome(self, batch) -> Outcome:
-        x = _to_float(batch["image"])
         exchange = Surrogates(self.stage.plan, self.alpha(), self.experiment.seed, batch["index"])
-        return Outcome(x, self.codec(x, exchange), exchange)
+        return self.outcome(to_float(batch["image"]), exchange)
 
     def _rounded_outcome(self, batch) -> Outcome:
-        x = _to_float(batch["image"])
-        exchange = Rounding()
-        return Outcome(x, self.codec(x, exchange), exchange)
+        return self.outcome(to_float(batch["image"]), Rounding())
+
+    def _reported(self, stage: Stage) -> list:
+        """Terms to measure: R in bpp, D unweighted, and those of the stage."""
+        names = ["bpp", self.experiment.distortion, *stage.loss, *stage.reported]
+        return list(dict.fromkeys(names))
 
     def _terms(self, outcome: Outcome) -> dict:
-        """R in bpp, D unweighted, the stage's other terms, and its loss, their weighted sum."""
-        names = dict.fromkeys(["bpp", self.experiment.distortion, *self.stage.loss])
-        terms = {name: losses.TERMS[name](outcome) for name in names}
+        """What is reported, and the stage's loss, its terms' weighted sum."""
+        terms = {name: losses.TERMS[name](outcome) for name in self._reported(self.stage)}
         loss = tf.add_n([weight * terms[name] for name, weight in self.stage.loss.items()])
         return {**terms, "loss": loss}
 
@@ -163,7 +178,3 @@ class Trainer(tf.keras.Model):
     @property
     def metrics(self):
         return list(self._means.values())
-
-
-def _to_float(image: tf.Tensor) -> tf.Tensor:
-    return tf.cast(image, tf.float32) / 255.0

@@ -1,0 +1,161 @@
+"""Models beside their baselines: who belongs to whom, what is gained, and at what cost."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfquant import images
+from tfquant.evaluation import EvaluationError, gains, models, pictures, report, run
+
+
+@pytest.fixture(name="rectifying_model")
+def _rectifying_model(subsampling_model):
+    """A model that stores what another stores and decodes it to something nearer the picture."""
+
+    class Rectifying(subsampling_model):
+        def __init__(self, step, error_left=1.0, brighter=0, slower=0.0):
+            super().__init__(step)
+            self.fingerprint = f"{step:016d}"
+            self.experiment["stages"] = ["joint"]
+            if error_left != 1.0:
+                self.experiment.update(stages=["qr_predictive"], rectifier_width=8)
+            self.error_left, self.brighter, self.slower = error_left, brighter, slower
+
+        def decompress(self, data):
+            time.sleep(self.slower)
+            return np.clip(super().decompress(data).astype(int) + self.brighter, 0, 255).astype(
+                np.uint8
+            )
+
+        def evaluate(self, image):
+            y = np.random.default_rng(0).normal(0, 3, (1, 4, 4, 6)).astype(np.float32)
+            y_hat = np.round(y)
+            y_bar = y - np.sqrt(self.error_left) * (y - y_hat)
+            return {**super().evaluate(image), "y": y, "y_hat": y_hat, "y_bar": y_bar}
+
+    return Rectifying
+
+
+MODELS = {"base_low": (8,), "base_high": (4,), "low": (8, 0.7, 1), "high": (4, 0.9, 2)}
+
+
+@pytest.fixture(name="evaluated")
+def _evaluated(tmp_path, make_photograph, rectifying_model):
+    """(the report, its folder)."""
+    (tmp_path / "pictures").mkdir()
+    for name, size in {"large": (170, 200), "small": (64, 48)}.items():
+        images.write_image(tmp_path / "pictures" / f"{name}.png", make_photograph(*size))
+    for name in MODELS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tfquant.json").write_text("{}")
+    evaluation = run.Evaluation(
+        model_dirs=(str(tmp_path / "low"), str(tmp_path / "high")),
+        baselines=(str(tmp_path / "base_high"), str(tmp_path / "base_low")),
+        images=str(tmp_path / "pictures"),
+        report_dir=tmp_path / "report",
+        reconstructions=False,
+    )
+    result = run.run(
+        evaluation, lambda path: rectifying_model(*MODELS[path.name]), lambda line: None
+    )
+    return result, tmp_path / "report"
+
+
+def test_gains_are_differences_on_the_same_pictures(evaluated):
+    result, _ = evaluated
+    found = {g["model"]: g for g in result["gains"]}
+    means = {m["name"]: m for m in result["models"]}
+    assert [(g["model"], g["baseline"]) for g in result["gains"]] == [
+        ("low", "base_low"), ("high", "base_high")
+    ]  # fmt: skip
+    for name, left in (("low", 0.7), ("high", 0.9)):
+        g, model, baseline = found[name], means[name], means[f"base_{name}"]
+        assert g["same_bits"] and g["bits_percent"] == 0
+        assert g["psnr_gain"] == pytest.approx(model["mean"]["psnr"] - baseline["mean"]["psnr"])
+        each = [a["psnr"] - b["psnr"] for a, b in zip(model["images"], baseline["images"])]
+        assert (g["psnr_gain_smallest"], g["psnr_gain_largest"]) == (min(each), max(each))
+        assert g["error_reduction"] == pytest.approx(100 * (1 - left), abs=1e-3)
+        assert baseline["mean"]["error_reduction"] == 0.0
+    mean = np.mean([found[n]["psnr_gain"] for n in ("low", "high")])
+    (row,) = gains.by_codec(result["gains"])
+    assert (row["curve"], row["models"]) == ("fake mix", 2)
+    assert row["psnr_gain"] == pytest.approx(mean)
+    assert row["error_reduction_largest"] == pytest.approx(30, abs=1e-3)
+
+
+def test_baseline_and_rectified_models_are_two_curves_of_one_plot(evaluated):
+    result, folder = evaluated
+    assert {m["name"]: m["curve"] for m in result["models"]} == {
+        "low": "fake+QR mix", "high": "fake+QR mix",
+        "base_low": "fake mix", "base_high": "fake mix",
+    }  # fmt: skip
+    with Image.open(folder / report.GAINS_PLOT) as plot:
+        assert plot.size[0] > 1000 and len(np.unique(np.asarray(plot.convert("L")))) > 20
+
+
+def test_the_report_has_a_table_of_models_one_of_codecs_and_one_of_times(evaluated):
+    result, folder = evaluated
+    text = (folder / "report.md").read_text()
+    assert "## Gains over the baselines" in text and f"]({report.GAINS_PLOT})" in text
+    for words in ("| the same |", "error reduction [%]", "more decoding time [%]", "over pictures"):
+        assert words in text and words in report.summary(result), words
+    assert "not the same" not in text
+    stored = json.loads((folder / "report.json").read_text())
+    assert stored["gains"] == json.loads(json.dumps(result["gains"]))
+
+
+def test_a_decoder_that_sleeps_takes_that_much_more_time(
+    rectifying_model, tmp_path, make_photograph
+):
+    images.write_image(tmp_path / "a.png", make_photograph(32, 32))
+    chosen = pictures.find_pictures(str(tmp_path / "a.png"), tmp_path)
+    fast, slow = rectifying_model(4, slower=0.02), rectifying_model(4, slower=0.05)
+    found = gains.timing(slow, fast, chosen)
+    assert found["decode_percent"] == pytest.approx(150, abs=40)
+    assert found["decode_s"] > 2 * found["encode_s"]
+
+
+def of(name, fingerprint, lmbda=0.01, codec="c"):
+    experiment = {"codec": codec, "codec_options": {"N": 8}, "lmbda": lmbda, "distortion": "mse"}
+    return {"name": name, "fingerprint": fingerprint, "experiment": experiment}
+
+
+def test_a_baseline_is_known_by_its_fingerprint_before_its_settings():
+    """A soft stage changes the fingerprint; then settings decide."""
+    baselines = [of("a", "1", 0.01), of("b", "2", 0.02), of("c", "3", 0.01)]
+    asked = [of("x", "3", 0.01), of("y", "9", 0.02)]
+    assert [b["name"] for _, b in gains.pair(asked, baselines)] == ["c", "b"]
+    with pytest.raises(EvaluationError, match="--baseline: none for z; .* got a, b, c"):
+        gains.pair([of("z", "9", 0.03)], baselines)
+
+
+def test_bits_that_are_not_the_same_are_said(evaluated, rectifying_model):
+    result, _ = evaluated
+    for g in result["gains"]:
+        g.update(same_bits=False, bits_percent=1.25)
+    assert "+1.25 %" in report.summary(result)
+    assert "a gain is that at the model's own rate" in report.summary(result)
+
+
+def test_baselines_alone_are_refused(tmp_path):
+    with pytest.raises(EvaluationError, match="--baseline: expected --model_dir"):
+        run.Evaluation(model_dirs=(), baselines=("a",), images="sample", report_dir=tmp_path,
+                       conventional=("jpeg",))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "experiment,expected",
+    [
+        ({"stages": ["joint", "post"], "rectifier_width": 48}, "c"),
+        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48}, "c+QR"),
+        ({"stages": ["qr_predictive"], "rectifier_width": 0}, "c+decoder"),
+        ({}, "c"),
+    ],
+)
+def test_a_curves_name_says_whether_there_is_a_rectifier(experiment, expected):
+    assert models.family("c", experiment) == expected

@@ -1,0 +1,219 @@
+"""A codec with a rectifier: the bits are the wrapped codec's, and so are the files."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.coding.model_file import ExportedModel, Manifest
+from tfquant.exchange import Rounding
+from tfquant.export import CodecModule
+from tfquant.rectified import RectifiedCodec
+from tfquant.training import losses
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+EXPERIMENT = Experiment(
+    codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=0.02,
+    stages=("joint", "qr_soft", "qr_predictive"), joint_steps=4, qr_soft_steps=4,
+    qr_predictive_steps=4, qr_soft_schedule="constant", qr_predictive_schedule="constant",
+    rectifier_width=8, qr_weight=0.5, batch_size=2, crop=64,
+)  # fmt: skip
+SOFT, PREDICTIVE = EXPERIMENT.all_stages()[1:]
+
+
+def plain(name="ms_hyper_zero"):
+    """A codec with latents a few bins wide."""
+    tf.keras.utils.set_random_seed(0)
+    return models.build_codec(name, N=8, M=12)
+
+
+def stir(rectifier):
+    """A rectifier that has left the identity."""
+    rng = np.random.default_rng(0)
+    rectifier.last.kernel.assign(rng.normal(0, 0.02, rectifier.last.kernel.shape))
+    return rectifier
+
+
+@pytest.fixture(scope="module", name="pictures")
+def _pictures(make_photograph):
+    """uint8 [4, 64, 64, 3]"""
+    return np.stack([make_photograph(64, 64, seed) for seed in range(4)])
+
+
+@pytest.fixture(name="batch")
+def _batch(pictures):
+    return {"image": tf.constant(pictures[:2]), "index": tf.constant([5, 6], tf.int64)}
+
+
+def begun(stage, **changes):
+    """A trainer at the beginning of a stage."""
+    trainer = Trainer(RectifiedCodec(plain(), 8, 1), dataclasses.replace(EXPERIMENT, **changes))
+    trainer.begin(next(s for s in trainer.experiment.all_stages() if s.name == stage.name))
+    return trainer
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_codec_that_gets_a_rectifier_computes_what_it_did(precision, pictures):
+    codec = models.build_codec("ms_hyper_zero", precision, N=8, M=12)
+    x = tf.constant(pictures[:1], tf.float32) / 255
+    before, after = Rounding(), Rounding()
+    np.testing.assert_array_equal(RectifiedCodec(codec)(x, after), codec(x, before))
+    for name in ("y", "z"):
+        np.testing.assert_array_equal(after.bits[name], before.bits[name])
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def loaded(codec):
+    """What an exported model of the codec does, without the detour over a folder."""
+    module = CodecModule(codec)
+    return ExportedModel(Manifest(codec.name, module.fingerprint(), {}, "0"), module)
+
+
+@pytest.mark.parametrize("name", ["scale_hyperprior", "ms_context"])
+def test_files_go_both_ways_between_a_codec_and_its_rectified_one(name, make_photograph):
+    """Real bytes; the rectified decoder makes another picture of them."""
+    codec = plain(name)
+    rectified = RectifiedCodec(codec, 8, 1)
+    stir(rectified.rectifier)
+    one, other = loaded(codec), loaded(rectified)
+    picture = make_photograph(70, 90)
+    file = one.compress(picture)
+    assert other.compress(picture) == file
+    evaluated = [model.evaluate(picture) for model in (one, other)]
+    for model, expected in zip((one, other), evaluated):
+        np.testing.assert_array_equal(model.decompress(file), expected["image"])
+    assert np.any(evaluated[0]["image"] != evaluated[1]["image"])
+    assert evaluated[0]["bits"] == evaluated[1]["bits"]
+    for key in ("y", "y_hat"):
+        np.testing.assert_array_equal(evaluated[0][key], evaluated[1][key])
+    np.testing.assert_array_equal(evaluated[0]["y_bar"], evaluated[0]["y_hat"])
+    y_bar = rectified.rectifier(evaluated[1]["y_hat"])
+    np.testing.assert_allclose(evaluated[1]["y_bar"], y_bar, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_decoder_has_the_rectifier():
+    codec = plain()
+    rectified = RectifiedCodec(codec)
+    for group in ("encoder", "entropy"):
+        assert rectified.group(group) == codec.group(group)
+    assert rectified.group("decoder") == {**codec.group("decoder"), **{
+        "rectifier": rectified.rectifier}}  # fmt: skip
+
+
+def reached(trainer, term, batch):
+    """Names of the parts that a loss term sends a gradient to."""
+    with tf.GradientTape() as tape:
+        value = losses.TERMS[term](trainer._surrogate_outcome(batch))
+    parts = trainer.codec.parts()
+    gradients = tape.gradient(value, {n: p.trainable_variables for n, p in parts.items()})
+    return {n for n, gs in gradients.items() if any(g is not None and np.any(g) for g in gs)}
+
+
+def test_gradients_reach_what_they_should_in_the_soft_stage(batch):
+    """The picture is decoded beside the rectifier; the feature term's gradient passes y."""
+    trainer = begun(SOFT)
+    stir(trainer.codec.rectifier)
+    assert reached(trainer, "mse", batch) == {"g_a", "g_s"}
+    assert reached(trainer, "bpp", batch) == {"g_a", "h_a", "h_s", "z_model"}
+    assert reached(trainer, "feature_l2", batch) == {"g_a", "rectifier"}
+
+
+def test_the_feature_gradient_can_be_stopped_at_y(batch):
+    trainer = begun(SOFT, qr_stop_gradient=True)
+    stir(trainer.codec.rectifier)
+    assert reached(trainer, "feature_l2", batch) == {"rectifier"}
+    assert reached(trainer, "mse", batch) == {"g_a", "g_s"}
+
+
+def test_gradients_reach_what_they_should_in_the_predictive_stage(batch):
+    trainer = begun(PREDICTIVE)
+    stir(trainer.codec.rectifier)
+    assert reached(trainer, "mse", batch) == {"g_s", "rectifier"}
+    assert reached(trainer, "feature_l2", batch) == {"rectifier"}
+    names = {"g_s", "rectifier"}
+    expected = {id(v) for n in names for v in trainer.codec.parts()[n].trainable_variables}
+    assert {id(v) for v in trainer.trained_variables()} == expected
+
+
+def test_the_soft_stage_trains_everything(batch):
+    trainer = begun(SOFT)
+    parts = trainer.codec.parts()
+    before = {n: [w.numpy() for w in part.trainable_variables] for n, part in parts.items()}
+    for _ in range(2):  # at first, the zeros of the rectifier's last layer hide the others
+        trainer.train_step(batch)
+    for name, part in parts.items():
+        for old, new in zip(before[name], part.trainable_variables):
+            assert np.any(old != new), (name, new.name)
+
+
+@pytest.mark.parametrize("bound", [0.11, 1e-6])
+def test_the_predictive_stage_touches_neither_encoder_nor_entropy_weights_nor_any_bit(
+    bound, batch, make_photograph
+):
+    """Every weight of both groups, medians and sigma's bound among them, and a file's bytes."""
+    picture = make_photograph(70, 90)
+    trainer = begun(PREDICTIVE)
+    codec = trainer.codec
+    codec.codec.y_model.set_sigma_bound(bound)
+    trainer.begin(PREDICTIVE)
+
+    def kept():
+        parts = {**codec.group("encoder"), **codec.group("entropy")}
+        weights = [w.numpy() for part in parts.values() for w in part.weights]
+        module = CodecModule(codec)
+        coded = module.encode(picture)
+        return [*weights, coded["streams"].numpy(), coded["bits"].numpy(), module.fingerprint()]
+
+    before, decoder = kept(), [w.numpy() for w in codec.codec.g_s.weights]
+    for _ in range(3):
+        trainer.train_step(batch)
+    after = kept()
+    assert len(before) == len(after) > 10
+    for old, new in zip(before, after):
+        np.testing.assert_array_equal(old, new)
+    assert codec.codec.y_model.sigma_bound.numpy() == np.float32(bound)
+    assert all(np.any(old != new) for old, new in zip(decoder, codec.codec.g_s.weights))
+
+
+def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch):
+    """Recomputed from the codec's parts in NumPy: soft decodes y_hat, predictive y_bar."""
+    for stage in (SOFT, PREDICTIVE):
+        trainer = begun(stage)
+        codec = trainer.codec
+        stir(codec.rectifier)
+        trainer.reset_metrics()
+        values = {k: float(v) for k, v in trainer.test_step(batch).items()}
+        x, exchange = tf.cast(batch["image"], tf.float32) / 255, Rounding()
+        y = codec.analyze(x)
+        y_hat = codec.transmit(y, exchange)
+        y_bar = codec.rectifier(y_hat)
+        decoded = {"qr_soft": y_hat, "qr_predictive": y_bar}[stage.name]
+        rate = sum(np.sum(b, dtype=np.float64) for b in exchange.bits.values()) / (2 * 64 * 64)
+        mse = 255**2 * np.mean((x - codec.codec.g_s(decoded)) ** 2, dtype=np.float64)
+        left = np.mean((y - y_bar) ** 2, dtype=np.float64)
+        error = np.mean((y - y_hat) ** 2, dtype=np.float64)
+        expected = {"bpp": rate, "mse": mse, "quantization_error": error, "rectified_error": left,
+                    "feature_l2": left}  # fmt: skip
+        loss = {"qr_soft": rate, "qr_predictive": 0.0}[stage.name] + 0.02 * mse + 0.5 * left
+        for name, value in {**expected, "loss": loss}.items():
+            np.testing.assert_allclose(values[name], value, rtol=2e-4, err_msg=name)
+        # Under the stage's own surrogates: noise, or rounding itself.
+        assert (abs(values["surrogate_mse"] - mse) < 1e-4 * mse) == (stage is PREDICTIVE)
+
+
+def test_earlier_stages_leave_the_rectifier_alone(batch):
+    """Joint training of a run that will get one trains the codec as it does without."""
+    outcomes = []
+    for wrap in (lambda codec: codec, lambda codec: RectifiedCodec(codec, 8, 1)):
+        codec = plain()
+        trainer = Trainer(wrap(codec), EXPERIMENT)
+        trainer.begin(EXPERIMENT.all_stages()[0])
+        for _ in range(2):
+            trainer.train_step(batch)
+        outcomes.append(codec.get_weights())
+    for one, other in zip(*outcomes):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+    assert not np.any(trainer.codec.rectifier.last.kernel)

@@ -1,0 +1,184 @@
+"""The search for the feature distance's weight, on planted optima and on what runs leave."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from tfquant.training import folder, history, run
+from tfquant.training.experiment import Experiment
+from tfquant.training.exploration import Search, State, best, explore, run_search, verdict
+
+SEARCH = Search(start=10.0, factor=0.1, minimum=1e-4)
+EXPERIMENT = Experiment(stages=("qr_predictive",), init_from="runs/baseline", lmbda=0.01)
+
+
+def planted(weight, asked=None):
+    """`evaluate` whose J is lowest at `weight`; weights that are asked for go into `asked`."""
+
+    def evaluate(w):
+        if asked is not None:
+            asked.append(w)
+        return {"J": 1.0 + math.log10(w / weight) ** 2}
+
+    return evaluate
+
+
+def test_the_weights_fall_by_the_factor_down_to_the_minimum():
+    assert SEARCH.weights() == [10, 1, 0.1, 0.01, 1e-3, 1e-4]
+    assert Search(1.0, 0.5, 0.2).weights() == [1, 0.5, 0.25]
+    assert Search(0.3, 0.1, 0.3).weights() == [0.3]
+    assert Search(2.7, 0.3, 2.7 * 0.3**9).weights()[-1] == pytest.approx(2.7 * 0.3**9, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimum", [10, 1, 0.01, 1e-4])
+def test_a_planted_optimum_is_found_wherever_it_lies(optimum):
+    asked = []
+    tried = explore(SEARCH, planted(optimum, asked))
+    assert best(tried)["weight"] == optimum
+    assert asked == SEARCH.weights() == [trial["weight"] for trial in tried]
+
+
+@pytest.mark.parametrize("optimum", [10, 1, 0.01, 1e-4])
+def test_stopping_early_finds_it_as_well_and_says_so(optimum):
+    search, asked = dataclasses.replace(SEARCH, rises=2), []
+    tried = explore(search, planted(optimum, asked))
+    assert best(tried)["weight"] == optimum
+    beyond = SEARCH.weights().index(optimum) + 3
+    assert asked == SEARCH.weights()[:beyond]
+    said = "Stopped early: J rose 2 times in a row; not tried" in " ".join(verdict(search, tried))
+    assert said == (beyond < len(SEARCH.weights()))
+
+
+def test_a_maximum_at_an_end_of_the_range_is_called_one():
+    def words(optimum):
+        return " ".join(verdict(SEARCH, explore(SEARCH, planted(optimum))))
+
+    assert "the largest tried: a larger one may be better still" in words(10)
+    assert "the smallest tried: a smaller one may be better still" in words(1e-4)
+    assert words(0.1) == "Best weight: 0.1, J = 1.00000."
+
+
+def test_two_minima_and_divergence_are_said():
+    values = iter([None, 3.0, 2.0, 2.5, 2.1, 2.4])
+    tried = explore(SEARCH, lambda w: {"J": next(values)})
+    assert best(tried)["weight"] == 0.1
+    words = " ".join(verdict(SEARCH, tried))
+    assert "more than one minimum" in words and "Training diverged with 10." in words
+    with pytest.raises(ValueError, match="diverged with every weight"):
+        best([{"weight": 1.0, "J": None}])
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", range(6))
+@pytest.mark.parametrize("rises", [0, 2])
+def test_a_search_killed_after_any_weight_ends_as_one_that_was_not(tmp_path, after, rises):
+    search = dataclasses.replace(SEARCH, rises=rises)
+    whole = explore(search, planted(0.1))
+    asked = []
+
+    def killed(w):
+        if len(asked) == after:
+            raise Killed
+        return planted(0.1, asked)(w)
+
+    try:
+        state = State(str(tmp_path), search, EXPERIMENT, {})
+        explore(search, killed, state.tried, state.keep)
+    except Killed:
+        pass
+    state = State(str(tmp_path), search, EXPERIMENT, {})
+    assert [trial["weight"] for trial in state.tried] == asked
+    tried = explore(search, planted(0.1, asked), state.tried, state.keep)
+    assert tried == whole and asked == [trial["weight"] for trial in whole]
+    assert State(str(tmp_path), search, EXPERIMENT, {}).tried == whole
+
+
+def test_another_exploration_is_refused_naming_what_differs(tmp_path):
+    State(str(tmp_path), SEARCH, EXPERIMENT, {"patience": 3}).keep([])
+    other = dataclasses.replace(EXPERIMENT, lmbda=0.02, qr_weight=7.0)
+    search = dataclasses.replace(SEARCH, factor=0.5)
+    with pytest.raises(ValueError, match=r"\(differs in factor, lmbda, patience\)"):
+        State(str(tmp_path), search, other, {"patience": 4})
+
+
+@pytest.mark.parametrize(
+    "values,message",
+    [
+        ((1.0, 1.0, 0.1), "the factor must lie between 0 and 1; got 1.0"),
+        ((1.0, 0.1, 0.0), "must be positive and not above the first one, 1.0; got 0.0"),
+        ((1.0, 0.1, 2.0), "must be positive and not above the first one, 1.0; got 2.0"),
+        ((1.0, 0.1, 0.1, -1), "rises must not be negative; got -1"),
+    ],
+)
+def test_a_search_without_meaning_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Search(*values)
+
+
+def record(stage, step, J, psnr, reduction=20.0):
+    return {"stage": stage, "step": step, "run_step": step, "loss": 0.0, "R": 0.2,
+            "D": (J - 0.2) / 0.01, "J": J, "psnr": psnr, "error_reduction": reduction}  # fmt: skip
+
+
+def fake_training(started, psnr_of):
+    """`train` that leaves the history of a run whose best epoch is the second of three."""
+
+    def train(experiment, run_dir):
+        weight = experiment.qr_weight
+        started.append((weight, experiment.init_from))
+        if psnr_of[weight] is None:
+            raise run.TrainingDiverged
+        gains = [(0, 0.0), (5, psnr_of[weight] - 0.1), (10, psnr_of[weight]), (15, 0.0)]
+        records = [record("qr_soft", 4, 0.1, 40.0)]
+        records += [record("qr_predictive", s, 0.5 - 0.1 * g, 30 + g) for s, g in gains]
+        folder.write_json(f"{run_dir}/{history.FILE}", records)
+
+    return train
+
+
+PSNR = {10.0: None, 1.0: 0.1, 0.1: 0.3, 0.01: 0.2, 1e-3: 0.1, 1e-4: 0.05}
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_every_weight_starts_from_one_baseline_or_the_weight_before(tmp_path, warm):
+    started = []
+    train = fake_training(started, PSNR)
+    run_search(str(tmp_path), SEARCH, EXPERIMENT, train=train, patience=3, warm_start=warm)
+    assert [weight for weight, _ in started] == SEARCH.weights()
+    before = {w: f"{tmp_path}/weights/{w * 10:g}" for w in (0.1, 0.01, 1e-3, 1e-4)}
+    expected = [(before.get(w) if warm else None) or "runs/baseline" for w in SEARCH.weights()]
+    assert [start for _, start in started] == expected  # after a divergence, the baseline
+
+
+def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp_path):
+    train = fake_training([], PSNR)
+    text = run_search(str(tmp_path), SEARCH, EXPERIMENT, train=train, patience=3, warm_start=False)
+    assert "| 10 | diverged |" in text
+    assert "| **0.1** | 0.47000 | 0.2000 | 27 | 30.300 | +0.300 | 20.00 | 10 |" in text
+    assert "Best weight: 0.1, J = 0.47000." in text and "Training diverged with 10." in text
+    assert text in (tmp_path / "exploration.md").read_text()
+    stored = json.loads((tmp_path / "exploration.json").read_text())
+    assert [trial["weight"] for trial in stored["tried"]] == SEARCH.weights()
+    with Image.open(tmp_path / "exploration.png") as picture:
+        assert picture.size[0] > 1000
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"init_from": "", "stages": ("joint", "qr_predictive")}, "needs init_from, the run from"),
+        ({"stages": ("joint", "post")}, "stages that train the rectifier; got 48, joint, post"),
+        ({"rectifier_width": 0}, "needs a rectifier_width, and stages .*; got 0, qr_predictive"),
+    ],
+)
+def test_an_exploration_without_baseline_or_rectifier_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_search(str(tmp_path), SEARCH, dataclasses.replace(EXPERIMENT, **changes),
+                   train=None, patience=1, warm_start=False)  # fmt: skip
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,178 @@
+"""A run's history: one record an epoch, whatever happened in between; and stages that end early."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant import rectified
+from tfquant.exchange import Rounding
+from tfquant.training import history, run
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+EXPERIMENT = Experiment(
+    codec="factorized", codec_options={"N": 4, "M": 6}, lmbda=0.01, batch_size=2, crop=64,
+    stages=("qr_soft", "qr_predictive"), qr_soft_steps=4, qr_predictive_steps=4,
+    rectifier_width=4, rectifier_depth=0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def eagerly():
+    """Steps run eagerly: these runs are shorter than their tracing."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module", name="images")
+def _images(make_photograph):
+    return np.stack([make_photograph(64, 64, seed) for seed in range(20)])
+
+
+@pytest.fixture(name="train")
+def _train(images):
+    """`train(folder, experiment, patience, callbacks)`: a run in epochs of 2 steps."""
+
+    def batches(first):
+        data = {"image": images, "index": np.arange(len(images))}
+        return tf.data.Dataset.from_tensor_slices(data).skip(first).batch(2, drop_remainder=True)
+
+    def train(folder, experiment=EXPERIMENT, patience=0, others=lambda *_: ()):
+        tf.keras.utils.set_random_seed(0)
+        trainer = Trainer(rectified.build(experiment, models.build_codec, "float32"), experiment)
+        validation = batches(0).take(1)
+        run.run_stages(
+            trainer, str(folder), training_data=batches, validation_data=validation,
+            epoch_steps=2, verbose=0,
+            callbacks=lambda stage, earlier: [
+                history.Recording(str(folder), earlier, validation), *others(stage, earlier)
+            ],
+            is_over=history.patience(str(folder), patience),
+        )  # fmt: skip
+        return trainer
+
+    return train
+
+
+class Oracle(tf.keras.callbacks.Callback):
+    """Measures what the records say, apart from the trainer."""
+
+    def __init__(self, found, images):
+        super().__init__()
+        self.found, self.x = found, images[:2].astype(np.float32) / 255
+
+    def measure(self):
+        codec, exchange = self.model.codec, Rounding()
+        y = codec.analyze(self.x)
+        y_hat = codec.transmit(y, exchange)
+        y_bar = codec.rectifier(y_hat)
+        x_hat = codec.codec.g_s(y_bar if self.model.stage.rectified else y_hat)
+        rate = float(tf.reduce_sum(exchange.bits["y"])) / (2 * 64 * 64)
+        D = 255**2 * np.mean((self.x - x_hat) ** 2)
+        errors = np.mean((self.x - np.clip(x_hat, 0, 1)) ** 2, axis=(1, 2, 3))
+        left = 1 - np.sum((y - y_bar) ** 2) / np.sum((y - y_hat) ** 2)
+        self.found.append(
+            {
+                "R": rate,
+                "D": D,
+                "J": rate + 0.01 * D,
+                "psnr": np.mean(-10 * np.log10(errors)),
+                "error_reduction": 100 * left,
+            }  # fmt: skip
+        )
+
+    def on_train_begin(self, logs=None):
+        self.measure()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.measure()
+
+
+def test_records_are_what_rounding_gives_after_every_epoch_and_before_the_first(
+    tmp_path, train, images
+):
+    found = []
+    train(tmp_path, others=lambda *_: [Oracle(found, images)])
+    records = history.read(str(tmp_path))
+    places = [(r["stage"], r["step"], r["run_step"]) for r in records]
+    soft = [("qr_soft", step, step) for step in (0, 2, 4)]
+    assert places == [*soft, *(("qr_predictive", step, 4 + step) for step in (0, 2, 4))]
+    assert len(found) == len(records)
+    for record, expected in zip(records, found):
+        for name, value in expected.items():
+            assert record[name] == pytest.approx(value, rel=2e-4, abs=1e-3), name
+    assert records[0]["error_reduction"] == 0.0 != records[1]["error_reduction"]
+    # No bit changes once the encoder is frozen.
+    assert len({record["R"] for record in records[3:]}) == 1
+
+
+class Stop(tf.keras.callbacks.Callback):
+    """Ends the run like a kill, at a step of a stage."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.stage_step.numpy() == self.step:
+            raise KeyboardInterrupt
+
+
+class KillAfterRecord(Stop):
+    """Between an epoch's record and its checkpoint."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.model.stage_step.numpy() == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "kind,stage,step,patience", [(KillAfterRecord, "qr_soft", 4, 1), (Stop, "qr_predictive", 1, 0)]
+)
+def test_a_killed_run_has_the_weights_and_the_history_of_one_that_was_not(
+    tmp_path, train, kind, stage, step, patience
+):
+    # Nothing is learned, so that patience, where there is any, ends every stage after two epochs.
+    slow = {f"{s}_learning_rate": 1e-12 for s in ("qr_soft", "qr_predictive")} if patience else {}
+    experiment = dataclasses.replace(EXPERIMENT, qr_soft_steps=6, **slow)
+    whole = train(tmp_path / "whole", experiment, patience)
+    others = {"others": lambda current, _: [kind(step)] if current.name == stage else []}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", experiment, patience, **others)
+    resumed = train(tmp_path / "killed", experiment, patience)
+    expected, found = (history.read(str(tmp_path / name)) for name in ("whole", "killed"))
+    assert [r["run_step"] for r in found] == [r["run_step"] for r in expected]
+    if patience:
+        assert [r["step"] for r in found if r["stage"] == "qr_soft"] == [0, 2, 4]
+    for one, other in zip(found, expected):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    for one, other in zip(resumed.codec.get_weights(), whole.codec.get_weights()):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "losses,epochs,expected",
+    [
+        ([3, 3, 3], 0, [False, False, False]),
+        ([3, 2, 1], 1, [False, False, False]),
+        ([3, 2, 2], 1, [False, False, True]),
+        ([1, 3, 2, 4], 3, [False, False, False, True]),
+        ([2, 3, 1, 4, 5], 2, [False, False, False, False, True]),
+    ],
+)
+def test_patience_ends_when_the_loss_has_stayed_up_for_so_many_epochs(
+    tmp_path, losses, epochs, expected
+):
+    stage = EXPERIMENT.all_stages()[0]
+    records = [{"stage": "qr_soft", "step": i, "loss": v} for i, v in enumerate([0, *losses])]
+    records += [{"stage": "qr_predictive", "step": 1, "loss": 0.0}]
+    history.folder.write_json(str(tmp_path / history.FILE), records)
+    is_over = history.patience(str(tmp_path), epochs)
+    assert [is_over(stage, step) for step in range(1, len(losses) + 1)] == expected

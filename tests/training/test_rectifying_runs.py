@@ -1,0 +1,208 @@
+"""The rectifier's stages as `train.py` runs them: from a baseline, explored, on two devices."""
+
+import json
+import re
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from tfquant.coding.model_file import ExportedModel
+from tfquant.training import checkpoint, exploration, history, run
+
+SMALL = [
+    "--codec=factorized", "--N=4", "--M=6", "--crop=64", "--batch_size=2", "--epoch_steps=1",
+    "--validation_images=2", "--progress=silent", "--rectifier_width=4", "--rectifier_depth=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _eagerly():
+    """Steps run eagerly: these runs are shorter than their tracing."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module", name="folder")
+def _folder(tmp_path_factory, make_photograph):
+    """Pictures, and a baseline that was trained on them a little."""
+    folder = tmp_path_factory.mktemp("rectifying")
+    (folder / "pictures").mkdir()
+    for seed in range(4):
+        picture = PIL.Image.fromarray(make_photograph(64, 64, seed))
+        picture.save(folder / "pictures" / f"{seed}.png")
+    with flagsaver.flagsaver():
+        call(folder, "baseline", "--stages=joint", "--joint_steps=2")
+    return folder
+
+
+def call(folder, name, *arguments):
+    """`python train.py ...` in this process."""
+    flags.FLAGS.unparse_flags()
+    for flag in flags.FLAGS:
+        flags.FLAGS[flag].unparse()
+    flags.FLAGS(["train.py", f"--model_dir={folder / name}", *SMALL,
+                 f"--train_images={folder / 'pictures'}", *arguments])  # fmt: skip
+    train.main(["train.py"])
+
+
+@pytest.fixture(autouse=True)
+def keep_flags():
+    with flagsaver.flagsaver():
+        yield
+
+
+def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
+    folder, make_photograph
+):
+    call(folder, "rectified", f"--init_from={folder / 'baseline'}", "--stages=qr_predictive",
+         "--qr_predictive_steps=2", "--qr_predictive_schedule=constant")  # fmt: skip
+    one, other = (ExportedModel.load(str(folder / n / "export")) for n in ("baseline", "rectified"))
+    picture = make_photograph(70, 90)
+    file = one.compress(picture)
+    assert file == other.compress(picture)
+    assert np.any(one.decompress(file) != other.decompress(file))
+    np.testing.assert_array_equal(other.decompress(file), other.evaluate(picture)["image"])
+    assert one.experiment["stages"] == ["joint"] != other.experiment["stages"]
+
+
+def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(folder):
+    """Leans on the run before: its history, and the event file read back."""
+    before = history.read(str(folder / "baseline"))[-1]
+    first, *_, last = history.read(str(folder / "rectified"))
+    assert (first["step"], first["error_reduction"]) == (0, 0.0)
+    for name in ("R", "D", "psnr"):
+        assert first[name] == pytest.approx(before[name], rel=1e-5), name
+    assert first["R"] == last["R"]
+    events = EventAccumulator(str(folder / "rectified" / "logs")).Reload()
+    gain = last["psnr"] - first["psnr"]
+    for tag, expected in (("error_reduction", last["error_reduction"]), ("psnr_gain", gain)):
+        event = events.Tensors(f"rectifier/{tag}")[-1]
+        assert event.step == 2
+        assert float(tf.make_ndarray(event.tensor_proto)) == pytest.approx(expected, abs=1e-4)
+        assert events.SummaryMetadata(f"rectifier/{tag}").summary_description
+
+
+def test_without_a_width_the_same_steps_train_the_decoder_alone(folder):
+    call(folder, "control", f"--init_from={folder / 'baseline'}", "--stages=qr_predictive",
+         "--qr_predictive_steps=2", "--qr_predictive_schedule=constant",
+         "--rectifier_width=0")  # fmt: skip
+    before, after = (
+        tf.train.load_checkpoint(checkpoint.newest_readable(str(folder / name)))
+        for name in ("baseline", "control")
+    )
+    weights = [n for n in before.get_variable_to_shape_map() if n.startswith("codec/")]
+    assert weights and not any("rectifier" in n for n in after.get_variable_to_shape_map())
+    for name in weights:
+        same = np.array_equal(before.get_tensor(name), after.get_tensor(name))
+        assert same == ("g_s" not in name), name
+    assert history.read(str(folder / "control"))[-1]["error_reduction"] == 0.0
+
+
+EXPLORE = [
+    "--explore_qr", "--explore_start=1", "--explore_minimum=0.1", "--explore_patience=1",
+    "--stages=qr_predictive", "--qr_predictive_steps=2", "--qr_predictive_schedule=constant",
+    "--lmbda=0.01",
+]  # fmt: skip
+
+
+def explored(folder, name):
+    return json.loads((folder / name / exploration.STATE).read_text())["tried"]
+
+
+def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, capsys):
+    """Killed in the middle of the second weight; weights, history and choice are the same."""
+    arguments = [*EXPLORE, f"--init_from={folder / 'baseline'}"]
+    call(folder, "whole", *arguments)
+    assert "Best weight: " in capsys.readouterr().out
+
+    epochs, usual = [], run.Checkpointing.on_epoch_end
+
+    def killed(callback, epoch, logs=None):
+        usual(callback, epoch, logs)
+        epochs.append(epoch)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Checkpointing, "on_epoch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            call(folder, "killed", *arguments)
+    assert [trial["weight"] for trial in explored(folder, "killed")] == [1]
+    call(folder, "killed", *arguments)
+    assert "Best weight: " in capsys.readouterr().out
+
+    whole, resumed = (explored(folder, name) for name in ("whole", "killed"))
+    assert [trial["weight"] for trial in resumed] == [1, 0.1]
+    for one, other in zip(resumed, whole):
+        assert one.keys() == other.keys()
+        for key in ("J", "R", "D", "psnr", "start_J", "error_reduction"):
+            assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-4), key
+    assert whole[0]["start_J"] == whole[1]["start_J"]  # one shared baseline
+    for name in ("exploration.md", "exploration.png"):
+        assert (folder / "killed" / name).stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--init_from=nowhere"], "nowhere is no training run: it has no experiment.json"),
+        (["--init_from={}/baseline", "--M=8"], "baseline trained another codec: .*this run's is"),
+        (["--init_from={}/rectified", "--rectifier_width=0"], "trained a rectifier, which this"),
+        (["--explore_qr", "--stages=joint", "--init_from={}/baseline"], "stages that train the"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(folder, arguments, message):
+    """The third one leans on the first test's run."""
+    arguments = [argument.format(folder) for argument in arguments]
+    with pytest.raises(SystemExit) as end:
+        call(folder, "refused", "--stages=qr_predictive", *arguments)
+    assert re.search(message, end.value.code), end.value.code
+    assert not (folder / "refused").exists()
+
+
+STEPS = """
+    import json, sys
+    import numpy as np, tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    import models, train
+    from tfquant import rectified
+    from tfquant.training.experiment import Experiment
+    from tfquant.training.trainer import Trainer
+    experiment = Experiment(
+        codec="factorized", codec_options={"N": 4, "M": 6}, batch_size=4, crop=64,
+        stages=("qr_soft", "qr_predictive"), qr_soft_schedule="constant", rectifier_width=4,
+        rectifier_depth=0, qr_predictive_schedule="constant", qr_weight=1.0)
+    rng = np.random.default_rng(0)
+    images = np.kron(rng.uniform(0, 255, (12, 8, 8, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
+    data = tf.data.Dataset.from_tensor_slices(
+        {"image": images, "index": np.arange(12)}).batch(4, drop_remainder=True)
+    seen = []
+    for strategy in (tf.distribute.get_strategy(), train.strategy()):
+        tf.keras.utils.set_random_seed(0)
+        with strategy.scope():
+            codec = rectified.build(experiment, models.build_codec, "float32")
+            trainer = Trainer(codec, experiment)
+        seen.append([])
+        for stage in experiment.all_stages():
+            trainer.begin(stage)
+            log = tf.keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs:
+                seen[-1].append([logs[k] for k in ("loss", "feature_l2", "bpp", "mse")]))
+            trainer.fit(data, verbose=0, callbacks=[log], epochs=1)
+    print(json.dumps([strategy.num_replicas_in_sync, *seen]))
+"""
+
+
+def test_two_devices_train_the_rectifiers_stages_as_one_does(fresh_python):
+    devices, one, two = json.loads(fresh_python(STEPS).splitlines()[-1])
+    assert devices == 2 and len(one) == len(two) == 6
+    np.testing.assert_allclose(two, one, rtol=5e-4)
+    assert len({round(row[0], 6) for row in one}) == 6

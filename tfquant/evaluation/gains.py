@@ -1,0 +1,123 @@
+"""What rectified models gain over their baselines on the same pictures: quality, latent, time.
+
+A model and its baseline share an encoder and an entropy model where the rectifier was trained by
+the predictive stage alone: then they have one fingerprint, and every file is the other's, byte for
+byte. A soft stage moves the encoder; the difference in bits is then said beside the gain.
+
+Gains follow Luo and Chen (2023): `error_reduction` is `1 - ||y - y_bar||^2 / ||y - y_hat||^2` in
+percent, the mean over pictures; the gain of a codec is the mean and the largest over its models,
+one a quality.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from tfquant.evaluation import EvaluationError, measure
+
+# Times are compared on so many pictures, each as often, in turns.
+TIMED_PICTURES, TIMED_ROUNDS = 4, 3
+
+# Without one fingerprint: what a model and its baseline have in common.
+_SHARED = ("codec", "codec_options", "lmbda", "distortion")
+
+
+def pair(models, baselines) -> list:
+    """(model, baseline) for each model: the baseline with its fingerprint, or of its settings.
+
+    Args:
+      models, baselines: as `report.json` lists them.
+
+    Raises:
+      EvaluationError: a model without baseline.
+    """
+    return [(model, _baseline_of(model, baselines)) for model in models]
+
+
+def _baseline_of(model: dict, baselines) -> dict:
+    settings = [model["experiment"].get(name) for name in _SHARED]
+    same_bits = [b for b in baselines if b["fingerprint"] == model["fingerprint"]]
+    alike = [b for b in baselines if [b["experiment"].get(n) for n in _SHARED] == settings]
+    if not same_bits + alike:
+        raise EvaluationError(
+            f"--baseline: none for {model['name']}; expected the run that it started from, or one"
+            f" with the same {', '.join(_SHARED)}; got {', '.join(b['name'] for b in baselines)}"
+        )
+    return (same_bits + alike)[0]
+
+
+def gain(model: dict, baseline: dict, seconds: dict) -> dict:
+    """One model's gain.
+
+    Args:
+      model, baseline: as `report.json` lists them, over the same pictures.
+      seconds: what `timing` gave for the two.
+    """
+    pairs = list(zip(model["images"], baseline["images"]))
+
+    def differences(key):
+        return [a[key] - b[key] for a, b in pairs if None not in (a[key], b[key])]
+
+    def mean_difference(key):
+        values = (model["mean"][key], baseline["mean"][key])
+        return None if None in values else values[0] - values[1]
+
+    return {
+        "model": model["name"],
+        "baseline": baseline["name"],
+        "curve": baseline["curve"],
+        "same_bits": all(a["bpp"] == b["bpp"] for a, b in pairs),
+        "bpp": model["mean"]["bpp"],
+        "bits_percent": 100 * (model["mean"]["bpp"] / baseline["mean"]["bpp"] - 1),
+        "psnr_gain": mean_difference("psnr"),
+        "psnr_gain_largest": max(differences("psnr"), default=None),
+        "psnr_gain_smallest": min(differences("psnr"), default=None),
+        "ms_ssim_gain_db": mean_difference("ms_ssim_db"),
+        "error_reduction": model["mean"].get("error_reduction"),
+        **seconds,
+    }
+
+
+def timing(model, baseline, pictures) -> dict:
+    """Median seconds of both, in turns, and what the model takes more, in percent.
+
+    Args:
+      model, baseline: what `models.evaluate` takes.
+      pictures: the `Picture`s, of which the first are used.
+    """
+    both = {"": model, "baseline_": baseline}
+    encode, decode = ({name: [] for name in both} for _ in range(2))
+    for picture in pictures[:TIMED_PICTURES]:
+        image = picture.read()
+        for turn in range(TIMED_ROUNDS + 1):
+            for name, codec in both.items():
+                data, encode_s = measure.timed(codec.compress, image)
+                _, decode_s = measure.timed(codec.decompress, data)
+                if turn:  # the first one of a size traces the graph
+                    encode[name].append(encode_s)
+                    decode[name].append(decode_s)
+    result = {}
+    for name in both:
+        result[f"{name}encode_s"] = statistics.median(encode[name])
+        result[f"{name}decode_s"] = statistics.median(decode[name])
+    totals = [result[f"{name}encode_s"] + result[f"{name}decode_s"] for name in both]
+    slower = result["decode_s"] / result["baseline_decode_s"]
+    return {
+        **result,
+        "decode_percent": 100 * (slower - 1),
+        "total_percent": 100 * (totals[0] / totals[1] - 1),
+    }
+
+
+def by_codec(gains) -> list:
+    """The mean and the largest gain over the models of each baseline's curve."""
+    rows = []
+    for curve in dict.fromkeys(g["curve"] for g in gains):
+        members = [g for g in gains if g["curve"] == curve]
+        row = {"curve": curve, "models": len(members)}
+        for key in ("psnr_gain", "ms_ssim_gain_db", "error_reduction", "total_percent"):
+            values = [g[key] for g in members if g[key] is not None]
+            row[key] = statistics.mean(values) if values else None
+            row[f"{key}_largest"] = max(values, default=None)
+        rows.append(row)
+    return rows

@@ -1,0 +1,50 @@
+"""The Quantization Rectifier of Luo and Chen, "Neural Image Compression with Quantization
+Rectifier" (ICML 2023 workshop): predicts a latent from its quantized values.
+
+    y_hat --> conv 3x3 --> residual blocks --> attention --> conv 3x3 --> + --> y_bar
+          |                                                               |
+          +---------------------------------------------------------------+
+
+    y_bar = y_hat + f(y_hat)
+
+What quantization took from an element, its neighbours in space and across channels tell in part.
+The paper draws the layers and leaves their number and widths open. Here the last convolution starts
+at zero, so that a new rectifier is the identity: a trained codec loses nothing when it gets one.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfquant.layers.blocks import Attention, ResidualBlock, conv
+
+# Some 3 % of the multiplications of a synthesis transform at N = 128, M = 192.
+LIGHT_WIDTH, LIGHT_DEPTH = 48, 2
+
+
+class QuantizationRectifier(tf.keras.layers.Layer):
+    """`y_hat: [B, h, w, M]` -> `y_bar`, same shape; both float32 under any policy.
+
+    Args:
+      width: channels inside, at least 2: the attention's units halve them.
+      depth: residual blocks.
+
+    Raises:
+      ValueError: for fewer.
+    """
+
+    def __init__(self, width: int = LIGHT_WIDTH, depth: int = LIGHT_DEPTH, **kwargs):
+        # float32 itself: a latent of magnitude 20 has a spacing of 1/8 in bfloat16.
+        super().__init__(dtype="float32", **kwargs)
+        if width < 2:
+            raise ValueError(f"a rectifier's width must be at least 2; got {width}")
+        if depth < 0:
+            raise ValueError(f"a rectifier's depth must not be negative; got {depth}")
+        blocks = [ResidualBlock(width) for _ in range(depth)]
+        self.trunk = tf.keras.Sequential([conv(width, 3), *blocks, Attention()], name="trunk")
+
+    def build(self, input_shape):
+        self.last = conv(input_shape[-1], 3, kernel_initializer="zeros", dtype="float32")
+
+    def call(self, y_hat):
+        return y_hat + self.last(self.trunk(y_hat))

@@ -1,0 +1,75 @@
+"""Any codec with a Quantization Rectifier between its quantizer and its synthesis transform.
+
+    x --> g_a --> y ==transmit== y_hat --> rectifier --> y_bar --> g_s --> x_hat
+
+The wrapped codec knows nothing of it. Bits are the same with and without it, and so is what gives
+them their meaning: a file of the one decodes with the other, as long as neither's encoder or
+entropy model is trained further.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import tensorflow as tf
+
+from tfquant.codec import Codec
+from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH, QuantizationRectifier
+from tfquant.training.experiment import Experiment
+
+
+class RectifiedCodec(Codec):
+    """`codec` with a rectifier, the identity at first.
+
+    Args:
+      codec: the codec, its weights made; they are shared, not copied.
+      width, depth: of the rectifier.
+    """
+
+    def __init__(self, codec: Codec, width: int = LIGHT_WIDTH, depth: int = LIGHT_DEPTH):
+        super().__init__(name=codec.name, dtype="float32")
+        self.codec = codec
+        self.downsampling = codec.downsampling
+        self.encoder_parts = codec.encoder_parts
+        self.decoder_parts = (*codec.decoder_parts, "rectifier")
+        self.entropy_models = codec.entropy_models
+        before = tf.keras.mixed_precision.global_policy()
+        tf.keras.mixed_precision.set_global_policy(codec.g_s.dtype_policy)
+        try:
+            self.rectifier = QuantizationRectifier(width, depth, name="rectifier")
+            _, channels = codec.latent_channels()["y"]
+            self.rectifier(tf.zeros([1, 1, 1, channels]))
+        finally:
+            tf.keras.mixed_precision.set_global_policy(before)
+
+    def transmit(self, y, exchange):
+        return self.codec.transmit(y, exchange)
+
+    def latent_channels(self):
+        return self.codec.latent_channels()
+
+    def analyze(self, x):
+        return self.codec.analyze(x)
+
+    def rectify(self, y_hat):
+        return self.rectifier(y_hat)
+
+    def synthesize(self, y_bar, height, width):
+        return self.codec.synthesize(y_bar, height, width)
+
+    def parts(self):
+        return {**self.codec.parts(), "rectifier": self.rectifier}
+
+
+def build(experiment: Experiment, build_codec: Callable[..., Codec], precision: str) -> Codec:
+    """The codec of an experiment, with a rectifier where one of its stages trains it.
+
+    Args:
+      experiment: says which codec, and the rectifier's width and depth.
+      build_codec: `(name, precision, **options) -> codec`.
+      precision: of the networks' arithmetic.
+    """
+    codec = build_codec(experiment.codec, precision, **experiment.codec_options)
+    if not experiment.rectified:
+        return codec
+    return RectifiedCodec(codec, experiment.rectifier_width, experiment.rectifier_depth)

@@ -1,0 +1,109 @@
+"""What every epoch of a run measured on the validation pictures: RUN/history.json.
+
+A list of records, one an epoch, in order:
+
+    {"stage": "joint", "step": of the stage, "run_step": of the run, "loss": the stage's own,
+     "R": bits per pixel, "D": 255^2 MSE or 1 - MS-SSIM, "J": R + lmbda D, "psnr": dB}
+
+under real rounding; where a rectifier trains, also `error_reduction`, in percent, and a record of
+step 0: what the stage began with. A resumed run drops the records after its checkpoint, so that the
+list is that of a run without interruption.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Callable
+
+import tensorflow as tf
+
+from tfquant.training import folder, losses
+from tfquant.training.experiment import Experiment, Stage
+
+FILE = "history.json"
+
+
+def read(run_dir: str) -> list:
+    """The records of a run; none where there is no file yet."""
+    path = tf.io.gfile.join(run_dir, FILE)
+    if not tf.io.gfile.exists(path):
+        return []
+    with tf.io.gfile.GFile(path) as f:
+        return json.load(f)
+
+
+class Recording(tf.keras.callbacks.Callback):
+    """Keeps the records of a stage.
+
+    Args:
+      run_dir: the run's folder.
+      earlier_steps: steps of earlier stages.
+      validation_data: measured before the first step of a stage that trains a rectifier.
+    """
+
+    def __init__(self, run_dir: str, earlier_steps: int, validation_data: tf.data.Dataset):
+        super().__init__()
+        self._run_dir = run_dir
+        self._earlier_steps = earlier_steps
+        self._validation_data = validation_data
+
+    def on_train_begin(self, logs=None):
+        here = self._run_step()
+        self._records = [r for r in read(self._run_dir) if r["run_step"] <= here]
+        new = not any(r["stage"] == self.model.stage.name for r in self._records)
+        if new and self.model.stage.trains_rectifier:
+            logs = self.model.evaluate(self._validation_data, verbose=0, return_dict=True)
+            self._keep({f"val_{name}": value for name, value in logs.items()})
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._keep(logs)
+
+    def _run_step(self) -> int:
+        return self._earlier_steps + int(self.model.stage_step.numpy())
+
+    def _keep(self, logs: dict) -> None:
+        trainer = self.model
+        self._records.append(
+            {
+                "stage": trainer.stage.name,
+                "step": int(trainer.stage_step.numpy()),
+                "run_step": self._run_step(),
+                **measured(logs, trainer.experiment),
+            }
+        )
+        folder.write_json(tf.io.gfile.join(self._run_dir, FILE), self._records)
+
+
+def measured(logs: dict, experiment: Experiment) -> dict:
+    """A record's numbers, from the logs of an epoch."""
+    rate, distortion = float(logs["val_bpp"]), float(logs[f"val_{experiment.distortion}"])
+    values = {
+        "loss": float(logs["val_loss"]),
+        "R": rate,
+        "D": distortion,
+        "J": rate + experiment.lmbda * distortion,
+        "psnr": float(logs["val_psnr"]),
+    }
+    if "val_rectified_error" in logs:
+        errors = (float(logs[f"val_{name}"]) for name in ("quantization_error", "rectified_error"))
+        values["error_reduction"] = losses.error_reduction(*errors)
+    return values
+
+
+def patience(run_dir: str, epochs: int) -> Callable[[Stage, int], bool]:
+    """Ends a stage whose loss has not become lower for so many epochs in a row; 0: never.
+
+    Returns:
+      `(stage, step) -> whether it is over`, as `run.run_stages` asks.
+    """
+
+    def is_over(stage: Stage, step: int) -> bool:
+        losses_so_far = [
+            record["loss"]
+            for record in read(run_dir)
+            if record["stage"] == stage.name and 0 < record["step"] <= step
+        ]
+        earlier, last = losses_so_far[:-epochs], losses_so_far[-epochs:]
+        return bool(epochs and earlier) and min(last) >= min(earlier)
+
+    return is_over
