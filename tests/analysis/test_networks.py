@@ -1,0 +1,44 @@
+"""Networks side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tfquant.analysis import networks
+
+
+def test_copies_are_independent_perceptrons():
+    side_by_side = networks.Perceptrons(3, (2, 5, 4), seed=1)
+    x = np.random.default_rng(0).standard_normal([7, 3, 2]).astype(np.float32)
+    found = side_by_side(tf.constant(x)).numpy()
+    first, second = (k.numpy() for k in side_by_side.kernels)
+    bias = side_by_side.biases[0].numpy()[0]
+    for s in range(3):
+        hidden = x[:, s] @ first[s] + bias[s]
+        expected = np.where(hidden > 0, hidden, 0.2 * hidden) @ second[s]
+        np.testing.assert_allclose(found[:, s], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_finds_a_line_for_each_copy():
+    affine = networks.Affine(2)
+    slopes, shifts = tf.constant([2.0, -1.0]), tf.constant([0.5, 3.0])
+    seen = tf.Variable(0, dtype=tf.int64)
+
+    def loss(step):
+        x = tf.random.stateless_normal([64, 2], tf.stack([step, 0]))
+        return tf.reduce_sum(tf.reduce_mean(tf.square(affine(x) - slopes * x - shifts), axis=0))
+
+    networks.train(
+        loss, list(affine.trainable_variables), 330, 0.05, after=lambda: seen.assign_add(1)
+    )
+    np.testing.assert_allclose(affine.slope, slopes, atol=0.02)
+    np.testing.assert_allclose(affine.shift, shifts, atol=0.02)
+    assert seen.numpy() == 350  # whole rounds of 50
+
+
+def test_residual_transforms_start_near_a_line():
+    transform = networks.Residual(2, tf.constant([2.0, 0.5]))
+    x = tf.constant(np.linspace(-1, 1, 9, dtype=np.float32)[:, None].repeat(2, axis=1))
+    assert np.abs(transform(x) / tf.constant([2.0, 0.5]) - x).numpy().max() < 1.0
+    assert transform(x).shape == (9, 2)

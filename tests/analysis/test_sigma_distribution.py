@@ -1,0 +1,62 @@
+"""Fig. 8a: the scales of a codec restored from a run's checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import build_codec
+from tfquant.analysis import sigma_distribution
+from tfquant.analysis.experiment import AnalysisError, Progress
+from tfquant.exchange import Rounding
+from tfquant.images import write_image
+from tfquant.training import folder
+from tfquant.training.experiment import Experiment
+
+OPTIONS = {"N": 8, "M": 8}
+
+
+def save_run(path, codec_name="ms_hyper_zero"):
+    codec = build_codec(codec_name, **OPTIONS)
+    folder.prepare(str(path), Experiment(codec=codec_name, codec_options=OPTIONS, plan="mix"))
+    tf.train.Checkpoint(codec=codec).save(str(path / folder.CHECKPOINTS / "ckpt"))
+    return codec
+
+
+@pytest.fixture
+def trained(tmp_path, photograph):
+    write_image(tmp_path / "picture.png", photograph)
+    return save_run(tmp_path / "run"), tmp_path
+
+
+def test_the_scales_are_those_of_the_restored_codec_without_its_bound(trained, photograph):
+    codec, tmp_path = trained
+    codec.y_model.set_sigma_bound(1e-6)
+    exchange = Rounding()
+    codec(tf.constant(photograph[None] / np.float32(255)), exchange)
+    expected = codec.y_model.sigma(*exchange.params["y"]).numpy().ravel()
+    found = sigma_distribution.sigmas(str(tmp_path / "run"), [photograph], build_codec)
+    np.testing.assert_allclose(np.sort(found), np.sort(expected), rtol=1e-5)
+
+
+def test_shares_add_up_and_the_run_is_named(trained):
+    _, tmp_path = trained
+    settings = sigma_distribution.EXPERIMENT.settings(
+        model_dirs=(str(tmp_path / "run"),), images=str(tmp_path / "picture.png")
+    )
+    result = sigma_distribution.run(settings, Progress("test"))
+    assert sum(r["share"] for r in result.rows) == pytest.approx(1.0)
+    assert {(r["run"], r["plan"]) for r in result.rows} == {("run", "mix")}
+    assert "| run | ms_hyper_zero | mix |" in result.notes
+
+
+def test_what_is_no_run_has_no_scales_or_no_builder_is_refused(tmp_path, photograph):
+    with pytest.raises(AnalysisError, match="is no training run: it has no experiment.json"):
+        sigma_distribution.sigmas(str(tmp_path), [], build_codec)
+    save_run(tmp_path / "factorized", "factorized")
+    with pytest.raises(AnalysisError, match="the codec factorized predicts no sigma for y"):
+        sigma_distribution.sigmas(str(tmp_path / "factorized"), [photograph], build_codec)
+    for spec in ("models", "models:nothing", "no_such_module:build"):
+        with pytest.raises(AnalysisError, match=f"--codec_builder={spec}"):
+            sigma_distribution.codec_builder(spec)

@@ -1,0 +1,115 @@
+"""Small networks, many of them side by side: one for each sigma, weight of the rate, or width.
+
+Independent copies are one more axis of every tensor, so that a whole curve trains in one go.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+import tensorflow as tf
+
+_INNER_STEPS = 50
+
+
+class Perceptrons(tf.Module):
+    """Independent multilayer perceptrons of one shape, leaky ReLU between the layers.
+
+    Args:
+      copies: S, how many.
+      widths: of the input, the hidden layers and the output.
+      seed: of the initial weights.
+      last_scale: the output layer starts so many times smaller.
+    """
+
+    def __init__(self, copies: int, widths: tuple, seed: int = 0, last_scale: float = 1.0):
+        super().__init__(name="perceptrons")
+        rng = np.random.default_rng(seed)
+        self.kernels, self.biases = [], []
+        for layer, (fan_in, fan_out) in enumerate(zip(widths, widths[1:])):
+            scale = np.sqrt(2.0 / fan_in)
+            if layer == len(widths) - 2:
+                scale *= last_scale
+            kernel = scale * rng.standard_normal([copies, fan_in, fan_out])
+            # Scattered kinks: with one-dimensional inputs they would all lie at 0.
+            bias = 0.5 * rng.standard_normal([1, copies, fan_out]) * (layer < len(widths) - 2)
+            self.kernels.append(tf.Variable(kernel, dtype=tf.float32))
+            self.biases.append(tf.Variable(bias, dtype=tf.float32))
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """`x: [N, S, inputs]` float32 or float64 -> [N, S, outputs]."""
+        for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
+            if layer:
+                x = tf.nn.leaky_relu(x)
+            x = tf.einsum("nsi,sio->nso", x, tf.cast(kernel, x.dtype)) + tf.cast(bias, x.dtype)
+        return x
+
+
+class Affine(tf.Module):
+    """Independent affine maps of a scalar: `[N, S] -> [N, S]`."""
+
+    def __init__(self, copies: int, slope=1.0):
+        super().__init__(name="affine")
+        self.slope = tf.Variable(tf.ones([copies]) * slope)
+        self.shift = tf.Variable(tf.zeros([copies]))
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return x * self.slope + self.shift
+
+
+class Residual(tf.Module):
+    """Independent stacks of residual blocks on a scalar, then an affine map: `[N, S] -> [N, S]`."""
+
+    def __init__(self, copies: int, slope=1.0, blocks: int = 2, width: int = 16, seed: int = 0):
+        super().__init__(name="residual")
+        self.blocks = [
+            Perceptrons(copies, (1, width, width, 1), seed + i, last_scale=0.1)
+            for i in range(blocks)
+        ]
+        self.last = Affine(copies, slope)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        for block in self.blocks:
+            x = x + block(x[..., None])[..., 0]
+        return self.last(x)
+
+
+def train(
+    loss: Callable,
+    variables: list,
+    steps: int,
+    learning_rate: float = 3e-3,
+    after: Callable | None = None,
+) -> None:
+    """Adam with a cosine decay to zero.
+
+    Args:
+      loss: `(step: int64 scalar) -> scalar`, the sum over the copies.
+      variables: what is trained.
+      steps: how many; rounded up to a multiple of 50.
+      learning_rate: of the first step.
+      after: called after each step.
+    """
+    rounds = -(-steps // _INNER_STEPS)
+    schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, rounds * _INNER_STEPS)
+    optimizer = tf.keras.optimizers.Adam(schedule)
+    optimizer.build(variables)
+
+    def one_step(step):
+        with tf.GradientTape() as tape:
+            value = loss(step)
+        gradients = tape.gradient(value, variables)
+        optimizer.apply_gradients(zip(gradients, variables))
+        if after is not None:
+            after()
+        return step + 1
+
+    # Autograph would read every function's source again, for seconds a training.
+    @tf.function(autograph=False)
+    def inner(first):
+        last = first + _INNER_STEPS
+        tf.while_loop(lambda step: step < last, one_step, [first], parallel_iterations=1)
+
+    for r in range(rounds):
+        inner(tf.constant(r * _INNER_STEPS, tf.int64))

@@ -1,0 +1,161 @@
+"""Fig. 8a: how the scales that a trained codec predicts are distributed.
+
+For each run of `--model_dir` the newest checkpoint is restored, `--images` go through the encoder
+with rounding, and `sigma` of every element of `y` is counted, without the lower bound that training
+had (its value is drawn in). AUN and MIX crowd at the lower end, where the mismatch of the rate is
+largest; a larger bound in training moves them up, and SUA does so by itself.
+
+This package knows no codec: `--codec_builder=MODULE:FUNCTION` names what builds one from its name
+and options, by default that of the zoo beside it, imported when the experiment begins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import tempfile
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tfquant.analysis import outputs, plots
+from tfquant.analysis.experiment import AnalysisError, Experiment, Result
+from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
+from tfquant.evaluation import pictures
+from tfquant.exchange import Rounding
+from tfquant.images import ImageError
+from tfquant.plans import PLANS
+from tfquant.training import checkpoint, folder
+
+COLUMNS = (
+    "run", "codec", "plan", "lmbda", "joint_sigma_bound", "sigma_low", "sigma_high", "share",
+)  # fmt: skip
+
+# Edges of the histogram; what is outside counts in the outermost bins.
+EDGES = np.geomspace(1e-6, 1e2, 81)
+
+
+def codec_builder(spec: str) -> Callable:
+    """The function that `module:function` names; an AnalysisError if there is none."""
+    module, colon, name = spec.partition(":")
+    try:
+        if not colon:
+            raise ValueError("expected MODULE:FUNCTION")
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise AnalysisError(f"--codec_builder={spec}: {error}") from None
+
+
+def sigmas(run_dir: str, images: list, build_codec: Callable) -> np.ndarray:
+    """`sigma` of every element of `y` in all images, one axis.
+
+    Args:
+      run_dir: a training run.
+      images: uint8 [H, W, 3] each.
+      build_codec: `(name, precision, **options) -> codec`.
+
+    Raises:
+      AnalysisError: no run, no checkpoint, or a codec whose `y` has no scales.
+    """
+    try:
+        experiment = folder.read_experiment(run_dir)
+        newest = checkpoint.newest_readable(run_dir)
+        if newest is None:
+            raise ValueError(f"{run_dir} has no checkpoint yet")
+        codec = build_codec(experiment.codec, "float32", **experiment.codec_options)
+        checkpoint.restore_codec(codec, newest)
+    except ValueError as error:
+        raise AnalysisError(error) from None
+    model = next(m for m in codec.entropy_models if m.name == "y")
+    model.set_sigma_bound(POST_SIGMA_BOUND)
+    found = []
+    for image in images:
+        exchange = Rounding()
+        codec(tf.cast(image[None], tf.float32) / 255.0, exchange)
+        sigma = model.sigma(*exchange.params["y"])
+        if sigma is None:
+            raise AnalysisError(f"{run_dir}: the codec {experiment.codec} predicts no sigma for y")
+        found.append(sigma.numpy().ravel())
+    return np.concatenate(found)
+
+
+def run(settings, progress) -> Result:
+    build_codec = codec_builder(settings.codec_builder)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            images = [p.read() for p in pictures.find_pictures(settings.images, Path(scratch))]
+        except ImageError as error:
+            raise AnalysisError(error) from None
+    rows, summary = [], []
+    for run_dir in progress.over(settings.model_dirs):
+        found = sigmas(run_dir, images, build_codec)
+        experiment = folder.read_experiment(run_dir)
+        about = {
+            "run": Path(run_dir).name,
+            "codec": experiment.codec,
+            "plan": experiment.plan,
+            "lmbda": experiment.lmbda,
+            "joint_sigma_bound": experiment.joint_sigma_bound,
+        }
+        counts, _ = np.histogram(np.clip(found, EDGES[0], EDGES[-1]), EDGES)
+        for low, high, count in zip(EDGES, EDGES[1:], counts):
+            share = count / found.size
+            rows.append(
+                {**about, "sigma_low": float(low), "sigma_high": float(high), "share": float(share)}
+            )
+        summary.append({
+            **about,
+            "median sigma": float(np.median(found)),
+            f"share below {JOINT_SIGMA_BOUND:g}": float(np.mean(found < JOINT_SIGMA_BOUND)),
+        })  # fmt: skip
+    return Result(COLUMNS, rows, _figure(rows, summary), _notes(summary, len(images)))
+
+
+def _look(plan: str) -> dict:
+    """The style of the plan's distortion surrogate; MIX has its own."""
+    return plots.plain_style("mix" if plan == "mix" else PLANS[plan].distortion.surrogate)
+
+
+def _figure(rows, summary):
+    figure, axes = plots.new_figure(1, width=6.4, height=4.2)
+    panel = axes[0, 0]
+    plans = [s["plan"] for s in summary]
+    for i, about in enumerate(summary):
+        here = [r for r in rows if r["run"] == about["run"]]
+        centre = [math.sqrt(r["sigma_low"] * r["sigma_high"]) for r in here]
+        look = _look(about["plan"])
+        # Runs of one plan: the earlier ones paler.
+        same = [j for j, plan in enumerate(plans) if plan == about["plan"]]
+        look["color"] = plots.shade(look["color"], same.index(i), len(same))
+        look["label"] = f"{about['run']} (λ = {about['lmbda']:g})"
+        panel.plot(centre, [100.0 * r["share"] for r in here], **look)
+    for bound in sorted({s["joint_sigma_bound"] for s in summary}):
+        panel.axvline(bound, **{**plots.REFERENCE, "label": f"bound in training, {bound:g}"})
+    panel.set(
+        xscale="log", xlabel="predicted σ [quantization steps]",
+        ylabel=f"elements of y [% per {10 * math.log10(EDGES[1] / EDGES[0]):.1g} dB]",
+        ylim=(0.0, None),
+    )  # fmt: skip
+    plots.legend(figure)
+    return figure
+
+
+def _notes(summary, count: int) -> str:
+    columns = tuple(summary[0])
+    return "\n\n".join([
+        "What to see: how many scales lie at the lower end, where training and testing count"
+        " different bits, and whether the bound in training or SUA moves them up.",
+        outputs.table(columns, summary),
+        f"Counted over {count} pictures, without a lower bound.",
+    ])  # fmt: skip
+
+
+EXPERIMENT = Experiment(
+    name="sigma_distribution",
+    reproduces="Fig. 8a",
+    summary="Distribution of the scales that trained codecs predict (needs --model_dir).",
+    run=run,
+    needs_model=True,
+)
