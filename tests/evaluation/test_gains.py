@@ -83,7 +83,7 @@ def test_gains_are_differences_on_the_same_pictures(evaluated):
         assert baseline["mean"]["error_reduction"] == 0.0
     mean = np.mean([found[n]["psnr_gain"] for n in ("low", "high")])
     (row,) = gains.by_codec(result["gains"])
-    assert (row["curve"], row["models"]) == ("fake mix", 2)
+    assert (row["curve"], row["models"]) == ("fake+QR mix", 2)
     assert row["psnr_gain"] == pytest.approx(mean)
     assert row["error_reduction_largest"] == pytest.approx(30, abs=1e-3)
 

@@ -16,7 +16,7 @@ import statistics
 from tfquant.evaluation import EvaluationError, measure
 
 # Times are compared on so many pictures, each as often, in turns.
-TIMED_PICTURES, TIMED_ROUNDS = 4, 3
+TIMED_PICTURES, TIMED_ROUNDS = 4, 5
 
 # Without one fingerprint: what a model and its baseline have in common.
 _SHARED = ("codec", "codec_options", "lmbda", "distortion")
@@ -65,7 +65,7 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
     return {
         "model": model["name"],
         "baseline": baseline["name"],
-        "curve": baseline["curve"],
+        "curve": model["curve"],
         "same_bits": all(a["bpp"] == b["bpp"] for a, b in pairs),
         "bpp": model["mean"]["bpp"],
         "bits_percent": 100 * (model["mean"]["bpp"] / baseline["mean"]["bpp"] - 1),
@@ -79,27 +79,29 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
 
 
 def timing(model, baseline, pictures) -> dict:
-    """Median seconds of both, in turns, and what the model takes more, in percent.
+    """Seconds of both, taken in turns, and what the model takes more, in percent.
+
+    The mean over pictures of the fastest of several turns: whatever else the machine does can only
+    add to a time.
 
     Args:
       model, baseline: what `models.evaluate` takes.
       pictures: the `Picture`s, of which the first are used.
     """
     both = {"": model, "baseline_": baseline}
-    encode, decode = ({name: [] for name in both} for _ in range(2))
+    fastest = {f"{name}{way}_s": [] for name in both for way in ("encode", "decode")}
     for picture in pictures[:TIMED_PICTURES]:
         image = picture.read()
-        for turn in range(TIMED_ROUNDS + 1):
+        turns = {key: [] for key in fastest}
+        for _ in range(TIMED_ROUNDS):
             for name, codec in both.items():
                 data, encode_s = measure.timed(codec.compress, image)
                 _, decode_s = measure.timed(codec.decompress, data)
-                if turn:  # the first one of a size traces the graph
-                    encode[name].append(encode_s)
-                    decode[name].append(decode_s)
-    result = {}
-    for name in both:
-        result[f"{name}encode_s"] = statistics.median(encode[name])
-        result[f"{name}decode_s"] = statistics.median(decode[name])
+                turns[f"{name}encode_s"].append(encode_s)
+                turns[f"{name}decode_s"].append(decode_s)
+        for key, seconds in turns.items():
+            fastest[key].append(min(seconds))
+    result = {key: statistics.mean(seconds) for key, seconds in fastest.items()}
     totals = [result[f"{name}encode_s"] + result[f"{name}decode_s"] for name in both]
     slower = result["decode_s"] / result["baseline_decode_s"]
     return {
@@ -110,7 +112,7 @@ def timing(model, baseline, pictures) -> dict:
 
 
 def by_codec(gains) -> list:
-    """The mean and the largest gain over the models of each baseline's curve."""
+    """The mean and the largest gain over the models of each curve."""
     rows = []
     for curve in dict.fromkeys(g["curve"] for g in gains):
         members = [g for g in gains if g["curve"] == curve]

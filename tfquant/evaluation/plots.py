@@ -60,7 +60,7 @@ def plot_rd(rd_curves, path: Path, title: str) -> None:
 
 
 def plot_gains(gains, path: Path) -> None:
-    """Writes a PNG with error reduction and gain over bpp, a line a baseline's curve."""
+    """Writes a PNG with error reduction and gain over bpp, a line a curve."""
     panels = {
         "error_reduction": "quantization error reduction [%]",
         "psnr_gain": "PSNR gain [dB]",

@@ -154,7 +154,7 @@ def _gains(result: dict) -> str:
              "MS-SSIM gain [dB]", "error reduction [%]"], models,
         ),
         _table(
-            ["baseline", "models", "PSNR gain [dB]", "largest", "MS-SSIM gain [dB]", "largest",
+            ["curve", "models", "PSNR gain [dB]", "largest", "MS-SSIM gain [dB]", "largest",
              "error reduction [%]", "largest"], codecs,
         ),
         _table(
