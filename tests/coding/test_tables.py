@@ -28,12 +28,12 @@ TAILS = {"gaussian": _gaussian_tail, "laplacian": _laplacian_tail}
 
 @pytest.fixture(scope="module", params=TAILS)
 def scale_table(request):
-    return request.param, ScaleTable(TAILS[request.param])
+    return request.param, ScaleTable(TAILS[request.param], 256.0)
 
 
 @pytest.fixture(scope="module")
 def gaussian_table():
-    return ScaleTable(_gaussian_tail)
+    return ScaleTable(_gaussian_tail, 256.0)
 
 
 def _row_of(table, *parameters):
@@ -126,7 +126,7 @@ def test_symbol_of_a_latent_that_is_not_finite_is_refused(gaussian_table):
 
 @pytest.fixture(scope="module", params=TAILS)
 def mean_table(request):
-    return request.param, MeanScaleTable(TAILS[request.param])
+    return request.param, MeanScaleTable(TAILS[request.param], 256.0)
 
 
 def test_probabilities_of_a_rounded_variable():
@@ -160,7 +160,7 @@ def test_mean_scale_table_is_near_the_entropy_at_every_mean_and_scale(mean_table
 
 @pytest.mark.parametrize("streams", [1, 5])
 def test_mean_scale_table_round_trip_costs_the_models_bits(streams, gaussian_bits):
-    table = MeanScaleTable(_gaussian_tail)
+    table = MeanScaleTable(_gaussian_tail, 256.0)
     rng = np.random.default_rng(streams)
     n = [60, 50, 30]
     sigma = np.exp(rng.uniform(np.log(1e-6), np.log(200.0), n)).astype(np.float32)
@@ -196,7 +196,7 @@ def test_mean_scale_table_codes_any_integer_at_any_mean_and_scale(mean_table):
 
 
 def test_mean_scale_table_refuses_parameters_that_are_not_numbers():
-    table = MeanScaleTable(_gaussian_tail)
+    table = MeanScaleTable(_gaussian_tail, 256.0)
     with pytest.raises(tf.errors.InvalidArgumentError):
         mu = tf.constant([np.nan])
         table.encode(range_coder.start_encoder(table, 1), tf.constant([0]), mu, tf.constant([1.0]))
@@ -267,11 +267,11 @@ def test_fingerprint_bytes_tell_tables_apart(gaussian_table, channel_table):
         gaussian_table,
         channel_table,
         DecisionTable(),
-        ScaleTable(_laplacian_tail),
-        MeanScaleTable(_gaussian_tail),
+        ScaleTable(_laplacian_tail, 256.0),
+        MeanScaleTable(_gaussian_tail, 256.0),
     ]
     assert len({table.to_bytes() for table in tables}) == len(tables)
-    assert ScaleTable(_gaussian_tail).to_bytes() == gaussian_table.to_bytes()
+    assert ScaleTable(_gaussian_tail, 256.0).to_bytes() == gaussian_table.to_bytes()
 
 
 def test_coding_runs_inside_a_loop_of_many_small_steps(gaussian_table):

@@ -295,7 +295,7 @@ class ScaleTable(_WindowTable):
 
     _STEP_BITS = 6
 
-    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float = 256.0):
+    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
         self._levels = levels = _Levels(tail, sigma_max, self._STEP_BITS)
         reach = _quantile(tail, _SUPPORT_TAIL)
         rows = []
@@ -348,7 +348,7 @@ class MeanScaleTable(_WindowTable):
     # Where less than this lies above, the window has the centre alone.
     _NEIGHBOUR_TAIL = 2.0**-8
 
-    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float = 256.0):
+    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
         self._levels = _Levels(tail, sigma_max, self._STEP_BITS)
         levels, steps = self._levels, float(self._STEPS)
         reach = _quantile(tail, _SUPPORT_TAIL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from tfquant import data
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.plans import PLANS, QuantizationPlan, plan_named
@@ -121,12 +122,7 @@ class Experiment:
             )
         if self.crop % 64:
             raise ValueError(f"crop must be a multiple of 64; got {self.crop}")
-        if self.downscale and not (
-            len(self.downscale) == 2 and 0 < self.downscale[0] <= self.downscale[1] <= 1
-        ):
-            raise ValueError(
-                f"downscale takes two factors, 0 < smallest <= largest <= 1; got {self.downscale}"
-            )
+        data.check_downscale(self.downscale)
         if self.rectifier_width == 1:
             raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
         for stage in self.all_stages()[:1]:

@@ -34,11 +34,15 @@ def _cosine(peak: float, steps: int):
     )
 
 
+# arXiv 2309.17051, section 6.1.2: of 450 epochs of joint training 400 are annealed, and before the
+# learning rate drops.
+ANNEALED_FRACTION = 400 / 450
+
 LEARNING_RATES = {
     "constant": lambda peak, steps: _schedules.ExponentialDecay(peak, 1, decay_rate=1.0),
     "cosine": _cosine,
-    # arXiv 2309.17051, section 6.1.2: epochs 400 and 425 of 450, and 50 and 75 of 100.
-    "paper_joint": _drops(400 / 450, 425 / 450),
+    # The same section: it drops again after epoch 425; in post-training after 50 and 75 of 100.
+    "paper_joint": _drops(ANNEALED_FRACTION, 425 / 450),
     "paper_post": _drops(50 / 100, 75 / 100),
 }
 
@@ -50,10 +54,6 @@ def learning_rate(kind: str, peak: float, steps: int):
             f"unknown learning-rate schedule {kind!r}; known: {', '.join(LEARNING_RATES)}"
         )
     return LEARNING_RATES[kind](peak, steps)
-
-
-# Section 6.1.2: alpha rises linearly over the first 400 of 450 epochs.
-ANNEALED_FRACTION = 400 / 450
 
 
 def annealing(alpha_min: float, alpha_max: float, steps: int):
