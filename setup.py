@@ -33,6 +33,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest", "pytest-xdist", "ruff"],
+        "digits": ["scikit-learn"],
         "tfds": ["tensorflow-datasets~=4.9.3"],
     },
     entry_points={"console_scripts": ["tfquant = tfquant.cli:main"]},

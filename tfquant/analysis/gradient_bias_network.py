@@ -33,7 +33,7 @@ RUNS = 3
 
 _LMBDA = 3.0
 _BATCH = 128
-_STEPS, _FULL_STEPS = 2000, 10_000
+_STEPS, _FULL_STEPS = 1500, 10_000
 _SPREAD = 3.0  # of the latents at first, in quantization steps
 _IMAGES, _FULL_IMAGES = 96, 256
 _CELLS = 4  # of each element's noise

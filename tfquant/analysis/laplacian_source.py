@@ -37,7 +37,7 @@ TRANSFORMS = {"linear": networks.Affine, "residual": networks.Residual}
 LMBDAS = (0.5, 0.8, 1.4, 3.0, 7.0, 16.0)
 
 _BATCH = 256
-_STEPS, _FULL_STEPS = 1200, 12_000
+_STEPS, _FULL_STEPS = 1000, 12_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,10 +26,10 @@ COLUMNS = (
 )  # fmt: skip
 
 MEANS = (0.0, 0.5, ANY_MEAN)
-ESTIMATED = tuple(float(s) for s in np.round(np.geomspace(0.05, 3.2, 19), 4))
+ESTIMATED = tuple(float(s) for s in np.round(np.geomspace(0.05, 3.2, 13), 4))
 # Where `sigma_hat*` is searched for; for rounding it is 0 where all latents fall into one bin.
 _SMALLEST, _LARGEST = 0.01, 10.0
-_SIGMAS_OF_BEST = tuple(float(s) for s in np.round(np.geomspace(0.1, 3.2, 9), 4))
+_SIGMAS_OF_BEST = tuple(float(s) for s in np.round(np.geomspace(0.1, 3.2, 7), 4))
 _RESOLUTION, _FULL_RESOLUTION = 24, 48
 
 
