@@ -1,6 +1,6 @@
 """Trains and measures a grid of experiments: one table of BD-rates, joint and post, and a plot.
 
-    python sweep.py --base=configs/small.flags --grid='plan=aun,mix,sua_ste' \
+    python sweep.py --base=configs/recipes/small.flags --grid='plan=aun,mix,sua_ste' \
       --lmbda=0.0067,0.025 --train_images=PHOTOGRAPHS --images=KODAK --out=sweeps/plans
 
 Every cell is `train.py` with the base flagfile and the cell's flags, first its stage `joint`, then
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from tfquant.coding import model_file
 from tfquant.evaluation import EvaluationError, curves, report, sweep
 
 _HERE = Path(__file__).resolve().parent
@@ -48,13 +49,14 @@ def run_cell(grid: sweep.Grid, cell: dict, lmbda: str) -> None:
     folder = sweep.model_folder(Path(FLAGS.out), cell, lmbda)
     for stage in sweep.STAGES:
         model_dir = folder / stage
-        if (model_dir / "export" / "tfquant.json").exists():
+        if (model_dir / model_file.FOLDER / model_file.MANIFEST).exists():
             continue
         first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
         _run(
             "train.py", f"--flagfile={FLAGS.base}", *(f"--{k}={v}" for k, v in cell.items()),
-            f"--lmbda={lmbda}", f"--train_images={FLAGS.train_images}", f"--stages={stage}",
-            f"--model_dir={model_dir}", "--progress=line", *first, log=folder / "log.txt",
+            f"--lmbda={lmbda}", f"--stages={stage}", f"--model_dir={model_dir}",
+            f"--train_images={FLAGS.train_images}", "--progress=line", *first,
+            log=folder / "log.txt",
         )  # fmt: skip
     if not (folder / "report" / report.JSON).exists():
         _run(
@@ -91,7 +93,14 @@ def main(argv) -> None:
             anchor = curves.read_published(Path(FLAGS.anchor), FLAGS.anchor_codec)
     except EvaluationError as error:
         sys.exit(f"sweep.py: {error}")
-    Path(FLAGS.out).mkdir(parents=True, exist_ok=True)
+    try:
+        sweep.claim(
+            Path(FLAGS.out),
+            {"base": Path(FLAGS.base).read_text(), "train_images": FLAGS.train_images,
+             "images": FLAGS.images},
+        )  # fmt: skip
+    except (EvaluationError, OSError) as error:
+        sys.exit(f"sweep.py: {error}")
     runs = [(cell, lmbda) for cell in grid.cells() for lmbda in grid.lmbdas]
     print(f"{len(runs)} runs of two stages each", flush=True)
     failed = 0

@@ -130,7 +130,9 @@ flags.DEFINE_float("explore_start", 10.0, "First and largest weight that is trie
 flags.DEFINE_float("explore_factor", 0.1, "From one weight to the next, below 1.")
 flags.DEFINE_float("explore_minimum", 1e-3, "No weight below it is tried.")
 flags.DEFINE_integer(
-    "explore_patience", 5, "Epochs without a lower loss that end a stage; 0: all its steps.",
+    "explore_patience", 5,
+    "Epochs without a lower loss that end a stage; 0: all its steps. A weight is judged by its best"
+    " epoch, whose checkpoint is not kept.",
     lower_bound=0,
 )  # fmt: skip
 flags.DEFINE_integer(

@@ -270,7 +270,7 @@ def test_a_context_of_the_latent_itself_sees_its_own_branch(models):
     received = exchange.with_context(y_model, y, params_of)
     np.testing.assert_array_equal(received.distortion, np.rint(y))
     u = (seen[0] - y).numpy()
-    assert np.max(np.abs(u)) <= 0.5 + 1e-5 and 0 < np.mean(seen[0] != np.rint(y))
+    assert np.max(np.abs(u)) <= 0.5 + 1e-5 and np.mean(seen[0] != np.rint(y)) > 0
     rounding = Rounding()
     rounding.with_context(y_model, y, params_of)
     np.testing.assert_array_equal(seen[1], np.rint(y))

@@ -176,7 +176,7 @@ def test_a_temperature_for_a_plan_without_one_is_warned_of(caplog):
         "--alpha_min, --alpha_max: no effect, no branch of the plan is annealed"
         " (aun:pathwise, round:straight_through)"
     )
-    assert len(warnings(caplog, "--stages=post", "--alpha_max=8")) == 1
+    assert len(warnings(caplog, "--stages=post", "--init_from=run", "--alpha_max=8")) == 1
     assert not warnings(caplog, "--plan=mix")
     assert not warnings(caplog, "--plan=sua_ste", "--alpha_max=8")
     assert not warnings(caplog, "--plan=mix", "--alpha_max=8", "--distortion_branch=sha:standard")

@@ -163,8 +163,7 @@ class Groups:
 
         Args:
           latent: [B, h, w, C] float, or None.
-          join: puts a list of the groups' tensors, in the order sent, together: [B, h, w, C]. The
-            groups' last axes may be longer by a common factor.
+          join: puts a list of the groups' tensors, in the order sent, together: [B, h, w, C].
         """
 
         def joined(parts):

@@ -195,7 +195,7 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
 
     def losses(strategy, name, options):
         tf.keras.utils.set_random_seed(0)
-        experiment = Experiment(batch_size=2, crop=64)
+        experiment = Experiment(batch_size=2, crop=64, joint_schedule="constant")
         with strategy.scope():
             codec = models.build_codec(name, **{**conftest.WIDTHS, **options})
             trainer = Trainer(codec, experiment)
@@ -208,8 +208,8 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
             return {"image": images[mine], "index": np.arange(2)[mine]}
 
         values = strategy.experimental_distribute_values_from_function(batch)
-        for _ in range(2):
-            logs = strategy.run(trainer.train_step, (values,))
+        for _ in range(3):  # the second and third with weights that the first one moved
+            strategy.run(trainer.train_step, (values,))
         return float(trainer._means["loss"].result())
 
     one = tf.distribute.OneDeviceStrategy("CPU:0")
@@ -221,4 +221,4 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
     pairs = [line.split()[1:] for line in out.splitlines() if line.startswith("loss")]
     assert len(pairs) == len(labels)
     for label, (one, two) in zip(labels, pairs):
-        assert float(two) == pytest.approx(float(one), rel=1e-4), label
+        assert float(two) == pytest.approx(float(one), rel=3e-4), label

@@ -91,6 +91,21 @@ def test_saved_models_decode_in_a_process_that_knows_only_tensorflow(
     assert out.split()[-len(KINDS) - 1 :] == ["True"] * len(KINDS) + ["False"]
 
 
+@pytest.mark.parametrize("label", ["ms_context", "charm", "elic_sm_zero"], indirect=True)
+def test_the_fingerprint_covers_every_network_of_the_entropy_model(build, label):
+    codec = build(label)
+    module = CodecModule(codec)
+    before, parts = module.fingerprint(), codec.group("entropy")
+    assert {"context", "z_model"} <= parts.keys()
+    for name, part in parts.items():
+        weight = part.weights[0]
+        kept = weight.numpy()
+        weight.assign(kept + 0.01)
+        assert module.fingerprint() != before, name
+        weight.assign(kept)
+    assert module.fingerprint() == before
+
+
 def test_the_fingerprint_covers_what_the_bits_mean_and_no_more(fitted, make_photograph):
     codec = fitted("ms_hyper_zero", make_photograph(64, 64))
     before = CodecModule(codec).fingerprint()

@@ -38,6 +38,14 @@ def test_a_grid_that_cannot_be_is_refused(text, lmbdas, message):
         sweep.Grid.parse(text, lmbdas)
 
 
+def test_a_folder_belongs_to_one_sweep(tmp_path):
+    asked = {"base": "--N=4", "images": "kodak"}
+    sweep.claim(tmp_path, asked)
+    sweep.claim(tmp_path, dict(asked))
+    with pytest.raises(EvaluationError, match="is a sweep with other images; choose another"):
+        sweep.claim(tmp_path, {**asked, "images": "tecnick"})
+
+
 def measured(folder, cell, lmbda, **means):
     """Writes the report of a cell: stage=(bpp, psnr)."""
     path = sweep.model_folder(folder, cell, lmbda) / "report"

@@ -19,13 +19,18 @@ def dense(*widths):
 # convolution: 13 taps of 25 from M channels to 2M. Cheng's own parameter network is wider than the
 # one of Minnen's that CompressAI has in its place.
 @pytest.mark.parametrize(
-    "name,N,published,hidden",
-    [("ms_context", 192, 14.13, (640, 512)), ("cheng_attn", 128, 13.18, (426, 341))],
+    "name,N,published,hidden,own",
+    [
+        ("ms_context", 192, 14.13, (640, 512), (640, 512)),
+        ("cheng_attn", 128, 13.18, (426, 341), (640, 640)),
+    ],
 )
-def test_parameters_are_as_many_as_published(name, N, published, hidden):
+def test_parameters_are_as_many_as_published(name, N, published, hidden, own):
     codec = models.build_codec(name, N=N, M=N, family="gaussian")
     count = trained(codec) + (61 - 43) * N + 13 * N * 2 * N
-    count += dense(4 * N, *hidden, 2 * N) - trained(codec.context.parameters)
+    ours = trained(codec.context.parameters)
+    assert ours == dense(4 * N, *own, 2 * N)
+    count += dense(4 * N, *hidden, 2 * N) - ours
     assert round(count / 1e6, 2) == published
 
 

@@ -37,7 +37,13 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"qr_distance": "l3"}, "unknown feature distance 'l3'; known: l2, l1, smooth_l1, cosine"),
         ({"qr_weight": -1.0}, "qr_weight must not be negative; got -1.0"),
         ({"rectifier_width": 1}, "rectifier_width must be at least 2, or 0 for no rectifier"),
-        ({"stages": ("qr_predictive",)}, "'qr_predictive' trains the decoder alone: it needs"),
+        ({"stages": ("qr_predictive",)}, "'qr_predictive' keeps the encoder and entropy as they"),
+        ({"stages": ("post",)}, "'post' keeps the encoder as they are: it needs stages before it"),
+        ({"stages": ("joint", "joint")}, "each stage at most once; got joint, joint"),
+        (
+            {"stages": ("joint", "qr_predictive", "post")},
+            "stage 'post' would train the decoder without the rectifier that 'qr_predictive'",
+        ),
         ({"downscale": (0.9,)}, r"downscale takes two factors.*; got \(0.9,\)"),
     ],
 )
@@ -61,7 +67,7 @@ def test_the_stages_are_the_papers():
 
 def test_stages_come_in_the_order_of_their_names():
     assert list(STAGES) == ["joint", "post", "qr_soft", "qr_predictive"]
-    assert [s.name for s in Experiment(stages=("post",)).all_stages()] == ["post"]
+    assert [s.name for s in Experiment(stages=("post",), init_from="run").all_stages()] == ["post"]
     names = ("joint", "qr_predictive")
     assert tuple(s.name for s in Experiment(stages=names).all_stages()) == names
 

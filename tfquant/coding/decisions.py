@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from tfquant.coding import range_coder
 from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL
-from tfquant.coding.tables import Table
+from tfquant.coding.tables import CPU, Table
 
 # The tail's first far decision is then about as improbable as the coder allows.
 HEAVY = 2.0**-13
@@ -74,17 +74,18 @@ class DecisionTable(Table):
     def encode(self, handle, symbols, centre, reach, params, tail) -> tf.Tensor:
         """Codes symbols, [n] int32, within MAX_SYMBOL of 0; else an InvalidArgumentError."""
         message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
-        bounded = (tf.reduce_max(symbols) <= MAX_SYMBOL) & (tf.reduce_min(symbols) >= -MAX_SYMBOL)
-        with tf.control_dependencies(
-            [tf.debugging.Assert(bounded | (tf.size(symbols) == 0), [message])]
-        ):
-            left, distance = _side_and_distance(symbols, centre)
+        left, distance = _side_and_distance(symbols, centre)
+        # From a centre that is no number, a distance wraps around.
+        bounded = (tf.abs(symbols) <= MAX_SYMBOL) & (distance >= 0) & (distance <= 2 * MAX_SYMBOL)
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(bounded), [message])]):
+            left, distance = tf.identity(left), tf.identity(distance)
 
         def exchange(handle, rows, answer):
             bits = answer(left, distance)
             return range_coder.encode_rows(handle, rows, tf.cast(bits, tf.int32)), bits
 
-        return self._traverse(handle, centre, reach, params, tail, exchange)[0]
+        with tf.device(CPU):
+            return self._traverse(handle, centre, reach, params, tail, exchange)[0]
 
     def decode(self, handle, centre, reach, params, tail) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads symbols, [n] int32; returns handle and symbols."""
@@ -94,7 +95,8 @@ class DecisionTable(Table):
             handle, bits = range_coder.decode_rows(handle, rows)
             return handle, bits > 0
 
-        return self._traverse(handle, centre, reach, params, tail, exchange)
+        with tf.device(CPU):
+            return self._traverse(handle, centre, reach, params, tail, exchange)
 
     def _traverse(self, handle, centre, reach, params, tail, exchange):
         """Walks all decisions.

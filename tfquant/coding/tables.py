@@ -27,7 +27,7 @@ import tensorflow as tf
 from tfquant.coding import range_coder
 from tfquant.coding.pmf import PAIR_BITS, PRECISION, TOTAL, fit_row, make_row
 
-_CPU = "/CPU:0"  # where the coder runs
+CPU = "/CPU:0"  # where the coder runs
 
 
 class Table:
@@ -192,13 +192,13 @@ class ChannelTable(_WindowTable):
 
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
         """Codes symbols [..., C] int32."""
-        with tf.device(_CPU):
+        with tf.device(CPU):
             windows = self._windows(tf.shape(symbols))
             return self._encode(handle, *windows, tf.reshape(symbols, [-1]))
 
     def decode(self, handle: tf.Tensor, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads symbols of `shape` [..., C]; returns handle and symbols."""
-        with tf.device(_CPU):
+        with tf.device(CPU):
             handle, symbols = self._decode(handle, *self._windows(shape))
             return handle, tf.reshape(symbols, shape)
 
@@ -319,12 +319,12 @@ class ScaleTable(_WindowTable):
 
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
         """Codes symbols int32 with scales sigma float32 of the same shape."""
-        with tf.device(_CPU):
+        with tf.device(CPU):
             return self._encode(handle, *self._windows(sigma), tf.reshape(symbols, [-1]))
 
     def decode(self, handle: tf.Tensor, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads symbols of sigma's shape; returns handle and symbols."""
-        with tf.device(_CPU):
+        with tf.device(CPU):
             handle, symbols = self._decode(handle, *self._windows(sigma))
             return handle, tf.reshape(symbols, tf.shape(sigma))
 
@@ -403,14 +403,14 @@ class MeanScaleTable(_WindowTable):
 
     def encode(self, handle, symbols, mu, sigma) -> tf.Tensor:
         """Codes symbols int32 with means and scales float32 of the same shape."""
-        with tf.device(_CPU):
+        with tf.device(CPU):
             row, first, count, centre, direction = self._windows(mu, sigma)
             mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
             return self._encode(handle, row, first, count, mirrored)
 
     def decode(self, handle, mu, sigma) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads symbols of sigma's shape; returns handle and symbols."""
-        with tf.device(_CPU):
+        with tf.device(CPU):
             row, first, count, centre, direction = self._windows(mu, sigma)
             handle, mirrored = self._decode(handle, row, first, count)
             return handle, tf.reshape(mirrored * direction + centre, tf.shape(sigma))

@@ -68,6 +68,8 @@ class SerialContext(tf.keras.layers.Layer):
           y: the latent, or None for a decoder.
           features: [B, h, w, F] float.
         """
+        if model.zero_center:
+            raise ValueError("a serial context quantizes around 0: zero_center must be False")
         if not exchange.replays:
             return exchange.with_context(model, y, lambda context: (self(features, context),))
         return self._by_fronts(exchange, model, y, features)

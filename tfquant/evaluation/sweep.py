@@ -33,7 +33,7 @@ class Grid:
     axes: dict
     lmbdas: tuple
 
-    _OWN = ("lmbda", "model_dir", "stages", "init_from")
+    _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images")
 
     def __post_init__(self):
         for flag, values in {**self.axes, "lmbda": self.lmbdas}.items():
@@ -62,6 +62,24 @@ class Grid:
     def cells(self) -> list:
         """Every combination: a list of dicts, flag -> value."""
         return [dict(zip(self.axes, values)) for values in itertools.product(*self.axes.values())]
+
+
+def claim(folder: Path, asked: dict) -> None:
+    """Makes the sweep's folder, for what is asked: cells may be added later, these things not.
+
+    Raises:
+      EvaluationError: the folder is another sweep's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sweep.json"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in asked if asked[key] != before.get(key)]
+        if differing:
+            raise EvaluationError(
+                f"--out: {folder} is a sweep with other {', '.join(differing)}; choose another"
+            )
+    path.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
 
 
 def name(cell: dict) -> str:

@@ -82,6 +82,12 @@ def start_from(codec: Codec, experiment: Experiment, run_dir: str) -> None:
         raise ValueError(f"{run_dir} has no checkpoint yet")
     if other.rectified and not experiment.rectified:
         raise ValueError(f"{run_dir} trained a rectifier, which this run's codec has not")
+    for name in ("lmbda", "distortion"):
+        theirs, ours = getattr(other, name), getattr(experiment, name)
+        if theirs != ours:
+            logging.warning(
+                "%s was trained with %s=%s, this run has %s", run_dir, name, theirs, ours
+            )
     wrapped = experiment.rectified and not other.rectified
     restore_codec(codec.codec if wrapped else codec, newest)
     logging.info("Started from %s", newest)

@@ -125,11 +125,20 @@ class Experiment:
         data.check_downscale(self.downscale)
         if self.rectifier_width == 1:
             raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
-        for stage in self.all_stages()[:1]:
-            if "entropy" in stage.frozen and not self.init_from:
+        if len(set(self.stages)) < len(self.stages):
+            raise ValueError(f"each stage at most once; got {', '.join(self.stages)}")
+        stages = [stage for stage in self.all_stages() if stage.steps]
+        for before, after in zip(stages, stages[1:]):
+            if before.rectified and not after.rectified:
                 raise ValueError(
-                    f"stage {stage.name!r} trains the decoder alone: it needs stages before it, or"
-                    " a trained run to start from (init_from)"
+                    f"stage {after.name!r} would train the decoder without the rectifier that"
+                    f" {before.name!r} put before it"
+                )
+        for stage in stages[:1]:
+            if stage.frozen and not self.init_from:
+                raise ValueError(
+                    f"stage {stage.name!r} keeps the {' and '.join(stage.frozen)} as they are: it"
+                    " needs stages before it, or a trained run to start from (init_from)"
                 )
 
     def joint_plan(self) -> QuantizationPlan:

@@ -75,7 +75,9 @@ class Search:
     def stops(self, tried: Sequence[dict]) -> bool:
         """Whether J has risen long enough."""
         values = [J(trial) for trial in tried[-self.rises - 1 :]]
-        risen = all(b >= a for a, b in zip(values, values[1:]))
+        risen = all(
+            b > a for a, b in zip(values, values[1:])
+        )  # not from one divergence to the next
         return 0 < self.rises < len(tried) and risen
 
 
@@ -194,6 +196,8 @@ def outcome(run_dir: str) -> dict:
     epochs = [r for r in records if r["stage"] == stage and r["step"] > 0]
     found = min(epochs, key=lambda r: r["J"] if math.isfinite(r["J"]) else math.inf)
     kept = {name: found.get(name) for name in ("J", "R", "D", "psnr", "error_reduction")}
+    if not math.isfinite(found["J"]):
+        kept["J"] = None  # as of a training that was ended for it
     start = next((r for r in records if r["stage"] == stage and r["step"] == 0), None)
     steps = [[r["step"], r["psnr"]] for r in records if r["stage"] == stage]
     if start is not None:

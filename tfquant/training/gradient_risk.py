@@ -10,7 +10,8 @@ The paper's Table II has the rate of one scalar; here `y`, its entropy parameter
 transform are those of a codec, and the distortion is measured too. What stands for `g_bar`:
 
 - Rate: bits are a sum over elements, so the expected gradient (`expected` in
-  `tfquant/surrogates.py`) is exact.
+  `tfquant/surrogates.py`) is exact. Entropy parameters are held: what an element does to the bits
+  of those after it, in codecs with a context of `y` itself, is left out.
 - Distortion: its expected gradient has no closed form, but the same ends of each element serve.
   With the other elements' noise held,
 

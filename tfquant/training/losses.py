@@ -85,7 +85,7 @@ def quantization_error(outcome: Outcome) -> tf.Tensor:
 
 def error_reduction(error: float, rectified_error: float) -> float:
     """What the rectifier takes off the quantization error, in percent of it."""
-    return 100.0 * (1.0 - rectified_error / error)
+    return 100.0 * (1.0 - rectified_error / error) if error else 0.0
 
 
 DISTORTIONS = {"mse": mse, "ms_ssim": one_minus_ms_ssim}
