@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant import cli, images
+from tfquant import batch, cli, images
 from tfquant.coding import checksum
 from tfquant.coding.container import Bitstream
 from tfquant.coding.model_file import FORMAT, ExportedModel, ModelError
@@ -262,6 +263,162 @@ def test_full_disk_leaves_no_half_file(model, picture, tmp_path, refused, monkey
     monkeypatch.setattr(os, "replace", full)
     line = refused(1, "compress", model, picture, tmp_path / "new.tfq")
     assert "No space left" in line and os.listdir(tmp_path) == ["in.png"]
+
+
+@pytest.fixture
+def pictures(tmp_path, make_photograph):
+    """A folder of three pictures, one of them in a folder of its own, and one that is none."""
+    folder = tmp_path / "pictures"
+    (folder / "far").mkdir(parents=True)
+    for name, size in {"a.png": (5, 7), "b.png": (9, 4), "far/c.png": (3, 3)}.items():
+        images.write_image(folder / name, make_photograph(*size))
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def _tree(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_folder_goes_there_and_back_but_for_what_is_broken(model, pictures, tmp_path, capsys):
+    files, back = tmp_path / "files", tmp_path / "back"
+    assert cli.main(["compress", str(model), str(pictures), str(files)]) == 1
+    printed = capsys.readouterr()
+    assert _tree(files) == ["a.tfq", "b.tfq", "far/c.tfq"]
+    size = sum((files / name).stat().st_size for name in _tree(files))
+    bpp = 8 * size / (5 * 7 + 9 * 4 + 3 * 3)
+    assert printed.out == f"{files}: 3 of 4 files made, {size} bytes, {bpp:.4f} bpp\n"
+    named, counted = printed.err.splitlines()
+    assert named.startswith(f"tfquant: {pictures / 'broken.png'}: not a picture")
+    assert counted == "tfquant: 1 of 4 files failed"
+
+    (files / "far" / "d.tfq").write_bytes((files / "a.tfq").read_bytes()[:-1])
+    assert cli.main(["decompress", str(model), str(files), str(back), "--jobs=3"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == f"{back}: 3 of 4 files made\n"
+    assert printed.err.splitlines()[0].startswith(f"tfquant: {files / 'far' / 'd.tfq'}: file cut")
+    assert _tree(back) == ["a.png", "b.png", "far/c.png"]
+    for name in _tree(back):
+        found, expected = (images.read_image(folder / name) for folder in (back, pictures))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_files_bytes_are_the_same_in_a_folder(model, pictures, tmp_path):
+    (pictures / "broken.png").unlink()
+    assert cli.main(["compress", str(model), str(pictures), str(tmp_path / "files")]) == 0
+    single = tmp_path / "single.tfq"
+    assert cli.main(["compress", str(model), str(pictures / "b.png"), str(single)]) == 0
+    assert (tmp_path / "files" / "b.tfq").read_bytes() == single.read_bytes()
+    assert (tmp_path / "files" / "b.tfq").stat().st_mode == single.stat().st_mode
+
+
+def test_a_stopped_folder_goes_on_where_it_stood(model, pictures, tmp_path, capsys):
+    files = tmp_path / "files"
+    command = ["compress", str(model), str(pictures), str(files)]
+    cli.main(command)
+    before = (files / "b.tfq").read_bytes()
+    (files / "a.tfq").unlink()
+    (files / "b.tfq").write_bytes(b"precious")
+    (pictures / "broken.png").unlink()
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert "1 of 3 files made" in (printed := capsys.readouterr().out) and "2 there al" in printed
+    assert (files / "a.tfq").exists() and (files / "b.tfq").read_bytes() == b"precious"
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert (files / "b.tfq").read_bytes() == before
+
+
+def test_pictures_that_differ_by_their_extension_have_files_of_their_own(
+    model, pictures, tmp_path, make_photograph
+):
+    images.write_image(pictures / "a.bmp", make_photograph(2, 2))
+    cli.main(["compress", str(model), str(pictures), str(tmp_path / "files")])
+    assert _tree(tmp_path / "files") == ["a.bmp.tfq", "a.png.tfq", "b.tfq", "far/c.tfq"]
+
+
+def test_folders_without_what_is_asked_for_are_refused(model, pictures, tmp_path, refused):
+    new = tmp_path / "new"
+    assert "no .tfq files in this folder" in refused(1, "decompress", model, pictures, new)
+    assert "no pictures in this folder" in refused(1, "compress", model, model, new)
+    assert not new.exists()
+    (tmp_path / "taken").write_text("")
+    line = refused(1, "compress", model, pictures, tmp_path / "taken")
+    assert line == f"tfquant: {tmp_path / 'taken'}: cannot be made: File exists"
+
+
+def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refused, monkeypatch):
+    (pictures / "broken.png").unlink()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    line = refused(1, "compress", model, pictures, tmp_path / "files")
+    assert "cannot be written: No space left on device" in line
+    assert _tree(tmp_path / "files") == []
+
+
+# What writes a limit of the operating system hits: the same path as a full disk, to the errno.
+@pytest.mark.parametrize("command", ["compress", "decompress"])
+def test_a_write_that_the_system_cuts_off_leaves_nothing(
+    model, picture, compressed, tmp_path, command
+):
+    source, out = {"compress": (picture, "new.tfq"), "decompress": (compressed, "new.png")}[command]
+    before = sorted(os.listdir(tmp_path))
+    limited = (
+        "import resource, sys; from tfquant import cli;"
+        "import tensorflow, tensorflow_compression;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)); sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = [command, str(model), str(source), str(tmp_path / out)]
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("tfquant: ")]
+    assert lines == [f"tfquant: {tmp_path / out}: cannot be written: File too large"]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_folder_that_takes_no_files_is_one_line(model, picture, pictures, refused):
+    """Linux's /sys takes no new files, not even from the superuser."""
+    for source in (picture, pictures):
+        line = refused(1, "compress", model, source, "/sys/new.tfq")
+        assert line.startswith("tfquant: /sys/new.tfq: cannot be ")
+
+
+def test_the_bar_is_drawn_on_terminals_alone():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream in (io.StringIO(), terminal := Terminal()):
+        bar = batch.ProgressBar(4, stream)
+        bar.add()
+        bar.clear()
+        drawn, stream_is_terminal = stream.getvalue(), stream is terminal
+        assert bool(drawn) == stream_is_terminal
+    lines = drawn.replace("\r", "").split("\x1b[K")
+    assert lines[1].startswith("[..............................] 0/4, 0.0 a second")
+    assert lines[2].startswith("[=======.......................] 1/4")
+    assert lines[3] == ""
+
+
+def test_help_and_info_are_there_at_once(compressed):
+    """Their processor time: a fifth of a second, however busy the machine is."""
+    for arguments in (["--help"], ["info", str(compressed)]):
+        spent = []
+        for _ in range(3):
+            before = os.times()
+            subprocess.run(
+                [sys.executable, "-m", "tfquant.cli", *arguments], check=True, capture_output=True
+            )
+            after = os.times()
+            spent.append(
+                after.children_user + after.children_system
+                - before.children_user - before.children_system
+            )  # fmt: skip
+        assert min(spent) < 0.2
 
 
 def test_transparency_is_refused_or_composited(model, tmp_path, refused):

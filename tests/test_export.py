@@ -10,7 +10,7 @@ import tensorflow as tf
 import models
 from tfquant.coding import container, model_file
 from tfquant.export import CodecModule, export_run
-from tfquant.training import folder
+from tfquant.training import folder, history
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
@@ -68,29 +68,38 @@ def test_other_symbols_than_the_encoders_are_no_picture(module, make_photograph)
         module.decode(coded["streams"], 2000, 30, crc)
 
 
+def before(op):
+    """Names of all operations that `op` waits for, itself included."""
+    waiting, names = [op], set()
+    while waiting:
+        found = waiting.pop()
+        if found.name not in names:
+            names.add(found.name)
+            waiting += [*(tensor.op for tensor in found.inputs), *found.control_inputs]
+    return names
+
+
 def test_the_synthesis_transform_waits_for_the_checksum(module):
     """In the graph every convolution of `g_s` depends on it: no forged size is synthesized."""
+    reading = module._read.get_concrete_function()
+    names = before(reading.outputs[0].op)
+    assert "symbols_crc" in names and any(name.startswith("Assert") for name in names)
     graph = module.decode.get_concrete_function().graph
     convolutions = [op for op in graph.get_operations() if op.type.startswith("Conv2D")]
-    assert convolutions
-    for op in convolutions:
-        waiting, before = [op], set()
-        while waiting:
-            found = waiting.pop()
-            if found.name not in before:
-                before.add(found.name)
-                waiting += [*(tensor.op for tensor in found.inputs), *found.control_inputs]
-        assert "symbols_crc" in before
+    (call,) = (op.name for op in graph.get_operations() if "PartitionedCall" in op.type)
+    assert convolutions and all(call in before(op) for op in convolutions)
 
 
 def test_a_stopped_run_is_exported_from_its_newest_checkpoint(run, make_photograph):
     directory, weights = run
+    records = [{"stage": "joint", "run_step": step, "psnr": step / 2} for step in (10, 20)]
+    folder.write_json(str(directory / history.FILE), records)
     path, name, found = exported(directory)
     assert (path, name) == (str(directory / "export"), "ckpt-20")
     assert_same(found, weights[20])
-    assert json.loads((directory / "export" / "tfquant.json").read_text())["experiment"] == (
-        json.loads(EXPERIMENT.to_json())
-    )
+    manifest = json.loads((directory / "export" / "tfquant.json").read_text())
+    assert manifest["experiment"] == json.loads(EXPERIMENT.to_json())
+    assert manifest["metrics"] == records[1]
 
     model, picture = model_file.ExportedModel.load(path), make_photograph(20, 30)
     data = model.compress(picture)
@@ -124,6 +133,26 @@ def test_an_exported_model_is_replaced_but_nothing_else(run):
     (directory / "export" / "tfquant.json").write_text("{}")
     exported(directory)
     assert not kept.exists()
+
+
+def test_an_export_that_fails_leaves_what_was_there(run, monkeypatch):
+    directory, _ = run
+    (directory / "export").mkdir()
+    (directory / "export" / "tfquant.json").write_text("{}")
+    saved = []
+
+    def full_disk(module, path, signatures):
+        tf.io.gfile.makedirs(path)
+        saved.append(path)
+        if path.endswith("stock"):
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full_disk)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        exported(directory)
+    assert len(saved) == 2
+    assert not (directory / "export.partial").exists()
+    assert (directory / "export" / "tfquant.json").read_text() == "{}"
 
 
 def test_what_is_no_run_or_has_no_checkpoint_is_refused(run, tmp_path):

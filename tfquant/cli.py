@@ -1,14 +1,16 @@
 """The `tfquant` command: pictures to .tfq files and back with an exported model.
 
     tfquant compress MODEL in.png out.tfq
+    tfquant compress MODEL pictures/ files/
     tfquant decompress MODEL out.tfq back.png
+    tfquant decompress MODEL files/ back/
     tfquant info out.tfq
     tfquant export RUN --out=MODEL
 
 Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
 file appears under its name when it is complete, or not at all; an existing one is replaced only
-with --overwrite. TensorFlow is imported by the commands that need a model, and when they have found
-nothing wrong before.
+with --overwrite. In a folder one bad file does not stop the rest. TensorFlow is imported by the
+commands that need a model, and when they have found nothing wrong before.
 """
 
 from __future__ import annotations
@@ -22,11 +24,29 @@ import tempfile
 from tfquant import __version__
 from tfquant.coding import container, model_file
 
+_JOBS = 2  # while the coder works on one picture, the networks do on another
 _NAMED_COLOURS = {"black": (0, 0, 0), "white": (255, 255, 255)}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()  # asked for once: to ask is to change it, for all threads
 
 
 class _CommandError(Exception):
     """Something that the user can put right; the message is one line."""
+
+
+class _BadInput(_CommandError):
+    """A picture that cannot be read."""
+
+
+class _OutputError(_CommandError):
+    """An output that cannot be written."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,10 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tfquant {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
-    compress = commands.add_parser("compress", help="picture to .tfq file")
+    compress = commands.add_parser("compress", help="picture to .tfq file, or a folder of them")
     compress.add_argument("model", metavar="MODEL", help="folder that training exported")
-    compress.add_argument("picture", help="8-bit or 16-bit RGB, grayscale or palette picture")
-    compress.add_argument("file", help="the .tfq file to write")
+    compress.add_argument(
+        "picture", help="8-bit or 16-bit RGB, grayscale or palette picture, or a folder"
+    )
+    compress.add_argument("file", help="the .tfq file to write, or a folder")
     compress.add_argument(
         "--background",
         type=_colour,
@@ -83,11 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     compress.set_defaults(command=_compress)
 
-    decompress = commands.add_parser("decompress", help=".tfq file to picture")
+    decompress = commands.add_parser("decompress", help=".tfq file to picture, or a folder of them")
     decompress.add_argument("model", metavar="MODEL", help="the model the file was made with")
-    decompress.add_argument("file", help="the .tfq file")
+    decompress.add_argument("file", help="the .tfq file, or a folder")
     decompress.add_argument(
-        "picture", help="the picture to write, in a lossless format (.png, ...)"
+        "picture",
+        help="the picture to write, in a lossless format (.png, ...), or a folder for .png files",
     )
     decompress.add_argument(
         "--max_pixels",
@@ -105,6 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export)")
     export.set_defaults(command=_export)
 
+    for command in (compress, decompress):
+        command.add_argument(
+            "--jobs",
+            type=_positive,
+            default=_JOBS,
+            metavar="N",
+            help="files of a folder that are worked on at once (default: %(default)s)",
+        )
     for command in (compress, decompress, export):
         command.add_argument(
             "--overwrite", action="store_true", help="replace the output if there is one"
@@ -117,28 +148,48 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compress(arguments) -> None:
+    if os.path.isdir(arguments.picture):
+        _compress_folder(arguments)
+        return
     _check_output(arguments.file, arguments.picture, arguments.overwrite)
-    from tfquant import images
-
-    try:
-        image = images.read_image(arguments.picture, background=arguments.background)
-    except images.ImageError as error:
-        raise _CommandError(error) from None
+    image = _read_picture(arguments.picture, arguments.background)
     data = _load_model(arguments.model).compress(image)
-    with _complete_or_absent(arguments.file) as temporary, open(temporary, "wb") as file:
-        file.write(data)
+    _write_file(arguments.file, data)
     height, width, _ = image.shape
     print(f"{arguments.file}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp")
 
 
+def _compress_folder(arguments) -> None:
+    from tfquant import batch, images
+
+    try:
+        sources = images.find_images(arguments.picture)
+    except images.ImageError as error:
+        raise _CommandError(error) from None
+    _make_folder(arguments.file)
+    tasks = batch.tasks(sources, arguments.picture, arguments.file, ".tfq")
+    model = _load_model(arguments.model)
+
+    def work(task):
+        image = _read_picture(task.source, arguments.background)
+        data = model.compress(image)
+        _write_file(task.target, data)
+        return len(data), image.shape[0] * image.shape[1]
+
+    def describe(done):
+        size, pixels = map(sum, zip(*done))
+        return f", {size} bytes, {8 * size / pixels:.4f} bpp"
+
+    _run_folder(work, tasks, arguments, arguments.file, describe)
+
+
 def _decompress(arguments) -> None:
+    if os.path.isdir(arguments.file):
+        _decompress_folder(arguments)
+        return
     _check_output(arguments.picture, arguments.file, arguments.overwrite)
-    with open(arguments.file, "rb") as file:
-        container.read_header(file)  # what is not ours is not read to its end
-        file.seek(0)
-        data = file.read()
     # All that can be found wrong before the model takes its time to load.
-    bitstream = container.Bitstream.from_bytes(data, arguments.max_pixels)
+    data, bitstream = _read_file(arguments.file, arguments.max_pixels)
     manifest = model_file.read_manifest(arguments.model)
     bitstream.check_model(manifest.codec, manifest.fingerprint)
     from tfquant import images
@@ -150,13 +201,90 @@ def _decompress(arguments) -> None:
             f"not {extension!r}"
         )
     image = _load_model(arguments.model).decompress(data, arguments.max_pixels)
-    with _complete_or_absent(arguments.picture) as temporary:
+    _write_picture(arguments.picture, image)
+    height, width, _ = image.shape
+    print(f"{arguments.picture}: {width}x{height} pixels")
+
+
+def _decompress_folder(arguments) -> None:
+    from tfquant import batch
+
+    sources = batch.files_below(arguments.file, ".tfq")
+    if not sources:
+        raise _CommandError(f"{arguments.file}: no .tfq files in this folder")
+    _make_folder(arguments.picture)
+    tasks = batch.tasks(sources, arguments.file, arguments.picture, ".png")
+    model = _load_model(arguments.model)
+
+    def work(task):
+        data, _ = _read_file(task.source, arguments.max_pixels)
+        _write_picture(task.target, model.decompress(data, arguments.max_pixels))
+        return True
+
+    _run_folder(work, tasks, arguments, arguments.picture, lambda done: "")
+
+
+def _run_folder(work, tasks, arguments, out, describe) -> None:
+    """Does all tasks whose file is not there yet, and prints what became of them.
+
+    Args:
+      work: makes a task's file.
+      tasks: `batch.Task`s.
+      arguments: the command's.
+      out: the folder of the files.
+      describe: says more about what `work` gave, a list.
+
+    Raises:
+      _CommandError: an output cannot be written, or, at the end, there were bad inputs.
+    """
+    from tfquant import batch
+
+    new = [task for task in tasks if arguments.overwrite or not os.path.exists(task.target)]
+    for folder in sorted({os.path.dirname(task.target) for task in new}):
+        _make_folder(folder)
+    blamed = (_BadInput, container.BitstreamError, model_file.ModelError, OSError, MemoryError)
+    results = batch.run(work, new, arguments.jobs, blamed, _fail)
+    done = [result for result in results if result is not None]
+    kept, failed = len(tasks) - len(new), len(new) - len(done)
+    summary = f"{out}: {len(done)} of {len(tasks)} files made" + (describe(done) if done else "")
+    if kept:
+        summary += f"; {kept} there already (--overwrite makes them again)"
+    print(summary)
+    if failed:
+        raise _CommandError(f"{failed} of {len(tasks)} files failed")
+
+
+def _read_picture(path, background):
+    from tfquant import images
+
+    try:
+        return images.read_image(path, background=background)
+    except images.ImageError as error:
+        raise _BadInput(error) from None
+
+
+def _read_file(path, max_pixels) -> tuple:
+    """A .tfq file's bytes and what is in it."""
+    with open(path, "rb") as file:
+        container.read_header(file)  # what is not ours is not read to its end
+        file.seek(0)
+        data = file.read()
+    return data, container.Bitstream.from_bytes(data, max_pixels)
+
+
+def _write_file(path, data: bytes) -> None:
+    with _complete_or_absent(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+
+
+def _write_picture(path, image) -> None:
+    from tfquant import images
+
+    with _complete_or_absent(path) as temporary:
         try:
             images.write_image(temporary, image)
         except images.ImageError as error:
-            raise _CommandError(str(error).replace(temporary, arguments.picture)) from None
-    height, width, _ = image.shape
-    print(f"{arguments.picture}: {width}x{height} pixels")
+            raise _OutputError(str(error).replace(temporary, path)) from None
 
 
 def _info(arguments) -> None:
@@ -224,6 +352,13 @@ def _check_output(output, source, overwrite) -> None:
             raise _CommandError(f"{output}: exists already; give --overwrite to replace it")
 
 
+def _make_folder(path) -> None:
+    try:
+        os.makedirs(path or ".", exist_ok=True)
+    except OSError as error:
+        raise _OutputError(f"{path}: cannot be made: {error.strerror}") from None
+
+
 @contextlib.contextmanager
 def _complete_or_absent(path):
     """Gives the name of a temporary file beside `path`, which takes its place on success."""
@@ -234,16 +369,14 @@ def _complete_or_absent(path):
             ".partial" + os.path.splitext(name)[1], ".", folder or "."
         )
     except OSError as error:
-        raise _CommandError(f"{path}: cannot be written: {error.strerror}") from None
+        raise _OutputError(f"{path}: cannot be written: {error.strerror}") from None
     os.close(descriptor)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp's files are for their owner alone
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone
         os.replace(temporary, path)
     except OSError as error:
-        raise _CommandError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise _OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

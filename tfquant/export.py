@@ -1,4 +1,7 @@
-"""From a trained codec to an exported model: a SavedModel that needs nothing of this package.
+"""From a trained codec to an exported model: SavedModels that need nothing of this package.
+
+Two flavours are written together: the full one, `CodecModule`, with TFC's range coder, in `path`,
+and the stock one of `tfquant/serving.py` in `path/stock`.
 
 The export holds integer coding tables made once from the weights. They, and the weights that the
 bits' meaning depends on (priors, hyper-decoder, context), are what the fingerprint covers; `g_s` is
@@ -15,17 +18,20 @@ from typing import Callable
 import tensorflow as tf
 
 import tfquant
-from tfquant import rectified
+from tfquant import rectified, serving
 from tfquant.codec import Codec
-from tfquant.coding import model_file
+from tfquant.coding import model_file, packing
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
-from tfquant.exchange import Reading, Rounding, Writing
+from tfquant.exchange import Reading, Writing
 from tfquant.pixels import to_float, to_uint8
-from tfquant.training import checkpoint, folder
+from tfquant.serving import IMAGE, IMAGES, PICTURE, SIDES, StockModule, one_by_one, traced
+from tfquant.training import checkpoint, folder, history
 from tfquant.training.experiment import Experiment
 
-_IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
+# TensorFlow Serving writes outputs of such a name as base64 into JSON.
+_FILE = tf.TensorSpec([], tf.string, name="tfq_bytes")
+_FILES = tf.TensorSpec([None], tf.string, name="tfq_bytes")
 _CODED = (
     tf.TensorSpec([None], tf.string, name="streams"),
     tf.TensorSpec([], tf.int32, name="height"),
@@ -38,8 +44,18 @@ _OTHER_SYMBOLS = (
 )
 
 
+_OTHER_SIZE = (
+    "files of {height}x{width} and {other_height}x{other_width} pixels in one batch;"
+    " the pictures of a batch have one size"
+)
+_OTHER_SHAPE = (
+    "y has {rows}x{columns} elements, that of {height}x{width} pixels has"
+    " {expected_rows}x{expected_columns}"
+)
+
+
 class CodecModule(tf.Module):
-    """What an exported model can do; each function takes a picture of any size.
+    """The full flavour: all that an exported model can do, with pictures of any size.
 
     Pictures go through one at a time: the parameters that the range coder depends on must come out
     bit-equal when the file is read, alone.
@@ -52,72 +68,178 @@ class CodecModule(tf.Module):
         self._codec = lambda: codec
         self._weights = list(codec.variables)
         self._tables = {model.name: model.coding_table() for model in codec.entropy_models}
+        y = serving.latent_spec(codec, "y")
+        self.encode_latent = traced(y, *SIDES)(self._encode_latent)
+        self._write = traced(tf.TensorSpec([1, *y.shape[1:]], name="y"))(self._write_latent)
+
+    @property
+    def tables(self) -> dict:
+        """Latent's name -> its coding table."""
+        return self._tables
+
+    def signatures(self) -> dict:
+        """Name -> function, for `tf.saved_model.save`."""
+        names = ("compress", "decompress", "compress_one", "decompress_one",
+                 "encode_latent", "decode_latent")  # fmt: skip
+        return {name: getattr(self, name) for name in names}
 
     def fingerprint(self) -> str:
         """16 hex digits over all that gives a file's bits their meaning."""
         digest = hashlib.sha256(self._codec().name.encode())
         for name, table in sorted(self._tables.items()):
             digest.update(name.encode() + table.to_bytes())
-        for name, part in sorted(self._codec().group("entropy").items()):
-            digest.update(name.encode())
-            for weight in part.weights:
-                digest.update(weight.numpy().tobytes())
+        with tf.init_scope():  # it is asked for while a graph is traced as well
+            for name, part in sorted(self._codec().group("entropy").items()):
+                digest.update(name.encode())
+                for weight in part.weights:
+                    digest.update(weight.numpy().tobytes())
         return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
-    @tf.function(input_signature=[_IMAGE])
+    @traced(IMAGE)
     def encode(self, image):
         """`image: uint8 [H, W, 3]` -> streams (string [S]), symbols_crc (int64), bits (float32)."""
-        exchange = Writing(self._tables)
-        self._codec().transmit(self._codec().analyze(to_float(image[None])), exchange)
-        return {
-            "streams": exchange.streams(),
-            "symbols_crc": crc32_of_symbols(exchange.symbols),
-            "bits": exchange.bits_per_image()[0],
-        }
+        return self._write(self._codec().analyze(to_float(image[None])))
 
-    @tf.function(input_signature=_CODED)
+    @traced(*_CODED)
     def decode(self, streams, height, width, symbols_crc):
         """Streams, the picture's size and its `symbols_crc` -> image (uint8 [H, W, 3]).
 
         InvalidArgumentError if the streams hold other symbols, before the synthesis transform runs:
         it takes most of the time and memory that a size asks for, and the size may be forged.
         """
+        y_bar = self._codec().rectify(self._read(streams, height, width, symbols_crc))
+        return {"image": to_uint8(self._codec().synthesize(y_bar, height, width)[0])}
+
+    @traced(IMAGE)
+    def evaluate(self, image):
+        """What `serving.evaluate` says of `image: uint8 [H, W, 3]`."""
+        return serving.evaluate(self._codec(), self._tables, image)[0]
+
+    @traced(IMAGES)
+    def compress(self, images):
+        """`images: uint8 [B, H, W, 3]` -> tfq_bytes: string [B], each a whole `.tfq` file."""
+
+        def one(image):
+            return self.compress_one(image)["tfq_bytes"]
+
+        return {"tfq_bytes": one_by_one(one, images, tf.TensorSpec([], tf.string))}
+
+    @traced(_FILES)
+    def decompress(self, tfq_bytes):
+        """`tfq_bytes: string [B]`, `.tfq` files of one size -> images: uint8 [B, H, W, 3].
+
+        InvalidArgumentError for what is damaged, foreign or another model's, with the words of
+        `container.py`.
+        """
+        of_one_size = self._of_one_size(tfq_bytes)
+
+        def one(data):
+            return self._picture(of_one_size(self._unpack(data)))
+
+        return {"images": one_by_one(one, tfq_bytes, PICTURE)}
+
+    @traced(IMAGE)
+    def compress_one(self, image):
+        """`image: uint8 [H, W, 3]` -> tfq_bytes: string scalar."""
+        shape = tf.shape(image)
+        return {"tfq_bytes": self._pack(self.encode(image), shape[0], shape[1])}
+
+    @traced(_FILE)
+    def decompress_one(self, tfq_bytes):
+        """`tfq_bytes: string scalar` -> image: uint8 [H, W, 3]."""
+        return {"image": self._picture(self._unpack(tfq_bytes))}
+
+    def _encode_latent(self, y, height, width):
+        """`y: float32 [B, h, w, M]`, the pictures' sizes, int32 [B] -> tfq_bytes: string [B]."""
+
+        def one(inputs):
+            y, height, width = inputs
+            _, *expected, _ = tf.unstack(self._codec().latent_shapes(height, width)["y"])
+            rows, columns = tf.shape(y)[0], tf.shape(y)[1]
+            fits = (rows == expected[0]) & (columns == expected[1])
+            values = {"rows": rows, "columns": columns, "height": height, "width": width,
+                      "expected_rows": expected[0], "expected_columns": expected[1]}  # fmt: skip
+            with tf.control_dependencies([packing.require(fits, _OTHER_SHAPE, **values)]):
+                y = tf.identity(y)
+            return self._pack(self._write(y[None]), height, width)
+
+        return {"tfq_bytes": one_by_one(one, (y, height, width), tf.TensorSpec([], tf.string))}
+
+    @traced(_FILES)
+    def decode_latent(self, tfq_bytes):
+        """`tfq_bytes: string [B]` -> `y_hat: float32 [B, h, w, M]`, height and width: int32 [B]."""
+        of_one_size = self._of_one_size(tfq_bytes)
+        y_hat = serving.latent_spec(self._codec(), "y_hat")
+
+        def one(data):
+            file = of_one_size(self._unpack(data))
+            return {"y_hat": self._read(*file)[0], "height": file.height, "width": file.width}
+
+        side = tf.TensorSpec([], tf.int32)
+        spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
+        return one_by_one(one, tfq_bytes, spec)
+
+    def _write_latent(self, y):
+        """`y: [1, h, w, M]` -> what `encode` gives."""
+        exchange = Writing(self._tables)
+        self._codec().transmit(y, exchange)
+        return {
+            "streams": exchange.streams(),
+            "symbols_crc": crc32_of_symbols(exchange.symbols),
+            "bits": exchange.bits_per_image()[0],
+        }
+
+    @traced(*_CODED)
+    def _read(self, streams, height, width, symbols_crc):
+        """What `decode` takes -> y_hat: [1, h, w, M]."""
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
         same = tf.equal(crc32_of_symbols(exchange.symbols), symbols_crc)
-        with tf.control_dependencies([tf.debugging.Assert(same, [_OTHER_SYMBOLS])]):
-            y_hat = tf.identity(y_hat)
-        y_bar = self._codec().rectify(y_hat)
-        return {"image": to_uint8(self._codec().synthesize(y_bar, height, width)[0])}
+        with tf.control_dependencies([packing.require(same, _OTHER_SYMBOLS)]):
+            return tf.identity(y_hat)
 
-    @tf.function(input_signature=[_IMAGE])
-    def evaluate(self, image):
-        """`image` -> the image that `decode` would give, the model's bits, and y on its way.
+    def _pack(self, coded: dict, height, width) -> tf.Tensor:
+        return packing.pack(
+            coded["streams"],
+            height,
+            width,
+            coded["symbols_crc"],
+            self._codec().name,
+            self.fingerprint(),
+        )
 
-        `y`, `y_hat` and `y_bar`, float32 [1, h, w, M], are the latent before quantization, as a
-        decoder has it, and as `g_s` decodes it: `y_hat` itself in a codec without rectifier.
-        """
-        exchange = Rounding(self._tables)
-        y = self._codec().analyze(to_float(image[None]))
-        y_hat = self._codec().transmit(y, exchange)
-        y_bar = self._codec().rectify(y_hat)
-        x_hat = self._codec().synthesize(y_bar, tf.shape(image)[0], tf.shape(image)[1])
-        return {
-            "image": to_uint8(x_hat[0]),
-            "bits": exchange.bits_per_image()[0],
-            "y": y,
-            "y_hat": y_hat,
-            "y_bar": y_bar,
-        }
+    @traced(_FILE)
+    def _unpack(self, tfq_bytes):
+        return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint())
+
+    def _picture(self, file: packing.Unpacked) -> tf.Tensor:
+        return self.decode(*file)["image"]
+
+    def _of_one_size(self, files):
+        """A function that lets a file pass if it has the size of the first."""
+        first = packing.sizes(files[:1])
+
+        def check(file: packing.Unpacked) -> packing.Unpacked:
+            size = tf.cast([file.height, file.width], tf.int64)
+            values = {"height": first[0, 0], "width": first[0, 1],
+                      "other_height": size[0], "other_width": size[1]}  # fmt: skip
+            same = tf.reduce_all(size == first[0])
+            with tf.control_dependencies([packing.require(same, _OTHER_SIZE, **values)]):
+                return tf.nest.map_structure(tf.identity, file)
+
+        return check
 
 
-def export_codec(codec: Codec, experiment: Experiment, path: str) -> None:
-    """Writes the exported model to `path`, complete or not at all.
+def export_codec(
+    codec: Codec, experiment: Experiment, path: str, metrics: dict | None = None
+) -> None:
+    """Writes the exported model to `path`, both flavours, complete or not at all.
 
     Args:
       codec: built in float32, with its trained weights.
       experiment: recorded in the manifest.
       path: the folder to write; an exported model that is there is replaced.
+      metrics: what the last validation measured, for the manifest.
 
     Raises:
       ValueError: there is something else at `path`.
@@ -125,23 +247,38 @@ def export_codec(codec: Codec, experiment: Experiment, path: str) -> None:
     is_model = tf.io.gfile.exists(tf.io.gfile.join(path, model_file.MANIFEST))
     if tf.io.gfile.exists(path) and not is_model:
         raise ValueError(f"{path} is there and no exported model: it is not replaced")
-    module = CodecModule(codec)
+    full = CodecModule(codec)
     manifest = {
         "format": model_file.FORMAT,
         "version": tfquant.__version__,
-        "codec": experiment.codec,
-        "fingerprint": module.fingerprint(),
+        "codec": codec.name,
+        "fingerprint": full.fingerprint(),
+        "metrics": metrics or {},
         "experiment": json.loads(experiment.to_json()),
     }
     partial = path.rstrip("/") + ".partial"
     if tf.io.gfile.exists(partial):
         tf.io.gfile.rmtree(partial)
-    tf.saved_model.save(module, partial)
-    with tf.io.gfile.GFile(tf.io.gfile.join(partial, model_file.MANIFEST), "w") as f:
-        f.write(json.dumps(manifest, indent=2) + "\n")
-    if tf.io.gfile.exists(path):
-        tf.io.gfile.rmtree(path)
-    tf.io.gfile.rename(partial, path)
+    try:
+        _save(full, manifest, model_file.FULL, partial)
+        stock = StockModule(codec, full.tables)
+        _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.rmtree(path)
+        tf.io.gfile.rename(partial, path)
+    finally:
+        if tf.io.gfile.exists(partial):
+            tf.io.gfile.rmtree(partial)
+
+
+def _save(module: CodecModule | StockModule, manifest: dict, flavour: str, path: str) -> None:
+    """One flavour's SavedModel, its manifest beside it and inside, as what `about` gives."""
+    text = json.dumps({**manifest, "flavour": flavour}, indent=2) + "\n"
+    module.about = serving.about(text)
+    signatures = {**module.signatures(), "about": module.about}
+    tf.saved_model.save(module, path, signatures)
+    with tf.io.gfile.GFile(tf.io.gfile.join(path, model_file.MANIFEST), "w") as f:
+        f.write(text)
 
 
 def export_run(
@@ -168,5 +305,7 @@ def export_run(
     codec = rectified.build(experiment, build_codec, "float32")
     checkpoint.restore_codec(codec, newest)
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
-    export_codec(codec, experiment, path)
-    return path, os.path.basename(newest)
+    name = os.path.basename(newest)
+    measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
+    export_codec(codec, experiment, path, measured[-1] if measured else None)
+    return path, name

@@ -63,6 +63,8 @@ def _tables() -> np.ndarray:
     return np.stack(tables).view(np.int32)
 
 
+# A function of its own, so that its tables, half a megabyte, are in a graph once.
+@tf.function(input_signature=[tf.TensorSpec([None], tf.uint8)], autograph=False)
 def _remainder(data: tf.Tensor) -> tf.Tensor:
     """[n] uint8 -> int32 scalar."""
     tables = tf.constant(_tables())

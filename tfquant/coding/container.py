@@ -35,11 +35,48 @@ VERSION = 1
 MAX_PIXELS = 1 << 27
 MAX_STREAMS = 255
 FINGERPRINT_DIGITS = 16  # hexadecimal
-_MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
+MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
 
-_FIXED = struct.Struct("<4sBB16s8sIII")
+# The header's fields of fixed place, as `struct` writes them.
+LAYOUT = {
+    "magic": "4s",
+    "version": "B",
+    "streams": "B",
+    "codec": "16s",
+    "fingerprint": "8s",
+    "height": "I",
+    "width": "I",
+    "symbols_crc": "I",
+}
+_FIXED = struct.Struct("<" + "".join(LAYOUT.values()))
 _CHECKSUM = struct.Struct("<I")
-_NAME_BYTES = 16
+_NAME_BYTES = struct.calcsize(LAYOUT["codec"])
+
+# What can be wrong with a file and what to do, in the order in which it is looked for. Inside a
+# graph, `packing.py` looks for the same and says the same.
+EMPTY = "empty file, not a .tfq file"
+FOREIGN = "not a .tfq file: it does not begin with the .tfq signature"
+CUT_HEADER = "file cut off within the header, after {size} bytes; get another copy"
+OTHER_VERSION = (
+    f"format version {{version}}, this tfquant reads version {VERSION}: "
+    "update tfquant (or get another copy, if the file is damaged)"
+)
+CUT = "file cut off: {size} bytes of {file_bytes}; get another copy"
+TOO_LONG = (
+    "{extra} bytes too many: the file has {size}, its header says {file_bytes}; get another copy"
+)
+DAMAGED = "damaged file: its checksum does not fit; get another copy"
+NO_STREAMS = "header says 0 streams; a file holds at least 1"
+NO_NAME = "the codec name in the header is not printable ASCII; the file was not made by tfquant"
+NO_SIDE = f"header says {{height}}x{{width}} pixels; a side has 1 to {MAX_SIDE}"
+TOO_LARGE = (
+    "header says {height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
+    "raise max_pixels (--max_pixels) if you trust the file"
+)
+OTHER_MODEL = (
+    "made by model {codec} {fingerprint}, this one is {own_codec} {own_fingerprint}: "
+    "decode it with the model that it was made with"
+)
 
 
 class BitstreamError(ValueError):
@@ -132,8 +169,8 @@ class Bitstream:
             )
         for field in ("height", "width"):
             value = getattr(self, field)
-            if not 1 <= value <= _MAX_SIDE:
-                raise ValueError(f"{field} {value}; a side has 1 to {_MAX_SIDE} pixels")
+            if not 1 <= value <= MAX_SIDE:
+                raise ValueError(f"{field} {value}; a side has 1 to {MAX_SIDE} pixels")
         if not 0 <= self.symbols_crc < 1 << 32:
             raise ValueError(f"symbols_crc {self.symbols_crc}; it takes 32 bits")
         if not 1 <= len(self.streams) <= MAX_STREAMS:
@@ -167,7 +204,7 @@ class Bitstream:
         content = memoryview(data)[: -_CHECKSUM.size]
         (checksum,) = _CHECKSUM.unpack(data[-_CHECKSUM.size :])
         if zlib.crc32(content) != checksum:
-            raise ChecksumError("damaged file: its checksum does not fit; get another copy")
+            raise ChecksumError(DAMAGED)
         _check_fields(header, max_pixels)
         streams, start = [], header.header_bytes
         for length in header.lengths:
@@ -181,8 +218,12 @@ class Bitstream:
         """Raises OtherModelError unless the file was made by this model."""
         if (self.codec, self.fingerprint) != (codec, fingerprint):
             raise OtherModelError(
-                f"made by model {self.codec} {self.fingerprint}, this one is {codec} "
-                f"{fingerprint}: decode it with the model that it was made with"
+                OTHER_MODEL.format(
+                    codec=self.codec,
+                    fingerprint=self.fingerprint,
+                    own_codec=codec,
+                    own_fingerprint=fingerprint,
+                )
             )
 
 
@@ -203,24 +244,17 @@ def read_header(file: BinaryIO) -> Header:
 def _parse(data: bytes) -> Header:
     """Takes the header apart; says what is wrong before the checksum can be looked for."""
     if not data:
-        raise ForeignFileError("empty file, not a .tfq file")
+        raise ForeignFileError(EMPTY)
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
-        raise ForeignFileError("not a .tfq file: it does not begin with the .tfq signature")
+        raise ForeignFileError(FOREIGN)
     if len(data) < _FIXED.size:
-        raise TruncatedError(
-            f"file cut off within the header, after {len(data)} bytes; get another copy"
-        )
+        raise TruncatedError(CUT_HEADER.format(size=len(data)))
     _, version, count, codec, fingerprint, height, width, symbols_crc = _FIXED.unpack_from(data)
     if version != VERSION:
-        raise VersionError(
-            f"format version {version}, this tfquant reads version {VERSION}: "
-            "update tfquant (or get another copy, if the file is damaged)"
-        )
+        raise VersionError(OTHER_VERSION.format(version=version))
     end = _FIXED.size + 4 * count
     if len(data) < end:
-        raise TruncatedError(
-            f"file cut off within the header, after {len(data)} bytes; get another copy"
-        )
+        raise TruncatedError(CUT_HEADER.format(size=len(data)))
     lengths = struct.unpack_from(f"<{count}I", data, _FIXED.size)
     return Header(
         codec=codec.rstrip(b"\0").decode("latin-1"),
@@ -233,31 +267,28 @@ def _parse(data: bytes) -> Header:
 
 
 def _check_size(header: Header, size: int) -> None:
-    if size < header.file_bytes:
-        raise TruncatedError(f"file cut off: {size} bytes of {header.file_bytes}; get another copy")
-    if size > header.file_bytes:
+    expected = header.file_bytes
+    if size < expected:
+        raise TruncatedError(CUT.format(size=size, file_bytes=expected))
+    if size > expected:
         raise TrailingBytesError(
-            f"{size - header.file_bytes} bytes too many: the file has {size}, its header says "
-            f"{header.file_bytes}; get another copy"
+            TOO_LONG.format(extra=size - expected, size=size, file_bytes=expected)
         )
 
 
 def _check_fields(header: Header, max_pixels) -> None:
+    height, width = header.height, header.width
     if not header.lengths:
-        raise FieldError("header says 0 streams; a file holds at least 1")
+        raise FieldError(NO_STREAMS)
     if not _is_name(header.codec):
+        raise FieldError(NO_NAME)
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise FieldError(NO_SIDE.format(height=height, width=width))
+    if max_pixels is not None and height * width > max_pixels:
         raise FieldError(
-            "header's codec name is not printable ASCII; the file was not made by tfquant"
-        )
-    if not (1 <= header.height <= _MAX_SIDE and 1 <= header.width <= _MAX_SIDE):
-        raise FieldError(
-            f"header says {header.height}x{header.width} pixels; a side has 1 to {_MAX_SIDE}"
-        )
-    pixels = header.height * header.width
-    if max_pixels is not None and pixels > max_pixels:
-        raise FieldError(
-            f"header says {header.height}x{header.width} = {pixels} pixels, more than the limit of "
-            f"{max_pixels}: raise max_pixels (--max_pixels) if you trust the file"
+            TOO_LARGE.format(
+                height=height, width=width, pixels=height * width, max_pixels=max_pixels
+            )
         )
 
 

@@ -1,8 +1,9 @@
 """An exported model: the folder that training leaves, and what is done with it.
 
     MODEL/tfquant.json     {"format": 2, "codec": ..., "fingerprint": ..., "experiment": {...}, ...}
-    MODEL/saved_model.pb   functions encode, decode and evaluate, over TensorFlow and TFC operations
-    MODEL/variables/
+    MODEL/saved_model.pb   the full flavour, over TensorFlow and TFC operations: functions encode,
+    MODEL/variables/       decode and evaluate, and the signatures of `tfquant/export.py`
+    MODEL/stock/           the stock flavour, over standard operations: see `tfquant/serving.py`
 
     image --encode--> streams --Bitstream--> .tfq bytes --Bitstream--> streams --decode--> image
 
@@ -22,6 +23,7 @@ from tfquant.coding import container
 MANIFEST = "tfquant.json"
 FORMAT = 2  # 1: decode took no checksum
 FOLDER = "export"  # in the folder of a training run
+FULL, STOCK = "full", "stock"  # the flavours; the second is the name of its folder as well
 
 
 class ModelError(ValueError):
@@ -37,12 +39,16 @@ class Manifest:
       fingerprint: 16 hexadecimal digits, of what gives a file's bits their meaning.
       experiment: the resolved experiment that trained the model.
       version: of the tfquant that exported it.
+      flavour: "full", or "stock" for the one without range coder.
+      metrics: the last validation's, a record of the run's history; empty where there is none.
     """
 
     codec: str
     fingerprint: str
     experiment: dict
     version: str
+    flavour: str = FULL
+    metrics: dict = dataclasses.field(default_factory=dict)
 
 
 def read_manifest(path: str) -> Manifest:
@@ -70,10 +76,12 @@ def read_manifest(path: str) -> Manifest:
             f"{path}: {MANIFEST} has format {found!r}, this tfquant reads format {FORMAT}: "
             + ("update tfquant" if newer else "export the model again (tfquant export)")
         )
-    missing = [f.name for f in dataclasses.fields(Manifest) if f.name not in fields]
+    missing = [name for name in ("codec", "fingerprint", "experiment", "version")
+               if name not in fields]  # fmt: skip
     if missing:
         raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
-    return Manifest(**{f.name: fields[f.name] for f in dataclasses.fields(Manifest)})
+    known = (f.name for f in dataclasses.fields(Manifest))
+    return Manifest(**{name: fields[name] for name in known if name in fields})
 
 
 class ExportedModel:
@@ -91,9 +99,15 @@ class ExportedModel:
         """Loads MODEL.
 
         Raises:
-          ModelError: not an exported model, or one that this TensorFlow cannot load.
+          ModelError: not an exported model, one without range coder, or one that this TensorFlow
+            cannot load.
         """
         manifest = read_manifest(path)
+        if manifest.flavour != FULL:
+            raise ModelError(
+                f"{path}: the {manifest.flavour} flavour of a model, without range coder; name the"
+                " folder that it is in"
+            )
         import tensorflow as tf
         import tensorflow_compression  # noqa: F401  registers the coder's operations
 

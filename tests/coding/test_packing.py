@@ -1,0 +1,159 @@
+"""The file inside a graph, against `container.py`: same bytes, same refusals, same words."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfquant.coding import container, packing
+from tfquant.coding.container import Bitstream
+
+OWN = {"codec": "ms_hyper_zero", "fingerprint": "0123456789abcdef"}
+FILE = Bitstream(
+    **OWN,
+    height=3,
+    width=500,
+    symbols_crc=0xDEADBEEF,
+    streams=(b"hello", b"", b"\x00\xff"),
+)
+MAX_PIXELS = 10_000
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def unpacked(data):
+    return packing.unpack(data, **OWN, max_pixels=MAX_PIXELS)
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec([None], tf.string),
+        tf.TensorSpec([2], tf.int32),
+        tf.TensorSpec([], tf.int64),
+    ]
+)
+def packed(streams, sides, symbols_crc):
+    return packing.pack(streams, sides[0], sides[1], symbols_crc, **OWN)
+
+
+def graph_of(bitstream):
+    streams = tf.constant(list(bitstream.streams))
+    sides = tf.constant([bitstream.height, bitstream.width])
+    return packed(streams, sides, tf.constant(bitstream.symbols_crc, tf.int64)).numpy()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"streams": (b"",)},
+        {"streams": tuple(bytes([i]) * i for i in range(255))},
+        {"streams": (bytes(range(256)) * 300, b"\0" * 70_000)},
+        {"height": 1, "width": (1 << 31) - 1, "symbols_crc": (1 << 32) - 1},
+        {"height": 0x01020304, "symbols_crc": 0},
+    ],
+)
+def test_the_graph_writes_the_very_bytes(changes):
+    bitstream = dataclasses.replace(FILE, **changes)
+    assert graph_of(bitstream) == bitstream.to_bytes()
+
+
+@pytest.mark.parametrize("count", [1, 3, 255])
+def test_what_was_written_is_read(count):
+    bitstream = dataclasses.replace(
+        FILE, streams=tuple(bytes([i % 256]) * (i % 7) for i in range(count))
+    )
+    found = unpacked(bitstream.to_bytes())
+    assert tuple(found.streams.numpy()) == bitstream.streams
+    assert (found.height.numpy(), found.width.numpy()) == (3, 500)
+    assert found.symbols_crc.numpy() == 0xDEADBEEF
+
+
+def sealed(content):
+    return bytes(content) + struct.pack("<I", zlib.crc32(content))
+
+
+def forged(offset, field):
+    content = bytearray(FILE.to_bytes()[:-4])
+    content[offset : offset + len(field)] = field
+    return sealed(content)
+
+
+def refusal(data):
+    """What Python says about the bytes; None where they are a file of this model."""
+    try:
+        Bitstream.from_bytes(data, MAX_PIXELS).check_model(**OWN)
+    except container.BitstreamError as error:
+        return str(error)
+    return None
+
+
+def assert_same_words(data):
+    expected = refusal(data)
+    if expected is None:
+        unpacked(data)
+        return
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        unpacked(data)
+    assert f"[{expected}]" in caught.value.message, caught.value.message
+
+
+DATA = FILE.to_bytes()
+WRONG = {
+    "empty": b"",
+    "foreign": b"GIF89a" + bytes(80),
+    "begins alike": b"\x89TF",
+    "begins otherwise": b"\x89PN",
+    "magic alone": DATA[:4],
+    "cut within the fixed fields": DATA[:41],
+    "cut within the lengths": DATA[:50],
+    "cut": DATA[:-1],
+    "checksum alone missing": DATA[:-4],
+    "too long": DATA + b"\0\0",
+    "damaged": DATA[:-6] + b"~" + DATA[-5:],
+    "other version": DATA[:4] + b"\x07" + DATA[5:],
+    "no streams": sealed(DATA[:5] + b"\0" + DATA[6:42]),
+    "255 streams": forged(5, b"\xff"),
+    "a length beyond the file": forged(42, b"\xff\xff\xff\xff"),
+    "all lengths beyond the file": forged(42, b"\xff" * 12),
+    "no name": forged(6, bytes(16)),
+    "a gap in the name": forged(8, b"\0"),
+    "a space in the name": forged(8, b" "),
+    "a name not ASCII": forged(8, b"\xe9"),
+    "no height": forged(30, bytes(4)),
+    "no width": forged(34, bytes(4)),
+    "height beyond int32": forged(30, b"\0\0\0\x80"),
+    "width beyond int32": forged(34, b"\xff\xff\xff\xff"),
+    "too many pixels": forged(30, struct.pack("<I", 1000)),
+    "most pixels": forged(30, b"\xff\xff\xff\x7f" * 2),
+    "other codec": forged(6, b"charm".ljust(16, b"\0")),
+    "other fingerprint": forged(22, b"\xfe"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said_in_the_same_words(what):
+    assert refusal(WRONG[what]) is not None
+    assert_same_words(WRONG[what])
+
+
+def test_every_length_and_many_damages_are_judged_alike():
+    for size in range(len(DATA)):
+        assert_same_words(DATA[:size])
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        content = bytearray(DATA[:-4])
+        for position in rng.integers(0, len(content), rng.integers(1, 4)):
+            content[position] = rng.integers(256)
+        assert_same_words(sealed(content) if rng.integers(2) else bytes(content) + DATA[-4:])
+
+
+def test_sizes_are_read_from_whatever_is_there():
+    np.testing.assert_array_equal(
+        packing.sizes(tf.constant([DATA, DATA[:33], b""])), [[3, 500], [3, 0], [0, 0]]
+    )
+    assert packing.sizes(tf.zeros([0], tf.string)).shape == [0, 2]

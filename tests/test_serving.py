@@ -1,0 +1,510 @@
+"""The two flavours of an exported model: in the graph, in other processes, behind a server."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import types
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+
+import models
+from tfquant import serving
+from tfquant.coding import container
+from tfquant.coding.model_file import ExportedModel, ModelError
+from tfquant.evaluation.models import find_models
+from tfquant.export import CodecModule, export_codec
+from tfquant.training.experiment import Experiment
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = [(32, 48), (17, 33), (1, 1)]
+METRICS = {"R": 0.5, "psnr": 31.0}
+
+
+@pytest.fixture(scope="module", name="path")
+def _path(tmp_path_factory):
+    tf.keras.utils.set_random_seed(0)
+    codec = models.build_codec("ms_hyper_zero", N=8, M=12)
+    path = tmp_path_factory.mktemp("run") / "export"
+    experiment = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12})
+    export_codec(codec, experiment, str(path), METRICS)
+    return path
+
+
+@pytest.fixture(scope="module", name="model")
+def _model(path):
+    return ExportedModel.load(path)
+
+
+@pytest.fixture(scope="module", name="full")
+def _full(path):
+    return tf.saved_model.load(str(path)).signatures
+
+
+@pytest.fixture(scope="module", name="stock")
+def _stock(path):
+    return tf.saved_model.load(str(path / "stock")).signatures
+
+
+@pytest.fixture(scope="module", name="pictures")
+def _pictures(make_photograph):
+    """`pictures(size)`: three of them, [3, H, W, 3] uint8."""
+    return lambda size: np.stack([make_photograph(*size, seed) for seed in range(3)])
+
+
+def sides(pictures):
+    count, height, width, _ = pictures.shape
+    return {"height": tf.fill([count], height), "width": tf.fill([count], width)}
+
+
+def test_a_batch_in_the_graph_gives_the_files_of_the_command_line(model, full, pictures):
+    for size in SIZES:
+        images = pictures(size)
+        files = [model.compress(image) for image in images]
+        assert list(full["compress"](images=tf.constant(images))["tfq_bytes"].numpy()) == files
+        alone = [full["compress_one"](image=tf.constant(image))["tfq_bytes"] for image in images]
+        assert [file.numpy() for file in alone] == files
+
+        expected = [model.decompress(file) for file in files]
+        found = full["decompress"](tfq_bytes=tf.constant(files))["images"]
+        np.testing.assert_array_equal(found, expected)
+        for file, image in zip(files, expected):
+            found = full["decompress_one"](tfq_bytes=tf.constant(file))["image"]
+            np.testing.assert_array_equal(found, image)
+
+
+def test_stock_transforms_and_full_coding_make_the_same_files(model, full, stock, pictures):
+    for size in SIZES:
+        images = pictures(size)
+        files = [model.compress(image) for image in images]
+        y = stock["analyze"](images=tf.constant(images))["y"]
+        coded = full["encode_latent"](y=y, **sides(images))
+        assert list(coded["tfq_bytes"].numpy()) == files
+        latent = full["decode_latent"](tfq_bytes=tf.constant(files))
+        found = stock["synthesize"](**latent)["images"]
+        np.testing.assert_array_equal(found, [model.decompress(file) for file in files])
+
+
+def test_stock_reconstructs_what_a_decoder_gives_and_counts_its_bits(model, stock, pictures):
+    for size in SIZES:
+        images = pictures(size)
+        found = stock["reconstruct"](images=tf.constant(images))
+        evaluated = [model.evaluate(image) for image in images]
+        np.testing.assert_array_equal(found["images"], [e["image"] for e in evaluated])
+        np.testing.assert_array_equal(found["bits"], np.float32([e["bits"] for e in evaluated]))
+        assert found["rate_map"].shape == images.shape[:3]
+        np.testing.assert_allclose(np.sum(found["rate_map"], (1, 2)), found["bits"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(70, 37), (64, 128), (1, 1), (16, 65)])
+def test_the_rate_map_lays_bits_where_their_elements_lie(size):
+    """Against one element and one pixel after the other."""
+    height, width = size
+    downs = {"y": 16, "z": 64}
+    padded = [-(-side // 64) * 64 for side in size]
+    rng = np.random.default_rng(0)
+    bits = {
+        name: rng.uniform(0, 9, (1, padded[0] // down, padded[1] // down, 4)).astype(np.float32)
+        for name, down in downs.items()
+    }
+    expected = np.zeros(size)
+    for name, down in downs.items():
+        for place in np.ndindex(bits[name].shape[1:3]):
+            row, column = (min(i, (side - 1) // down) * down for i, side in zip(place, size))
+            cell = expected[row : row + down, column : column + down]
+            cell += bits[name][0][place].sum() / cell.size
+    codec = types.SimpleNamespace(
+        latent_channels=lambda: {name: (down, 4) for name, down in downs.items()}
+    )
+    exchange = types.SimpleNamespace(bits={name: tf.constant(b) for name, b in bits.items()})
+    found = serving.rate_map(codec, exchange, tf.constant(height), tf.constant(width))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name,options",
+    [("factorized", {}), ("ms_context", {}), ("charm_zero", {"slices": 3}), ("elic_sm_zero", {})],
+)
+def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
+    """Serial, sliced and checkerboard contexts, without the way through a file."""
+    tf.keras.utils.set_random_seed(0)
+    codec = models.build_codec(name, N=8, M=12, **options)
+    module = CodecModule(codec)
+    images = pictures((20, 70))
+    found = module.compress(images)["tfq_bytes"].numpy()
+    for image, file in zip(images, found):
+        bitstream = container.Bitstream.from_bytes(file)
+        alone = module.encode(image)
+        assert bitstream.streams == tuple(alone["streams"].numpy())
+        assert bitstream.symbols_crc == alone["symbols_crc"].numpy()
+        bitstream.check_model(name, module.fingerprint())
+
+
+def test_what_is_wrong_with_a_file_is_said_in_the_words_of_the_command_line(model, full, pictures):
+    images = pictures((17, 33))
+    data = model.compress(images[0])
+    whole = container.Bitstream.from_bytes(data)
+    wrong = [b"", b"GIF89a" + bytes(60), data[:20], data[:-1], data + b"\0",
+             data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]]  # fmt: skip
+    fields = [{"fingerprint": "0" * 16}, {"codec": "charm"}, {"height": 1 << 30},
+              {"symbols_crc": whole.symbols_crc ^ 1}]  # fmt: skip
+    wrong += [dataclasses.replace(whole, **field).to_bytes() for field in fields]
+    for file in wrong:
+        with pytest.raises(container.BitstreamError) as said:
+            model.decompress(file)
+        words = str(said.value).split("cannot be decoded: ")[-1]
+        for batch in ([file], [data, file]):
+            with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+                full["decompress"](tfq_bytes=tf.constant(batch))
+            assert f"[{words}]" in caught.value.message
+        with pytest.raises(tf.errors.InvalidArgumentError, match=re.escape(words)):
+            full["decode_latent"](tfq_bytes=tf.constant([file]))
+
+
+def test_what_does_not_fit_together_is_refused(model, full, stock, pictures):
+    files = [model.compress(pictures(size)[0]) for size in SIZES[:2]]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="32x48 and 17x33 pixels in one batch"):
+        full["decompress"](tfq_bytes=tf.constant(files))
+    images = pictures(SIZES[1])
+    y = stock["analyze"](images=tf.constant(images))["y"]
+    message = "y has 4x4 elements, that of 170x33 pixels has 12x4"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        full["encode_latent"](y=y, height=tf.fill([3], 170), width=tf.fill([3], 33))
+
+
+def test_full_works_in_a_process_that_knows_only_tensorflow(path, model, pictures, fresh_python):
+    images = pictures((17, 33))
+    np.save(path.parent / "images.npy", images)
+    out = fresh_python(
+        """
+        import sys
+        import numpy as np, tensorflow as tf, tensorflow_compression
+        model = tf.saved_model.load(sys.argv[1])
+        images = tf.constant(np.load(sys.argv[2]))
+        files = model.signatures["compress"](images=images)["tfq_bytes"]
+        decoded = model.signatures["decompress"](tfq_bytes=files)["images"]
+        np.save(sys.argv[2], decoded)
+        print([file.hex() for file in files.numpy()])
+        try:
+            model.decompress_one(files[0] + b"!")
+        except tf.errors.InvalidArgumentError as error:
+            print(*(line for line in error.message.splitlines() if "assertion" in line))
+        print(any(name.startswith(("tfquant", "models")) for name in sys.modules))
+        """,
+        str(path),
+        str(path.parent / "images.npy"),
+    )
+    files, refusal, ours = out.splitlines()[-3:]
+    expected = [model.compress(image) for image in images]
+    assert files == str([file.hex() for file in expected])
+    assert "1 bytes too many: the file has" in refusal
+    assert ours == "False"
+    np.testing.assert_array_equal(
+        np.load(path.parent / "images.npy"), [model.decompress(file) for file in expected]
+    )
+
+
+def operations(path):
+    """Names of all operations in a SavedModel, those of its functions included."""
+    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    functions = {f.signature.name for f in graph.library.function}
+    return {node.op for node in nodes} - functions
+
+
+def test_stock_consists_of_standard_operations(path, stock, pictures, fresh_python):
+    """By name, in a process without TFC, whose own registry knows them; there it runs as well."""
+    images = pictures((17, 33))
+    np.save(path.parent / "stock.npy", images)
+    out = fresh_python(
+        """
+        import json, sys
+        import numpy as np, tensorflow as tf
+        from tensorflow.python.framework import op_def_registry
+        used = json.loads(sys.argv[1])
+        print([sorted(op for op in ops if not op_def_registry.get(op)) for ops in used])
+        stock = tf.saved_model.load(sys.argv[2])
+        found = stock.signatures["reconstruct"](images=tf.constant(np.load(sys.argv[3])))
+        print(found["bits"].numpy().tolist())
+        print(any(name.startswith("tensorflow_compression") for name in sys.modules))
+        """,
+        json.dumps([sorted(operations(p)) for p in (path / "stock", path)]),
+        str(path / "stock"),
+        str(path.parent / "stock.npy"),
+    )
+    unknown, bits, compression = out.splitlines()[-3:]
+    in_stock, in_full = json.loads(unknown.replace("'", '"'))
+    assert in_stock == [] and "EntropyEncodeIndex" in in_full
+    expected = stock["reconstruct"](images=tf.constant(images))["bits"]
+    np.testing.assert_allclose(json.loads(bits), expected, rtol=1e-6)
+    assert compression == "False"
+    assert not {op for op in operations(path / "stock") if "PyFunc" in op}
+
+
+def test_the_model_says_what_it_is(path, full, stock, model):
+    for flavour, signatures in (("full", full), ("stock", stock)):
+        folder = path if flavour == "full" else path / "stock"
+        manifest = json.loads((folder / "tfquant.json").read_text())
+        assert json.loads(signatures["about"]()["manifest"].numpy()) == manifest
+        assert manifest["flavour"] == flavour and manifest["metrics"] == METRICS
+        assert manifest["fingerprint"] == model.fingerprint
+        assert manifest["experiment"]["codec_options"] == {"N": 8, "M": 12}
+    assert model.manifest.metrics == METRICS
+
+
+def test_programs_take_the_full_flavour_and_refuse_the_other(path):
+    assert [entry.path for entry in find_models([path.parent])] == [path]
+    with pytest.raises(ModelError, match="stock: the stock flavour of a model, without range cod"):
+        ExportedModel.load(path / "stock")
+
+
+def test_saved_model_cli_shows_and_runs_both(path, pictures, tmp_path, model):
+    images = pictures((17, 33))
+    np.save(tmp_path / "images.npy", images)
+
+    def cli(*arguments, known="tensorflow"):
+        main = "tensorflow.python.tools.saved_model_cli"
+        program = f"import {known}; from {main} import main; main()"
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    given = ("--tag_set", "serve", "--inputs", f"images={tmp_path / 'images.npy'}", "--outdir")
+    with_coder = "tensorflow_compression"
+    for folder, known, names in (
+        (path, with_coder, ("compress", "decompress", "encode_latent", "decode_latent", "about")),
+        (path / "stock", "tensorflow", ("analyze", "synthesize", "reconstruct", "about")),
+    ):
+        shown = cli("show", "--all", "--dir", folder, known=known)
+        assert all(f"signature_def['{name}']" in shown for name in names)
+    stock, full = tmp_path / "stock", tmp_path / "full"
+    cli("run", "--dir", path / "stock", "--signature_def", "reconstruct", *given, stock)
+    assert np.load(stock / "images.npy").shape == images.shape
+    assert np.load(stock / "rate_map.npy").shape == images.shape[:3]
+    cli("run", "--dir", path, "--signature_def", "compress", *given, full, known=with_coder)
+    files = np.load(full / "tfq_bytes.npy", allow_pickle=True)
+    assert [bytes(file) for file in files] == [model.compress(image) for image in images]
+
+
+def blocks(language):
+    """The code in `docs/serving.md`, in order."""
+    text = (ROOT / "docs" / "serving.md").read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def tensors(signature, inputs: dict) -> dict:
+    """JSON columns -> tensors of the signature's types; what does not fit is an AssertionError."""
+    specs = signature.structured_input_signature[1]
+    assert set(inputs) == set(specs)
+    found = {}
+    for name, value in inputs.items():
+        array = np.array(value)
+        if specs[name].dtype.is_integer:
+            assert array.dtype.kind == "i"
+            assert specs[name].dtype.min <= array.min() <= array.max() <= specs[name].dtype.max
+        assert specs[name].shape.is_compatible_with(array.shape), (name, array.shape)
+        found[name] = tf.constant(array, specs[name].dtype)
+    return found
+
+
+def rest_answer(stock, body: dict) -> dict:
+    """What TensorFlow Serving's REST interface answers to a predict request."""
+    signature = stock[body["signature_name"]]
+    if "instances" in body:
+        rows = body["instances"]
+        outputs = signature(**tensors(signature, {k: [r[k] for r in rows] for k in rows[0]}))
+        values = [{k: v[i].numpy().tolist() for k, v in outputs.items()} for i in range(len(rows))]
+        return {"predictions": [v if len(v) > 1 else next(iter(v.values())) for v in values]}
+    outputs = signature(**tensors(signature, body["inputs"]))
+    columns = {name: value.numpy().tolist() for name, value in outputs.items()}
+    return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
+
+
+def test_the_documented_requests_fit_their_signatures(stock):
+    requests = [json.loads(block) for block in blocks("json")]
+    first, second = (rest_answer(stock, request) for request in requests)
+    assert set(first["outputs"]) == {"images", "bits", "rate_map"}
+    assert np.shape(first["outputs"]["images"]) == (1, 2, 2, 3)
+    assert np.shape(second["predictions"]) == (1, 4, 4, 12)
+
+
+@pytest.fixture(name="rest_server")
+def _rest_server(stock):
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            assert self.path == "/v1/models/tfquant:predict"
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = json.dumps(rest_answer(stock, body)).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module", name="predict_messages")
+def _predict_messages():
+    """`PredictRequest` and `PredictResponse` of TensorFlow Serving's predict.proto."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(
+        name="predict.proto", package="tensorflow.serving", syntax="proto3",
+        dependency=[tensor_pb2.DESCRIPTOR.name],
+    )  # fmt: skip
+
+    def message(name, *fields):
+        made = file.message_type.add(name=name)
+        for field_name, number, kind, type_name, label in fields:
+            made.field.add(
+                name=field_name, number=number, type=kind, type_name=type_name, label=label
+            )
+        return made
+
+    one, many = field.LABEL_OPTIONAL, field.LABEL_REPEATED
+    text, sub = field.TYPE_STRING, field.TYPE_MESSAGE
+    message("ModelSpec", ("name", 1, text, None, one), ("signature_name", 3, text, None, one))
+    spec = ".tensorflow.serving.ModelSpec"
+    for name, number, tensors_name, spec_number in (
+        ("PredictRequest", 2, "inputs", 1),
+        ("PredictResponse", 1, "outputs", 2),
+    ):
+        entry = f".tensorflow.serving.{name}.{tensors_name.title()}Entry"
+        made = message(
+            name,
+            ("model_spec", spec_number, sub, spec, one),
+            (tensors_name, number, sub, entry, many),
+        )
+        pair = made.nested_type.add(name=f"{tensors_name.title()}Entry")
+        pair.options.map_entry = True
+        pair.field.add(name="key", number=1, type=text, label=one)
+        tensor = ".tensorflow.TensorProto"
+        pair.field.add(name="value", number=2, type=sub, type_name=tensor, label=one)
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    return [
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))
+        for name in ("PredictRequest", "PredictResponse")
+    ]
+
+
+_METHOD = "/tensorflow.serving.PredictionService/Predict"
+
+
+@pytest.fixture(name="grpc_server")
+def _grpc_server(stock, predict_messages):
+    grpc = pytest.importorskip("grpc")
+    request_type, response_type = predict_messages
+
+    def predict(request, context):
+        signature = stock[request.model_spec.signature_name]
+        specs = signature.structured_input_signature[1]
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        assert {n: v.dtype for n, v in inputs.items()} == {
+            n: s.dtype.as_numpy_dtype for n, s in specs.items()
+        }
+        response = response_type()
+        for name, value in signature(**{n: tf.constant(v) for n, v in inputs.items()}).items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
+        return response
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        predict, request_type.FromString, response_type.SerializeToString
+    )
+    _, service, method = _METHOD.split("/")
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(service, {method: handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture(name="clients")
+def _clients(monkeypatch, predict_messages):
+    """The documented clients; `tensorflow_serving` stands for tensorflow-serving-api."""
+    request_type, response_type = predict_messages
+
+    class PredictionServiceStub:
+        def __init__(self, channel):
+            self.Predict = channel.unary_unary(
+                _METHOD, request_type.SerializeToString, response_type.FromString
+            )
+
+    apis = types.ModuleType("tensorflow_serving.apis")
+    apis.predict_pb2 = types.SimpleNamespace(PredictRequest=request_type)
+    apis.prediction_service_pb2_grpc = types.SimpleNamespace(
+        PredictionServiceStub=PredictionServiceStub
+    )
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", types.ModuleType("tensorflow_serving"))
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", apis)
+    namespace = {}
+    for block in blocks("python")[1:]:
+        exec(block, namespace)
+    return namespace
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_the_documented_clients_finish_the_range_coding(
+    kind, request, clients, path, model, pictures
+):
+    server = request.getfixturevalue(f"{kind}_server")
+    client = clients[f"{kind.title()}Client"](str(path), server)
+    images = pictures((17, 33))
+    files = client.compress(images)
+    assert files == [model.compress(image) for image in images]
+    expected = [model.decompress(file) for file in files]
+    np.testing.assert_array_equal(client.decompress(files), expected)
+
+
+def test_the_documented_use_of_the_full_flavour_works(path, pictures, model):
+    code = blocks("python")[0].replace("runs/mine/export", str(path))
+    namespace = {"pictures": tf.constant(pictures((17, 33)))}
+    exec(code, namespace)
+    assert namespace["files"][0].numpy() == model.compress(pictures((17, 33))[0])
+    assert namespace["again"].shape == [3, 17, 33, 3]
+
+
+@pytest.fixture(scope="module", name="reliability")
+def _reliability():
+    """The module `benchmarks/reliability.py`."""
+    namespace = types.ModuleType("reliability")
+    exec((ROOT / "benchmarks" / "reliability.py").read_text(), namespace.__dict__)
+    return namespace
+
+
+def test_eight_threads_get_the_bytes_that_one_gets(model, reliability):
+    assert reliability.differing(model, 8, SIZES, rounds=8) == 0
+
+
+def test_memory_stays_within_its_bound_while_sizes_grow_and_shrink(path, reliability):
+    """A short form of the benchmark, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "reliability.py", path, "--calls=60",
+         "--sides=16,96", "--threads=2"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "60 calls" in done.stdout

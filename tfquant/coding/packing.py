@@ -1,0 +1,199 @@
+"""The `.tfq` file inside a `tf.function`: packed, checked and unpacked by standard operations.
+
+Format, checks, their order and their words are those of `container.py`; whatever is wrong with a
+file is an InvalidArgumentError. Each check waits for the ones before it, so the first thing that is
+wrong is what is said, as there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import string
+import struct
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfquant.coding import container
+from tfquant.coding.checksum import crc32
+
+_SIZES = {name: struct.calcsize(code) for name, code in container.LAYOUT.items()}
+_ENDS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values())))
+_FIXED = sum(_SIZES.values())
+_WORD = struct.calcsize("I")  # a stream's length, or the checksum
+
+
+class Unpacked(NamedTuple):
+    """What a decoder needs of a file.
+
+    Attributes:
+      streams: [S] string.
+      height, width: int32 scalars.
+      symbols_crc: int64 scalar.
+    """
+
+    streams: tf.Tensor
+    height: tf.Tensor
+    width: tf.Tensor
+    symbols_crc: tf.Tensor
+
+
+def pack(streams, height, width, symbols_crc, codec: str, fingerprint: str) -> tf.Tensor:
+    """The file, a string scalar: what `container.Bitstream.to_bytes` gives.
+
+    Args:
+      streams: [S] string, 1 to 255 of them.
+      height, width: int32 scalars.
+      symbols_crc: int64 scalar.
+      codec: the codec's name.
+      fingerprint: 16 hexadecimal digits.
+    """
+    count = tf.size(streams)
+    fields = {
+        "magic": tf.constant(container.MAGIC),
+        "version": tf.constant(bytes([container.VERSION])),
+        "streams": _little_endian(count, _SIZES["streams"]),
+        "codec": tf.constant(codec.encode("ascii").ljust(_SIZES["codec"], b"\0")),
+        "fingerprint": tf.constant(bytes.fromhex(fingerprint)),
+        "height": _little_endian(height, _SIZES["height"]),
+        "width": _little_endian(width, _SIZES["width"]),
+        "symbols_crc": _little_endian(symbols_crc, _SIZES["symbols_crc"]),
+    }
+    lengths = _little_endian(tf.strings.length(streams), _WORD)
+    head = [fields[name] for name in container.LAYOUT]
+    content = tf.strings.join([*head, *map(tf.strings.reduce_join, (lengths, streams))])
+    return tf.strings.join([content, _little_endian(crc32(content), _WORD)])
+
+
+def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_PIXELS) -> Unpacked:
+    """What is in a file of this model.
+
+    Args:
+      data: string scalar, whatever bytes.
+      codec, fingerprint: this model's.
+      max_pixels: of the picture, at most.
+    """
+    size = tf.strings.length(data)
+    head = _bytes(tf.strings.substr(data, 0, _FIXED), _FIXED)
+    field = {name: head[_ENDS[name] - _SIZES[name] : _ENDS[name]] for name in container.LAYOUT}
+    number = {name: _number(field[name]) for name in ("version", "streams", "height", "width")}
+    magic = tf.constant(list(container.MAGIC))
+    there = tf.range(_SIZES["magic"]) < size
+
+    checks = _Checks()
+    checks.require(size > 0, container.EMPTY)
+    checks.require(tf.reduce_all((field["magic"] == magic) | ~there), container.FOREIGN)
+    checks.require(size >= _FIXED, container.CUT_HEADER, size=size)
+    known = number["version"] == container.VERSION
+    checks.require(known, container.OTHER_VERSION, version=number["version"])
+    count = number["streams"]
+    begin = _FIXED + _WORD * tf.cast(count, tf.int32)
+    checks.require(size >= begin, container.CUT_HEADER, size=size)
+    with tf.control_dependencies(checks.done):
+        lengths = tf.io.decode_raw(tf.strings.substr(data, _FIXED, begin - _FIXED), tf.uint8)
+    lengths = _number(tf.reshape(lengths, [-1, _WORD]))  # [S]
+    long_size = tf.cast(size, tf.int64)
+    expected = tf.cast(begin, tf.int64) + tf.reduce_sum(lengths) + _WORD
+    words = {"size": size, "file_bytes": expected, "extra": long_size - expected}
+    checks.require(long_size >= expected, container.CUT, **words)
+    checks.require(long_size <= expected, container.TOO_LONG, **words)
+    with tf.control_dependencies(checks.done):
+        content = tf.strings.substr(data, 0, size - _WORD)
+        checksum = _number(_bytes(tf.strings.substr(data, size - _WORD, _WORD), _WORD))
+    checks.require(crc32(content) == checksum, container.DAMAGED)
+
+    checks.require(count > 0, container.NO_STREAMS)
+    name = field["codec"]
+    letters = tf.reduce_max(tf.where(name > 0, tf.range(1, _SIZES["codec"] + 1), 0))
+    printable = (name >= ord("!")) & (name <= ord("~"))
+    is_name = tf.reduce_all(printable == (tf.range(_SIZES["codec"]) < letters)) & (letters > 0)
+    checks.require(is_name, container.NO_NAME)
+    sides = {"height": number["height"], "width": number["width"]}
+    for side in sides.values():
+        fits = (side >= 1) & (side <= container.MAX_SIDE)
+        checks.require(fits, container.NO_SIDE, **sides)
+    pixels = sides["height"] * sides["width"]
+    small = pixels <= max_pixels
+    checks.require(small, container.TOO_LARGE, **sides, pixels=pixels, max_pixels=max_pixels)
+    theirs = {
+        "codec": tf.strings.reduce_join(tf.gather(_characters(), name[:letters])),
+        "fingerprint": tf.strings.reduce_join(tf.gather(_hex_digits(), field["fingerprint"])),
+    }
+    ours = {"own_codec": codec, "own_fingerprint": fingerprint}
+    same = (theirs["codec"] == codec) & (theirs["fingerprint"] == fingerprint)
+    checks.require(same, container.OTHER_MODEL, **theirs, **ours)
+
+    with tf.control_dependencies(checks.done):
+        starts = begin + tf.cumsum(tf.cast(lengths, tf.int32), exclusive=True)
+    streams = tf.map_fn(
+        lambda span: tf.strings.substr(data, span[0], span[1]),
+        (starts, tf.cast(lengths, tf.int32)),
+        fn_output_signature=tf.string,
+    )
+    with tf.control_dependencies(checks.done):
+        height, width = (tf.cast(side, tf.int32) for side in sides.values())
+        return Unpacked(streams, height, width, _number(field["symbols_crc"]))
+
+
+def sizes(data) -> tf.Tensor:
+    """[B] string -> [B, 2] int64, height and width that the headers say; nothing is checked."""
+    begin, end = _ENDS["height"] - _SIZES["height"], _ENDS["width"]
+    padded = tf.strings.join([data, tf.constant(bytes(end))])
+    sides = tf.io.decode_raw(tf.strings.substr(padded, begin, end - begin), tf.uint8)
+    return _number(tf.reshape(sides, [-1, 2, _SIZES["height"]]))
+
+
+def require(condition, text: str, **values) -> tf.Operation:
+    """InvalidArgumentError with `text`, its fields filled in, unless `condition` holds."""
+    return tf.debugging.Assert(condition, [_filled(text, values)])
+
+
+class _Checks:
+    """One after the other; `done` is what has to be waited for."""
+
+    def __init__(self):
+        self.done = []
+
+    def require(self, condition, text: str, **values) -> None:
+        with tf.control_dependencies(self.done):
+            self.done = [require(condition, text, **values)]
+
+
+def _filled(text: str, values: dict) -> tf.Tensor:
+    """`text.format(**values)`, values being tensors."""
+    parts = []
+    for literal, name, _, _ in string.Formatter().parse(text):
+        parts.append(tf.constant(literal))
+        if name is not None:
+            value = tf.convert_to_tensor(values[name])
+            parts.append(value if value.dtype == tf.string else tf.strings.as_string(value))
+    return tf.strings.join(parts)
+
+
+def _bytes(text, count: int) -> tf.Tensor:
+    """String scalar of at most `count` bytes -> [count] int32, filled up with zeros."""
+    found = tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32)
+    return tf.ensure_shape(tf.pad(found, [[0, count - tf.size(found)]]), [count])
+
+
+def _number(digits) -> tf.Tensor:
+    """Bytes [..., n], the least significant first -> int64 [...]."""
+    powers = tf.constant([256**i for i in range(digits.shape[-1])], tf.int64)
+    return tf.reduce_sum(tf.cast(digits, tf.int64) * powers, axis=-1)
+
+
+def _little_endian(number, count: int) -> tf.Tensor:
+    """Integers [...] -> string [...] of `count` bytes each."""
+    shifts = tf.range(0, 8 * count, 8, tf.int64)
+    digits = tf.bitwise.right_shift(tf.cast(number, tf.int64)[..., None], shifts) & 255
+    return tf.strings.reduce_join(tf.gather(_characters(), digits), axis=-1)
+
+
+def _characters() -> tf.Tensor:
+    """[256] string: every byte. TensorFlow has no inverse of `decode_raw`."""
+    return tf.constant([bytes([i]) for i in range(256)])
+
+
+def _hex_digits() -> tf.Tensor:
+    """[256] string: every byte's two digits."""
+    return tf.constant([f"{i:02x}" for i in range(256)])

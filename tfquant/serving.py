@@ -1,0 +1,161 @@
+"""The two flavours of an exported model as TensorFlow's SavedModel signatures, and the stock one.
+
+*Stock* consists of standard TensorFlow operations, so that an unmodified TensorFlow Serving runs
+it: it does what takes time, the transforms, and says what a picture costs. The range coder's
+operations are in the other flavour, *full* (`tfquant/export.py`). That one does everything, or just
+the rest, where stock has done the work:
+
+    client                    server (stock)             client (full)
+    pictures ---------------> analyze -----> y --------> encode_latent --> files
+    pictures <--------------- synthesize <-- y_hat <---- decode_latent <-- files
+
+Every signature but `about` and those named `..._one` takes a batch, of pictures of one size. Each
+picture goes through alone, since sums over a batch may be taken in another order: it comes out as
+it would alone, bit for bit, and a batch takes little more memory than one picture.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfquant.codec import Codec
+from tfquant.exchange import Exchange, Rounding
+from tfquant.pixels import to_float, to_uint8
+
+IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
+IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+SIDES = tuple(tf.TensorSpec([None], tf.int32, name=name) for name in ("height", "width"))
+PICTURE = tf.TensorSpec([None, None, 3], tf.uint8)
+
+
+def traced(*signature):
+    """`tf.function` as both flavours use it: no tensor is a condition in Python."""
+    return tf.function(input_signature=signature, autograph=False)
+
+
+class StockModule(tf.Module):
+    """The stock flavour.
+
+    Args:
+      codec: with its trained weights.
+      tables: latent's name -> its coding table, for the price of escapes.
+    """
+
+    def __init__(self, codec: Codec, tables: dict):
+        super().__init__(name="stock")
+        self._codec = lambda: codec  # hidden from the saver, as in `export.CodecModule`
+        self._weights = list(codec.variables)
+        self._tables = tables
+        y_hat = latent_spec(codec, "y_hat")
+        self.synthesize = traced(y_hat, *SIDES)(self._synthesize)
+
+    def signatures(self) -> dict:
+        """Name -> function, for `tf.saved_model.save`."""
+        names = ("analyze", "synthesize", "reconstruct")
+        return {name: getattr(self, name) for name in names}
+
+    @traced(IMAGES)
+    def analyze(self, images):
+        """`images: uint8 [B, H, W, 3]` -> y: float32 [B, h, w, M], not quantized."""
+
+        def one(image):
+            return self._codec().analyze(to_float(image[None]))[0]
+
+        spec = tf.TensorSpec(latent_spec(self._codec(), "y").shape[1:])
+        return {"y": one_by_one(one, images, spec)}
+
+    def _synthesize(self, y_hat, height, width):
+        """`y_hat: float32 [B, h, w, M]` -> images: uint8 [B, H, W, 3].
+
+        `height` and `width`, int32 [B], are those of the pictures, all the same.
+        """
+
+        def one(inputs):
+            y_hat, height, width = inputs
+            y_bar = self._codec().rectify(y_hat[None])
+            return to_uint8(self._codec().synthesize(y_bar, height, width)[0])
+
+        return {"images": one_by_one(one, (y_hat, height, width), PICTURE)}
+
+    @traced(IMAGES)
+    def reconstruct(self, images):
+        """`images: uint8 [B, H, W, 3]` -> images: the pictures that a decoder would give.
+
+        And their price: `bits`, float32 [B], the model's, and `rate_map`, float32 [B, H, W], the
+        bits that are spent on each pixel.
+        """
+
+        def one(image):
+            evaluated, exchange = evaluate(self._codec(), self._tables, image)
+            spent = rate_map(self._codec(), exchange, tf.shape(image)[0], tf.shape(image)[1])
+            return {"images": evaluated["image"], "bits": evaluated["bits"], "rate_map": spent}
+
+        outputs = {
+            "images": PICTURE,
+            "bits": tf.TensorSpec([], tf.float32),
+            "rate_map": tf.TensorSpec([None, None], tf.float32),
+        }
+        return one_by_one(one, images, outputs)
+
+
+def one_by_one(function, batch, spec):
+    """What `function` makes of the elements of (a nest of) tensors [B, ...]; `spec` says of it.
+
+    One after the other: at the same time they would take several times the memory.
+    """
+    return tf.map_fn(function, batch, fn_output_signature=spec, parallel_iterations=1)
+
+
+def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
+    """What a decoder would give for `image: uint8 [H, W, 3]`, without coding.
+
+    Returns:
+      image: uint8 [H, W, 3]; bits: float32 scalar, the model's; y, y_hat, y_bar: float32
+      [1, h, w, M], the latent before quantization, as a decoder has it, and as `g_s` decodes it:
+      `y_hat` itself in a codec without rectifier. And the exchange that all latents passed.
+    """
+    exchange = Rounding(tables)
+    y = codec.analyze(to_float(image[None]))
+    y_hat = codec.transmit(y, exchange)
+    y_bar = codec.rectify(y_hat)
+    x_hat = codec.synthesize(y_bar, tf.shape(image)[0], tf.shape(image)[1])
+    evaluated = {
+        "image": to_uint8(x_hat[0]),
+        "bits": exchange.bits_per_image()[0],
+        "y": y,
+        "y_hat": y_hat,
+        "y_bar": y_bar,
+    }
+    return evaluated, exchange
+
+
+def rate_map(codec: Codec, exchange: Exchange, height, width) -> tf.Tensor:
+    """On which pixels the bits are spent: float32 [height, width], sums to the picture's bits.
+
+    An element's bits are spread evenly over the pixels that it stands for. Those of elements beyond
+    the picture, in the padding, go to its last row and column of elements.
+    """
+    maps = []
+    for name, bits in exchange.bits.items():
+        down, _ = codec.latent_channels()[name]
+        cells = tf.reduce_sum(bits[0], axis=-1)  # [h, w]
+        for side in (height, width):  # rows, then columns; transposed each time
+            last = (side - 1) // down
+            cell = tf.minimum(tf.range(tf.shape(cells)[0]), last)
+            cells = tf.math.segment_sum(cells, cell)
+            pixels = tf.minimum(down, side - down * tf.range(last + 1))
+            cells /= tf.cast(pixels, tf.float32)[:, None]
+            cells = tf.transpose(tf.gather(cells, tf.range(side) // down))
+        maps.append(cells)
+    return tf.add_n(maps)
+
+
+def about(manifest: str):
+    """The signature that gives the manifest, JSON text: a `tf.function` without arguments."""
+    return traced()(lambda: {"manifest": tf.constant(manifest)})
+
+
+def latent_spec(codec: Codec, name: str) -> tf.TensorSpec:
+    """Of a batch of `y`: float32 [B, h, w, M]."""
+    _, channels = codec.latent_channels()["y"]
+    return tf.TensorSpec([None, None, None, channels], tf.float32, name=name)
