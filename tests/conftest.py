@@ -27,9 +27,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
-    """Every test starts from the same global seeds; TensorFlow's only where a test uses it."""
+    """Every test starts from the same global seeds of Python and NumPy (and so of Keras)."""
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fixed_tensorflow_seed() -> None:
+    """TensorFlow's own is set once a file: it drops compiled functions, which costs seconds."""
     if "tensorflow" in sys.modules:
         sys.modules["tensorflow"].random.set_seed(0)
 
