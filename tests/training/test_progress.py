@@ -39,8 +39,8 @@ def test_the_bar_fits_the_terminal_and_validation_has_its_own_line(columns, monk
     shown = [name for name in ("loss", "images/s", "bpp", "mse") if f"{name}: " in redrawn[-1]]
     assert len(shown) == {70: 1, 80: 2, 120: 4}[columns]
     assert last == (
-        "joint, step 1008: psnr 28.13 dB, R 0.5, D 100, J 1.5;"
-        " surrogate - rounding: R +0.05, D +10, J +0.15"
+        "joint, step 1008: psnr 28.13 dB, R 0.5, D 100, J 1.17;"
+        " surrogate - rounding: R +0.05, D +10, J +0.117"
     )
 
 

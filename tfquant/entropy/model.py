@@ -41,6 +41,7 @@ class EntropyModel(tf.keras.layers.Layer):
 
     def track_offset(self) -> None:
         """Moves an offset that no gradient reaches after the weights, one step; once a step."""
+        return  # AutoGraph cannot read a body that is a docstring alone
 
     def prior(self, *params):
         """The distribution of the latent plus uniform noise, a TFP distribution over `[B, ...]`."""
