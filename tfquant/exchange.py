@@ -200,17 +200,18 @@ class Surrogates(Exchange):
         quantizer = Quantizer(plan, name=f"quantizer_{model.name}")
         return quantizer(latent, offset, self._alpha, seeds)
 
+    def _passed(self, model, quantized, params) -> Passed:
+        received = Received(quantized.distortion, quantized.context)
+        return Passed(received, model.bits(quantized.rate, *params))
+
     def send(self, model, state, group, latent, *params):
         quantized = self._quantize(model, group, latent, model.offset(*params))
-        received = Received(quantized.distortion, quantized.context)
-        return state, Passed(received, model.bits(quantized.rate, *params))
+        return state, self._passed(model, quantized, params)
 
     def with_context(self, model, latent, params_of):
         quantized = self._quantize(model, 0, latent, tf.zeros([]))
         params = params_of(quantized.context)
-        received = Received(quantized.distortion, quantized.context)
-        passed = Passed(received, model.bits(quantized.rate, *params))
-        return self.close(model, (), latent, passed, params)
+        return self.close(model, (), latent, self._passed(model, quantized, params), params)
 
 
 # Without tables at hand: about what an escape takes.

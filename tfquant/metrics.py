@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfquant.pixels import to_float
+
 # Wang et al. 2003, Section 3.2: the exponents of the five scales, finest first.
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 # The window and the constants C1 and C2 of SSIM for pixels in [0, 1] (Wang et al. 2004, Section
@@ -122,7 +124,7 @@ def _clamped_power(base: tf.Tensor, exponent: float) -> tf.Tensor:
 def _unit_range(image) -> tf.Tensor:
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.uint8:
-        return tf.cast(image, tf.float32) / 255.0
+        return to_float(image)
     if not image.dtype.is_floating:
         raise ValueError(
             f"images of type {image.dtype.name}; known: floating point in [0, 1], uint8"

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
-import tensorflow as tf
 
+from tfquant import rectified
 from tfquant.analysis import outputs, plots
 from tfquant.analysis.experiment import AnalysisError, Experiment, Result
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.evaluation import pictures
 from tfquant.exchange import Rounding
 from tfquant.images import ImageError
+from tfquant.pixels import to_float
 from tfquant.plans import PLANS
 from tfquant.training import checkpoint, folder
 
@@ -64,7 +65,7 @@ def sigmas(run_dir: str, images: list, build_codec: Callable) -> np.ndarray:
         newest = checkpoint.newest_readable(run_dir)
         if newest is None:
             raise ValueError(f"{run_dir} has no checkpoint yet")
-        codec = build_codec(experiment.codec, "float32", **experiment.codec_options)
+        codec = rectified.build(experiment, build_codec, "float32")
         checkpoint.restore_codec(codec, newest)
     except ValueError as error:
         raise AnalysisError(error) from None
@@ -73,7 +74,7 @@ def sigmas(run_dir: str, images: list, build_codec: Callable) -> np.ndarray:
     found = []
     for image in images:
         exchange = Rounding()
-        codec(tf.cast(image[None], tf.float32) / 255.0, exchange)
+        codec(to_float(image[None]), exchange)
         sigma = model.sigma(*exchange.params["y"])
         if sigma is None:
             raise AnalysisError(f"{run_dir}: the codec {experiment.codec} predicts no sigma for y")

@@ -199,14 +199,20 @@ _NOT_NEGATIVE = (
 )  # fmt: skip
 
 
+def _stage(e: Experiment, name: str, **fields) -> Stage:
+    """A stage whose length and learning rate are the experiment's fields of its name."""
+    steps = getattr(e, f"{name}_steps")
+    rate = schedules.learning_rate(
+        getattr(e, f"{name}_schedule"), getattr(e, f"{name}_learning_rate"), steps
+    )
+    return Stage(name=name, steps=steps, learning_rate=rate, **fields)
+
+
 def _joint(e: Experiment) -> Stage:
-    return Stage(
-        name="joint",
-        steps=e.joint_steps,
+    return _stage(
+        e,
+        "joint",
         plan=e.joint_plan(),
-        learning_rate=schedules.learning_rate(
-            e.joint_schedule, e.joint_learning_rate, e.joint_steps
-        ),
         alpha=schedules.annealing(e.alpha_min, e.alpha_max, e.joint_steps),
         sigma_bound=e.joint_sigma_bound,
         loss={"bpp": 1.0, e.distortion: e.lmbda},
@@ -214,11 +220,10 @@ def _joint(e: Experiment) -> Stage:
 
 
 def _post(e: Experiment) -> Stage:
-    return Stage(
-        name="post",
-        steps=e.post_steps,
+    return _stage(
+        e,
+        "post",
         plan=PLANS["round"],
-        learning_rate=schedules.learning_rate(e.post_schedule, e.post_learning_rate, e.post_steps),
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.post_steps),
         sigma_bound=e.post_sigma_bound,
         loss={"bpp": 1.0, e.distortion: e.lmbda},
@@ -231,13 +236,10 @@ _ERRORS = ("quantization_error", "rectified_error")
 
 
 def _qr_soft(e: Experiment) -> Stage:
-    return Stage(
-        name="qr_soft",
-        steps=e.qr_soft_steps,
+    return _stage(
+        e,
+        "qr_soft",
         plan=PLANS["aun"],
-        learning_rate=schedules.learning_rate(
-            e.qr_soft_schedule, e.qr_soft_learning_rate, e.qr_soft_steps
-        ),
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_soft_steps),
         sigma_bound=e.joint_sigma_bound,
         loss={"bpp": 1.0, e.distortion: e.lmbda, losses.feature_term(e.qr_distance): e.qr_weight},
@@ -247,13 +249,10 @@ def _qr_soft(e: Experiment) -> Stage:
 
 
 def _qr_predictive(e: Experiment) -> Stage:
-    return Stage(
-        name="qr_predictive",
-        steps=e.qr_predictive_steps,
+    return _stage(
+        e,
+        "qr_predictive",
         plan=PLANS["round"],
-        learning_rate=schedules.learning_rate(
-            e.qr_predictive_schedule, e.qr_predictive_learning_rate, e.qr_predictive_steps
-        ),
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_predictive_steps),
         sigma_bound=None,
         loss={e.distortion: e.lmbda, losses.feature_term(e.qr_distance): e.qr_weight},
