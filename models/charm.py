@@ -21,11 +21,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfquant.codec import Codec
+from models.hyperprior import Hyperprior
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.entropy.factorized import FactorizedModel
 from tfquant.exchange import Groups
-from tfquant.layers import transforms
 from tfquant.layers.blocks import conv, deconv
 from tfquant.layers.context import ParameterNetwork
 
@@ -61,7 +59,7 @@ class SliceContext(tf.keras.layers.Layer):
         return tf.concat([mu, log_sigma], axis=-1)
 
 
-class Charm(Codec):
+class Charm(Hyperprior):
     """Mean-scale Gaussian, slice after slice, quantized around 0 or around its mean.
 
     Args:
@@ -71,13 +69,13 @@ class Charm(Codec):
     """
 
     def __init__(self, N: int = 192, M: int = 320, slices: int = 10, zero_center: bool = False):
-        super().__init__(name="charm_zero" if zero_center else "charm", dtype="float32")
         if slices < 1 or M % slices:
             raise ValueError(f"slices must divide M: got {slices} slices of {M} channels")
-        self.N, self.M, self.slices = N, M, slices
+        model = ConditionalModel("gaussian", zero_center)
+        name = "charm_zero" if zero_center else "charm"
+        super().__init__(N, M, model, "plain", "plain", name=name)
+        self.slices = slices
         middle = (N + M) // 2
-        self.g_a = transforms.analysis("plain", N, M)
-        self.g_s = transforms.synthesis("plain", N, M)
         self.h_a = tf.keras.Sequential(
             [
                 conv(M, 3, activation="relu"),
@@ -98,16 +96,9 @@ class Charm(Codec):
             for name in ("h_s_mean", "h_s_scale")
         )
         self.context = SliceContext(M, slices)
-        self.z_model = FactorizedModel(N, name="z")
-        self.y_model = ConditionalModel("gaussian", zero_center)
-        self.entropy_models = (self.z_model, self.y_model)
-
-    def latent_channels(self):
-        return {"y": (16, self.M), "z": (64, self.N)}
 
     def transmit(self, y, exchange):
-        z = self.h_a(y) if exchange.has_latents else None
-        z_hat = exchange(self.z_model, z).context
+        z_hat = self.transmit_hyper(y, exchange)
         means, scales = self.h_s_mean(z_hat), self.h_s_scale(z_hat)
         parts = tf.split(y, self.slices, axis=-1) if exchange.has_latents else [None] * self.slices
         groups, decoded = Groups(exchange, self.y_model), []

@@ -18,23 +18,13 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.hyperprior import Hyperprior, mean_scale_networks
+from models.hyperprior import ContextHyperprior, mean_scale_networks
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.serial import SerialContext
 from tfquant.layers.blocks import SubpixelConv, conv, leaky_relu
 
 
-class SerialHyperprior(Hyperprior):
-    """The walk that both share: `z`, then `y` front by front given `h_s(z_hat)` and itself."""
-
-    def transmit(self, y, exchange):
-        z = self.hyper_analysis(y) if exchange.has_latents else None
-        z_hat = exchange(self.z_model, z).context
-        received = self.context.transmit(exchange, self.y_model, y, self.h_s(z_hat))
-        return received.distortion
-
-
-class MeanScaleContext(SerialHyperprior):
+class MeanScaleContext(ContextHyperprior):
     """The joint autoregressive and hierarchical codec; QR's "Joint".
 
     Args:
@@ -49,7 +39,7 @@ class MeanScaleContext(SerialHyperprior):
         self.context = SerialContext(M, model.outputs, (10 * M // 3, 8 * M // 3))
 
 
-class Cheng(SerialHyperprior):
+class Cheng(ContextHyperprior):
     """Residual transforms, subpixel upsampling, and a mixture of three Gaussians.
 
     Args:

@@ -22,11 +22,10 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfquant.codec import Codec
+from models.hyperprior import ContextHyperprior
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.entropy.factorized import FactorizedModel
 from tfquant.exchange import Exchange, Groups, Received
-from tfquant.layers import checkerboard, transforms
+from tfquant.layers import checkerboard
 from tfquant.layers.blocks import conv, deconv
 from tfquant.layers.context import ContextNetwork, ParameterNetwork
 
@@ -101,7 +100,7 @@ class SpaceChannelContext(tf.keras.layers.Layer):
         return checkerboard.merge(anchors, groups.send(others, raw).context)
 
 
-class Elic(Codec):
+class Elic(ContextHyperprior):
     """Mean-scale Gaussian, group after group.
 
     Args:
@@ -110,12 +109,10 @@ class Elic(Codec):
     """
 
     def __init__(self, small: bool, N: int = 192, M: int = 320):
-        super().__init__(name="elic_sm_zero" if small else "elic_zero", dtype="float32")
-        self.N, self.M = N, M
         sizes = group_sizes(M)
+        model = ConditionalModel("gaussian", zero_center=True)
         kind = "elic_sm" if small else "elic"
-        self.g_a = transforms.analysis(kind, N, M)
-        self.g_s = transforms.synthesis(kind, N, M)
+        super().__init__(N, M, model, kind, kind, name=f"{kind}_zero")
         self.h_a = tf.keras.Sequential(
             [
                 conv(N, 3, activation="relu"),
@@ -133,14 +130,3 @@ class Elic(Codec):
             name="h_s",
         )
         self.context = SpaceChannelContext(M, sizes)
-        self.z_model = FactorizedModel(N, name="z")
-        self.y_model = ConditionalModel("gaussian", zero_center=True)
-        self.entropy_models = (self.z_model, self.y_model)
-
-    def latent_channels(self):
-        return {"y": (16, self.M), "z": (64, self.N)}
-
-    def transmit(self, y, exchange):
-        z = self.h_a(y) if exchange.has_latents else None
-        z_hat = exchange(self.z_model, z).context
-        return self.context.transmit(exchange, self.y_model, y, self.h_s(z_hat)).distortion

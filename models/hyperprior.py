@@ -25,7 +25,7 @@ from tfquant.layers.blocks import conv, deconv, leaky_relu
 
 
 class Hyperprior(Codec):
-    """What both share: the walk `z`, then `y` given `h_s(z_hat)`."""
+    """What all codecs with a hyperprior share: the walk `z`, then `y` given `h_s(z_hat)`."""
 
     def __init__(self, N: int, M: int, y_model: ConditionalModel, g_a: str, g_s: str, name: str):
         super().__init__(name=name, dtype="float32")
@@ -42,10 +42,22 @@ class Hyperprior(Codec):
     def hyper_analysis(self, y):
         return self.h_a(y)
 
-    def transmit(self, y, exchange):
+    def transmit_hyper(self, y, exchange):
+        """Passes `z` on: z_hat as `h_s` sees it, [B, h, w, N]."""
         z = self.hyper_analysis(y) if exchange.has_latents else None
-        z_hat = exchange(self.z_model, z).context
+        return exchange(self.z_model, z).context
+
+    def transmit(self, y, exchange):
+        z_hat = self.transmit_hyper(y, exchange)
         return exchange(self.y_model, y, self.h_s(z_hat)).distortion
+
+
+class ContextHyperprior(Hyperprior):
+    """The walk where `y` is also given itself: `context` takes it part by part."""
+
+    def transmit(self, y, exchange):
+        features = self.h_s(self.transmit_hyper(y, exchange))
+        return self.context.transmit(exchange, self.y_model, y, features).distortion
 
 
 def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
