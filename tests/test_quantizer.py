@@ -90,6 +90,7 @@ def test_with_stop_gradient_mu_gets_the_rates_gradient_through_p_alone(rate):
     sample = Quantizer(plan(rate))(y, model.offset(raw), ALPHA, SEEDS).rate
     value = np.asarray(sample.value, np.float64)
     mu, log_sigma = (np.asarray(t, np.float64) for t in tf.split(raw, 2, -1))
+
     def bits(mu):
         c = -np.abs(value - mu)
         upper, lower = (c + 0.5) / np.exp(log_sigma), (c - 0.5) / np.exp(log_sigma)
