@@ -24,7 +24,7 @@ import tensorflow as tf
 from models.hyperprior import Hyperprior
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Groups
-from tfquant.layers.blocks import conv, deconv
+from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.context import ParameterNetwork
 
 # A later slice sees this many, the first ones: in the paper more of them hardly lower the rate.
@@ -80,7 +80,7 @@ class Charm(Hyperprior):
             [
                 conv(M, 3, activation="relu"),
                 conv(middle, 5, 2, activation="relu"),
-                conv(N, 5, 2, use_bias=False, dtype="float32"),
+                PreciseConv(N, 5, 2, use_bias=False),
             ],
             name="h_a",
         )

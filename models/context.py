@@ -21,7 +21,7 @@ import tensorflow as tf
 from models.hyperprior import ContextHyperprior, mean_scale_networks
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.serial import SerialContext
-from tfquant.layers.blocks import SubpixelConv, conv, leaky_relu
+from tfquant.layers.blocks import PreciseConv, SubpixelConv, conv, leaky_relu
 
 
 class MeanScaleContext(ContextHyperprior):
@@ -66,7 +66,7 @@ class Cheng(ContextHyperprior):
                 conv(N, 3), leaky_relu(),
                 conv(N, 3, 2), leaky_relu(),
                 conv(N, 3), leaky_relu(),
-                conv(N, 3, 2, dtype="float32"),
+                PreciseConv(N, 3, 2),
             ],
             name="h_a",
         )  # fmt: skip

@@ -26,7 +26,7 @@ from models.hyperprior import ContextHyperprior
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Exchange, Groups, Received
 from tfquant.layers import checkerboard
-from tfquant.layers.blocks import conv, deconv
+from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.context import ContextNetwork, ParameterNetwork
 
 
@@ -117,7 +117,7 @@ class Elic(ContextHyperprior):
             [
                 conv(N, 3, activation="relu"),
                 conv(N, 5, 2, activation="relu"),
-                conv(N, 5, 2, dtype="float32"),
+                PreciseConv(N, 5, 2),
             ],
             name="h_a",
         )

@@ -21,7 +21,7 @@ from tfquant.codec import Codec
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.layers import transforms
-from tfquant.layers.blocks import conv, deconv, leaky_relu
+from tfquant.layers.blocks import PreciseConv, conv, deconv, leaky_relu
 
 
 class Hyperprior(Codec):
@@ -66,7 +66,7 @@ def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
         [
             conv(N, 3), leaky_relu(),
             conv(N, 5, 2), leaky_relu(),
-            conv(N, 5, 2, dtype="float32"),
+            PreciseConv(N, 5, 2),
         ],
         name="h_a",
     )  # fmt: skip
@@ -74,7 +74,7 @@ def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
         [
             deconv(M), leaky_relu(),
             deconv(3 * M // 2), leaky_relu(),
-            conv(outputs, 3, dtype="float32"),
+            PreciseConv(outputs, 3),
         ],
         name="h_s",
     )  # fmt: skip
@@ -94,7 +94,7 @@ class ScaleHyperprior(Hyperprior):
             [
                 conv(N, 3, activation="relu"),
                 conv(N, 5, 2, activation="relu"),
-                conv(N, 5, 2, use_bias=False, dtype="float32"),
+                PreciseConv(N, 5, 2, use_bias=False),
             ],
             name="h_a",
         )
@@ -102,7 +102,7 @@ class ScaleHyperprior(Hyperprior):
             [
                 deconv(N, activation="relu"),
                 deconv(N, activation="relu"),
-                conv(M, 3, dtype="float32"),
+                PreciseConv(M, 3),
             ],
             name="h_s",
         )

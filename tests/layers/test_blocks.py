@@ -49,6 +49,29 @@ def test_convolutions_and_their_transposes_scale_by_the_stride(stride):
     assert blocks.deconv(3, 5, stride)(x).shape == (2, 8 * stride, 6 * stride, 3)
 
 
+def test_precise_values_are_float32_and_their_gradients_of_the_policys_type():
+    x = tf.cast(features(channels=16), tf.bfloat16)
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        precise, coarse = blocks.PreciseConv(4, 5, 2), blocks.conv(4, 5, 2)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    scrambled(precise, x), coarse(x)
+    coarse.set_weights(precise.get_weights())
+    values, gradients = [], []
+    for layer in (precise, coarse):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            values.append(tf.cast(layer(x), tf.float32))
+            loss = tf.reduce_sum(tf.range(4, dtype=tf.float32) * values[-1])
+        gradients.append([tf.cast(g, tf.float32) for g in tape.gradient(loss, [x, layer.kernel])])
+    expected = tf.nn.conv2d(tf.cast(x, tf.float32), precise.kernel, 2, "SAME") + precise.bias
+    np.testing.assert_allclose(values[0], expected, atol=1e-5)
+    assert np.abs(values[1] - expected).max() > 1e-3
+    for a, b in zip(*gradients):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (8, 6)])
 def test_the_deconvolution_to_pictures_is_the_transposed_convolution(size):
     x = features(*size)

@@ -54,8 +54,9 @@ def test_weights_below_their_bound_count_as_the_bound_and_can_leave_it():
         assert not np.any(tape.gradient(opposite, weight))
 
 
-def test_its_gradient_is_a_finite_difference():
-    x, layer = features(3), GDN()
+@pytest.mark.parametrize("inverse", [False, True])
+def test_its_gradient_is_a_finite_difference(inverse):
+    x, layer = features(3), GDN(inverse=inverse)
     randomized(layer, x)
     with tf.GradientTape() as tape:
         tape.watch(x := tf.constant(x))

@@ -42,7 +42,40 @@ class GDN(tf.keras.layers.Layer):
     def call(self, x):
         beta = tf.square(lower_bound(self.beta_root, _MIN**0.5))
         gamma = tf.square(lower_bound(self.gamma_root, _MIN**0.5))
-        gamma = tf.cast(gamma, x.dtype)[None, None]
-        norm = tf.nn.conv2d(tf.square(x), gamma, strides=1, padding="VALID")
-        norm = tf.nn.bias_add(norm, tf.cast(beta, x.dtype))
-        return x * tf.sqrt(norm) if self.inverse else x * tf.math.rsqrt(norm)
+        return _apply(x, tf.cast(beta, x.dtype), tf.cast(gamma, x.dtype), self.inverse)
+
+
+def _apply(x, beta, gamma, inverse: bool) -> tf.Tensor:
+    """The formula, with a gradient in fewer passes over the features than the automatic one.
+
+    With `r = norm^(-1/2)`, or its inverse, `y = x r` and upstream gradient `g`,
+
+        dL/dnorm = -(g r) y r / 2, or g x / (2 r),    dL/dx = g r + 2 x (gamma^T dL/dnorm).
+    """
+
+    @tf.custom_gradient
+    def formula(x, beta, gamma):
+        squares = tf.square(x)
+        norm = tf.nn.bias_add(_across_channels(squares, gamma), beta)
+        root = tf.sqrt(norm) if inverse else tf.math.rsqrt(norm)
+        y = x * root
+
+        def grad(upstream):
+            direct = upstream * root
+            half, slope = (0.5, upstream * x / root) if inverse else (-0.5, direct * y * root)
+            d_x = direct + x * _across_channels(slope, 2.0 * half * tf.transpose(gamma))
+            d_gamma = tf.raw_ops.Conv2DBackpropFilter(
+                input=squares, filter_sizes=[1, 1, *gamma.shape], out_backprop=slope,
+                strides=[1, 1, 1, 1], padding="VALID",
+            )[0, 0]  # fmt: skip
+            # tf.reduce_sum over the same axes takes far longer in bfloat16.
+            d_beta = tf.raw_ops.BiasAddGrad(out_backprop=slope)
+            return d_x, half * d_beta, half * d_gamma
+
+        return y, grad
+
+    return formula(x, beta, gamma)
+
+
+def _across_channels(x, matrix) -> tf.Tensor:
+    return tf.nn.conv2d(x, matrix[None, None], strides=1, padding="VALID")

@@ -22,6 +22,7 @@ from tfquant.layers.blocks import (
     MID_GREY,
     Attention,
     PictureDeconv,
+    PreciseConv,
     ResidualBlock,
     ResidualDown,
     ResidualUnit,
@@ -62,7 +63,7 @@ def _plain_analysis(N: int, M: int) -> list:
         layers += [GDN(gamma=_GAMMA), conv(N, 5, 2, kernel_initializer=_Near(kernel))]
     return [
         *layers, GDN(gamma=_GAMMA),
-        conv(M, 5, 2, kernel_initializer=_Near(_GAIN * last), dtype="float32"),
+        PreciseConv(M, 5, 2, kernel_initializer=_Near(_GAIN * last)),
     ]  # fmt: skip
 
 
@@ -134,7 +135,7 @@ def _elic_analysis(blocks: int, attention: bool):
             *_bottlenecks(blocks), *_attention(attention),
             conv(N, 5, 2, kernel_initializer=_Near(third)),
             *_bottlenecks(blocks),
-            conv(M, 5, 2, kernel_initializer=_Near(gain * last), dtype="float32"),
+            PreciseConv(M, 5, 2, kernel_initializer=_Near(gain * last)),
             *_attention(attention, dtype="float32"),
         ]  # fmt: skip
 
