@@ -39,11 +39,12 @@ for codec in scale_hyperprior factorized; do
     both_stages "${codec}_$lmbda" "$lmbda" --codec="$codec"
   done
 done
+
 explore scale_hyperprior_0.0067 0.0067 --codec=scale_hyperprior
 
 # More complex networks, one rate each; the residual ones are slow: fewer steps.
 compare ms_context_0.0067 0.0067 --codec=ms_context
-compare cheng_attn_0.0067 0.0067 --codec=cheng_attn --joint_steps=2500 --qr_predictive_steps=2000
+compare cheng_attn_0.0067 0.0067 --codec=cheng_attn --joint_steps=1500 --qr_predictive_steps=1000
 
 # MS-SSIM, on crops that take its five scales, at about a tenth of the weight.
 compare scale_hyperprior_ms_ssim 8.73 --codec=scale_hyperprior --distortion=ms_ssim --crop=192 \
