@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant.layers import blocks
+from tfquant.layers import blocks, klt
 
 
 def features(height=8, width=6, channels=4, seed=0):
@@ -19,6 +19,11 @@ def scrambled(layer, x):
     for weight in layer.weights:
         weight.assign_add(rng.normal(0, 0.1, weight.shape))
     return layer
+
+
+def level(inputs, outputs):
+    """A level of the linear start, from so many channels to so many components."""
+    return klt.levels((outputs,))[0] if inputs == 3 else klt.levels((inputs, outputs))[1]
 
 
 def leaky(x):
@@ -119,7 +124,7 @@ def test_a_residual_block_projects_where_widths_differ():
 @pytest.mark.parametrize("channels", [3, 16])
 def test_the_downsampling_shortcut_is_a_1x1_convolution_of_stride_2(channels):
     x = features(channels=channels)
-    block = scrambled(blocks.ResidualDown(8), x)
+    block = scrambled(blocks.ResidualDown(level(channels, 8)), x)
     kernel, bias = block.skip.weights
     strided = tf.nn.conv2d(x, kernel, 2, "SAME") + bias
     np.testing.assert_allclose(block(x) - block.main(x), strided, atol=1e-5)
@@ -129,9 +134,10 @@ def test_the_downsampling_shortcuts_gradient_leaves_the_memory_intact(fresh_pyth
     """oneDNN's gradient of a strided 1x1 convolution of few channels ends the process."""
     fresh_python("""
         import tensorflow as tf
+        from tfquant.layers import klt
         from tfquant.layers.blocks import ResidualDown
 
-        block = ResidualDown(8)
+        block = ResidualDown(klt.levels((8,))[0])
         x = tf.random.stateless_normal([4, 64, 64, 3], [0, 0])
         for _ in range(10):
             with tf.GradientTape() as tape:
@@ -143,7 +149,7 @@ def test_the_downsampling_shortcuts_gradient_leaves_the_memory_intact(fresh_pyth
 
 def test_the_upsampling_block_adds_a_subpixel_projection():
     x = features()
-    block = scrambled(blocks.ResidualUp(5), x)
+    block = scrambled(blocks.ResidualUp(level(5, 4)), x)
     y = block(x)
     assert y.shape == (2, 16, 12, 5)
     np.testing.assert_allclose(y, block.main(x) + block.skip(x), atol=1e-5)

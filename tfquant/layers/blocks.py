@@ -6,21 +6,39 @@ and 3.3; reading from left to right, `+` closes a residual connection.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
+from tfquant.layers import klt
 from tfquant.layers.gdn import GDN
 from tfquant.ops.gradients import straight_through
 
 # The reference networks' leaky ReLU; TensorFlow's own default is 0.2.
 LEAKY_SLOPE = 0.01
 
-MID_GREY = tf.keras.initializers.Constant(0.5)
-
-# Measured on photographs in [0, 1]: it brings the latents' standard deviation from 0.13 to near 3.
-LATENT_GAIN = 20.0
+MID_GREY = 0.5
 
 # What an attention block first multiplies by if its trunk is the identity and its mask 0.
 ATTENTION_START = 1.5
+
+
+# What a residual block's last weights are multiplied by at first: it starts close to the identity.
+UNIT_GAIN = 0.1
+# GDN in networks that start as a linear transform: its usual 0.1 would bend that out of shape.
+LINEAR_GAMMA = 0.01
+
+
+class Near(tf.keras.initializers.Initializer):
+    """A given value, plus a little of Glorot's noise so that no two weights start alike."""
+
+    _NOISE = 0.02
+
+    def __init__(self, value: np.ndarray):
+        self._value = value
+
+    def __call__(self, shape, dtype=None, **kwargs):
+        noise = tf.keras.initializers.GlorotUniform()(shape, dtype)
+        return tf.constant(self._value, dtype) + self._NOISE * noise
 
 
 def glorot(gain: float) -> tf.keras.initializers.Initializer:
@@ -31,6 +49,11 @@ def glorot(gain: float) -> tf.keras.initializers.Initializer:
 def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs) -> tf.keras.layers.Layer:
     """A "same" convolution, downsampling by `stride`."""
     return tf.keras.layers.Conv2D(filters, kernel, stride, padding="same", **kwargs)
+
+
+def given(value: np.ndarray):
+    """An initializer to `value`, whatever the shape asked for."""
+    return lambda shape, dtype=None: tf.constant(value, dtype, shape)
 
 
 class PreciseConv(tf.keras.layers.Conv2D):
@@ -53,16 +76,6 @@ class PreciseConv(tf.keras.layers.Conv2D):
         # In a graph only its gradient is computed: nothing asks for its value.
         coarse = super().convolution_op(inputs, kernel)
         return straight_through(precise, tf.cast(coarse, tf.float32))
-
-
-def latent_conv(filters: int, kernel: int = 5) -> tf.keras.layers.Layer:
-    """The analysis transform's last layer, stride 2.
-
-    Its weights start large, so that latents spread over several quantization bins (a standard
-    deviation near 3) from the first step on: Glorot's would start at 1/8 of a bin, where the noise
-    drowns them.
-    """
-    return PreciseConv(filters, kernel, 2, kernel_initializer=glorot(LATENT_GAIN))
 
 
 def deconv(filters: int, kernel: int = 5, stride: int = 2, **kwargs) -> tf.keras.layers.Layer:
@@ -101,43 +114,70 @@ def leaky_relu() -> tf.keras.layers.Layer:
 class SubpixelConv(tf.keras.layers.Layer):
     """3x3 convolution to `stride^2` times the channels, then depth to space."""
 
-    def __init__(self, filters: int, stride: int = 2, bias_initializer="zeros", **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, filters: int, stride: int = 2, **kwargs):
+        super().__init__()
         self.stride = stride
-        self.conv = conv(filters * stride**2, 3, bias_initializer=bias_initializer)
+        self.conv = conv(filters * stride**2, 3, **kwargs)
 
     def call(self, x):
         return tf.nn.depth_to_space(self.conv(x), self.stride)
 
 
 class ResidualBlock(tf.keras.layers.Layer):
-    """conv 3x3, leaky ReLU, conv 3x3, leaky ReLU, + x (1x1 projected where widths differ)."""
+    """conv 3x3, leaky ReLU, conv 3x3, leaky ReLU, + x (1x1 projected where widths differ).
+
+    It starts close to the identity; a projection, to the first channels.
+    """
 
     def __init__(self, filters: int, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
-        self.main = tf.keras.Sequential(
-            [conv(filters, 3), leaky_relu(), conv(filters, 3), leaky_relu()]
-        )
+        last = conv(filters, 3, kernel_initializer=glorot(UNIT_GAIN))
+        self.main = tf.keras.Sequential([conv(filters, 3), leaky_relu(), last, leaky_relu()])
         self.skip = None
 
     def build(self, input_shape):
-        if input_shape[-1] != self.filters:
-            self.skip = conv(self.filters, 1)
+        channels = input_shape[-1]
+        if channels != self.filters:
+            identity = np.eye(channels, self.filters, dtype=np.float32)[None, None]
+            self.skip = conv(self.filters, 1, kernel_initializer=Near(identity))
 
     def call(self, x):
         return self.main(x) + (x if self.skip is None else self.skip(x))
 
 
 class ResidualDown(tf.keras.layers.Layer):
-    """conv 3x3 stride 2, leaky ReLU, conv 3x3, GDN, + 1x1 stride-2 projection of x."""
+    """conv 3x3 stride 2, leaky ReLU, conv 3x3, GDN, + 1x1 stride-2 projection of x.
 
-    def __init__(self, filters: int, **kwargs):
+    Args:
+      level: the transform that it starts close to; its filters are the components.
+      centre: what is taken off its input at first.
+    """
+
+    # Biases of so many standard deviations keep the leaky ReLU linear at first for almost all.
+    _OPEN = 3.0
+
+    def __init__(self, level: klt.Level, centre: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        self.main = tf.keras.Sequential(
-            [conv(filters, 3, 2), leaky_relu(), conv(filters, 3), GDN()]
+        kernel, filters = level.convolution(3), len(level.deviations)
+        identity = np.pad(
+            np.eye(filters, dtype=np.float32)[None, None], [(1, 1), (1, 1), *2 * [(0, 0)]]
         )
-        self.skip = conv(filters, 1)
+        opening = self._OPEN * level.deviations
+        self.main = tf.keras.Sequential(
+            [
+                conv(
+                    filters, 3, 2, kernel_initializer=Near(kernel),
+                    bias_initializer=given(opening - centre * kernel.sum((0, 1, 2))),
+                ),
+                leaky_relu(),
+                conv(
+                    filters, 3, kernel_initializer=Near(identity), bias_initializer=given(-opening)
+                ),
+                GDN(gamma=LINEAR_GAMMA),
+            ]
+        )  # fmt: skip
+        self.skip = conv(filters, 1, kernel_initializer=glorot(UNIT_GAIN))
 
     def call(self, x):
         # The same as a 1x1 convolution of stride 2, whose gradient in TF 2.14's oneDNN writes
@@ -146,14 +186,25 @@ class ResidualDown(tf.keras.layers.Layer):
 
 
 class ResidualUp(tf.keras.layers.Layer):
-    """subpixel 3x3 up 2, leaky ReLU, conv 3x3, inverse GDN, + subpixel projection of x."""
+    """subpixel 3x3 up 2, leaky ReLU, conv 3x3, inverse GDN, + subpixel projection of x.
 
-    def __init__(self, filters: int, **kwargs):
+    Args:
+      level: the transform whose transpose it starts close to, in its projection.
+    """
+
+    def __init__(self, level: klt.Level, **kwargs):
         super().__init__(**kwargs)
+        kernel = level.subpixel(3)
+        filters = kernel.shape[-1] // 4
         self.main = tf.keras.Sequential(
-            [SubpixelConv(filters), leaky_relu(), conv(filters, 3), GDN(inverse=True)]
+            [
+                SubpixelConv(filters),
+                leaky_relu(),
+                conv(filters, 3, kernel_initializer=glorot(UNIT_GAIN)),
+                GDN(inverse=True, gamma=LINEAR_GAMMA),
+            ]
         )
-        self.skip = SubpixelConv(filters)
+        self.skip = SubpixelConv(filters, kernel_initializer=Near(kernel))
 
     def call(self, x):
         return self.main(x) + self.skip(x)

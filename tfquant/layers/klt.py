@@ -12,23 +12,49 @@ that in columns; that of colours is `_COLOUR`, near to what photographs have.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
 _RHO = 0.95
 _COLOUR = 0.9 * np.ones((3, 3)) + 0.1 * np.eye(3)
+# Of a pixel in [0, 1].
+_DEVIATION = 0.25
 
-# With "same" padding on even sides, these taps of a stride-2 kernel see pixels 2 i and 2 i + 1.
-_KERNEL = 5
-_TAPS = slice(1, 3)
+
+class Level(NamedTuple):
+    """One layer of the transform.
+
+    Attributes:
+      weights: [2, 2, C_in, C_out] float32: neighbours in rows and columns, channels to components.
+      deviations: [C_out] float32, the components' standard deviations under the model.
+    """
+
+    weights: np.ndarray
+    deviations: np.ndarray
+
+    def convolution(self, size: int) -> np.ndarray:
+        """As a kernel of stride 2 with "same" padding, even sides: [size, size, C_in, C_out]."""
+        first = (size - 2) // 2  # the tap that sees pixel 2 i
+        kernel = np.zeros((size, size, *self.weights.shape[2:]), np.float32)
+        kernel[first : first + 2, first : first + 2] = self.weights
+        return kernel
+
+    def subpixel(self, size: int) -> np.ndarray:
+        """The transpose, as a kernel before depth to space: [size, size, C_out, 4 C_in]."""
+        C_in, C_out = self.weights.shape[2:]
+        kernel = np.zeros((size, size, C_out, 4 * C_in), np.float32)
+        kernel[size // 2, size // 2] = self.weights.reshape(4 * C_in, C_out).T
+        return kernel
 
 
 @functools.lru_cache(maxsize=8)
-def kernels(widths: tuple) -> tuple:
-    """Kernels of stride-2 layers, finest first: [5, 5, C_in, C_out] float32 each.
+def levels(widths: tuple) -> tuple:
+    """Layers of stride 2, finest first.
 
     The transform that they make together is orthonormal. Where a layer has more outputs than its
-    neighbourhood has components, the rest of its kernel, and what the next layer makes of it, is 0.
+    neighbourhood has components, the rest of its weights, and what the next layer makes of it, is
+    0.
 
     Args:
       widths: output channels of each layer, as (N, N, N, M); the first one's inputs are 3 colours.
@@ -43,12 +69,15 @@ def kernels(widths: tuple) -> tuple:
         for row, column in np.ndindex(2, 2):
             neighbours[row, column, :, row, :, column] = functionals
         neighbours = neighbours.reshape(4 * channels, -1)  # on a patch of twice the side
-        components = _principal_components(neighbours @ _covariance(2 * side) @ neighbours.T, width)
+        covariance = neighbours @ _covariance(2 * side) @ neighbours.T
+        components = _principal_components(covariance, width)
         kept = components.shape[1]
 
-        kernel = np.zeros((_KERNEL, _KERNEL, inputs, width), np.float32)
-        kernel[_TAPS, _TAPS, :channels, :kept] = components.reshape(2, 2, channels, kept)
-        result.append(kernel)
+        level = Level(np.zeros((2, 2, inputs, width), np.float32), np.zeros(width, np.float32))
+        level.weights[:, :, :channels, :kept] = components.reshape(2, 2, channels, kept)
+        variances = np.diag(components.T @ covariance @ components)
+        level.deviations[:kept] = _DEVIATION * np.sqrt(variances)
+        result.append(level)
         functionals = (components.T @ neighbours).reshape(kept, 2 * side, 2 * side, 3)
         inputs = width
     return tuple(result)

@@ -12,15 +12,16 @@ transform starts at mid-grey.
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
 from tfquant.layers import klt
 from tfquant.layers.blocks import (
     ATTENTION_START,
-    LATENT_GAIN,
+    LINEAR_GAMMA,
     MID_GREY,
+    UNIT_GAIN,
     Attention,
+    Near,
     PictureDeconv,
     PreciseConv,
     ResidualBlock,
@@ -30,112 +31,108 @@ from tfquant.layers.blocks import (
     SubpixelConv,
     conv,
     deconv,
-    latent_conv,
+    given,
 )
 from tfquant.layers.gdn import GDN
 
 # Latents of the linear start, in units of a quantization bin: a bin of a quarter is the best one at
 # about lmbda = 0.0067 for components of pictures in [0, 1], by high-rate theory.
 _GAIN = 4.0
-# GDN starts closer to linear than its usual 0.1, which would bend that start out of shape.
-_GAMMA = 0.01
-# ELIC's bottlenecks start close to the identity, for the same reason.
-_UNIT_GAIN = 0.1
 
 
-class _Near(tf.keras.initializers.Initializer):
-    """A given value, plus a little of Glorot's noise so that no two weights start alike."""
+def _first(kernel, filters: int) -> tf.keras.layers.Layer:
+    """The convolution that sees the picture; its biases make mid-grey zero."""
+    bias = given(-MID_GREY * kernel.sum((0, 1, 2)))
+    return conv(filters, 5, 2, kernel_initializer=Near(kernel), bias_initializer=bias)
 
-    _NOISE = 0.02
 
-    def __init__(self, value: np.ndarray):
-        self._value = value
-
-    def __call__(self, shape, dtype=None, **kwargs):
-        noise = tf.keras.initializers.GlorotUniform()(shape, dtype)
-        return tf.constant(self._value, dtype) + self._NOISE * noise
+def _kernels(N: int, M: int) -> tuple:
+    return tuple(level.convolution(5) for level in klt.levels((N, N, N, M)))
 
 
 def _plain_analysis(N: int, M: int) -> list:
-    first, *middle, last = klt.kernels((N, N, N, M))
-    layers = [conv(N, 5, 2, kernel_initializer=_Near(first), bias_initializer=_centring(first))]
+    first, *middle, last = _kernels(N, M)
+    layers = [_first(first, N)]
     for kernel in middle:
-        layers += [GDN(gamma=_GAMMA), conv(N, 5, 2, kernel_initializer=_Near(kernel))]
+        layers += [GDN(gamma=LINEAR_GAMMA), conv(N, 5, 2, kernel_initializer=Near(kernel))]
     return [
-        *layers, GDN(gamma=_GAMMA),
-        PreciseConv(M, 5, 2, kernel_initializer=_Near(_GAIN * last)),
+        *layers, GDN(gamma=LINEAR_GAMMA),
+        PreciseConv(M, 5, 2, kernel_initializer=Near(_GAIN * last)),
     ]  # fmt: skip
-
-
-def _centring(kernel: np.ndarray):
-    """Biases that make mid-grey zero."""
-
-    def initializer(shape, dtype=None):
-        return tf.constant(-MID_GREY.value * kernel.sum((0, 1, 2)), dtype, shape)
-
-    return initializer
 
 
 def _plain_synthesis(N: int, M: int) -> list:
-    first, *middle, last = klt.kernels((N, N, N, M))
+    first, *middle, last = _kernels(N, M)
     # A transposed convolution has its kernel laid out as the convolution that it transposes.
-    layers = [deconv(N, kernel_initializer=_Near(last / _GAIN))]
+    layers = [deconv(N, kernel_initializer=Near(last / _GAIN))]
     for kernel in reversed(middle):
-        layers += [GDN(inverse=True, gamma=_GAMMA), deconv(N, kernel_initializer=_Near(kernel))]
-    return [
-        *layers, GDN(inverse=True, gamma=_GAMMA),
-        PictureDeconv(kernel_initializer=_Near(first), bias_initializer=MID_GREY),
-    ]  # fmt: skip
+        layers += [
+            GDN(inverse=True, gamma=LINEAR_GAMMA), deconv(N, kernel_initializer=Near(kernel))
+        ]  # fmt: skip
+    return [*layers, GDN(inverse=True, gamma=LINEAR_GAMMA), _last(first)]
+
+
+def _last(kernel) -> tf.keras.layers.Layer:
+    return PictureDeconv(kernel_initializer=Near(kernel), bias_initializer=given(MID_GREY))
 
 
 def _residual_analysis(attention: bool):
+    gain = _GAIN / (ATTENTION_START**2 if attention else 1.0)
+
     def layers(N: int, M: int) -> list:
+        first, second, third, last = klt.levels((N, N, N, M))
         return [
-            ResidualDown(N), ResidualBlock(N),
-            ResidualDown(N), *([Attention()] if attention else []), ResidualBlock(N),
-            ResidualDown(N), ResidualBlock(N),
-            latent_conv(M, 3), *([Attention(dtype="float32")] if attention else []),
+            ResidualDown(first, MID_GREY), ResidualBlock(N),
+            ResidualDown(second), *_attention(attention), ResidualBlock(N),
+            ResidualDown(third), ResidualBlock(N),
+            PreciseConv(M, 3, 2, kernel_initializer=Near(gain * last.convolution(3))),
+            *_attention(attention, dtype="float32"),
         ]  # fmt: skip
 
     return layers
 
 
 def _residual_synthesis(attention: bool):
+    gain = _GAIN * (ATTENTION_START**2 if attention else 1.0)
+
     def layers(N: int, M: int) -> list:
-        del M
+        del M  # the first block makes N channels of them
+        first, second, third, last = klt.levels((N, N, N, N))
         return [
-            # Three inverse GDNs make about the eighth power of what comes in.
-            tf.keras.layers.Rescaling(1.0 / LATENT_GAIN),
-            *([Attention()] if attention else []), ResidualBlock(N), ResidualUp(N),
-            ResidualBlock(N), ResidualUp(N),
-            *([Attention()] if attention else []), ResidualBlock(N), ResidualUp(N),
-            ResidualBlock(N), SubpixelConv(3, bias_initializer=MID_GREY),
+            tf.keras.layers.Rescaling(1.0 / gain),
+            *_attention(attention), ResidualBlock(N), ResidualUp(last),
+            ResidualBlock(N), ResidualUp(third),
+            *_attention(attention), ResidualBlock(N), ResidualUp(second),
+            ResidualBlock(N),
+            SubpixelConv(
+                3, kernel_initializer=Near(first.subpixel(3)), bias_initializer=given(MID_GREY)
+            ),
         ]  # fmt: skip
 
     return layers
 
 
 def _bottlenecks(count: int) -> list:
-    return [ResidualUnit(_UNIT_GAIN) for _ in range(count)]
+    return [ResidualUnit(UNIT_GAIN) for _ in range(count)]
 
 
 def _attention(wanted: bool, **kwargs) -> list:
-    return [Attention(_UNIT_GAIN, **kwargs)] if wanted else []
+    return [Attention(UNIT_GAIN, **kwargs)] if wanted else []
 
 
 def _elic_analysis(blocks: int, attention: bool):
     gain = _GAIN / (ATTENTION_START**2 if attention else 1.0)
 
     def layers(N: int, M: int) -> list:
-        first, second, third, last = klt.kernels((N, N, N, M))
+        first, second, third, last = _kernels(N, M)
         return [
-            conv(N, 5, 2, kernel_initializer=_Near(first), bias_initializer=_centring(first)),
+            _first(first, N),
             *_bottlenecks(blocks),
-            conv(N, 5, 2, kernel_initializer=_Near(second)),
+            conv(N, 5, 2, kernel_initializer=Near(second)),
             *_bottlenecks(blocks), *_attention(attention),
-            conv(N, 5, 2, kernel_initializer=_Near(third)),
+            conv(N, 5, 2, kernel_initializer=Near(third)),
             *_bottlenecks(blocks),
-            PreciseConv(M, 5, 2, kernel_initializer=_Near(gain * last)),
+            PreciseConv(M, 5, 2, kernel_initializer=Near(gain * last)),
             *_attention(attention, dtype="float32"),
         ]  # fmt: skip
 
@@ -146,16 +143,16 @@ def _elic_synthesis(blocks: int, attention: bool):
     gain = _GAIN * (ATTENTION_START**2 if attention else 1.0)
 
     def layers(N: int, M: int) -> list:
-        first, second, third, last = klt.kernels((N, N, N, M))
+        first, second, third, last = _kernels(N, M)
         return [
             *_attention(attention),
-            deconv(N, kernel_initializer=_Near(last / gain)),
+            deconv(N, kernel_initializer=Near(last / gain)),
             *_bottlenecks(blocks),
-            deconv(N, kernel_initializer=_Near(third)),
+            deconv(N, kernel_initializer=Near(third)),
             *_attention(attention), *_bottlenecks(blocks),
-            deconv(N, kernel_initializer=_Near(second)),
+            deconv(N, kernel_initializer=Near(second)),
             *_bottlenecks(blocks),
-            PictureDeconv(kernel_initializer=_Near(first), bias_initializer=MID_GREY),
+            _last(first),
         ]  # fmt: skip
 
     return layers
