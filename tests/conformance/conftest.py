@@ -10,6 +10,7 @@ import tensorflow as tf
 import models
 
 WIDTHS = {"N": 8, "M": 12}
+_SPREAD = 8.0
 # Label -> name, and options beside these widths or in place of them.
 CODECS = {
     "factorized": ("factorized", {}),
@@ -50,6 +51,11 @@ def build() -> Callable[..., tf.keras.Model]:
     def make(label, precision="float32"):
         tf.keras.utils.set_random_seed(0)
         name, options = CODECS[label]
-        return models.build_codec(name, precision, **{**WIDTHS, **options})
+        codec = models.build_codec(name, precision, **{**WIDTHS, **options})
+        if hasattr(codec, "h_a"):
+            # Untrained hyper-latents all round to 0, which tells the networks behind them nothing.
+            last = codec.h_a.layers[-1]
+            last.kernel.assign(_SPREAD * last.kernel)
+        return codec
 
     return make
