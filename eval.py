@@ -32,6 +32,11 @@ flags.DEFINE_list(
     "Runs or exported models that those of --model_dir started from, by commas: adds what the "
     "models gain over them in quality, quantization error and time.",
 )
+flags.DEFINE_list(
+    "explorations",
+    [],
+    "Folders of `train.py --explore_qr`, by commas: adds a table of the quality by weight.",
+)
 flags.DEFINE_string(
     "images",
     pictures.SAMPLE,
@@ -72,6 +77,7 @@ def main(argv):
         evaluation = run.Evaluation(
             model_dirs=tuple(FLAGS.model_dir),
             baselines=tuple(FLAGS.baseline),
+            explorations=tuple(FLAGS.explorations),
             images=FLAGS.images,
             report_dir=Path(FLAGS.report_dir),
             conventional=tuple(FLAGS.conventional),

@@ -99,7 +99,7 @@ def main(argv) -> None:
             {"base": Path(FLAGS.base).read_text(), "train_images": FLAGS.train_images,
              "images": FLAGS.images},
         )  # fmt: skip
-    except (EvaluationError, OSError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"sweep.py: {error}")
     runs = [(cell, lmbda) for cell in grid.cells() for lmbda in grid.lmbdas]
     print(f"{len(runs)} runs of two stages each", flush=True)

@@ -146,3 +146,9 @@ def test_decibels_of_ms_ssim_and_bfloat16_inputs():
     np.testing.assert_allclose(
         metrics.psnr(x, low), metrics.psnr(x, tf.cast(low, tf.float32)), rtol=1e-6
     )
+
+
+def test_the_error_reduction_is_in_percent_of_the_quantization_error():
+    assert metrics.error_reduction(0.08, 0.06) == pytest.approx(25)
+    assert metrics.error_reduction(0.08, 0.1) == pytest.approx(-25)
+    assert metrics.error_reduction(0.08, 0.08) == metrics.error_reduction(0.0, 0.0) == 0

@@ -10,8 +10,9 @@ import models
 from tfquant.coding.model_file import ExportedModel, Manifest
 from tfquant.exchange import Rounding
 from tfquant.export import CodecModule
-from tfquant.rectified import RectifiedCodec
-from tfquant.training import losses
+from tfquant.rectified import RectifiedCodec, trained
+from tfquant.training import folder, losses
+from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -19,7 +20,7 @@ EXPERIMENT = Experiment(
     codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=0.02,
     stages=("joint", "qr_soft", "qr_predictive"), joint_steps=4, qr_soft_steps=4,
     qr_predictive_steps=4, qr_soft_schedule="constant", qr_predictive_schedule="constant",
-    rectifier_width=8, qr_weight=0.5, batch_size=2, crop=64,
+    rectifier_width=8, rectifier_depth=1, qr_weight=0.5, batch_size=2, crop=64,
 )  # fmt: skip
 SOFT, PREDICTIVE = EXPERIMENT.all_stages()[1:]
 
@@ -202,6 +203,34 @@ def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch):
             np.testing.assert_allclose(values[name], value, rtol=2e-4, err_msg=name)
         # Under the stage's own surrogates: noise, or rounding itself.
         assert (abs(values["surrogate_mse"] - mse) < 1e-4 * mse) == (stage is PREDICTIVE)
+
+
+@pytest.mark.parametrize("distance", losses.FEATURE_DISTANCES)
+def test_no_feature_distance_reaches_the_control_without_rectifier(distance, batch):
+    """A distance from the rounded latent would pull at the encoder: the cosine grows with y."""
+    changes = {"rectifier_width": 0, "qr_distance": distance, "qr_weight": 100.0}
+    trainer = Trainer(plain(), dataclasses.replace(EXPERIMENT, **changes))
+    trainer.begin(trainer.experiment.all_stages()[1])
+    outcome = trainer._surrogate_outcome(batch)
+    values = trainer._terms(outcome)
+    expected = losses.rate(outcome) + EXPERIMENT.lmbda * losses.mse(outcome)
+    assert float(values["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("index,name", list(enumerate(EXPERIMENT.stages)))
+def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures, caplog):
+    """The soft stage warms a rectifier up that its decoder has not met."""
+    folder.prepare(str(tmp_path), EXPERIMENT)
+    trainer = begun(EXPERIMENT.all_stages()[index])
+    stir(trainer.codec.rectifier)
+    RunCheckpoint(str(tmp_path), trainer).save(index, 4)
+    codec = trained(str(tmp_path), models.build_codec).codec
+    x = tf.constant(pictures[:1], tf.float32) / 255
+    expected = trainer.outcome(x, Rounding())
+    np.testing.assert_allclose(codec(x, Rounding()), expected.x_hat, rtol=1e-5, atol=1e-6)
+    assert np.any(np.abs(expected.y_bar - expected.y_hat) > 1e-3)
+    left_out = f"stands in stage {name}, which decodes without the rectifier" in caplog.text
+    assert left_out == (name != "qr_predictive")
 
 
 def test_earlier_stages_leave_the_rectifier_alone(batch):

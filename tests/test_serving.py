@@ -267,7 +267,7 @@ def test_the_model_says_what_it_is(path, full, stock, model):
 
 
 def test_programs_take_the_full_flavour_and_refuse_the_other(path):
-    assert [entry.path for entry in find_models([path.parent])] == [path]
+    assert [entry.path for entry in find_models([path.parent])] == [str(path)]
     with pytest.raises(ModelError, match="stock: the stock flavour of a model, without range cod"):
         ExportedModel.load(path / "stock")
 

@@ -34,8 +34,8 @@ def test_a_tiny_grid_fills_its_table_and_goes_on_where_it_was_stopped(tmp_path, 
     base.write_text(BASE)
     images.write_image(str(picture), photograph[:64, :64])
     command = (
-        f"--base={base}", "--grid=plan=mix", "--lmbda=0.01", f"--images={picture}",
-        f"--out={out}",
+        f"--base={base}", "--grid=plan=mix;joint_sigma_bound=0.11", "--lmbda=0.01",
+        f"--images={picture}", f"--out={out}",
     )  # fmt: skip
     first = sweep(*command)
     assert first.returncode == 0, first.stdout + first.stderr

@@ -1,4 +1,4 @@
-"""Distortion metrics: MSE, PSNR and MS-SSIM, per image, in TensorFlow.
+"""Distortion metrics: MSE, PSNR and MS-SSIM, per image, in TensorFlow; a rectifier's effect.
 
 Used by training and by evaluation alike. Images are `x, x_hat: [..., H, W, C]`, either floating
 point in [0, 1] or uint8 in [0, 255]; uint8 is divided by 255 first, and everything is computed in
@@ -93,6 +93,11 @@ def ms_ssim_scales(height: int, width: int) -> int:
 def ms_ssim_db(value) -> tf.Tensor:
     """MS-SSIM on the papers' logarithmic scale, -10 log10(1 - MS-SSIM), in dB; infinite at 1."""
     return _negative_decibel(1.0 - tf.cast(value, tf.float32))
+
+
+def error_reduction(error: float, rectified_error: float) -> float:
+    """`1 - ||y - y_bar||^2 / ||y - y_hat||^2` in percent; 0 where there is no error to reduce."""
+    return 100.0 * (1.0 - rectified_error / error) if error else 0.0
 
 
 def _negative_decibel(ratio: tf.Tensor) -> tf.Tensor:

@@ -9,12 +9,14 @@ entropy model is trained further.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import tensorflow as tf
+from absl import logging
 
 from tfquant.codec import Codec
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH, QuantizationRectifier
+from tfquant.training import checkpoint, folder
 from tfquant.training.experiment import Experiment
 
 
@@ -73,3 +75,44 @@ def build(experiment: Experiment, build_codec: Callable[..., Codec], precision: 
     if not experiment.rectified:
         return codec
     return RectifiedCodec(codec, experiment.rectifier_width, experiment.rectifier_depth)
+
+
+class Trained(NamedTuple):
+    """What a run has come to.
+
+    Attributes:
+      experiment: the run's.
+      codec: in float32, with the checkpoint's weights.
+      checkpoint: its path.
+    """
+
+    experiment: Experiment
+    codec: Codec
+    checkpoint: str
+
+
+def trained(run_dir: str, build_codec: Callable[..., Codec]) -> Trained:
+    """The codec of a run as it decodes at its newest readable checkpoint.
+
+    A rectifier that the decoder has not met in that stage, because it is trained beside it or not
+    yet, is left out.
+
+    Raises:
+      ValueError: the folder holds no run, no readable checkpoint, or one of another version's
+        codec.
+    """
+    experiment = folder.read_experiment(run_dir)
+    newest = checkpoint.newest_readable(run_dir)
+    if newest is None:
+        raise ValueError(f"{run_dir} has no checkpoint yet")
+    codec = build(experiment, build_codec, "float32")
+    checkpoint.restore_codec(codec, newest)
+    if experiment.rectified:
+        stage = experiment.all_stages()[checkpoint.stage_index(newest)]
+        if not stage.rectified:
+            logging.warning(
+                "%s stands in stage %s, which decodes without the rectifier: it is left out",
+                run_dir, stage.name,
+            )  # fmt: skip
+            codec = codec.codec
+    return Trained(experiment, codec, newest)

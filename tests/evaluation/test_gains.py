@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from tfquant import images
 from tfquant.evaluation import EvaluationError, gains, models, pictures, report, run
+from tfquant.training.experiment import Experiment
 
 
 @pytest.fixture(name="rectifying_model")
@@ -86,6 +88,10 @@ def test_gains_are_differences_on_the_same_pictures(evaluated):
     assert (row["curve"], row["models"]) == ("fake+QR mix", 2)
     assert row["psnr_gain"] == pytest.approx(mean)
     assert row["error_reduction_largest"] == pytest.approx(30, abs=1e-3)
+    both = [g["encode_s"] + g["decode_s"] for g in result["gains"]]
+    before = [g["baseline_encode_s"] + g["baseline_decode_s"] for g in result["gains"]]
+    assert (row["total_s"], row["baseline_total_s"]) == (np.mean(both), np.mean(before))
+    assert row["total_percent"] == pytest.approx(100 * (np.mean(both) / np.mean(before) - 1))
 
 
 def test_baseline_and_rectified_models_are_two_curves_of_one_plot(evaluated):
@@ -102,7 +108,8 @@ def test_the_report_has_a_table_of_models_one_of_codecs_and_one_of_times(evaluat
     result, folder = evaluated
     text = (folder / "report.md").read_text()
     assert "## Gains over the baselines" in text and f"]({report.GAINS_PLOT})" in text
-    for words in ("| the same |", "error reduction [%]", "more decoding time [%]", "over pictures"):
+    for words in ("| the same |", "error reduction [%]", "more decoding time [%]", "over pictures",
+                  "both ways [s]"):  # fmt: skip
         assert words in text and words in report.summary(result), words
     assert "not the same" not in text
     stored = json.loads((folder / "report.json").read_text())
@@ -140,6 +147,40 @@ def test_bits_that_are_not_the_same_are_said(evaluated, rectifying_model):
         g.update(same_bits=False, bits_percent=1.25)
     assert "+1.25 %" in report.summary(result)
     assert "a gain is that at the model's own rate" in report.summary(result)
+
+
+def explored(folder, lmbda, psnr_of_weight, J_of_weight):
+    """An exploration's folder."""
+    folder.mkdir()
+    asked = dataclasses.asdict(Experiment(stages=("qr_predictive",), init_from="a", lmbda=lmbda))
+    tried = [{"weight": w, "J": J_of_weight[w], "psnr": p, "start_psnr": 30.0} if p
+             else {"weight": w, "J": None} for w, p in psnr_of_weight.items()]  # fmt: skip
+    (folder / "exploration.json").write_text(
+        json.dumps({"asked": {"experiment": asked}, "tried": tried})
+    )
+    return str(folder)
+
+
+def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path, make_photograph):
+    """The best is that of the lowest J, not of the highest PSNR."""
+    images.write_image(tmp_path / "a.png", make_photograph(32, 32))
+    folders = (
+        explored(tmp_path / "low", 0.01, {10: None, 1: 30.1, 0.1: 30.2}, {1: 0.5, 0.1: 0.6}),
+        explored(tmp_path / "high", 0.02, {1: 33.1, 0.01: 33.4}, {1: 0.9, 0.01: 0.8}),
+    )
+    result = run.run(
+        run.Evaluation(model_dirs=(), conventional=("jpeg",), images=str(tmp_path / "a.png"),
+                       report_dir=tmp_path / "report", explorations=folders),
+        None, lambda line: None,
+    )  # fmt: skip
+    curve = "ms_hyper_zero+QR sua_ste"
+    for text in ((tmp_path / "report" / "report.md").read_text(), report.summary(result)):
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+        assert ["curve", "lmbda", "at the start", "10", "1", "0.1", "0.01"] in rows
+        assert [curve, "0.01", "30.000", "diverged", "**30.100**", "30.200", ""] in rows
+        assert [curve, "0.02", "30.000", "", "33.100", "", "**33.400**"] in rows
+    with pytest.raises(EvaluationError, match="--explorations: .* is no exploration: it has no ex"):
+        gains.weights(str(tmp_path))
 
 
 def test_baselines_alone_are_refused(tmp_path):

@@ -19,8 +19,14 @@ def test_runs_and_exported_models_are_both_found(tmp_path):
     export(tmp_path / "low" / "export")
     export(tmp_path / "high")
     low, high = models.find_models([str(tmp_path / "low"), str(tmp_path / "high")])
-    assert (low.name, low.path) == ("low", tmp_path / "low" / "export")
-    assert (high.name, high.path) == ("high", tmp_path / "high")
+    assert (low.name, low.path) == ("low", str(tmp_path / "low" / "export"))
+    assert (high.name, high.path) == ("high", str(tmp_path / "high"))
+
+
+def test_models_are_found_where_only_tensorflow_sees_them(tmp_path):
+    export(tmp_path / "low" / "export")
+    (entry,) = models.find_models([f"file://{tmp_path}/low"])
+    assert (entry.name, entry.path) == ("low", f"file://{tmp_path}/low/export")
 
 
 def test_models_of_the_same_name_are_told_apart(tmp_path):

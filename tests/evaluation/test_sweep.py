@@ -13,10 +13,10 @@ GRID = sweep.Grid.parse("plan=aun,mix; joint_sigma_bound=1e-6,0.11", ["0.0067", 
 def test_every_combination_is_a_cell():
     names = [sweep.name(cell) for cell in GRID.cells()]
     assert names == [
-        "plan=aun,joint_sigma_bound=1e-6",
-        "plan=aun,joint_sigma_bound=0.11",
-        "plan=mix,joint_sigma_bound=1e-6",
-        "plan=mix,joint_sigma_bound=0.11",
+        "plan=aun+joint_sigma_bound=1e-6",
+        "plan=aun+joint_sigma_bound=0.11",
+        "plan=mix+joint_sigma_bound=1e-6",
+        "plan=mix+joint_sigma_bound=0.11",
     ]
     assert sweep.Grid.parse("", ["0.1"]).cells() == [{}]
     assert sweep.name({}) == "all"
@@ -42,7 +42,7 @@ def test_a_folder_belongs_to_one_sweep(tmp_path):
     asked = {"base": "--N=4", "images": "kodak"}
     sweep.claim(tmp_path, asked)
     sweep.claim(tmp_path, dict(asked))
-    with pytest.raises(EvaluationError, match="is a sweep with other images; choose another"):
+    with pytest.raises(ValueError, match=r"holds another sweep \(differs in images\); name a new"):
         sweep.claim(tmp_path, {**asked, "images": "tecnick"})
 
 

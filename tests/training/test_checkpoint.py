@@ -1,11 +1,14 @@
 """Checkpoints: everything comes back, and what is damaged is passed over."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import models
-from tfquant.training.checkpoint import RunCheckpoint
+from tfquant.training import folder as folders
+from tfquant.training.checkpoint import RunCheckpoint, start_from
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -105,6 +108,21 @@ def test_three_checkpoints_are_kept(run):
     folder, _ = run
     names = {path.name for path in (folder / "checkpoints").glob("*.index")}
     assert names == {"ckpt-2.index", "ckpt-3.index", "ckpt-4.index"}
+
+
+def test_what_a_run_should_share_with_its_start_and_does_not_is_said(copy, caplog):
+    folder, states = copy
+    folders.prepare(str(folder), EXPERIMENT)
+    ours = dataclasses.replace(EXPERIMENT, lmbda=0.02, plan="sua_ste", hyper_aun=True, seed=7)
+    codec = new_trainer(seed=1).codec
+    start_from(codec, ours, str(folder))
+    assert_same([v.numpy() for v in codec.variables], states[4][: len(codec.variables)])
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert said == [
+        f"{folder} was trained with {words}"
+        for words in ("lmbda=0.0067, this run has 0.02", "plan='mix', this run has 'sua_ste'",
+                      "hyper_aun=False, this run has True")
+    ]  # fmt: skip
 
 
 def cut_in_half(path):

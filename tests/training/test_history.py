@@ -20,12 +20,7 @@ EXPERIMENT = Experiment(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def eagerly():
-    """Steps run eagerly: these runs are shorter than their tracing."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture(scope="module", name="images")
@@ -110,42 +105,22 @@ def test_records_are_what_rounding_gives_after_every_epoch_and_before_the_first(
     assert len({record["R"] for record in records[3:]}) == 1
 
 
-class Stop(tf.keras.callbacks.Callback):
-    """Ends the run like a kill, at a step of a stage."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.model.stage_step.numpy() == self.step:
-            raise KeyboardInterrupt
-
-
-class KillAfterRecord(Stop):
-    """Between an epoch's record and its checkpoint."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        pass
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.model.stage_step.numpy() == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize(
-    "kind,stage,step,patience", [(KillAfterRecord, "qr_soft", 4, 1), (Stop, "qr_predictive", 1, 0)]
+    "after_record,stage,step,patience", [(True, "qr_soft", 4, 1), (False, "qr_predictive", 1, 0)]
 )
 def test_a_killed_run_has_the_weights_and_the_history_of_one_that_was_not(
-    tmp_path, train, kind, stage, step, patience
+    tmp_path, train, interruption, after_record, stage, step, patience
 ):
     # Nothing is learned, so that patience, where there is any, ends every stage after two epochs.
     slow = {f"{s}_learning_rate": 1e-12 for s in ("qr_soft", "qr_predictive")} if patience else {}
     experiment = dataclasses.replace(EXPERIMENT, qr_soft_steps=6, **slow)
     whole = train(tmp_path / "whole", experiment, patience)
-    others = {"others": lambda current, _: [kind(step)] if current.name == stage else []}
+
+    def stop(current, earlier_steps):
+        return [interruption(step, after_record)] if current.name == stage else []
+
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed", experiment, patience, **others)
+        train(tmp_path / "killed", experiment, patience, stop)
     resumed = train(tmp_path / "killed", experiment, patience)
     expected, found = (history.read(str(tmp_path / name)) for name in ("whole", "killed"))
     assert [r["run_step"] for r in found] == [r["run_step"] for r in expected]

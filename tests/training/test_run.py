@@ -17,12 +17,7 @@ EXPERIMENT = Experiment(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def eagerly():
-    """Steps run eagerly: these runs are shorter than their tracing."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 def images(count=16):
@@ -42,7 +37,7 @@ def batches(first, broken=()):
 
 def train(folder, experiment=EXPERIMENT, broken=(), epoch_steps=2, seed=0, **kwargs):
     tf.keras.utils.set_random_seed(seed)
-    codec = models.build_codec("factorized", N=4, M=6)
+    codec = models.build_codec(experiment.codec, **experiment.codec_options)
     trainer = Trainer(codec, experiment)
     run.run_stages(
         trainer,
@@ -60,22 +55,9 @@ def checkpoints(folder):
     return sorted(path.stem for path in (folder / "checkpoints").glob("*.index"))
 
 
-class Stop(tf.keras.callbacks.Callback):
-    """Ends the run like a kill, at a step of a stage."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.model.stage_step.numpy() == self.step:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module", name="whole")
-def _whole(tmp_path_factory):
+def _whole(tmp_path_factory, eagerly):
     """The weights that an uninterrupted run ends with."""
-    tf.config.run_functions_eagerly(True)
     trainer = train(tmp_path_factory.mktemp("whole"))
     assert trainer.stage.name == "post" and trainer.stage_step.numpy() == 2
     return trainer.codec.get_weights()
@@ -88,18 +70,40 @@ def assert_ends_as(trainer, weights):
 
 
 @pytest.mark.parametrize("stage,step", [("joint", 1), ("joint", 3), ("post", 1)])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path, whole, stage, step):
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    tmp_path, whole, interruption, stage, step
+):
     """Before the first checkpoint, amid an epoch, and amid post-training; the new process starts
     from other random weights, as it well may."""
 
     def stop(current, earlier_steps):
-        return [Stop(step)] if current.name == stage else []
+        return [interruption(step)] if current.name == stage else []
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, callbacks=stop)
     # Without a checkpoint the weights come from the seed again.
     seed = 0 if (stage, step) == ("joint", 1) else 1
     assert_ends_as(train(tmp_path, seed=seed), whole)
+
+
+@pytest.mark.parametrize(
+    "codec,options", [("charm_zero", {"M": 4, "slices": 2}), ("ms_context", {"M": 4})]
+)
+def test_codecs_with_a_context_go_on_as_well(tmp_path, interruption, codec, options):
+    """All their weights and all their noise, in slices or one by one."""
+    experiment = dataclasses.replace(
+        EXPERIMENT, codec=codec, codec_options={"N": 4, **options}, joint_steps=2
+    )
+
+    def stop(current, earlier_steps):
+        return [interruption(2)] if current.name == "joint" else []
+
+    whole = train(tmp_path / "whole", experiment, epoch_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "stopped", experiment, epoch_steps=1, callbacks=stop)
+    assert checkpoints(tmp_path / "stopped") == ["ckpt-1"]
+    resumed = train(tmp_path / "stopped", experiment, epoch_steps=1, seed=1)
+    assert_ends_as(resumed, whole.codec.get_weights())
 
 
 def test_a_checkpoint_cut_in_half_costs_an_epoch_not_the_result(tmp_path, whole, caplog):
@@ -159,9 +163,9 @@ def test_a_stage_must_be_whole_epochs(tmp_path):
         run.epoch_length(joint, 3)
 
 
-def test_a_resumed_run_must_find_its_place_in_the_epochs(tmp_path):
+def test_a_resumed_run_must_find_its_place_in_the_epochs(tmp_path, interruption):
     def stop(current, earlier_steps):
-        return [Stop(2)]
+        return [interruption(2)]
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, callbacks=stop, epoch_steps=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from tfquant import looks
 from tfquant.analysis import channel, networks, outputs, pairs, plots
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import ROUNDING, Method
@@ -89,10 +90,10 @@ def _figure(rows, settings):
                 [r["correlation"] for r in here], [r["relative_error"] for r in here],
                 **plots.style(method, settings.alphas, markers=True),
             )  # fmt: skip
-        panel.axhline(0.0, color="black", linewidth=0.8)
+        panel.axhline(0.0, **looks.ZERO)
         panel.set(title=f"σ = {sigma:g}", xlabel="correlation ρ of the two latents")
     axes[0, 0].set_ylabel("(D̃ − D) / D")
-    plots.legend(figure)
+    looks.legend(figure)
     return figure
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from tfquant import looks
 from tfquant.analysis import maps, networks, plots, small_images
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import Method
@@ -199,7 +200,7 @@ def _figure(rows, settings, widths):
             ylim=(0.0, None),
         )
     axes[0, 0].set_ylabel("largest bias of dD/dy\n[squared error per step]")
-    plots.legend(figure)
+    looks.legend(figure)
     return figure
 
 

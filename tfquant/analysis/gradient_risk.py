@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfquant import looks
 from tfquant.analysis import bits, maps, outputs, plots, quadrature
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import Method
@@ -177,7 +178,7 @@ def _figure(rows, settings):
     axes[0, 0].invert_yaxis()
     axes[0, 0].plot([], [], "o", color="#555555", markersize=7, label="here")
     axes[0, 0].plot([], [], "o", color="black", fillstyle="none", markersize=10, label="paper")
-    plots.legend(figure)
+    looks.legend(figure)
     return figure
 
 

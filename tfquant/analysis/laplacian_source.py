@@ -19,6 +19,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tfquant import looks
 from tfquant.analysis import laplacian, networks, plots
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.entropy.factorized import FactorizedModel
@@ -55,7 +56,7 @@ class Combination:
     @property
     def label(self) -> str:
         parts = dict.fromkeys(plots.ESTIMATORS[b.estimator] for b in (self.rate, self.distortion))
-        return f"{plots.plain_style(self.name)['label']}: {' + '.join(parts)}"
+        return f"{looks.method(self.name)['label']}: {' + '.join(parts)}"
 
 
 MIX = Combination("mix", PLANS["mix"].rate, PLANS["mix"].distortion)
@@ -192,10 +193,9 @@ def _optimum() -> tuple[np.ndarray, np.ndarray]:
 
 def _style(combination: Combination) -> dict:
     """The surrogate's; straight-through has hollow markers."""
-    look = plots.plain_style(combination.name, markers=True)
-    if combination.distortion.estimator == "straight_through":
-        look["markerfacecolor"] = "white"
-    return look
+    look = looks.method(combination.name, markers=True)
+    straight = combination.distortion.estimator == "straight_through"
+    return looks.hollow(look) if straight else look
 
 
 def _figure(rows, styles, optimum):
@@ -207,7 +207,7 @@ def _figure(rows, styles, optimum):
     }
     for i, transform in enumerate(TRANSFORMS):
         for name, (x, snr, dash) in limits.items():
-            look = {**plots.REFERENCE, "linestyle": dash, "label": name}
+            look = {**looks.REFERENCE, "linestyle": dash, "label": name}
             axes[0, i].plot(x, snr, **look)
             axes[1, i].plot(x, np.interp(x, *optimum) - snr, **look)
         for method, look in styles.items():
@@ -220,7 +220,7 @@ def _figure(rows, styles, optimum):
         axes[1, i].set(xlabel="rate [bits a sample]", ylim=(3.2, -1.7))
     axes[0, 0].set_ylabel("signal-to-noise ratio [dB]")
     axes[1, 0].set_ylabel("loss to the best\nscalar quantizer [dB]")
-    plots.legend(figure)
+    looks.legend(figure)
     return figure
 
 

@@ -13,8 +13,6 @@ import tfquant
 from tfquant.analysis.experiment import Experiment, Result, Settings
 from tfquant.analysis.maps import fingerprint
 
-_DPI = 130
-
 
 def record(experiment: Experiment, settings: Settings) -> dict:
     """What decides the outputs: settings, version, and what each surrogate does, not its name."""
@@ -55,7 +53,7 @@ def write(
         writer = csv.DictWriter(file, result.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: _cell(v) for k, v in row.items()} for row in result.rows)
-    result.figure.savefig(folder / f"{name}.png", dpi=_DPI)
+    result.figure.savefig(folder / f"{name}.png")
     (folder / f"{name}.md").write_text(
         f"# {name}: {experiment.reproduces}\n\n{experiment.summary}\n\n"
         f"![{name}]({name}.png)\n\n{result.notes.strip()}\n\n"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.optimize
 
+from tfquant import looks
 from tfquant.analysis import plots, quadrature
 from tfquant.analysis.bits import bits, mean_bits
 from tfquant.analysis.experiment import Experiment, Result
@@ -122,15 +123,15 @@ def _figure(rows, settings):
         for panel, sigma in zip(axes[j], settings.sigmas):
             panel.set(xscale="log", title=f"{plots.mean_title(mu)}; σ = {sigma:g}")
             panel.set_yscale("symlog", linthresh=0.1)
-            panel.axvline(sigma, **plots.REFERENCE)
+            panel.axvline(sigma, **looks.REFERENCE)
         axes[j, 0].set_ylabel("R̃ − R [bits]")
         axes[j, -1].set(title=f"{plots.mean_title(mu)}; best σ̂", ylabel="σ̂* / σ", ylim=(0.0, 3.2))
-        axes[j, -1].axhline(1.0, **plots.REFERENCE)
+        axes[j, -1].axhline(1.0, **looks.REFERENCE)
     for panel in axes[-1, :-1]:
         panel.set_xlabel("estimated σ̂ [quantization steps]")
     axes[-1, -1].set_xlabel("σ of the latent [quantization steps]")
-    axes[0, 0].plot([], [], **plots.REFERENCE, label="σ̂ = σ")
-    plots.legend(figure)
+    axes[0, 0].plot([], [], **looks.REFERENCE, label="σ̂ = σ")
+    looks.legend(figure)
     return figure
 
 

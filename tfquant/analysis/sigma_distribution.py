@@ -19,7 +19,7 @@ from typing import Callable
 
 import numpy as np
 
-from tfquant import rectified
+from tfquant import looks, rectified
 from tfquant.analysis import outputs, plots
 from tfquant.analysis.experiment import AnalysisError, Experiment, Result
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
@@ -27,8 +27,7 @@ from tfquant.evaluation import pictures
 from tfquant.exchange import Rounding
 from tfquant.images import ImageError
 from tfquant.pixels import to_float
-from tfquant.plans import PLANS
-from tfquant.training import checkpoint, folder
+from tfquant.training import folder
 
 COLUMNS = (
     "run", "codec", "plan", "lmbda", "joint_sigma_bound", "sigma_low", "sigma_high", "share",
@@ -61,12 +60,7 @@ def sigmas(run_dir: str, images: list, build_codec: Callable) -> np.ndarray:
       AnalysisError: no run, no checkpoint, or a codec whose `y` has no scales.
     """
     try:
-        experiment = folder.read_experiment(run_dir)
-        newest = checkpoint.newest_readable(run_dir)
-        if newest is None:
-            raise ValueError(f"{run_dir} has no checkpoint yet")
-        codec = rectified.build(experiment, build_codec, "float32")
-        checkpoint.restore_codec(codec, newest)
+        experiment, codec, _ = rectified.trained(run_dir, build_codec)
     except ValueError as error:
         raise AnalysisError(error) from None
     model = next(m for m in codec.entropy_models if m.name == "y")
@@ -114,11 +108,6 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, summary), _notes(summary, len(images)))
 
 
-def _look(plan: str) -> dict:
-    """The style of the plan's distortion surrogate; MIX has its own."""
-    return plots.plain_style("mix" if plan == "mix" else PLANS[plan].distortion.surrogate)
-
-
 def _figure(rows, summary):
     figure, axes = plots.new_figure(1, width=6.4, height=4.2)
     panel = axes[0, 0]
@@ -126,20 +115,20 @@ def _figure(rows, summary):
     for i, about in enumerate(summary):
         here = [r for r in rows if r["run"] == about["run"]]
         centre = [math.sqrt(r["sigma_low"] * r["sigma_high"]) for r in here]
-        look = _look(about["plan"])
+        look = looks.plan(about["plan"], markers=False)
         # Runs of one plan: the earlier ones paler.
         same = [j for j, plan in enumerate(plans) if plan == about["plan"]]
-        look["color"] = plots.shade(look["color"], same.index(i), len(same))
+        look["color"] = looks.shade(look["color"], same.index(i), len(same))
         look["label"] = f"{about['run']} (λ = {about['lmbda']:g})"
         panel.plot(centre, [100.0 * r["share"] for r in here], **look)
     for bound in sorted({s["joint_sigma_bound"] for s in summary}):
-        panel.axvline(bound, **{**plots.REFERENCE, "label": f"bound in training, {bound:g}"})
+        panel.axvline(bound, **{**looks.REFERENCE, "label": f"bound in training, {bound:g}"})
     panel.set(
         xscale="log", xlabel="predicted σ [quantization steps]",
         ylabel=f"elements of y [% per {10 * math.log10(EDGES[1] / EDGES[0]):.1g} dB]",
         ylim=(0.0, None),
     )  # fmt: skip
-    plots.legend(figure)
+    looks.legend(figure)
     return figure
 
 

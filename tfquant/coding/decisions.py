@@ -112,6 +112,21 @@ class DecisionTable(Table):
             share = 0.5 * HEAVY / tf.sqrt(1.0 + distance)
             return tail(params, side, origin + side * distance) + share
 
+        def beyond(handle, active, middle, elements, mass_low, mass_high, of=tf.identity):
+            """Codes whether the distance is `middle` or more: handle, decisions, mass from there.
+
+            `of` takes from a tensor of all elements those that are decided on.
+            """
+            mass_middle = mass(*elements, middle)
+            odds = self.index(
+                tf.maximum(mass_low - mass_middle, 0.0), tf.maximum(mass_middle - mass_high, 0.0)
+            )
+            rows = tf.where(active, odds, range_coder.CERTAIN)
+            handle, far = exchange(
+                handle, rows, lambda left, distance: active & (of(distance) >= middle)
+            )
+            return handle, far, mass_middle
+
         one = tf.ones_like(origin)
         above, below = (mass(params, origin, side, tf.zeros_like(one)) for side in (one, -one))
         handle, left = exchange(handle, self.index(above, below), lambda left, distance: left)
@@ -124,14 +139,8 @@ class DecisionTable(Table):
         def halve(handle, low, width, mass_low, mass_high):
             half = width // 2
             active, middle = half > 0, low + half
-            mass_middle = mass(params, origin, side, middle)
-            odds = self.index(
-                tf.maximum(mass_low - mass_middle, 0.0), tf.maximum(mass_middle - mass_high, 0.0)
-            )
-            handle, far = exchange(
-                handle,
-                tf.where(active, odds, range_coder.CERTAIN),
-                lambda left, distance: active & (distance >= middle),
+            handle, far, mass_middle = beyond(
+                handle, active, middle, (params, origin, side), mass_low, mass_high
             )
             low = tf.where(far, middle, low)
             mass_high = tf.where(far | ~active, mass_high, mass_middle)
@@ -162,15 +171,10 @@ class DecisionTable(Table):
             active = high != low + 1
             middle = tf.where(high == 0, 2 * low + 1, (low + high) // 2)
             middle = tf.where(active, middle, low)
-            mass_middle = mass(few, few_origin, few_side, middle)
-            odds = self.index(
-                tf.maximum(mass_low - mass_middle, 0.0), tf.maximum(mass_middle - mass_high, 0.0)
-            )
-            handle, far = exchange(
-                handle,
-                tf.where(active, odds, range_coder.CERTAIN),
-                lambda left, distance: active & (tf.gather(distance, ids) >= middle),
-            )
+            handle, far, mass_middle = beyond(
+                handle, active, middle, (few, few_origin, few_side), mass_low, mass_high,
+                of=lambda every: tf.gather(every, ids),
+            )  # fmt: skip
             # Only a forged stream goes on beyond the largest distance.
             far &= middle <= 2 * MAX_SYMBOL
             near = active & ~far

@@ -48,11 +48,13 @@ class Curve:
       name: as tables and plots show it.
       kind: "model", "conventional" or "published".
       points: dicts with `bpp` and the keys of `METRICS`, from low to high rate.
+      plan: the quantization plan that all of a model's points were trained with, or empty.
     """
 
     name: str
     kind: str
     points: tuple[dict, ...]
+    plan: str = ""
 
     def samples(self, metric: str) -> np.ndarray:
         """(bpp, quality) where both exist, [P, 2] float64."""

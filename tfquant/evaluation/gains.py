@@ -6,14 +6,16 @@ byte. A soft stage moves the encoder; the difference in bits is then said beside
 
 Gains follow Luo and Chen (2023): `error_reduction` is `1 - ||y - y_bar||^2 / ||y - y_hat||^2` in
 percent, the mean over pictures; the gain of a codec is the mean and the largest over its models,
-one a quality.
+one a quality (their Table 2), its time the mean of encoding plus decoding (Table 3). Their Table 1
+lists the quality with every weight that was tried: `weights` reads it from explorations.
 """
 
 from __future__ import annotations
 
 import statistics
 
-from tfquant.evaluation import EvaluationError, measure
+from tfquant.evaluation import EvaluationError, measure, models
+from tfquant.training import exploration
 
 # Times are compared on so many pictures, each as often, in turns.
 TIMED_PICTURES, TIMED_ROUNDS = 4, 5
@@ -112,14 +114,50 @@ def timing(model, baseline, pictures) -> dict:
 
 
 def by_codec(gains) -> list:
-    """The mean and the largest gain over the models of each curve."""
+    """The mean and the largest gain over the models of each curve, and the mean time both ways."""
     rows = []
     for curve in dict.fromkeys(g["curve"] for g in gains):
         members = [g for g in gains if g["curve"] == curve]
         row = {"curve": curve, "models": len(members)}
-        for key in ("psnr_gain", "ms_ssim_gain_db", "error_reduction", "total_percent"):
+        for key in ("psnr_gain", "ms_ssim_gain_db", "error_reduction"):
             values = [g[key] for g in members if g[key] is not None]
             row[key] = statistics.mean(values) if values else None
             row[f"{key}_largest"] = max(values, default=None)
+        for who in ("", "baseline_"):
+            both_ways = [g[f"{who}encode_s"] + g[f"{who}decode_s"] for g in members]
+            row[f"{who}total_s"] = statistics.mean(both_ways)
+        row["total_percent"] = 100 * (row["total_s"] / row["baseline_total_s"] - 1)
         rows.append(row)
     return rows
+
+
+def weights(directory: str) -> dict:
+    """What an exploration of the feature distance's weight found.
+
+    Args:
+      directory: the exploration's folder.
+
+    Returns:
+      `curve`, `lmbda` and `distortion` of what was trained; `start_psnr` of its baseline, `psnr` by
+      weight, None where training diverged, both on the exploration's validation pictures; the
+      `best` weight, None where all diverged.
+
+    Raises:
+      EvaluationError: the folder holds no exploration, or none that has tried anything.
+    """
+    try:
+        found = exploration.read(directory)
+    except ValueError as error:
+        raise EvaluationError(f"--explorations: {error}") from None
+    experiment, tried = found["asked"]["experiment"], found["tried"]
+    if not tried:
+        raise EvaluationError(f"--explorations: {directory} has tried no weight yet")
+    good = [trial for trial in tried if trial["J"] is not None]
+    return {
+        "curve": models.family(experiment["codec"], experiment),
+        "lmbda": experiment["lmbda"],
+        "distortion": experiment["distortion"],
+        "start_psnr": next((trial.get("start_psnr") for trial in good), None),
+        "psnr": {f"{trial['weight']:g}": trial.get("psnr") for trial in tried},
+        "best": f"{exploration.best(tried)['weight']:g}" if good else None,
+    }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 
-from tfquant import images
+from tfquant import files, images, metrics
 from tfquant.coding.model_file import FOLDER, MANIFEST
 from tfquant.evaluation import EvaluationError, measure
 
@@ -27,7 +28,7 @@ class Entry:
     """
 
     name: str
-    path: Path
+    path: str
 
 
 def find_models(model_dirs) -> list:
@@ -38,11 +39,11 @@ def find_models(model_dirs) -> list:
     """
     entries = []
     for text in model_dirs:
-        folder = Path(text)
-        candidates = [folder, folder / FOLDER]
-        path = next((c for c in candidates if (c / MANIFEST).is_file()), None)
+        text = os.fspath(text).rstrip("/")
+        candidates = [text, os.path.join(text, FOLDER)]
+        path = next((c for c in candidates if files.isfile(os.path.join(c, MANIFEST))), None)
         if path is None:
-            what = "has no exported model" if folder.is_dir() else "is no folder"
+            what = "has no exported model" if files.isdir(text) else "is no folder"
             raise EvaluationError(
                 f"--model_dir: {text!r} {what}; expected a training run with "
                 f"{FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
@@ -51,13 +52,13 @@ def find_models(model_dirs) -> list:
     return entries
 
 
-def _name(path: Path, entries) -> str:
+def _name(path: str, entries) -> str:
     """The run's name; its whole path where another of the models has the same."""
-    path = path.resolve()
-    run = path.parent if path.name == FOLDER else path
-    name = run.name
+    path = os.path.realpath(path) if files.is_local(path) else path
+    run = os.path.dirname(path) if os.path.basename(path) == FOLDER else path
+    name = os.path.basename(run)
     if any(entry.name == name for entry in entries):
-        name = "_".join(run.parts[1:])
+        name = "_".join(part for part in run.split("/") if part)
     return name
 
 
@@ -149,7 +150,7 @@ def _error_reduction(evaluated: dict) -> dict:
         float(np.sum(np.square(evaluated["y"] - evaluated[name], dtype=np.float64)))
         for name in ("y_hat", "y_bar")
     )
-    return {"error_reduction": 100 * (1 - after / before) if before else None}
+    return {"error_reduction": metrics.error_reduction(before, after)}
 
 
 def _check_same(name: str, decoded: np.ndarray, evaluated: np.ndarray) -> None:

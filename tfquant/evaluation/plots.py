@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from tfquant.evaluation import curves
-
-# Okabe and Ito's palette, distinguishable with every colour blindness; yellow, too pale for a line,
-# is left out.
-_MODEL_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_OTHER_COLOURS = ("#777777", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
-_MODEL_MARKERS = ("o", "s", "^", "D", "v", "P")
-_OTHER_MARKERS = ("x", "s", "^", "D", "o", "v", "+")
+from tfquant import looks
+from tfquant.evaluation import conventional, curves
+from tfquant.plans import PLANS
 
 # The models' rates are what the plot is about: conventional curves go far beyond.
 _BEYOND_MODELS = 1.6
@@ -24,69 +16,54 @@ _WIDEST_BPP = 2.0
 def plot_rd(rd_curves, path: Path, title: str) -> None:
     """Writes a PNG with PSNR and MS-SSIM, both in dB, over bpp.
 
-    Learned codecs are thick lines with filled markers, conventional ones dashed with hollow
-    markers, published points a dotted black line.
+    Learned codecs are thick lines with the looks of `model_looks`, conventional ones thin, grey and
+    dashed, published points a dotted black line.
     """
     panels = [m for m in curves.METRICS if any(len(c.samples(m)) for c in rd_curves)]
-    figure = Figure(figsize=(6.0 * max(len(panels), 1), 5.4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    styles = _styles(rd_curves)
+    count = max(len(panels), 1)
+    figure, axes = looks.new_figure((6.0 * count, 5.4), count)
+    styles = {**model_looks(rd_curves), **other_looks(rd_curves)}
     right = _right_edge(rd_curves)
-    handles = {}
-    for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    for panel, metric in zip(axes[0], panels):
         visible = []
         for curve in rd_curves:
             samples = curve.samples(metric)
             if not len(samples):
                 continue
-            handles[curve.name] = axes.plot(*samples.T, label=curve.name, **styles[curve.name])[0]
+            panel.plot(*samples.T, **styles[curve.name])
             visible += [quality for bpp, quality in samples if bpp <= right]
-        axes.set(xlabel="rate [bits per pixel]", ylabel=curves.LABELS[metric], xlim=(0, right))
+        panel.set(xlabel="rate [bits per pixel]", ylabel=curves.LABELS[metric], xlim=(0, right))
         if visible:
             margin = 0.04 * (max(visible) - min(visible)) or 0.5
-            axes.set_ylim(min(visible) - margin, max(visible) + margin)
-        axes.grid(color="#DDDDDD", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+            panel.set_ylim(min(visible) - margin, max(visible) + margin)
     figure.suptitle(title)
-    if handles:
-        figure.legend(
-            handles=list(handles.values()),
-            loc="outside lower center",
-            ncols=min(len(handles), 4),
-            frameon=False,
-        )
+    looks.legend(figure, below=True)
     figure.savefig(path)
 
 
-def plot_gains(gains, path: Path) -> None:
-    """Writes a PNG with error reduction and gain over bpp, a line a curve."""
+def plot_gains(gains, rd_curves, path: Path) -> None:
+    """Writes a PNG with error reduction and gain over bpp, a line a curve, as `plot_rd` draws it.
+
+    Figures 3 to 5 of Luo and Chen (2023) say as much.
+    """
     panels = {
         "error_reduction": "quantization error reduction [%]",
         "psnr_gain": "PSNR gain [dB]",
         "ms_ssim_gain_db": "MS-SSIM gain [dB]",
     }
     panels = {k: label for k, label in panels.items() if any(g[k] is not None for g in gains)}
-    figure = Figure(figsize=(4.6 * max(len(panels), 1), 4.6), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    handles = {}
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (key, label) in zip(row, panels.items()):
-        for i, curve in enumerate(dict.fromkeys(g["curve"] for g in gains)):
+    count = max(len(panels), 1)
+    figure, axes = looks.new_figure((4.6 * count, 4.6), count)
+    styles = model_looks(rd_curves)
+    for panel, (key, label) in zip(axes[0], panels.items()):
+        for curve in dict.fromkeys(g["curve"] for g in gains):
             points = sorted((g["bpp"], g[key]) for g in gains
                             if g["curve"] == curve and g[key] is not None)  # fmt: skip
             if points:
-                handles[curve] = axes.plot(
-                    *zip(*points), label=curve, color=_MODEL_COLOURS[i % len(_MODEL_COLOURS)],
-                    marker=_MODEL_MARKERS[i % len(_MODEL_MARKERS)], linewidth=2.0,
-                )[0]  # fmt: skip
-        axes.axhline(0.0, color="#777777", linewidth=0.9)
-        axes.set(xlabel="rate [bits per pixel]", ylabel=label)
-        axes.grid(color="#DDDDDD", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(handles=list(handles.values()), loc="outside lower center",
-                  ncols=min(len(handles), 4), frameon=False)  # fmt: skip
+                panel.plot(*zip(*points), **styles[curve])
+        panel.axhline(0.0, **looks.ZERO)
+        panel.set(xlabel="rate [bits per pixel]", ylabel=label)
+    looks.legend(figure, below=True)
     figure.savefig(path)
 
 
@@ -97,29 +74,42 @@ def _right_edge(rd_curves) -> float:
     return min(widest, 1.05 * max(everything, default=_WIDEST_BPP))
 
 
-def _styles(rd_curves) -> dict:
-    styles = {}
-    counts = {}
-    for curve in rd_curves:
-        i = counts[curve.kind] = counts.get(curve.kind, -1) + 1
-        if curve.kind == "model":
-            style = {
-                "color": _MODEL_COLOURS[i % len(_MODEL_COLOURS)],
-                "marker": _MODEL_MARKERS[i % len(_MODEL_MARKERS)],
-                "linewidth": 2.2,
-                "markersize": 7,
-                "zorder": 3,
-            }
-        elif curve.kind == "conventional":
-            style = {
-                "color": _OTHER_COLOURS[i % len(_OTHER_COLOURS)],
-                "marker": _OTHER_MARKERS[i % len(_OTHER_MARKERS)],
-                "linestyle": "--",
-                "linewidth": 1.3,
-                "markersize": 5,
-                "markerfacecolor": "white",
-            }
+def model_looks(rd_curves) -> dict:
+    """Name of each model's curve -> how it is drawn.
+
+    Curves of several plans have the looks that the plans have in all figures, those of one plan
+    going from pale to full; curves that differ in something else have colours by their place.
+    """
+    models = [curve for curve in rd_curves if curve.kind == "model"]
+    plans = {curve.plan for curve in models}
+    drawn = {}
+    for i, curve in enumerate(models):
+        if plans <= PLANS.keys() and (len(plans) > 1 or len(models) == 1):
+            look = looks.plan(curve.plan)
+            alike = [c.name for c in models if looks.plan(c.plan) == look]
+            place, count = alike.index(curve.name), len(alike)
+            look["color"] = looks.shade(look["color"], place, count)
+            if count > 1:
+                look["marker"] = looks.series(place)["marker"]
         else:
-            style = {"color": "black", "linestyle": ":", "linewidth": 1.6}
-        styles[curve.name] = style
-    return styles
+            look = looks.series(i)
+        drawn[curve.name] = {
+            **look, "label": curve.name, "linewidth": 2.2, "markersize": 7, "zorder": 3
+        }  # fmt: skip
+    return drawn
+
+
+def other_looks(rd_curves) -> dict:
+    """The same for all other curves: each conventional codec has its shade and marker."""
+    codecs = [codec.label for codec in conventional.CODECS.values()]
+    drawn = {}
+    for curve in rd_curves:
+        if curve.kind == "conventional":
+            place = codecs.index(curve.name)
+            look = looks.hollow(looks.series(place))
+            look["color"] = looks.shade(looks.BLACK, len(codecs) - 1 - place, len(codecs) + 1)
+            look.update(linestyle="--", linewidth=1.3)
+            drawn[curve.name] = {**look, "label": curve.name}
+        elif curve.kind == "published":
+            drawn[curve.name] = {**looks.REFERENCE, "label": curve.name}
+    return drawn

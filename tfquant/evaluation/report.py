@@ -31,6 +31,7 @@ _HEADINGS = {
     "encode_s": "encode [s]",
     "decode_s": "decode [s]",
 }
+_WEIGHTS = "PSNR [dB] by weight of the feature distance, on validation pictures; the best J in bold"
 _BD_MEANING = "percent more bits that the row needs than the column for the same quality"
 _DECIMALS = {"bpp": 4, "estimated_bpp": 4, "psnr": 2, "ms_ssim": 4, "ms_ssim_db": 2}
 
@@ -54,6 +55,8 @@ def summary(result: dict) -> str:
         parts.append("bpp for the same mean PSNR:\n\n" + _same_psnr(result))
     if result["gains"]:
         parts.append(f"Gains over the baselines:\n\n{_gains(result)}")
+    if result["explorations"]:
+        parts.append(f"{_WEIGHTS}:\n\n{_explorations(result)}")
     learned = dict.fromkeys(model["curve"] for model in result["models"])
     for metric in curves.METRICS:
         table = _bd_table(result, metric, learned)
@@ -99,6 +102,8 @@ def _markdown(result: dict) -> str:
         parts += ["## Rate for the same mean PSNR", _same_psnr(result)]
     if result["gains"]:
         parts += ["## Gains over the baselines", _gains(result), f"![gains]({GAINS_PLOT})"]
+    if result["explorations"]:
+        parts += [f"## {_WEIGHTS}", _explorations(result)]
     tests = dict.fromkeys(row["test"] for row in result["bd_rate"])
     for metric in curves.METRICS:
         table = _bd_table(result, metric, tests)
@@ -132,8 +137,8 @@ def _means(result: dict) -> str:
 
 
 def _gains(result: dict) -> str:
-    """A table of the models, one of the codecs, one of the times, and what to know of them."""
-    models, codecs, times = [], [], []
+    """Tables of the models and of the codecs, of either's times, and what to know of them."""
+    models, codecs, times, totals = [], [], [], []
     for g in result["gains"]:
         bits = "the same" if g["same_bits"] else f"{g['bits_percent']:+.2f} %"
         spread = [number(g[f"psnr_gain_{end}"], 2) for end in ("smallest", "largest")]
@@ -148,6 +153,8 @@ def _gains(result: dict) -> str:
         keys = ("psnr_gain", "ms_ssim_gain_db", "error_reduction")
         cells = [number(row[f"{key}{end}"], 3) for key in keys for end in ("", "_largest")]
         codecs.append([row["curve"], str(row["models"]), *cells])
+        seconds = [f"{row[key]:.3f}" for key in ("baseline_total_s", "total_s")]
+        totals.append([row["curve"], *seconds, f"{row['total_percent']:+.1f}"])
     tables = [
         _table(
             ["model", "baseline", "bpp", "bits", "PSNR gain [dB]", "over pictures [dB]",
@@ -161,10 +168,25 @@ def _gains(result: dict) -> str:
             ["model", "baseline encodes [s]", "decodes [s]", "model decodes [s]",
              "more decoding time [%]", "more time [%]"], times,
         ),
+        _table(["curve", "baseline both ways [s]", "both ways [s]", "more time [%]"], totals),
     ]  # fmt: skip
     if not all(g["same_bits"] for g in result["gains"]):
         tables.append("Where bits are not the same, a gain is that at the model's own rate.")
     return "\n\n".join(tables)
+
+
+def _explorations(result: dict) -> str:
+    """A row an exploration, a column a weight, from the largest."""
+    found = result["explorations"]
+    columns = sorted({weight for e in found for weight in e["psnr"]}, key=float, reverse=True)
+    rows = []
+    for e in found:
+        cells = []
+        for weight in columns:
+            cell = number(e["psnr"].get(weight), 3, "diverged" if weight in e["psnr"] else "")
+            cells.append(f"**{cell}**" if weight == e["best"] else cell)
+        rows.append([e["curve"], f"{e['lmbda']:g}", number(e["start_psnr"], 3), *cells])
+    return _table(["curve", "lmbda", "at the start", *columns], rows)
 
 
 def _images(model: dict) -> str:

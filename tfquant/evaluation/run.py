@@ -38,6 +38,7 @@ class Evaluation:
     Attributes:
       model_dirs: training runs or exported models; may be empty.
       baselines: training runs or exported models to measure the others' gains against.
+      explorations: folders of `train.py --explore_qr`, whose weights are to be listed.
       images: a folder, a glob, a file, or `pictures.SAMPLE`.
       report_dir: made if it is not there.
       conventional: names from `conventional.CODECS`.
@@ -59,6 +60,7 @@ class Evaluation:
     bd_method: str = "akima"
     reconstructions: bool = True
     baselines: tuple[str, ...] = ()
+    explorations: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.model_dirs and not self.conventional:
@@ -87,6 +89,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
       EvaluationError, images.ImageError: bad input, or a file that decodes wrongly; and what
         `load_model` raises.
     """
+    explored = [gains.weights(directory) for directory in evaluation.explorations]
     entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
     asked = len(evaluation.model_dirs)
     anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
@@ -139,6 +142,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
         "notes": notes + measure.missing_values(every[0]["images"]),
         "models": learned,
         "gains": gained,
+        "explorations": explored,
         "conventional": swept,
         "nearest_rate": nearest,
         "same_psnr": _same_psnr(learned, rd_curves),
@@ -146,7 +150,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     }
     report.write(result, folder)
     if gained:
-        plots.plot_gains(gained, folder / report.GAINS_PLOT)
+        plots.plot_gains(gained, rd_curves, folder / report.GAINS_PLOT)
     plots.plot_rd(rd_curves, folder / report.PLOT, f"mean of {len(chosen)} picture(s)")
     return result
 
@@ -172,7 +176,7 @@ def _evaluate_model(entry, evaluation, chosen, load_model, say) -> dict:
     )
     return {
         "name": entry.name,
-        "path": str(entry.path),
+        "path": entry.path,
         "codec": model.codec,
         "curve": models.family(model.codec, experiment),
         "plan": experiment.get("plan"),
@@ -192,10 +196,10 @@ def _progress_bar(pictures: int) -> Callable:
 def _learned_curves(learned) -> list:
     groups = {}
     for model in learned:
-        groups.setdefault(model["curve"], []).append(model["mean"])
+        groups.setdefault((model["curve"], model["plan"] or ""), []).append(model["mean"])
     return [
-        curves.Curve(name, "model", tuple(sorted(means, key=lambda m: m["bpp"])))
-        for name, means in groups.items()
+        curves.Curve(name, "model", tuple(sorted(means, key=lambda m: m["bpp"])), plan)
+        for (name, plan), means in groups.items()
     ]
 
 

@@ -13,6 +13,7 @@ import itertools
 import json
 from pathlib import Path
 
+from tfquant import claims
 from tfquant.evaluation import EvaluationError, curves, plots, report
 
 STAGES = ("joint", "post")
@@ -68,23 +69,22 @@ def claim(folder: Path, asked: dict) -> None:
     """Makes the sweep's folder, for what is asked: cells may be added later, these things not.
 
     Raises:
-      EvaluationError: the folder is another sweep's.
+      ValueError: the folder is another sweep's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "sweep.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in asked if asked[key] != before.get(key)]
-        if differing:
-            raise EvaluationError(
-                f"--out: {folder} is a sweep with other {', '.join(differing)}; choose another"
-            )
+        claims.check(folder, "--out", "sweep", asked, before)
     path.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
 
 
 def name(cell: dict) -> str:
-    """`plan=mix,joint_sigma_bound=0.11`, also a folder's name; `all` for the only cell."""
-    return ",".join(f"{flag}={value}" for flag, value in cell.items()).replace("/", "_") or "all"
+    """`plan=mix+joint_sigma_bound=0.11`, `all` for the only cell.
+
+    Also a folder's name: without the commas that separate folders on eval.py's command line.
+    """
+    return "+".join(f"{flag}={value}" for flag, value in cell.items()).replace("/", "_") or "all"
 
 
 def points(folder: Path, cell: dict, grid: Grid, stage: str) -> list:
@@ -114,7 +114,10 @@ def summarize(folder: Path, grid: Grid, anchor: curves.Curve | None, method: str
     """
     learned = {
         (name(cell), stage): curves.Curve(
-            f"{name(cell)}, {stage}", "model", tuple(points(folder, cell, grid, stage))
+            f"{name(cell)}, {stage}",
+            "model",
+            tuple(points(folder, cell, grid, stage)),
+            cell.get("plan", ""),
         )
         for cell in grid.cells()
         for stage in STAGES

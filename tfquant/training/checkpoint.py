@@ -20,6 +20,12 @@ from tfquant.training.trainer import Trainer
 _KEPT = 3
 _NAME = "ckpt"  # then a hyphen and the run's total of steps
 
+# In what a run is expected to be like the one that it starts from.
+_ALIKE = (
+    "lmbda", "distortion", "plan", "rate_branch", "distortion_branch", "context_branch",
+    "stop_gradient", "hyper_aun",
+)  # fmt: skip
+
 
 def newest_readable(run_dir: str) -> str | None:
     """Path of the run's newest checkpoint that is whole, or None where there is none at all.
@@ -44,6 +50,12 @@ def newest_readable(run_dir: str) -> str | None:
     if names:
         raise ValueError(f"none of {len(names)} checkpoints in {directory} is readable")
     return None
+
+
+def stage_index(path: str) -> int:
+    """Index of the stage that a checkpoint was saved in."""
+    key = "stage_index/.ATTRIBUTES/VARIABLE_VALUE"
+    return int(tf.train.load_checkpoint(path).get_tensor(key))
 
 
 def restore_codec(codec: Codec, path: str) -> None:
@@ -82,11 +94,11 @@ def start_from(codec: Codec, experiment: Experiment, run_dir: str) -> None:
         raise ValueError(f"{run_dir} has no checkpoint yet")
     if other.rectified and not experiment.rectified:
         raise ValueError(f"{run_dir} trained a rectifier, which this run's codec has not")
-    for name in ("lmbda", "distortion"):
+    for name in _ALIKE:
         theirs, ours = getattr(other, name), getattr(experiment, name)
         if theirs != ours:
             logging.warning(
-                "%s was trained with %s=%s, this run has %s", run_dir, name, theirs, ours
+                "%s was trained with %s=%r, this run has %r", run_dir, name, theirs, ours
             )
     wrapped = experiment.rectified and not other.rectified
     restore_codec(codec.codec if wrapped else codec, newest)
@@ -123,10 +135,7 @@ class RunCheckpoint:
 
     def stage_index(self) -> int | None:
         """Index of the stage that the run goes on in, or None for a new run."""
-        if self._resume_from is None:
-            return None
-        key = "stage_index/.ATTRIBUTES/VARIABLE_VALUE"
-        return int(tf.train.load_checkpoint(self._resume_from).get_tensor(key))
+        return None if self._resume_from is None else stage_index(self._resume_from)
 
     def restore(self) -> None:
         """Brings the state back into the stage that the trainer began."""

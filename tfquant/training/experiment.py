@@ -52,6 +52,11 @@ class Stage:
         """Whether a term of the loss is a feature distance."""
         return not self.loss.keys().isdisjoint(map(losses.feature_term, losses.FEATURE_DISTANCES))
 
+    @property
+    def counts_gain(self) -> bool:
+        """Whether what matters is the gain since it began: with a rectifier, or as its control."""
+        return "rectified_error" in self.reported
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -159,9 +164,9 @@ class Experiment:
     def rectified(self) -> bool:
         """Whether the codec has a rectifier: there is a stage that trains it, and it has a width.
 
-        Without width, such a stage trains what it would train beside the rectifier: the control.
+        Without width, such a stage trains the rest alike, without feature distance: the control.
         """
-        return self.rectifier_width > 0 and any(s.trains_rectifier for s in self.all_stages())
+        return any(stage.trains_rectifier for stage in self.all_stages())
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -178,14 +183,6 @@ class Experiment:
             if isinstance(values.get(field.name), list):
                 values[field.name] = tuple(values[field.name])
         return cls(**values)
-
-    def differences(self, other: Experiment) -> list:
-        """Names of the fields in which two experiments differ."""
-        return [
-            f.name
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != getattr(other, f.name)
-        ]
 
 
 _POSITIVE = (
@@ -235,6 +232,11 @@ def _post(e: Experiment) -> Stage:
 _ERRORS = ("quantization_error", "rectified_error")
 
 
+def _feature_loss(e: Experiment) -> dict:
+    """What trains the rectifier, if there is one."""
+    return {losses.feature_term(e.qr_distance): e.qr_weight} if e.rectifier_width else {}
+
+
 def _qr_soft(e: Experiment) -> Stage:
     return _stage(
         e,
@@ -242,7 +244,7 @@ def _qr_soft(e: Experiment) -> Stage:
         plan=PLANS["aun"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_soft_steps),
         sigma_bound=e.joint_sigma_bound,
-        loss={"bpp": 1.0, e.distortion: e.lmbda, losses.feature_term(e.qr_distance): e.qr_weight},
+        loss={"bpp": 1.0, e.distortion: e.lmbda, **_feature_loss(e)},
         reported=_ERRORS,
         features_reach_encoder=not e.qr_stop_gradient,
     )
@@ -255,7 +257,7 @@ def _qr_predictive(e: Experiment) -> Stage:
         plan=PLANS["round"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_predictive_steps),
         sigma_bound=None,
-        loss={e.distortion: e.lmbda, losses.feature_term(e.qr_distance): e.qr_weight},
+        loss={e.distortion: e.lmbda, **_feature_loss(e)},
         reported=_ERRORS,
         frozen=("encoder", "entropy"),
         track_offsets=False,

@@ -26,9 +26,8 @@ from typing import Callable
 
 import tensorflow as tf
 from absl import logging
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from tfquant import claims, looks
 from tfquant.training import folder, history, run
 from tfquant.training.experiment import Experiment
 
@@ -169,20 +168,27 @@ class State:
         self._asked = {**dataclasses.asdict(search), **options, "experiment": fields}
         self.tried = []
         if tf.io.gfile.exists(self._path):
-            with tf.io.gfile.GFile(self._path) as f:
-                found = json.load(f)
+            found = read(directory)
             asked, there = _flat(self._asked), _flat(found["asked"])
-            differing = sorted(n for n in asked.keys() | there if asked.get(n) != there.get(n))
-            if differing:
-                raise ValueError(
-                    f"{directory} holds another exploration (differs in {', '.join(differing)});"
-                    " name a new --model_dir, or repeat the flags of the first call to go on"
-                )
+            claims.check(directory, "--model_dir", "exploration", asked, there)
             self.tried = found["tried"]
 
     def keep(self, tried: list) -> None:
         self.tried = list(tried)
         folder.write_json(self._path, {"asked": self._asked, "tried": self.tried})
+
+
+def read(directory: str) -> dict:
+    """What `State` keeps: what was asked for as `asked`, the trials as `tried`.
+
+    Raises:
+      ValueError: the folder holds no exploration.
+    """
+    path = tf.io.gfile.join(directory, STATE)
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"{directory} is no exploration: it has no {STATE}")
+    with tf.io.gfile.GFile(path) as f:
+        return json.load(f)
 
 
 def _flat(asked: dict) -> dict:
@@ -206,7 +212,7 @@ def outcome(run_dir: str) -> dict:
 
 
 def table(tried: Sequence[dict]) -> str:
-    """A row a weight, Markdown; like the paper's Table 1 with what it leaves out."""
+    """A row a weight, Markdown; what the paper's Table 1 has of one codec, and more."""
     head = "| weight | J | R [bpp] | D | PSNR [dB] | gain [dB] | error reduction [%] | best step |"
     lines = [head, "|" + 8 * " ---: |"]
     chosen = best(tried)
@@ -227,27 +233,27 @@ def table(tried: Sequence[dict]) -> str:
 
 def plot(tried: Sequence[dict], path: str) -> None:
     """J against the weight; PSNR against the steps of each weight, like the paper's Figure 2."""
-    figure = Figure(figsize=(11, 4.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    figure, ((left, right),) = looks.new_figure((12, 4.4), 2)
     good = [trial for trial in tried if trial["J"] is not None]
     chosen = best(tried)
     weights = [trial["weight"] for trial in good]
-    left.plot(weights, [trial["J"] for trial in good], "o-", color="#0072B2")
-    left.plot(chosen["weight"], chosen["J"], "*", color="#D55E00", markersize=16, label="best")
+    left.plot(weights, [trial["J"] for trial in good], "o-", color=looks.BLUE)
+    left.plot(
+        chosen["weight"], chosen["J"], "*", color=looks.VERMILION, markersize=16, label="best"
+    )
     if "start_J" in chosen:
-        left.axhline(chosen["start_J"], color="#777777", linestyle="--", label="at the start")
+        left.axhline(chosen["start_J"], **looks.REFERENCE, label="at the start")
     left.set(xscale="log", xlabel="weight of the feature distance",
              ylabel="R + lmbda D [bits per pixel]")  # fmt: skip
-    left.legend(frameon=False)
-    for trial in good:
-        right.plot(*zip(*trial["psnr_of_step"]), label=f"{trial['weight']:g}")
+    for i, trial in enumerate(good):
+        best_one = trial is chosen
+        right.plot(
+            *zip(*trial["psnr_of_step"]), label=f"weight {trial['weight']:g}",
+            marker=looks.series(i)["marker"], markevery=0.2, zorder=3 if best_one else 2,
+            color=looks.VERMILION if best_one else looks.shade(looks.BLUE, i, len(good)),
+        )  # fmt: skip
     right.set(xlabel="step of the last stage", ylabel="PSNR of validation pictures [dB]")
-    right.legend(title="weight", frameon=False)
-    for axes in (left, right):
-        axes.grid(color="#DDDDDD", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+    looks.legend(figure)
     with tf.io.gfile.GFile(path, "wb") as file:
         figure.savefig(file, format="png")
 

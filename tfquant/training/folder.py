@@ -17,6 +17,7 @@ import os
 import tensorflow as tf
 
 import tfquant
+from tfquant import claims
 from tfquant.training.experiment import Experiment
 
 EXPERIMENT = "experiment.json"
@@ -47,13 +48,8 @@ def prepare(run_dir: str, experiment: Experiment) -> None:
     """
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
     if tf.io.gfile.exists(path):
-        differing = experiment.differences(read_experiment(run_dir))
-        if differing:
-            raise ValueError(
-                f"{run_dir} holds another experiment (differs in {', '.join(differing)});"
-                " name a new --model_dir, delete this folder, or repeat the flags of the first call"
-                " to go on"
-            )
+        there = read_experiment(run_dir)
+        claims.check(run_dir, "--model_dir", "experiment", vars(experiment), vars(there))
         return
     tf.io.gfile.makedirs(run_dir)
     record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}

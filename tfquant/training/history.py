@@ -5,7 +5,7 @@ A list of records, one an epoch, in order:
     {"stage": "joint", "step": of the stage, "run_step": of the run, "loss": the stage's own,
      "R": bits per pixel, "D": 255^2 MSE or 1 - MS-SSIM, "J": R + lmbda D, "psnr": dB}
 
-under real rounding; where a rectifier trains, also `error_reduction`, in percent, and a record of
+under real rounding; in a rectifier's stages also `error_reduction`, in percent, and a record of
 step 0: what the stage began with. A resumed run drops the records after its checkpoint, so that the
 list is that of a run without interruption.
 """
@@ -17,7 +17,8 @@ from typing import Callable
 
 import tensorflow as tf
 
-from tfquant.training import folder, losses
+from tfquant import metrics
+from tfquant.training import folder
 from tfquant.training.experiment import Experiment, Stage
 
 FILE = "history.json"
@@ -38,7 +39,7 @@ class Recording(tf.keras.callbacks.Callback):
     Args:
       run_dir: the run's folder.
       earlier_steps: steps of earlier stages.
-      validation_data: measured before the first step of a stage that trains a rectifier.
+      validation_data: measured before the first step of a rectifier's stage.
     """
 
     def __init__(self, run_dir: str, earlier_steps: int, validation_data: tf.data.Dataset):
@@ -51,7 +52,7 @@ class Recording(tf.keras.callbacks.Callback):
         here = self._run_step()
         self._records = [r for r in read(self._run_dir) if r["run_step"] <= here]
         new = not any(r["stage"] == self.model.stage.name for r in self._records)
-        if new and self.model.stage.trains_rectifier:
+        if new and self.model.stage.counts_gain:
             logs = self.model.evaluate(self._validation_data, verbose=0, return_dict=True)
             self._keep({f"val_{name}": value for name, value in logs.items()})
 
@@ -86,7 +87,7 @@ def measured(logs: dict, experiment: Experiment) -> dict:
     }
     if "val_rectified_error" in logs:
         errors = (float(logs[f"val_{name}"]) for name in ("quantization_error", "rectified_error"))
-        values["error_reduction"] = losses.error_reduction(*errors)
+        values["error_reduction"] = metrics.error_reduction(*errors)
     return values
 
 

@@ -83,11 +83,6 @@ def quantization_error(outcome: Outcome) -> tf.Tensor:
     return tf.reduce_mean(tf.square(outcome.y - outcome.y_hat))
 
 
-def error_reduction(error: float, rectified_error: float) -> float:
-    """What the rectifier takes off the quantization error, in percent of it."""
-    return 100.0 * (1.0 - rectified_error / error) if error else 0.0
-
-
 DISTORTIONS = {"mse": mse, "ms_ssim": one_minus_ms_ssim}
 FEATURE_DISTANCES = {"l2": l2, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
 

@@ -1,0 +1,39 @@
+"""The walk that codecs with groups share. For what each group sees see the codecs' tests."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant.exchange import Surrogates
+from tfquant.plans import PLANS
+
+M = 20
+
+
+@pytest.fixture(
+    scope="module", name="codec", params=["charm", "charm_zero", "elic_sm_zero", "elic_zero"]
+)
+def _codec(request):
+    tf.keras.utils.set_random_seed(0)
+    return models.build_codec(request.param, N=8, M=M)
+
+
+@pytest.fixture(scope="module", name="y")
+def _y():
+    return np.random.default_rng(0).normal(0, 4, (1, 8, 4, M)).astype(np.float32)
+
+
+def test_training_under_rounding_predicts_what_evaluation_does(codec, y, parameters):
+    """`mix` rounds for contexts and for the distortion; its noise is the rate's alone."""
+    exchange = Surrogates(PLANS["mix"], tf.constant(1.0), 0, tf.constant([3], tf.int64))
+    trained = parameters(codec, y, exchange)
+    np.testing.assert_allclose(trained, parameters(codec, y), rtol=1e-4, atol=1e-5)
+
+
+def test_groups_see_the_context_and_the_synthesis_gets_the_distortion(
+    codec, y, parameters, other_context
+):
+    shown = parameters(codec, y, other_context())
+    assert np.max(np.abs(shown - parameters(codec, y))) > 1e-3
+    assert np.max(np.abs(codec.transmit(y, other_context()) - y)) <= 0.5 + 1e-5

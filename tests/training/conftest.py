@@ -1,0 +1,40 @@
+"""What tests of whole runs share: steps without tracing, and an interruption."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+
+
+@pytest.fixture(scope="module")
+def eagerly():
+    """Steps run eagerly: these runs are shorter than their tracing."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+class Interruption(tf.keras.callbacks.Callback):
+    """Ends a run like a kill once a stage stands at `step`: amid an epoch, or after its record."""
+
+    def __init__(self, step: int, after_record: bool = False):
+        super().__init__()
+        self.step, self.after_record = step, after_record
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.after_record:
+            self._interrupt()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.after_record:
+            self._interrupt()
+
+    def _interrupt(self):
+        if self.model.stage_step.numpy() == self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def interruption():
+    """The class above."""
+    return Interruption
