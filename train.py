@@ -2,7 +2,8 @@
 
     python train.py --flagfile=configs/quickstart.flags
 
-Flags become an `Experiment`; the same command goes on where it was stopped.
+Flags become an `Experiment`; the same command goes on where it was stopped. On several hosts it is
+the same command on each, with TF_CONFIG set (`tfquant/training/hosts.py`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from tfquant.training import (
     exploration,
     folder,
     history,
+    hosts,
     losses,
     progress,
     run,
     schedules,
 )
 from tfquant.training.experiment import STAGES, Experiment
+from tfquant.training.hosts import Host, HostLost
 from tfquant.training.trainer import Trainer
 
 _DEFAULT = Experiment()
@@ -87,7 +90,9 @@ for _stage in STAGES:
                       list(schedules.LEARNING_RATES),
                       f"Learning-rate schedule of stage {_stage}.")  # fmt: skip
 flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Global norm gradients are clipped to; 0: off.")
-flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Global batch size, over all devices.")
+flags.DEFINE_integer(
+    "batch_size", _DEFAULT.batch_size, "Global batch size, over all devices and hosts."
+)
 flags.DEFINE_integer("crop", _DEFAULT.crop, "Side of the training crops, a multiple of 64.")
 flags.DEFINE_integer(
     "epoch_steps", 1000, "Steps between validations, checkpoints and logs.", lower_bound=1
@@ -149,8 +154,8 @@ flags.DEFINE_string(
 # On what.
 flags.DEFINE_string(
     "train_images", _DEFAULT.train_images,
-    "Folder, glob or comma-separated list of training pictures, or tfds:NAME; empty: the embedded"
-    " dead-leaves images.",
+    "Folder, glob or comma-separated list of training pictures, records:SET as `tfquant records`"
+    " makes them, or tfds:NAME; empty: the embedded dead-leaves images.",
 )  # fmt: skip
 flags.DEFINE_list(
     "downscale", [],
@@ -204,18 +209,11 @@ def validation_count(experiment: Experiment) -> int:
     return batches * experiment.batch_size
 
 
-def strategy() -> tf.distribute.Strategy:
-    """MirroredStrategy over all GPUs, or all logical CPUs, where there are several."""
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) > 1:
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
-    return tf.distribute.get_strategy()
-
-
 def train(
-    experiment: Experiment, model_dir: str, values: flags.FlagValues, patience: int = 0
+    experiment: Experiment, run_dir: str, values: flags.FlagValues, host: Host, patience: int = 0
 ) -> None:
     """Trains each stage to its end, or until its loss stays up for `patience` epochs (0: never)."""
+    strategy = host.strategy()
     tf.keras.utils.set_random_seed(experiment.seed)
     downscale = experiment.downscale
     min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
@@ -223,24 +221,35 @@ def train(
     training_source, validation_source = data.split(source)
     for stage in experiment.all_stages():
         run.epoch_length(stage, values.epoch_steps)
-    with strategy().scope():
+    newest = checkpoint.newest_readable(run_dir)
+    with strategy.scope():
         codec = rectified.build(experiment, models.build_codec, experiment.precision)
         trainer = Trainer(codec, experiment)
+    facts = {
+        "flags": (experiment, values.epoch_steps, values.gradient_risk, values.jit_compile),
+        "number of pictures": len(source),
+        "newest checkpoint": newest and os.path.basename(newest),
+    }
+    host.check_agreement(strategy, facts)
     # Only now: a wrong flag is answered before it becomes part of the folder.
-    if experiment.init_from and checkpoint.newest_readable(model_dir) is None:
+    if experiment.init_from and newest is None:
         checkpoint.start_from(codec, experiment, experiment.init_from)
-    folder.prepare(model_dir, experiment)
+    folder.prepare(run_dir, experiment)
     warn_of_flags(experiment, values)
 
     def training_data(first_example: int) -> tf.data.Dataset:
-        return data.crops(
-            training_source,
-            seed=experiment.seed,
-            crop=experiment.crop,
-            batch_size=experiment.batch_size,
-            first_example=first_example,
-            downscale=downscale,
-        )
+        def draw(offset: int, size: int) -> tf.data.Dataset:
+            return data.crops(
+                training_source,
+                seed=experiment.seed,
+                crop=experiment.crop,
+                batch_size=size,
+                first_example=first_example + offset,
+                stride=experiment.batch_size,
+                downscale=downscale,
+            )
+
+        return hosts.shares(strategy, experiment.batch_size, draw)
 
     validation = data.validation_crops(
         validation_source,
@@ -253,25 +262,31 @@ def train(
     validation_data = validation_data.batch(experiment.batch_size, drop_remainder=True)
     run.run_stages(
         trainer,
-        model_dir,
+        run_dir,
         training_data=training_data,
         validation_data=validation_data,
         epoch_steps=values.epoch_steps,
-        callbacks=callbacks.for_stage(model_dir, validation_data, values.gradient_risk),
-        is_over=history.patience(model_dir, patience),
+        callbacks=callbacks.for_stage(run_dir, validation_data, values.gradient_risk),
+        is_over=history.patience(run_dir, patience),
         jit_compile=values.jit_compile,
-        verbose=progress.VERBOSE[values.progress],
+        verbose=progress.VERBOSE[values.progress if host.is_chief else "silent"],
     )
 
 
 def train_and_export(experiment: Experiment, model_dir: str, values: flags.FlagValues) -> None:
-    train(experiment, model_dir, values)
-    exported, name = export.export_run(model_dir, models.build_codec)
-    logging.info("Exported model: %s, from %s", exported, name)
+    host = Host.from_environment()
+    with host.together(), host.folder(model_dir) as run_dir:
+        train(experiment, run_dir, values, host)
+    if host.is_chief:
+        exported, name = export.export_run(model_dir, models.build_codec)
+        logging.info("Exported model: %s, from %s", exported, name)
 
 
 def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> None:
     """Tries weights of the feature distance, largest first, each in a run of its own."""
+    host = Host.from_environment()
+    if host.count > 1:
+        raise ValueError(f"--explore_qr searches on one host; TF_CONFIG names {host.count}")
     search = exploration.Search(
         values.explore_start, values.explore_factor, values.explore_minimum, values.explore_rises
     )
@@ -281,7 +296,7 @@ def explore(experiment: Experiment, directory: str, values: flags.FlagValues) ->
         directory,
         search,
         dataclasses.replace(experiment, train_images=images),
-        train=lambda one, run_dir: train(one, run_dir, values, patience),
+        train=lambda one, run_dir: train(one, run_dir, values, host, patience),
         patience=patience,
         warm_start=values.explore_warm_start,
     )
@@ -295,7 +310,7 @@ def main(argv) -> None:
     try:
         task = explore if flags.FLAGS.explore_qr else train_and_export
         task(experiment_from_flags(flags.FLAGS), MODEL_DIR.value, flags.FLAGS)
-    except (ValueError, ImageError, run.TrainingDiverged) as error:
+    except (ValueError, ImageError, run.TrainingDiverged, HostLost) as error:
         sys.exit(f"train.py: {error}")
 
 

@@ -218,7 +218,7 @@ def test_unreadable_files_are_named_counted_and_replaced(folder, log):
     source = data.open_source(str(folder), seed=0, min_side=16)
     assert sum("3.png: unreadable" in line for line in log) == 1
     assert sum("7.png: not a picture" in line for line in log) == 1
-    assert any("2 of 10 files skipped" in line for line in log)
+    assert any("2 of 10 pictures skipped" in line for line in log)
     images, _ = take(source, 20)
     seen = np.bincount(images[:, 0, 0, 0], minlength=10)
     np.testing.assert_array_equal(seen, [2, 2, 2, 0, 4, 2, 2, 0, 4, 2])
@@ -242,7 +242,7 @@ def test_the_cache_changes_no_example(folder, log, monkeypatch, cache_mib):
 
 def test_a_folder_without_readable_pictures_is_an_error(tmp_path, log):
     (tmp_path / "a.png").write_text("no picture")
-    with pytest.raises(ImageError, match=r"none of 1 files can be read; first: .*a.png"):
+    with pytest.raises(ImageError, match=r"none of 1 pictures can be read; first: .*a.png"):
         data.open_source(str(tmp_path), seed=0, min_side=16)
 
 

@@ -1,4 +1,4 @@
-"""The `tfquant` command: pictures to .tfq files and back with an exported model.
+"""The `tfquant` command: pictures to .tfq files and back, exported models, sets to train on.
 
     tfquant compress MODEL in.png out.tfq
     tfquant compress MODEL pictures/ files/
@@ -6,6 +6,7 @@
     tfquant decompress MODEL files/ back/
     tfquant info out.tfq
     tfquant export RUN --out=MODEL
+    tfquant records pictures/ SET --shards=16
 
 Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
 file appears under its name when it is complete, or not at all; an existing one is replaced only
@@ -21,10 +22,11 @@ import os
 import sys
 import tempfile
 
-from tfquant import __version__
+from tfquant import __version__, files
 from tfquant.coding import container, model_file
 
 _JOBS = 2  # while the coder works on one picture, the networks do on another
+_SHARDS = 16
 _NAMED_COLOURS = {"black": (0, 0, 0), "white": (255, 255, 255)}
 
 
@@ -128,7 +130,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export)")
     export.set_defaults(command=_export)
 
-    for command in (compress, decompress):
+    records = commands.add_parser(
+        "records", help="pictures to TFRecord shards, to train with --train_images=records:SET"
+    )
+    records.add_argument("pictures", help="a folder, a glob or a comma-separated list")
+    records.add_argument("set", metavar="SET", help="the folder to write")
+    records.add_argument(
+        "--shards",
+        type=_positive,
+        metavar="K",
+        help=f"number of files (default: {_SHARDS}, or as many as there are pictures)",
+    )
+    records.set_defaults(command=_records)
+
+    for command in (compress, decompress, records):
         command.add_argument(
             "--jobs",
             type=_positive,
@@ -136,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help="files of a folder that are worked on at once (default: %(default)s)",
         )
-    for command in (compress, decompress, export):
+    for command in (compress, decompress, export, records):
         command.add_argument(
             "--overwrite", action="store_true", help="replace the output if there is one"
         )
@@ -160,12 +175,9 @@ def _compress(arguments) -> None:
 
 
 def _compress_folder(arguments) -> None:
-    from tfquant import batch, images
+    from tfquant import batch
 
-    try:
-        sources = images.find_images(arguments.picture)
-    except images.ImageError as error:
-        raise _CommandError(error) from None
+    sources = _find_pictures(arguments.picture)
     _make_folder(arguments.file)
     tasks = batch.tasks(sources, arguments.picture, arguments.file, ".tfq")
     model = _load_model(arguments.model)
@@ -254,6 +266,15 @@ def _run_folder(work, tasks, arguments, out, describe) -> None:
         raise _CommandError(f"{failed} of {len(tasks)} files failed")
 
 
+def _find_pictures(spec) -> list:
+    from tfquant import images
+
+    try:
+        return images.find_images(spec)
+    except images.ImageError as error:
+        raise _CommandError(error) from None
+
+
 def _read_picture(path, background):
     from tfquant import images
 
@@ -305,8 +326,7 @@ def _info(arguments) -> None:
 
 def _export(arguments) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
-    if os.path.exists(out) and not arguments.overwrite:
-        raise _CommandError(f"{out}: exists already; give --overwrite to replace it")
+    _check_new(out, arguments.overwrite)
     with _tensorflow():
         # The package works with any codec. Only the programs, train.py and this command, bring
         # those of `models`, and it is imported here so that the other commands do without.
@@ -320,6 +340,31 @@ def _export(arguments) -> None:
         raise _CommandError(error) from None
     manifest = model_file.read_manifest(path)
     print(f"{path}: {manifest.codec} {manifest.fingerprint}, from {checkpoint}")
+
+
+def _records(arguments) -> None:
+    _check_new(arguments.set, arguments.overwrite)
+    paths = _find_pictures(arguments.pictures)
+    with _tensorflow():
+        import tensorflow as tf
+
+        from tfquant import batch, images, records
+    bar = batch.ProgressBar(len(paths), sys.stderr)
+
+    def skip(error):
+        bar.clear()
+        _fail(error)
+
+    shards = arguments.shards or min(_SHARDS, len(paths))
+    try:
+        kept = records.write(
+            paths, arguments.set, shards, jobs=arguments.jobs, skip=skip, done=bar.add
+        )
+    except (images.ImageError, tf.errors.OpError) as error:
+        raise _CommandError(error) from None
+    finally:
+        bar.clear()
+    print(f"{arguments.set}: {kept} of {len(paths)} pictures in {shards} shards")
 
 
 def _load_model(path):
@@ -345,11 +390,14 @@ def _check_output(output, source, overwrite) -> None:
         raise _CommandError(f"{output}: folder {folder} does not exist")
     if os.path.isdir(output):
         raise _CommandError(f"{output}: a folder, not a file to write")
-    if os.path.exists(output):
-        if os.path.exists(source) and os.path.samefile(output, source):
-            raise _CommandError(f"{output}: output and input are the same file")
-        if not overwrite:
-            raise _CommandError(f"{output}: exists already; give --overwrite to replace it")
+    if os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
+        raise _CommandError(f"{output}: output and input are the same file")
+    _check_new(output, overwrite)
+
+
+def _check_new(output, overwrite) -> None:
+    if files.exists(output) and not overwrite:
+        raise _CommandError(f"{output}: exists already; give --overwrite to replace it")
 
 
 def _make_folder(path) -> None:

@@ -1,16 +1,17 @@
 """Training crops whose every bit is a function of (seed, index of the example).
 
 A run that stops at example k and asks for `first_example=k` sees what it would have seen, and so
-does one that spreads the batch over two devices: `index` travels with the example, and nothing else
-is remembered.
+does one that spreads the batch over devices and hosts: `index` travels with the example, and
+nothing else is remembered.
 
 Where pictures come from (`open_source`):
 
-| spec                        | source       | pictures                                        |
-|-----------------------------|--------------|-------------------------------------------------|
-| `""`, `dead_leaves`         | `DeadLeaves` | a pool of procedural canvases, made when opened |
-| `tfds:NAME`                 | `TfdsImages` | the train split of a TensorFlow Datasets name   |
-| a folder, a glob, or a list | `ImageFiles` | files, as `tfquant.images` reads them           |
+| spec                        | source         | pictures                                        |
+|-----------------------------|----------------|-------------------------------------------------|
+| `""`, `dead_leaves`         | `DeadLeaves`   | a pool of procedural canvases, made when opened |
+| `tfds:NAME`                 | `TfdsImages`   | the train split of a TensorFlow Datasets name   |
+| `records:SET or glob`       | `RecordImages` | TFRecord shards, as `tfquant.records` has them  |
+| a folder, a glob, or a list | `ImageFiles`   | files, as `tfquant.images` reads them           |
 
 An example's life: the epoch `index // len(source)` orders the pictures anew (each is seen once per
 epoch); a picture that cannot be read is replaced by the next one; a window of it is scaled down at
@@ -33,7 +34,7 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from tfquant import images
+from tfquant import images, records
 from tfquant.dead_leaves import dead_leaves
 from tfquant.images import ImageError
 
@@ -110,37 +111,46 @@ class DeadLeaves(ImageSource):
         return self, DeadLeaves(self.seed, count=count, size=self.size, stream=self.stream + 1)
 
 
-class ImageFiles(ImageSource):
-    """The files that `spec` means (`images.find_images`), decoded once as far as `cache_mib` goes.
+class EncodedImages(ImageSource):
+    """Pictures in encoded form, decoded once as far as `cache_mib` goes.
 
-    Built, it decodes files in their order until the cache is full and looks at the headers of the
-    rest; what is no picture is named and counted in the log, once. Beyond the cache, files are
-    decoded whenever they are asked for. `len` counts unreadable files too: the order of training
-    must not depend on the size of the cache.
+    Built, it decodes pictures in their order until the cache is full and probes the rest; what is
+    no picture is named and counted in the log, once. Beyond the cache, pictures are decoded
+    whenever they are asked for. `len` counts unreadable ones too: the order of training must not
+    depend on the size of the cache.
 
     Raises:
-      ImageError: no file is found, or none can be read.
+      ImageError: none can be read.
     """
 
-    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
-        self.paths = images.find_images(spec)
+    def __init__(self, spec: str, count: int, *, cache_mib: int = CACHE_MIB):
         self.errors: dict[int, ImageError] = {}
+        self._count = count
         self._cache: dict[int, np.ndarray] = {}
         self._bytes_left = cache_mib * 2**20
         self._lock = threading.Lock()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(self._prepare, range(len(self.paths))))
-        if len(self.errors) == len(self.paths):
+            for wait in records.ahead(pool, self._prepare, range(count), 64):
+                wait()
+        if len(self.errors) == count:
             raise ImageError(
-                f"{spec}: none of {len(self.paths)} files can be read; first: {self.errors[0]}"
+                f"{spec}: none of {count} pictures can be read; first: {self.errors[0]}"
             )
         if self.errors:
             logging.warning(
-                "%s: %d of %d files skipped, unreadable", spec, len(self.errors), len(self.paths)
+                "%s: %d of %d pictures skipped, unreadable", spec, len(self.errors), count
             )
 
+    def _read(self, i: int) -> np.ndarray:
+        """Picture i, uint8 [H, W, 3]; an ImageError if it cannot be read."""
+        raise NotImplementedError
+
+    def _probe(self, i: int) -> None:
+        """Raises an ImageError if picture i plainly is none."""
+        raise NotImplementedError
+
     def __len__(self):
-        return len(self.paths)
+        return self._count
 
     def __getitem__(self, i):
         i = int(i)
@@ -154,13 +164,13 @@ class ImageFiles(ImageSource):
             if self._bytes_left > 0:
                 self._load(i)
             else:
-                images.probe_image(self.paths[i])
+                self._probe(i)
         except ImageError as error:
             self._skip(i, error)
 
     def _load(self, i):
         try:
-            picture = images.read_image(self.paths[i])
+            picture = self._read(i)
         except ImageError as error:
             self._skip(i, error)
             raise
@@ -179,6 +189,35 @@ class ImageFiles(ImageSource):
             if i not in self.errors:
                 self.errors[i] = error
                 logging.warning("skipped picture %d: %s", len(self.errors), error)
+
+
+class ImageFiles(EncodedImages):
+    """The files that `spec` means (`images.find_images`)."""
+
+    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
+        self.paths = images.find_images(spec)
+        super().__init__(spec, len(self.paths), cache_mib=cache_mib)
+
+    def _read(self, i):
+        return images.read_image(self.paths[i])
+
+    def _probe(self, i):
+        images.probe_image(self.paths[i])
+
+
+class RecordImages(EncodedImages):
+    """The pictures of TFRecord shards (`records.Records`)."""
+
+    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
+        self.records = records.Records(spec)
+        super().__init__(f"records:{spec}", len(self.records), cache_mib=cache_mib)
+
+    def _read(self, i):
+        name, data = self.records[i]
+        return images.read_image(name, data=data)
+
+    def _probe(self, i):
+        """Nothing: a set's pictures have been decoded when it was made."""
 
 
 class TfdsImages(ImageSource):
@@ -239,6 +278,8 @@ def open_source(spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_M
         return DeadLeaves(seed, size=max(512, min_side))
     if spec.startswith("tfds:"):
         return TfdsImages(spec[len("tfds:") :], cache_mib=cache_mib)
+    if spec.startswith("records:"):
+        return RecordImages(spec[len("records:") :], cache_mib=cache_mib)
     return ImageFiles(spec, cache_mib=cache_mib)
 
 
@@ -300,19 +341,20 @@ def crops(
     crop: int,
     batch_size: int,
     first_example: int = 0,
+    stride: int | None = None,
     downscale: tuple[float, ...] = (),
     flip: bool = True,
 ) -> tf.data.Dataset:
     """The endless stream of training batches from example `first_example` on.
 
-    It draws in this process: for a `tf.distribute` strategy on one machine, not on several.
-
     Args:
       source: the pictures.
       seed: at least 0.
       crop: pixels a side of a crop.
-      batch_size: B, the global batch.
+      batch_size: B, the examples of a batch, which follow one another.
       first_example: index of the first example.
+      stride: from the first example of a batch to that of the next; None: B. A host that draws its
+        share of a larger batch leaves the others' out.
       downscale: smallest and largest factor on width and height, drawn uniformly between them; ()
         leaves pictures as they are.
       flip: mirrors every second crop, at random.
@@ -320,8 +362,13 @@ def crops(
     Returns:
       A dataset of {"image": uint8 [B, crop, crop, 3], "index": int64 [B]}.
     """
+    stride = batch_size if stride is None else stride
     _check(
-        seed=(seed, 0), crop=(crop, 1), batch_size=(batch_size, 1), first_example=(first_example, 0)
+        seed=(seed, 0),
+        crop=(crop, 1),
+        batch_size=(batch_size, 1),
+        first_example=(first_example, 0),
+        stride=(stride, batch_size),
     )
     check_downscale(downscale)
 
@@ -341,7 +388,7 @@ def crops(
             "index": tf.ensure_shape(index, [batch_size]),
         }
 
-    firsts = tf.data.Dataset.counter(start=first_example, step=batch_size, dtype=tf.int64)
+    firsts = tf.data.Dataset.counter(start=first_example, step=stride, dtype=tf.int64)
     return firsts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
 

@@ -18,7 +18,7 @@ from typing import Callable
 import tensorflow as tf
 
 import tfquant
-from tfquant import rectified, serving
+from tfquant import files, rectified, serving
 from tfquant.codec import Codec
 from tfquant.coding import model_file, packing
 from tfquant.coding.checksum import crc32_of_symbols
@@ -26,7 +26,7 @@ from tfquant.coding.container import FINGERPRINT_DIGITS
 from tfquant.exchange import Reading, Writing
 from tfquant.pixels import to_float, to_uint8
 from tfquant.serving import IMAGE, IMAGES, PICTURE, SIDES, StockModule, one_by_one, traced
-from tfquant.training import checkpoint, folder, history
+from tfquant.training import history
 from tfquant.training.experiment import Experiment
 
 # TensorFlow Serving writes outputs of such a name as base64 into JSON.
@@ -256,19 +256,10 @@ def export_codec(
         "metrics": metrics or {},
         "experiment": json.loads(experiment.to_json()),
     }
-    partial = path.rstrip("/") + ".partial"
-    if tf.io.gfile.exists(partial):
-        tf.io.gfile.rmtree(partial)
-    try:
+    with files.new_folder(path) as partial:
         _save(full, manifest, model_file.FULL, partial)
         stock = StockModule(codec, full.tables)
         _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.rmtree(path)
-        tf.io.gfile.rename(partial, path)
-    finally:
-        if tf.io.gfile.exists(partial):
-            tf.io.gfile.rmtree(partial)
 
 
 def _save(module: CodecModule | StockModule, manifest: dict, flavour: str, path: str) -> None:
@@ -298,12 +289,7 @@ def export_run(
       ValueError: the folder holds no run, no readable checkpoint, or one of another version's
         codec; or there is something else at `path`.
     """
-    experiment = folder.read_experiment(run_dir)
-    newest = checkpoint.newest_readable(run_dir)
-    if newest is None:
-        raise ValueError(f"{run_dir} has no checkpoint yet")
-    codec = rectified.build(experiment, build_codec, "float32")
-    checkpoint.restore_codec(codec, newest)
+    experiment, codec, newest = rectified.trained(run_dir, build_codec)
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]

@@ -1,5 +1,7 @@
 """Pictures in files: found, read as 8-bit RGB, written without loss. Pillow and NumPy alone.
 
+Pictures are found and read wherever `tfquant.files` reads, and written on this machine.
+
 Whatever a file holds becomes `uint8 [H, W, 3]`, the only form the rest of the package knows:
 
 | in the file               | becomes                                                      |
@@ -20,10 +22,13 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from tfquant import files
 
 # Pillow's name of each format that is read, and the extensions that find it in a folder. Others
 # stay closed: for a PostScript file Pillow would start Ghostscript.
@@ -40,6 +45,9 @@ FORMATS = {
 }
 EXTENSIONS = tuple(extension for group in FORMATS.values() for extension in group)
 
+# First bytes of PNG and of JPEG.
+_KEPT = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
 # A reconstruction is written as it is: a second, lossy codec behind ours would be measured as ours.
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".ppm")
 
@@ -48,13 +56,14 @@ class ImageError(ValueError):
     """A picture that cannot be found, read or written: one line that says which and why."""
 
 
-def read_image(path, background=None) -> np.ndarray:
+def read_image(path, background=None, data: bytes | None = None) -> np.ndarray:
     """Reads a picture as 8-bit RGB.
 
     Args:
       path: the file.
       background: (red, green, blue), each 0 to 255, seen through transparent pixels. Without it a
         picture with such pixels is refused; alpha that is opaque everywhere is dropped either way.
+      data: the file's bytes, where they are at hand; `path` is what errors call them.
 
     Returns:
       uint8 [H, W, 3].
@@ -66,7 +75,10 @@ def read_image(path, background=None) -> np.ndarray:
     path = os.fspath(path)
     background = _checked_background(background)
     try:
-        with Image.open(path, formats=_readable_formats()) as picture:
+        if data is None and not files.is_local(path):
+            data = files.read(path)
+        file = path if data is None else io.BytesIO(data)
+        with Image.open(file, formats=_readable_formats()) as picture:
             picture.load()
             return _as_rgb(_upright(picture), background)
     except ImageError as error:
@@ -92,10 +104,30 @@ def probe_image(path) -> None:
     """Raises an ImageError if the file's header is not a picture's; looks at no pixels."""
     path = os.fspath(path)
     try:
-        with Image.open(path, formats=_readable_formats()):
-            pass
+        with files.system(path).GFile(path, "rb") as file:
+            Image.open(file, formats=_readable_formats()).close()
     except Exception:
         read_image(path)  # Says why.
+
+
+def encoded_image(path) -> bytes:
+    """The file as it is, if it is PNG or JPEG; else its picture as PNG.
+
+    Raises:
+      ImageError: `read_image` would, without background.
+    """
+    path = os.fspath(path)
+    try:
+        data = files.read(path)
+    except Exception:
+        read_image(path)  # Says why.
+        raise
+    image = read_image(path, data=data)
+    if data.startswith(_KEPT):
+        return data
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def write_image(path, image) -> None:
@@ -128,7 +160,7 @@ def find_images(spec: str) -> list[str]:
       ImageError: a part of `spec` leads to no picture.
     """
     spec = os.fspath(spec).strip()
-    parts = [spec] if os.path.exists(spec) else [part.strip() for part in spec.split(",")]
+    parts = [spec] if files.exists(spec) else [part.strip() for part in spec.split(",")]
     parts = [os.path.expanduser(part) for part in parts if part]
     if not parts:
         raise ImageError("no pictures asked for: expected a file, a folder or a glob, got ''")
@@ -138,7 +170,7 @@ def find_images(spec: str) -> list[str]:
         if not matches:
             what = (
                 "folder"
-                if os.path.isdir(part)
+                if files.isdir(part)
                 else "glob"
                 if glob.has_magic(part)
                 else "file or folder"
@@ -148,19 +180,23 @@ def find_images(spec: str) -> list[str]:
                 reason = "no such file or folder"
             raise ImageError(f"{part}: {reason}")
         for match in matches:
-            found.setdefault(os.path.abspath(match), os.path.normpath(match))
+            if files.is_local(match):
+                found.setdefault(os.path.abspath(match), os.path.normpath(match))
+            else:
+                found[match] = match
     return sorted(found.values())
 
 
 def _expand(part: str) -> list[str]:
-    if os.path.isfile(part):
+    if files.isfile(part):
         return [part]
-    matches = [part] if os.path.isdir(part) else glob.glob(part, recursive=True)
-    files = [match for match in matches if _has_known_extension(match) and os.path.isfile(match)]
-    for folder in filter(os.path.isdir, matches):
-        for parent, _, names in os.walk(folder):
-            files += [os.path.join(parent, name) for name in names if _has_known_extension(name)]
-    return files
+    system = files.system(part)
+    matches = [part] if system.isdir(part) else system.glob(part)
+    found = [match for match in matches if _has_known_extension(match) and files.isfile(match)]
+    for folder in filter(system.isdir, matches):
+        for parent, _, names in system.walk(folder):
+            found += [os.path.join(parent, name) for name in names if _has_known_extension(name)]
+    return found
 
 
 def _has_known_extension(path: str) -> bool:

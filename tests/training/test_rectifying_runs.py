@@ -21,16 +21,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _eagerly():
-    """Steps run eagerly: these runs are shorter than their tracing."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture(scope="module", name="folder")
-def _folder(tmp_path_factory, make_photograph):
+def _folder(tmp_path_factory, make_photograph, eagerly):
     """Pictures, and a baseline that was trained on them a little."""
     folder = tmp_path_factory.mktemp("rectifying")
     (folder / "pictures").mkdir()
@@ -173,9 +168,10 @@ STEPS = """
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    import models, train
+    import models
     from tfquant import rectified
     from tfquant.training.experiment import Experiment
+    from tfquant.training.hosts import Host
     from tfquant.training.trainer import Trainer
     experiment = Experiment(
         codec="factorized", codec_options={"N": 4, "M": 6}, batch_size=4, crop=64,
@@ -186,7 +182,7 @@ STEPS = """
     data = tf.data.Dataset.from_tensor_slices(
         {"image": images, "index": np.arange(12)}).batch(4, drop_remainder=True)
     seen = []
-    for strategy in (tf.distribute.get_strategy(), train.strategy()):
+    for strategy in (tf.distribute.get_strategy(), Host().strategy()):
         tf.keras.utils.set_random_seed(0)
         with strategy.scope():
             codec = rectified.build(experiment, models.build_codec, "float32")

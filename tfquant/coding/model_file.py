@@ -18,6 +18,7 @@ import os
 import re
 from typing import Any
 
+from tfquant import files
 from tfquant.coding import container
 
 MANIFEST = "tfquant.json"
@@ -58,15 +59,15 @@ def read_manifest(path: str) -> Manifest:
       ModelError: the folder is missing, or not an exported model of a known format.
     """
     path = os.fspath(path)
-    if not os.path.isdir(path):
+    if not files.isdir(path):
         raise ModelError(f"{path}: no such folder; MODEL is the folder that training exported")
-    try:
-        with open(os.path.join(path, MANIFEST), encoding="utf-8") as file:
-            fields = json.load(file)
-    except FileNotFoundError:
+    manifest = os.path.join(path, MANIFEST)
+    if not files.exists(manifest):
         raise ModelError(
             f"{path}: not an exported model, it has no {MANIFEST}; training exports to RUN/{FOLDER}"
-        ) from None
+        )
+    try:
+        fields = json.loads(files.read(manifest))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot read {MANIFEST}: {_one_line(error)}") from None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:

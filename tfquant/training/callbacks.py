@@ -10,7 +10,7 @@ goes on where its curves were. Tags, by group:
 | `gap`        | epoch           | the train-test gap, surrogate minus rounding, same pictures     |
 | `gradient`   | epoch           | bias and variance of the gradients, on request                  |
 | `latents`    | epoch           | histograms of the first validation batch's latents and of sigma |
-| `rectifier`  | epoch           | where one trains: error reduction in percent, gain in dB        |
+| `rectifier`  | epoch           | in its stages: error reduction in percent, gain in dB           |
 | `pictures`   | 20th of a stage | originals beside their reconstructions                          |
 
 The gap and the gradients are those that the encoder trains on: while it is frozen, there are none.
@@ -22,7 +22,6 @@ each, its CUSTOM SCALARS tab draws surrogate and rounding into one chart.
 from __future__ import annotations
 
 import math
-import os
 from typing import Callable
 
 import tensorflow as tf
@@ -66,7 +65,7 @@ def for_stage(
     Returns:
       `(stage, steps of earlier stages) -> Keras callbacks`.
     """
-    log = _Log(os.path.join(model_dir, "logs"))
+    log = _Log(tf.io.gfile.join(model_dir, "logs"))
     images = _FirstImages(validation_data)
 
     def callbacks(stage: Stage, earlier_steps: int) -> list:
@@ -80,7 +79,7 @@ def for_stage(
         ]
         if trains_encoder(stage):
             chosen.append(Gap(log, earlier_steps))
-        if stage.trains_rectifier:
+        if stage.counts_gain:
             chosen.append(Rectification(log, earlier_steps, model_dir))
         if gradient_risk and trains_encoder(stage):
             chosen.append(GradientRisk(log, earlier_steps, images))

@@ -111,6 +111,8 @@ def run_stages(
       TrainingDiverged: see `max_skipped_in_a_row`.
     """
     experiment = trainer.experiment
+    # What a step reports is the same on all devices already; Keras would add up the hosts'.
+    trainer.distribute_reduction_method = "first"
     checkpoint = RunCheckpoint(run_dir, trainer)
     resume_at = checkpoint.stage_index()
     earlier_steps = 0

@@ -1,0 +1,104 @@
+"""Names with a scheme go through TensorFlow's file systems.
+
+`file://` is TensorFlow's name for this machine's files, which Python's `open` and `os` do not know:
+whatever they touched would fail, or lie in a folder called `file:`. A whole run under such a name
+is in `tests/training/test_hosts.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfquant import data, files, images
+from tfquant.images import ImageError, find_images, read_image
+from tfquant.training import folder, history
+from tfquant.training.experiment import Experiment
+
+
+@pytest.fixture(name="pictures")
+def _pictures(tmp_path, make_photograph):
+    (tmp_path / "pictures" / "deep").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.png", "deep/c.png", "deep/d.txt")):
+        path = tmp_path / "pictures" / name
+        images.write_image(path.with_suffix(".png"), make_photograph(70, 80, seed))
+        path.with_suffix(".png").rename(path)
+    return tmp_path / "pictures"
+
+
+def test_pictures_are_found_and_read_as_on_this_machine(pictures):
+    names = ["a.png", "b.png", "deep/c.png"]
+    assert find_images(f"file://{pictures}") == [f"file://{pictures}/{name}" for name in names]
+    assert find_images(f"file://{pictures}/a.png") == [f"file://{pictures}/a.png"]
+    both = find_images(f"file://{pictures}/deep,file://{pictures}/b.png")
+    assert [path.rpartition("/")[2] for path in both] == ["b.png", "c.png"]
+    assert len(find_images(f"file://{pictures}/*.png")) == 2
+    for name in names:
+        there = read_image(f"file://{pictures}/{name}")
+        np.testing.assert_array_equal(there, read_image(pictures / name))
+    images.probe_image(f"file://{pictures}/a.png")
+
+
+def test_what_is_not_there_is_said_in_one_line(pictures):
+    for spec, message in (
+        (f"file://{pictures}/gone.png", "no such file or folder"),
+        (f"file://{pictures}/deep/*.jpg", "no pictures in this glob"),
+        ("nowhere://bucket/a.png", "nowhere"),
+    ):
+        with pytest.raises((ImageError, tf.errors.OpError), match=message):
+            find_images(spec)
+    (pictures / "a.png").write_text("no picture")
+    for read in (read_image, images.probe_image, images.encoded_image):
+        with pytest.raises(ImageError, match=f"file://{pictures}/a.png: not a picture"):
+            read(f"file://{pictures}/a.png")
+        with pytest.raises(ImageError, match=f"file://{pictures}/gone.png: unreadable: .*No such"):
+            read(f"file://{pictures}/gone.png")
+
+
+def test_a_name_without_scheme_needs_no_tensorflow(fresh_python):
+    assert (
+        fresh_python(
+            """
+        import sys
+        from tfquant import files, images
+        assert files.isfile("setup.py") and files.isdir("tests") and not files.exists("gone")
+        assert files.read("setup.py").startswith(b'\"\"\"Package')
+        print("tensorflow" in sys.modules)
+        """
+        )
+        == "False\n"
+    )
+
+
+def test_a_new_folder_replaces_the_old_one_when_it_is_whole_or_leaves_it(tmp_path):
+    path = f"file://{tmp_path}/made"
+
+    def write(text):
+        with files.new_folder(path) as partial:
+            with tf.io.gfile.GFile(f"{partial}/{text}", "w") as file:
+                file.write(text)
+            if text == "bad":
+                raise OSError
+
+    write("first")
+    write("second")
+    with pytest.raises(OSError):
+        write("bad")
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["made", "made/second"]
+
+
+def test_what_a_run_keeps_for_itself_lives_in_memory_too(make_photograph):
+    """`ram://` is no whole file system: it renames a folder without what is in it, and takes a
+    checkpoint for a folder. Pictures, the experiment and the history do well in it."""
+    for seed in range(3):
+        local = f"ram://pictures/{seed}.png"
+        with tf.io.gfile.GFile(local, "wb") as file:
+            images.Image.fromarray(make_photograph(40, 50, seed)).save(file, "PNG")
+    source = data.open_source("ram://pictures", 0, 16)
+    np.testing.assert_array_equal(source[2], make_photograph(40, 50, 2))
+    experiment = Experiment(codec_options={"N": 4, "M": 4})
+    folder.prepare("ram://runs/one", experiment)
+    assert folder.read_experiment("ram://runs/one") == experiment
+    folder.write_json(f"ram://runs/one/{history.FILE}", [{"run_step": 1}])
+    assert history.read("ram://runs/one") == [{"run_step": 1}]

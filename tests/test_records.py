@@ -1,0 +1,184 @@
+"""TFRecord sets, held against the files they were made of, `struct` and TensorFlow's reader."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tfquant import cli, data, images, records
+from tfquant.images import ImageError
+
+NAMES = ["a.jpg", "b.png", "deep/c.tif", "deep/d.webp", "e.png"]
+
+
+@pytest.fixture(name="pictures")
+def _pictures(tmp_path, make_photograph):
+    """Five pictures of four formats, and two files that are none."""
+    folder = tmp_path / "pictures"
+    (folder / "deep").mkdir(parents=True)
+    for seed, name in enumerate(NAMES):
+        image = Image.fromarray(make_photograph(40 + seed, 56, seed))
+        image.save(folder / name, **({"lossless": True} if name.endswith("webp") else {}))
+    (folder / "broken.png").write_bytes((folder / "b.png").read_bytes()[:-200])
+    (folder / "text.jpg").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(name="made")
+def _made(pictures, tmp_path, capsys):
+    out = tmp_path / "set"
+    assert cli.main(["records", str(pictures), str(out), "--shards=3"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{out}: 5 of 7 pictures in 3 shards\n"
+    broken, text = printed.err.splitlines()
+    assert broken.startswith(f"tfquant: {pictures / 'broken.png'}: unreadable: ")
+    assert text.startswith(f"tfquant: {pictures / 'text.jpg'}: not a picture")
+    return out
+
+
+def parsed(path):
+    """A shard's (encoded, filename)s, by TensorFlow's reader and parser."""
+    features = {name: tf.io.FixedLenFeature([], tf.string)
+                for name in ("image/encoded", "image/filename")}  # fmt: skip
+    for record in tf.data.TFRecordDataset(str(path)):
+        values = tf.io.parse_single_example(record, features)
+        yield values["image/encoded"].numpy(), values["image/filename"].numpy().decode()
+
+
+def test_png_and_jpeg_are_kept_to_the_byte_and_others_to_the_pixel(made, pictures):
+    shards = sorted(made.glob("*.tfrecord"))
+    assert [path.name for path in shards] == [f"{k:05d}-of-00003.tfrecord" for k in range(3)]
+    found = {name: encoded for path in shards for encoded, name in parsed(path)}
+    assert list(found) == NAMES
+    for name, encoded in found.items():
+        if name.endswith(("jpg", "png")):
+            assert encoded == (pictures / name).read_bytes()
+        else:
+            assert encoded.startswith(b"\x89PNG")
+        expected = images.read_image(pictures / name)
+        np.testing.assert_array_equal(images.read_image(name, data=encoded), expected)
+
+
+def test_the_index_says_where_every_record_begins_and_ends(made):
+    index = json.loads((made / "records.json").read_text())
+    for name, sizes in index["shards"].items():
+        rest = (made / name).read_bytes()
+        for size in sizes:
+            (length,) = struct.unpack("<Q", rest[:8])
+            assert length == size
+            rest = rest[8 + 4 + size + 4 :]
+        assert not rest
+    assert [len(sizes) for sizes in index["shards"].values()] == [2, 1, 2]
+
+
+def test_a_set_trains_as_its_folder_does(made, pictures):
+    """Example i is the same, wherever the stream begins."""
+    for name in ("broken.png", "text.jpg"):
+        (pictures / name).unlink()
+    options = {"seed": 3, "crop": 16, "batch_size": 4, "downscale": (0.6, 0.95)}
+    for first in (0, 17):
+        of_files, of_records, uncached = (
+            next(iter(data.crops(source, first_example=first, **options)))
+            for source in (
+                data.open_source(str(pictures), 0, 16),
+                data.open_source(f"records:{made}", 0, 16),
+                data.open_source(f"records:{made}", 0, 16, cache_mib=0),
+            )
+        )
+        np.testing.assert_array_equal(of_records["image"], of_files["image"])
+        np.testing.assert_array_equal(uncached["image"], of_files["image"])
+
+
+def test_the_same_pictures_give_the_same_set(made, pictures, tmp_path):
+    copy = pictures.rename(tmp_path / "elsewhere")
+    assert cli.main(["records", str(copy), str(tmp_path / "again"), "--shards=3", "--jobs=5"]) == 0
+    for path in made.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_set_is_replaced_when_asked_and_nothing_else_ever(made, pictures, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    command = ["records", str(pictures), str(made), "--shards=2"]
+    assert cli.main(command) == 1
+    assert capsys.readouterr().err == (
+        f"tfquant: {made}: exists already; give --overwrite to replace it\n"
+    )
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+    assert cli.main([*command, "--overwrite"]) == 0
+    assert len(list(made.iterdir())) == 3
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "letter").write_text("dear")
+    capsys.readouterr()
+    assert cli.main(["records", str(pictures), str(other), "--overwrite"]) == 1
+    assert "is there and no set of records: it is not replaced" in capsys.readouterr().err
+    assert [path.name for path in other.iterdir()] == ["letter"]
+
+
+@pytest.mark.parametrize(
+    "shards,message",
+    [("8", "7 pictures do not fill 8 shards"), ("7", "of-00007.tfrecord: none of its 1 pictures")],
+)
+def test_a_set_that_cannot_be_made_leaves_nothing_behind(
+    pictures, tmp_path, capsys, shards, message
+):
+    assert cli.main(["records", str(pictures), str(tmp_path / "set"), "--shards", shards]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_shards_of_others_are_read_by_a_glob(made, pictures):
+    (made / "records.json").unlink()
+    source = data.open_source(f"records:{made}/*.tfrecord", 0, 16)
+    for i, name in enumerate(NAMES):
+        np.testing.assert_array_equal(source[i], images.read_image(pictures / name))
+
+
+def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
+    def refusal(spec):
+        with pytest.raises(ImageError) as error:
+            data.open_source(f"records:{spec}", 0, 16)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "no TFRecord files with records" in refusal(tmp_path / "gone*")
+    assert "no set of records, it has no records.json" in refusal(tmp_path / "pictures")
+    assert "no TFRecord file: corrupted record at 0" in refusal(tmp_path / "pictures" / "a.jpg")
+    shard = made / "00001-of-00003.tfrecord"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    assert f"{shard}: {len(whole) - 1} bytes, {len(whole)} by records.json" in refusal(made)
+    shard.unlink()
+    assert f"{shard}: 0 bytes, " in refusal(made)
+    (made / "records.json").write_text('{"format": 2}')
+    assert "format 2, this tfquant reads 1" in refusal(made)
+    (made / "records.json").write_text("[]")
+    assert "cannot read" in refusal(made)
+
+
+def test_a_damaged_record_is_named_and_replaced_by_the_next_picture(made, caplog):
+    shard = made / "00001-of-00003.tfrecord"
+    damaged = bytearray(shard.read_bytes())
+    damaged[300] ^= 1
+    shard.write_bytes(damaged)
+    source = data.open_source(f"records:{made}", 0, 16)
+    assert list(source.errors) == [2]
+    assert f"{shard}, record 0: unreadable: corrupted record at 12" in caplog.text
+    options = {"seed": 3, "crop": 40, "batch_size": 5}
+    shown = next(iter(data.crops(source, flip=False, **options)))["image"]
+    assert len({crop.tobytes() for crop in shown.numpy()}) >= 4
+
+
+def test_records_without_pictures_are_named(tmp_path):
+    path = str(tmp_path / "labels.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
+        features = tf.train.Features(feature={"label": feature})
+        writer.write(tf.train.Example(features=features).SerializeToString())
+    with pytest.raises(ImageError, match="record 0: expected a feature 'image/encoded', got label"):
+        records.Records(path)[0]

@@ -1,0 +1,288 @@
+"""Many hosts: what each one draws, who writes, and two of them on loopback, one of which dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from tfquant import cli, data
+from tfquant.coding.model_file import read_manifest
+from tfquant.images import write_image
+from tfquant.training import folder, history
+from tfquant.training.checkpoint import RunCheckpoint, newest_readable
+from tfquant.training.hosts import Host, shares
+from tfquant.training.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# TF_CONFIG
+
+
+def host(monkeypatch, config):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    return Host.from_environment()
+
+
+def cluster(kind, index, **tasks):
+    return {"cluster": tasks, "task": {"type": kind, "index": index}}
+
+
+def test_the_chief_is_the_task_of_that_type_or_else_the_first_worker(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert Host.from_environment() == Host(0, 1)
+    assert host(monkeypatch, cluster("worker", 0, worker=["a:1", "b:1"])) == Host(0, 2)
+    assert host(monkeypatch, cluster("worker", "1", worker=["a:1", "b:1"])) == Host(1, 2)
+    both = {"chief": ["c:1"], "worker": ["a:1", "b:1"]}
+    assert host(monkeypatch, cluster("chief", 0, **both)) == Host(0, 3)
+    assert host(monkeypatch, cluster("worker", 0, **both)) == Host(1, 3)
+    assert [Host(rank, 2).is_chief for rank in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "config,message",
+    [
+        ("{\n", "^TF_CONFIG must be .*; got { "),
+        ("[]", "^TF_CONFIG must be "),
+        ({"cluster": {"worker": ["a:1"]}}, "KeyError: 'task'"),
+        (cluster("worker", "x", worker=["a:1"]), "invalid literal"),
+        (cluster("worker", 2, worker=["a:1", "b:1"]),
+         "^TF_CONFIG: this task is worker 2; in the cluster: worker 0, worker 1$"),
+        (cluster("worker", -1, worker=["a:1"]), "this task is worker -1; in the cluster: worker 0"),
+        (cluster("ps", 0, worker=["a:1"], ps=["b:1"]), "is ps 0; in the cluster: worker 0$"),
+    ],
+)  # fmt: skip
+def test_a_bad_cluster_is_refused_in_one_line(monkeypatch, config, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        host(monkeypatch, config)
+    assert "\n" not in str(refusal.value)
+
+
+# What a host draws
+
+
+class Workers:
+    """Stands for a strategy over hosts: asks for the share of one of them."""
+
+    def __init__(self, rank, count, devices):
+        self.context = tf.distribute.InputContext(count, rank, count * devices)
+
+    def distribute_datasets_from_function(self, of_host):
+        return of_host(self.context)
+
+
+@pytest.mark.parametrize("count,devices", [(1, 1), (1, 3), (2, 1), (3, 2), (6, 1)])
+def test_the_hosts_draw_the_very_batches_of_one_process(make_photograph, count, devices):
+    class Pictures(data.ImageSource):
+        pictures = [make_photograph(40, 50, seed) for seed in range(3)]
+
+        def __len__(self):
+            return len(self.pictures)
+
+        def __getitem__(self, i):
+            return self.pictures[i]
+
+    options = {"seed": 3, "crop": 16, "downscale": (0.6, 0.95)}
+    whole = data.crops(Pictures(), batch_size=6, first_example=12, **options).take(4)
+
+    def drawn(rank):
+        def draw(offset, size):
+            return data.crops(
+                Pictures(), batch_size=size, first_example=12 + offset, stride=6, **options
+            )
+
+        batches = shares(Workers(rank, count, devices), 6, draw).take(4 * devices)
+        assert {len(batch["index"]) for batch in batches} == {6 // (count * devices)}
+        return list(batches.unbatch().batch(6 // count).as_numpy_iterator())
+
+    steps = zip(whole.as_numpy_iterator(), *map(drawn, range(count)))
+    for expected, *parts in steps:
+        for key, value in expected.items():
+            np.testing.assert_array_equal(np.concatenate([part[key] for part in parts]), value)
+
+
+# Where a host writes
+
+
+def test_another_host_works_in_a_copy_that_vanishes_and_speaks_of_the_runs_folder(tmp_path):
+    kept = {"experiment.json": "e", "history.json": "h", "checkpoints/ckpt-1.index": "c"}
+    for name, text in {**kept, "logs/events": "l", "export/saved_model.pb": "m"}.items():
+        folder.write_json(str(tmp_path / name), text)
+    before = sorted(tmp_path.rglob("*"))
+    with Host(0, 2).folder(str(tmp_path)) as own:
+        assert own == str(tmp_path)
+    with pytest.raises(ValueError) as error, Host(1, 2).folder(str(tmp_path)) as own:
+        copied = {str(p.relative_to(own)) for p in Path(own).rglob("*") if p.is_file()}
+        assert copied == set(kept)
+        (Path(own) / "checkpoints" / "ckpt-2.index").write_text("new")
+        raise ValueError(f"{own} holds another experiment")
+    assert str(error.value) == f"{tmp_path} holds another experiment"
+    assert not os.path.exists(own)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# What hosts agree on
+
+
+class Gathered:
+    """Stands for a strategy over two hosts, of which the other one sends its digests."""
+
+    def __init__(self, theirs):
+        self.theirs = theirs
+
+    def run(self, function):
+        return function()
+
+    def gather(self, value, axis):
+        assert axis == 0
+        return tf.concat([value, tf.constant([self.theirs], tf.int64)], axis)
+
+
+def test_hosts_that_do_not_see_the_same_are_told_what():
+    facts = {"flags": "f", "newest checkpoint": "ckpt-5"}
+    same = [zlib.crc32(b"f"), zlib.crc32(b"ckpt-5")]
+    Host(0, 2).check_agreement(Gathered(same), facts)
+    Host(0, 1).check_agreement(Gathered([0, 0]), facts)
+    with pytest.raises(ValueError, match="do not have the same newest checkpoint: all need"):
+        Host(0, 2).check_agreement(Gathered([same[0], zlib.crc32(b"None")]), facts)
+    with pytest.raises(ValueError, match="the same flags and newest checkpoint: all"):
+        Host(1, 2).check_agreement(Gathered([1, 2]), facts)
+
+
+# Two hosts
+
+FLAGS = [
+    "--codec=factorized", "--N=8", "--M=8", "--plan=aun", "--crop=64", "--batch_size=4",
+    "--stages=joint", "--joint_steps=50", "--epoch_steps=10", "--validation_images=4",
+    "--progress=silent",
+]  # fmt: skip
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@pytest.fixture(name="start")
+def _start(tmp_path):
+    """`start(name, arguments, hosts=1)`: Pythons that may know of each other, killed at the end."""
+    processes = []
+
+    def start(name, arguments, hosts=1):
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(hosts)]
+        started = []
+        for rank in range(hosts):
+            temporary = tmp_path / f"{name}-{rank}"
+            temporary.mkdir()
+            environment = {**os.environ, "TMPDIR": str(temporary), "CUDA_VISIBLE_DEVICES": ""}
+            if hosts > 1:
+                environment["TF_CONFIG"] = json.dumps(cluster("worker", rank, worker=addresses))
+            with open(tmp_path / f"{name}-{rank}.log", "w") as log:
+                process = subprocess.Popen(
+                    [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log
+                )
+            process.log = tmp_path / f"{name}-{rank}.log"
+            started.append(process)
+        processes.extend(started)
+        return started
+
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wait_for(path, processes):
+    while not path.exists():
+        ended = [process.poll() is not None for process in processes]
+        assert path.exists() or not any(ended), [p.log.read_text() for p in processes]
+        time.sleep(0.02)
+
+
+def assert_done(processes):
+    for process in processes:
+        assert process.wait(timeout=600) == 0, process.log.read_text()
+
+
+def tensors(run_dir):
+    reader = tf.train.load_checkpoint(newest_readable(str(run_dir)))
+    names = reader.get_variable_to_shape_map()
+    return {n: reader.get_tensor(n) for n in names if n.endswith("VARIABLE_VALUE")}
+
+
+def test_two_hosts_continue_what_one_began_survive_a_kill_and_end_as_one_process_does(
+    tmp_path, make_photograph, start
+):
+    """One process trains on; two hosts go on from its first checkpoint, lose one of them by
+    `kill -9`, and go on again. Their losses stay within 1e-4 of each other: sums over
+    hosts are taken in another order. Pictures and runs have names that only `tf.io.gfile` knows
+    (see `tests/test_files.py`)."""
+    (tmp_path / "pictures").mkdir()
+    for seed in range(5):
+        write_image(tmp_path / "pictures" / f"{seed}.png", make_photograph(80, 96, seed))
+    there = f"file://{tmp_path}"
+    assert cli.main(["records", f"{there}/pictures", f"{there}/set", "--shards=2"]) == 0
+    one, two = tmp_path / "one", tmp_path / "two"
+    train = ["train.py", *FLAGS, f"--train_images=records:{there}/set"]
+
+    alone = start("alone", [*train, f"--model_dir={there}/one"])
+    wait_for(one / "checkpoints" / "ckpt-10.index", alone)
+    shutil.copytree(one, two, ignore=shutil.ignore_patterns("logs", "ckpt-[2-9]*"))
+
+    killed = start("killed", [*train, f"--model_dir={there}/two"], hosts=2)
+    wait_for(one / "checkpoints" / "ckpt-50.index", alone)
+    alone[0].kill()  # spares its export
+    wait_for(two / "checkpoints" / "ckpt-20.index", killed)
+    os.kill(killed[1].pid, signal.SIGKILL)
+    assert killed[0].wait(timeout=120) == 1
+    said = killed[0].log.read_text().splitlines()
+    assert said[-1].startswith("train.py: host 0 of 2: another host is gone; start the same")
+    assert not (two / "export").exists()
+
+    again = start("again", [*train, f"--model_dir={there}/two"], hosts=2)
+    assert_done(again)
+    assert "Went on from" in again[0].log.read_text()
+    assert not list((tmp_path / "again-1").glob("tfquant-*"))  # its folder is gone
+    files = {p.name for p in two.iterdir()}
+    assert files == {"experiment.json", "history.json", "checkpoints", "logs", "export"}
+    assert read_manifest(f"{there}/two/export").codec == "factorized"
+    assert len(list((two / "logs").iterdir())) == 2  # the chief's, started twice
+    assert {p.name.rstrip("-01") for p in tmp_path.iterdir() if p.is_dir()} == {
+        "pictures", "set", "one", "two", "alone", "killed", "again"
+    }  # fmt: skip
+
+    expected, found = history.read(str(one)), history.read(str(two))
+    assert (
+        [r["run_step"] for r in found] == [r["run_step"] for r in expected] == [10, 20, 30, 40, 50]
+    )
+    for name in ("loss", "R", "D", "J", "psnr"):
+        curves = [[record[name] for record in records] for records in (found, expected)]
+        np.testing.assert_allclose(*curves, rtol=1e-4, err_msg=name)
+    assert tensors(one).keys() == tensors(two).keys()
+
+    # One process reads what two hosts wrote, all of it.
+    experiment = folder.read_experiment(str(two))
+    trainer = Trainer(models.build_codec("factorized", N=8, M=8), experiment)
+    trainer.begin(experiment.all_stages()[0])
+    RunCheckpoint(str(two), trainer).restore()
+    assert trainer.stage_step.numpy() == trainer.optimizer.iterations.numpy() == 50
+    assert trainer.skipped.numpy() == 0
