@@ -1,266 +1,267 @@
-"""Speed and memory of training, coding and data, as ratios within one run.
+"""The table of speed and memory: training, coding, data, from one command.
 
-    python benchmarks/bench.py [--only=step,surrogate,likelihood,picture,rectifier,coder,data]
+    python benchmarks/bench.py
+    python benchmarks/bench.py --codecs=ms_hyper,elic_zero --widths=48/80 --rows=step,start
+    python benchmarks/bench.py --compressai_python=PYTHON --images=FOLDER
 
-Each row is measured alternately with what it is compared with, round by round, and the median is
-shown, so that a machine that is busy with other things slows both. Peak memory is of the whole
-process, hence of everything measured before the row. Needs no pictures.
+| row          | what is timed                                                               |
+|--------------|-----------------------------------------------------------------------------|
+| `step`       | a training step, of every codec, width and precision                        |
+| `compress`   | a picture of 768x512 to streams, of every codec and width                   |
+| `decompress` | and back                                                                    |
+| `encode`     | range coding of a million symbols                                           |
+| `decode`     | and back                                                                    |
+| `crops`      | a training batch, of embedded dead leaves and, where given, of `--images`   |
+| `start`      | `train.py` from its call to the end of its first step, as for `step`        |
+| `call`       | `tfquant --help` from its call to its end                                   |
+
+*Of peak*: operations of the convolutions and matrix products (backwards twice those of forwards)
+in that time, beside what one product of two 2048x2048 matrices reaches in the same process and
+precision. *Memory*: the most that the process held. *CompressAI* needs an environment that has it,
+whose interpreter `--compressai_python` names; its column is the time of its equivalent, the ratio
+ours to it.
+
+Every row has a process of its own for each side. They take turns, one run each a round, so that a
+machine that is busy with other things slows both; medians are shown.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import resource
+import platform
 import statistics
+import subprocess
 import sys
 import time
+from typing import NamedTuple
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import piped
 
-import numpy as np
-import tensorflow as tf
-import tensorflow_compression as tfc
-from absl import app, flags
+HERE = os.path.dirname(os.path.abspath(__file__))
+HEAD = ("what", "of", "precision", "N/M", "time", "of peak", "memory", "CompressAI", "ratio")
+ROWS = ("step", "compress", "decompress", "encode", "decode", "crops", "start", "call")
 
-import models
-from tfquant import data
-from tfquant.coding import range_coder
-from tfquant.dead_leaves import dead_leaves
-from tfquant.entropy.conditional import ConditionalModel
-from tfquant.entropy.distributions import NoisyGaussian
-from tfquant.export import CodecModule
-from tfquant.layers import transforms
-from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
-from tfquant.rectified import RectifiedCodec
-from tfquant.training.experiment import Experiment
-from tfquant.training.trainer import Trainer
-
-_N = flags.DEFINE_integer("N", 128, "Width of the transforms.")
-_M = flags.DEFINE_integer("M", 192, "Channels of the latent.")
-_BATCH = flags.DEFINE_integer("batch_size", 8, "Batch of the training step.")
-_CROP = flags.DEFINE_integer("crop", 256, "Side of the training crops.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Rounds; every candidate runs once in each.")
-_ONLY = flags.DEFINE_list("only", [], "Names of benchmarks; empty: all.")
-
-PICTURE = (512, 768)
-
-
-def medians(candidates: dict, rounds: int) -> dict:
-    """Median seconds of each candidate, all run once a round after one warm-up."""
-    for run in candidates.values():
-        run()
-    seconds = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, run in candidates.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def show(title: str, seconds: dict, reference: str, note=lambda name, s: "") -> None:
-    """Prints one table: time, ratio to the reference, and a note."""
-    print(f"\n{title}")
-    for name, s in seconds.items():
-        ratio = s / seconds[reference]
-        print(f"  {name:<44} {1e3 * s:10.1f} ms {ratio:8.3f} x  {note(name, s)}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"  {'peak memory of the process so far':<44} {peak:10.2f} GiB", flush=True)
-
-
-def _batch() -> dict:
-    rng = np.random.default_rng(0)
-    shape = (_BATCH.value, _CROP.value, _CROP.value, 3)
-    return {
-        "image": tf.constant(rng.integers(0, 256, shape, dtype=np.uint8)),
-        "index": tf.range(_BATCH.value, dtype=tf.int64),
-    }
-
-
-def training_step(codec: str, precision: str, plan: str):
-    """A compiled training step as `fit` runs it, as a function of nothing."""
-    options = {"N": _N.value, "M": _M.value}
-    experiment = Experiment(
-        codec=codec, codec_options=options, precision=precision, plan=plan,
-        batch_size=_BATCH.value, crop=_CROP.value,
-    )  # fmt: skip
-    trainer = Trainer(models.build_codec(codec, precision, **options), experiment)
-    trainer.begin(experiment.all_stages()[0])
-    batch, step = _batch(), tf.function(trainer.train_step)
-    return lambda: step(batch)["loss"].numpy()
-
-
-def plain_pair(precision: str):
-    """The yardstick: a training step of `g_a` and `g_s` alone, MSE, same widths and batch."""
-    policy = models.PRECISIONS[precision]
-    tf.keras.mixed_precision.set_global_policy(policy)
-    g_a = transforms.analysis("plain", _N.value, _M.value)
-    g_s = transforms.synthesis("plain", _N.value, _M.value)
-    x = tf.cast(_batch()["image"], tf.float32) / 255.0
-    g_s(g_a(x[:1]))
-    tf.keras.mixed_precision.set_global_policy("float32")
-    optimizer = tf.keras.optimizers.Adam(1e-4)
-    variables = g_a.trainable_variables + g_s.trainable_variables
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(tf.cast(g_s(g_a(x)), tf.float32) - x))
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
-        return loss
-
-    return lambda: step().numpy()
-
-
-def bench_step() -> None:
-    """Training step of ms_hyper beside its transforms alone, in both precisions."""
-    candidates = {}
-    for precision in ("float32", "bfloat16"):
-        candidates[f"g_a and g_s alone, {precision}"] = plain_pair(precision)
-        candidates[f"ms_hyper step, {precision}"] = training_step("ms_hyper", precision, "sua_ste")
-    seconds = medians(candidates, _ROUNDS.value)
-    title = f"Training step, N {_N.value}, M {_M.value}, {_BATCH.value} x {_CROP.value}^2"
-    show(title, seconds, "ms_hyper step, float32")
-
-
-def bench_surrogate() -> None:
-    """What SUA with the expected gradient costs over additive noise."""
-    candidates = {
-        f"ms_hyper_zero step, plan {plan}": training_step("ms_hyper_zero", "float32", plan)
-        for plan in ("aun", "mix", "sua_ste", "sua_pge")
-    }
-    seconds = medians(candidates, _ROUNDS.value)
-    show("Surrogate overhead", seconds, "ms_hyper_zero step, plan aun")
-
-
-def bench_likelihood() -> None:
-    """Forward and backward of the Gaussian likelihood on 98,304 elements, beside TFC's."""
-    rng = np.random.default_rng(0)
-    v, mu = (tf.constant(rng.normal(0, 2, 98_304).astype(np.float32)) for _ in range(2))
-    sigma = tf.constant(np.exp(rng.uniform(-2, 2, 98_304)).astype(np.float32))
-
-    def of(distribution):
-        @tf.function
-        def run():
-            with tf.GradientTape() as tape:
-                tape.watch([v, mu, sigma])
-                bits = tf.reduce_sum(distribution(loc=mu, scale=sigma).log_prob(v))
-            return tape.gradient(bits, [v, mu, sigma])
-
-        return lambda: run()[0].numpy()
-
-    candidates = {"tfc.NoisyNormal": of(tfc.NoisyNormal), "NoisyGaussian": of(NoisyGaussian)}
-    show("Likelihood, forward and backward", medians(candidates, 5 * _ROUNDS.value),
-         "tfc.NoisyNormal")  # fmt: skip
-
-
-def bench_picture() -> None:
-    """Compressing and decompressing one 768x512 picture in the graph, latents spread near 3."""
-    picture = tf.constant(dead_leaves(0, 768)[: PICTURE[0], : PICTURE[1]])
-    candidates = {}
-    for name in ("factorized", "scale_hyperprior", "ms_hyper", "ms_hyper_zero"):
-        codec = models.build_codec(name, N=_N.value, M=_M.value)
-        last = codec.g_a.layers[-1]
-        spread = tf.math.reduce_std(codec.analyze(tf.cast(picture[None], tf.float32) / 255.0))
-        last.kernel.assign(last.kernel * 3.0 / spread)
-        module = CodecModule(codec)
-        coded = module.encode(picture)
-        file = coded["streams"], *PICTURE, coded["symbols_crc"]
-        candidates[f"{name}, compress"] = lambda m=module: m.encode(picture)["bits"].numpy()
-        candidates[f"{name}, decompress"] = lambda m=module, f=file: m.decode(*f)["image"].numpy()
-    seconds = medians(candidates, _ROUNDS.value)
-    show(f"A picture of 768x512, N {_N.value}, M {_M.value}", seconds, "ms_hyper, compress")
-
-
-def bench_rectifier() -> None:
-    """Decompressing one 768x512 picture without and with a rectifier, the light and a wide one."""
-    picture = tf.constant(dead_leaves(0, 768)[: PICTURE[0], : PICTURE[1]])
-    for name in ("factorized", "scale_hyperprior", "ms_context", "cheng_attn"):
-        codec = models.build_codec(name, N=_N.value, M=_M.value)
-        module = CodecModule(codec)
-        coded = module.encode(picture)
-        file = coded["streams"], *PICTURE, coded["symbols_crc"]
-        decoders = {
-            "without": codec,
-            f"width {LIGHT_WIDTH}, depth {LIGHT_DEPTH}": RectifiedCodec(codec),
-            f"width {_M.value}, depth 3": RectifiedCodec(codec, _M.value, 3),
-        }
-        modules = {label: CodecModule(decoder) for label, decoder in decoders.items()}
-        seconds = medians(
-            {k: lambda m=m, f=file: m.decode(*f)["image"].numpy() for k, m in modules.items()},
-            _ROUNDS.value,
-        )
-        show(f"Rectifier, {name}, N {_N.value}, M {_M.value}, decompress", seconds, "without")
-
-
-def bench_coder() -> None:
-    """Symbols per second of range coding, 1e6 symbols: tables by scale, by mean and scale, and
-    the decisions of a mixture."""
-    count, rng = 1_000_000, np.random.default_rng(0)
-    candidates = {}
-    for family, zero_center, kind in (
-        ("gaussian", True, "scale table"),
-        ("gaussian", False, "mean-scale table"),
-        ("mixture", False, "decisions"),
-    ):
-        model = ConditionalModel(family, zero_center)
-        table = model.coding_table()
-        sigma = np.exp(rng.uniform(-2, 2, (1, 1, 1, count)))
-        scales = 3 if family == "mixture" else 1
-        blocks = [0 * sigma] * (model.outputs - scales) + [np.log(sigma)] * scales
-        raw = tf.constant(np.concatenate(blocks, -1).astype(np.float32))
-        integers = tf.constant(np.round(rng.normal(size=sigma.shape) * sigma).astype(np.int32))
-        for streams in (1, 8) if zero_center else (1,):
-
-            @tf.function
-            def write(model=model, table=table, raw=raw, integers=integers, streams=streams):
-                handle = range_coder.start_encoder(table, streams)
-                return range_coder.finish(model.write(table, handle, integers, raw))
-
-            @tf.function
-            def read(strings, model=model, table=table, raw=raw):
-                handle = range_coder.start_decoder(table, strings)
-                return model.read(table, handle, tf.constant([1, 1, 1, count]), raw)[1]
-
-            label = f"{kind}, {streams} stream{'s' if streams > 1 else ''}"
-            candidates[f"{label}, encode"] = lambda write=write: write().numpy()
-            strings = write()
-            candidates[f"{label}, decode"] = lambda read=read, s=strings: read(s).numpy()
-    seconds = medians(candidates, _ROUNDS.value)
-    show("Coder, 1e6 symbols", seconds, "scale table, 1 stream, encode",
-         lambda name, s: f"{count / s / 1e6:.1f} million symbols/s")  # fmt: skip
-
-
-def bench_data() -> None:
-    """The embedded data set's input pipeline: batches of crops."""
-    source = data.open_source("", 0, _CROP.value)
-    crops = data.crops(source, seed=0, crop=_CROP.value, batch_size=_BATCH.value)
-    batches = iter(crops)
-    seconds = medians({"one batch of crops": lambda: next(batches)}, 20 * _ROUNDS.value)
-    show("Input pipeline", seconds, "one batch of crops",
-         lambda name, s: f"{_BATCH.value / s:.0f} crops/s")  # fmt: skip
-
-
-BENCHMARKS = {
-    "step": bench_step,
-    "surrogate": bench_surrogate,
-    "likelihood": bench_likelihood,
-    "picture": bench_picture,
-    "rectifier": bench_rectifier,
-    "coder": bench_coder,
-    "data": bench_data,
+# What PyTorch frees, the C library's allocator keeps rather than returning it with every tensor.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
 }
 
 
-def main(argv) -> None:
-    del argv
-    unknown = [name for name in _ONLY.value if name not in BENCHMARKS]
-    if unknown:
-        sys.exit(f"bench.py: unknown benchmark {unknown[0]!r}; known: {', '.join(BENCHMARKS)}")
-    for name in _ONLY.value or BENCHMARKS:
-        BENCHMARKS[name]()
+class Subject(NamedTuple):
+    """A codec at a width, and the precision of its networks."""
+
+    codec: str
+    widths: dict
+    precision: str
+
+
+class Measured(NamedTuple):
+    """Medians over the rounds.
+
+    Attributes:
+      seconds: of one run.
+      share: of the machine's peak.
+      memory: bytes.
+      facts: what the worker told.
+      compressai: its seconds, or None where it has no equivalent.
+    """
+
+    seconds: float
+    share: float
+    memory: float
+    facts: dict
+    compressai: float | None
+
+
+class Bench:
+    """Measures rows, lists of strings under `HEAD`.
+
+    Args:
+      arguments: the command line's.
+    """
+
+    def __init__(self, arguments):
+        self._arguments = arguments
+        self._subjects = [
+            Subject(codec, widths, precision)
+            for codec in arguments.codecs
+            for widths in arguments.widths
+            for precision in arguments.precisions
+        ]
+        self._fastest_step = None
+        self.versions = {}
+
+    def rows(self):
+        """One row after the other, as soon as it is measured."""
+        for what in self._arguments.rows:
+            if what in ("step", "start"):
+                measure = self._step if what == "step" else self._start
+                yield from map(measure, self._subjects)
+            elif what in ("compress", "decompress"):
+                # An exported model computes in float32, whatever it was trained in.
+                exported = {(s.codec, *s.widths.values()): s for s in self._subjects}.values()
+                for subject in exported:
+                    yield self._coding(what, subject._replace(precision="float32"))
+            elif what in ("encode", "decode"):
+                yield self._coder(what)
+            elif what == "crops":
+                given = [self._arguments.images] if self._arguments.images else []
+                yield from map(self._crops, ["", *given])
+            else:
+                yield self._call()
+
+    def _step(self, subject: Subject) -> list:
+        found = self._measure("step", subject)
+        self._fastest_step = min(found.seconds, self._fastest_step or found.seconds)
+        return _row("step", subject, found)
+
+    def _coding(self, what: str, subject: Subject) -> list:
+        return _row(what, subject, self._measure(what, subject))
+
+    def _coder(self, what: str) -> list:
+        found = self._measure(what)
+        rate = f"{found.facts['count'] / found.seconds / 1e6:.0f} million a second"
+        return _row(what, "symbols", found, rate)
+
+    def _crops(self, images: str) -> list:
+        found = self._measure("crops", images=images)
+        found = found._replace(seconds=found.seconds / found.facts["count"])
+        faster = self._fastest_step and self._fastest_step / found.seconds
+        note = f"{faster:.0f} times as fast as the fastest step" if faster else ""
+        return _row("crops", "files" if images else "dead leaves", found, note)
+
+    def _start(self, subject: Subject) -> list:
+        start = time.perf_counter()
+        with self._worker("start", subject, images=self._arguments.images) as worker:
+            seconds = time.perf_counter() - start
+            found = Measured(seconds, 0.0, worker.memory(), worker.facts, None)
+        return _row("start", subject, found)
+
+    def _call(self) -> list:
+        seconds = []
+        for _ in range(self._arguments.rounds):
+            start = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", "tfquant.cli", "--help"],
+                cwd=os.path.dirname(HERE), stdout=subprocess.DEVNULL, check=True,
+            )  # fmt: skip
+            seconds.append(time.perf_counter() - start)
+        return [
+            "call",
+            "`tfquant --help`",
+            "",
+            "",
+            _duration(statistics.median(seconds)),
+            *[""] * 4,
+        ]
+
+    def _settings(self, what: str, subject: Subject | None, more: dict) -> dict:
+        a = self._arguments
+        return {
+            "what": what,
+            **(subject._asdict() if subject else {}),
+            **{"plan": a.plan, "batch_size": a.batch_size, "crop": a.crop},
+            **more,
+        }
+
+    def _worker(self, what: str, subject: Subject | None = None, **more) -> piped.Worker:
+        settings = self._settings(what, subject, more)
+        worker = piped.Worker(sys.executable, os.path.join(HERE, "worker.py"), settings, {})
+        self.versions["ours"] = worker.facts["version"]
+        return worker
+
+    def _measure(self, what: str, subject: Subject | None = None, **more) -> Measured:
+        python = self._arguments.compressai_python
+        with self._worker(what, subject, **more) as worker:
+            if not (python and subject):
+                return self._rounds(worker, None)
+            script = os.path.join(HERE, "compressai_worker.py")
+            settings = self._settings(what, subject, more)
+            with piped.Worker(python, script, settings, KEEP_MEMORY) as other:
+                self.versions["CompressAI"] = other.facts["version"]
+                return self._rounds(worker, other if other.facts["able"] else None)
+
+    def _rounds(self, worker: piped.Worker, other: piped.Worker | None) -> Measured:
+        turns = []
+        for _ in range(self._arguments.rounds):
+            turn = [worker.seconds("peak"), worker.seconds()]
+            turns.append(turn + ([other.seconds()] if other else []))
+        peak, seconds, *theirs = map(statistics.median, zip(*turns))
+        rate = worker.facts.get("operations", 0.0) / seconds
+        share = rate / (worker.facts["peak_operations"] / peak)
+        return Measured(seconds, share, worker.memory(), worker.facts, *(theirs or [None]))
+
+
+def _row(what: str, subject: Subject | str, found: Measured, note: str = "") -> list:
+    if isinstance(subject, Subject):
+        widths = "/".join(map(str, subject.widths.values()))
+        cells = [what, f"`{subject.codec}`", subject.precision, widths]
+    else:
+        cells = [what, subject, "", ""]
+    time_and_note = _duration(found.seconds) + (f", {note}" if note else "")
+    beside = ["", ""]
+    if found.compressai:
+        beside = [_duration(found.compressai), f"{found.seconds / found.compressai:.2f}"]
+    share = f"{100 * found.share:.0f} %" if found.share else ""
+    return [*cells, time_and_note, share, f"{found.memory / 2**30:.2f} GiB", *beside]
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1e3 * seconds:.0f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.1f} ms"
+
+
+def _list(text: str) -> list:
+    return text.split(",")
+
+
+def _widths(text: str) -> list:
+    pairs = [pair.split("/") for pair in text.split(",")]
+    return [{"N": int(N), "M": int(M)} for N, M in pairs]
+
+
+def _rows(text: str) -> list:
+    for name in _list(text):
+        if name not in ROWS:
+            raise argparse.ArgumentTypeError(f"unknown row {name!r}; known: {', '.join(ROWS)}")
+    return _list(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=_rows, default=list(ROWS), help="default: all")
+    parser.add_argument("--codecs", type=_list, default=["ms_hyper"])
+    parser.add_argument("--widths", type=_widths, default=_widths("128/192"), metavar="N/M,...")
+    parser.add_argument("--precisions", type=_list, default=["float32", "bfloat16"])
+    parser.add_argument("--plan", default="sua_ste", help="quantization plan of the steps")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=256, help="side of the training crops")
+    parser.add_argument("--images", default="", help="folder of pictures, for `crops` and `start`")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--compressai_python", default="", metavar="PYTHON",
+        help="interpreter of an environment with CompressAI, to measure it alternately",
+    )  # fmt: skip
+    return parser
+
+
+def main() -> None:
+    bench = Bench(_parser().parse_args())
+    print("| " + " | ".join(HEAD) + " |")
+    print("|---|---|---|---|---:|---:|---:|---:|---:|", flush=True)
+    try:
+        for row in bench.rows():
+            print("| " + " | ".join(row) + " |", flush=True)
+    except piped.WorkerFailed as error:
+        sys.exit(f"bench.py: {error}")
+    cores = len(os.sched_getaffinity(0))
+    versions = ", ".join(bench.versions.values())
+    print(f"\n{cores} cores, {platform.machine()}; {versions}.")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -3,35 +3,29 @@
     python benchmarks/zoo.py --write=docs/codecs.md [--codecs=ms_hyper,charm]
 
 Parameters are counted, multiply-adds read off the graph of a forward pass, and both directions of a
-768x512 picture timed, one codec after the other: the median of `--rounds` calls, on untrained
-weights whose latents are brought to a standard deviation of 3 (about 1.5 bits an element).
+768x512 picture timed in turns: the median of `--rounds` calls, on untrained weights whose latents
+are brought to a standard deviation of 3 (about 1.5 bits an element).
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
 import sys
-import time
 from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
+import measuring
 import tensorflow as tf
 from absl import app, flags
 
 import models
-from tfquant.dead_leaves import dead_leaves
-from tfquant.exchange import Rounding
-from tfquant.export import CodecModule
 
 _CODECS = flags.DEFINE_list("codecs", list(models.CODECS), "Which codecs.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls that are timed.", lower_bound=1)
 _WRITE = flags.DEFINE_string("write", "", "File to write; empty: the terminal.")
-
-PICTURE = (512, 768)
 
 
 class Facts(NamedTuple):
@@ -95,56 +89,22 @@ FACTS = {
 }  # fmt: skip
 
 
-def multiply_adds(codec) -> float:
-    """Multiply-adds per pixel of a forward pass, its convolutions and matrix products."""
-    x = tf.TensorSpec([1, *PICTURE, 3])
-    graph = tf.function(lambda x: codec(x, Rounding())).get_concrete_function(x).graph
-    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
-    options["output"] = "none"
-    products = ("Conv2D", "Conv2DBackpropInput", "MatMul")
-    options["account_type_regexes"] = list(products)
-    profile = tf.compat.v1.profiler.profile(graph, options=options)
-    return profile.total_float_ops / 2 / (PICTURE[0] * PICTURE[1])
-
-
-def seconds(codec) -> tuple:
-    """Median seconds to compress and to decompress, and the file's bits per pixel."""
-    picture = tf.constant(dead_leaves(0, max(PICTURE))[: PICTURE[0], : PICTURE[1]])
-    y = codec.analyze(tf.cast(picture[None], tf.float32) / 255.0)
-    last = [v for v in codec.g_a.trainable_variables if v.shape.rank == 4][-1]
-    last.assign(last * 3.0 / tf.math.reduce_std(y))
-    module = CodecModule(codec)
-    coded = module.encode(picture)
-    file = coded["streams"], *PICTURE, coded["symbols_crc"]
-
-    def median(run):
-        run()
-        times = []
-        for _ in range(_ROUNDS.value):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
-
-    size = sum(map(len, coded["streams"].numpy()))
-    return (
-        median(lambda: module.encode(picture)["bits"].numpy()),
-        median(lambda: module.decode(*file)["image"].numpy()),
-        8 * size / (PICTURE[0] * PICTURE[1]),
-    )
-
-
 def row(name: str) -> str:
     """The codec's line of the table."""
     facts = FACTS[name]
     codec = models.build_codec(name, **facts.widths)
     parameters = sum(v.shape.num_elements() for v in codec.trainable_variables)
-    kilo_multiply_adds = multiply_adds(codec) / 1e3
-    compress, decompress, bpp = seconds(codec)
+    height, width = measuring.PICTURE
+    kilo_multiply_adds = measuring.multiply_adds(codec, height, width) / (height * width) / 1e3
+    coded = measuring.code(codec, measuring.picture())
+    seconds = measuring.median_seconds(
+        {"compress": coded.compress, "decompress": coded.decompress}, _ROUNDS.value
+    )
     cells = [
         f"`{name}`", facts.paper, facts.figure, facts.entropy,
         f"{facts.widths['N']}/{facts.widths['M']}", f"{parameters / 1e6:.2f}",
-        f"{kilo_multiply_adds:.0f}", f"{compress:.2f}", f"{decompress:.2f}", f"{bpp:.1f}",
+        f"{kilo_multiply_adds:.0f}", f"{seconds['compress']:.2f}",
+        f"{seconds['decompress']:.2f}", f"{coded.bpp():.1f}",
         facts.plans,
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
@@ -166,7 +126,6 @@ the high bpp. *Plans* are what arXiv 2309.17051 found to work best.
 
 def main(argv) -> None:
     del argv
-    tf.get_logger().setLevel("ERROR")  # the profiler warns of its own old parts
     unknown = [name for name in _CODECS.value if name not in models.CODECS]
     if unknown:
         sys.exit(f"zoo.py: unknown codec {unknown[0]!r}; known: {', '.join(models.CODECS)}")
