@@ -1,0 +1,134 @@
+"""The same things done by CompressAI, with another Python: `bench.py` starts it, see `piped.py`.
+
+It is given its best: channels last, in float32 as in bfloat16; the C library's allocator told to
+keep its memory (`bench.py` sets that); one thread a core; in the forms that its own training and
+coding take. Its `compress` starts from floats, and ours from bytes. Untrained weights get latents
+of the same spread as ours, and, else they would be far outside the coder's tables, scales to match.
+"""
+
+from __future__ import annotations
+
+import os
+
+import piped
+import torch
+
+# CompressAI loads torchvision, of whose compiled operators it needs none here: it does not matter
+# that they are missing, as where torchvision was built for another PyTorch.
+_register_fake = torch.library.register_fake
+
+
+def _tolerant(name, *args, **kwargs):
+    if str(name).startswith("torchvision::"):
+        return lambda function: function
+    return _register_fake(name, *args, **kwargs)
+
+
+torch.library.register_fake = _tolerant
+
+import compressai  # noqa: E402
+from compressai import models  # noqa: E402
+
+PICTURE = (512, 768)
+DEVIATION = 3.0
+
+# Our codec -> theirs, of N and M; and the convolution that predicts its scales.
+COUNTERPARTS = {
+    "factorized": (lambda N, M: models.FactorizedPrior(N, M), None),
+    "scale_hyperprior": (lambda N, M: models.ScaleHyperprior(N, M), lambda m: m.h_s[-2]),
+    "ms_hyper": (lambda N, M: models.MeanScaleHyperprior(N, M), lambda m: m.h_s[-1]),
+    "ms_hyper_zero": (lambda N, M: models.MeanScaleHyperprior(N, M), lambda m: m.h_s[-1]),
+    "ms_context": (
+        lambda N, M: models.JointAutoregressiveHierarchicalPriors(N, M),
+        lambda m: m.entropy_parameters[-1],
+    ),
+    "cheng_anchor": (lambda N, M: models.Cheng2020Anchor(N), lambda m: m.entropy_parameters[-1]),
+    "cheng_attn": (lambda N, M: models.Cheng2020Attention(N), lambda m: m.entropy_parameters[-1]),
+}
+
+
+def step(settings: dict):
+    """A training step: forward, rate and distortion, backward, clipping, Adam."""
+    model = _build(settings).train()
+    parameters = [p for n, p in model.named_parameters() if not n.endswith("quantiles")]
+    optimizer = torch.optim.Adam(parameters, 1e-4)
+    batch_size, crop = settings["batch_size"], settings["crop"]
+    x = torch.rand(batch_size, 3, crop, crop).to(memory_format=torch.channels_last)
+    reduced = settings["precision"] == "bfloat16"
+
+    def run():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):
+            out = model(x)
+        pixels = batch_size * crop * crop
+        bpp = sum(-torch.log2(p.float()).sum() for p in out["likelihoods"].values()) / pixels
+        loss = bpp + 0.01 * 255**2 * (x - out["x_hat"].float()).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return run
+
+
+def compress(settings: dict):
+    """A picture to strings."""
+    model, x = _coding(settings)
+
+    def run():
+        with torch.no_grad():
+            return model.compress(x)
+
+    return run
+
+
+def decompress(settings: dict):
+    """Strings to the picture."""
+    model, x = _coding(settings)
+    with torch.no_grad():
+        coded = model.compress(x)
+
+    def run():
+        with torch.no_grad():
+            return model.decompress(coded["strings"], coded["shape"])
+
+    return run
+
+
+def _build(settings: dict):
+    torch.manual_seed(0)
+    build, _ = COUNTERPARTS[settings["codec"]]
+    return build(**settings["widths"]).to(memory_format=torch.channels_last)
+
+
+def _coding(settings: dict) -> tuple:
+    """A model whose latents are spread, and a picture: [1, 3, H, W] float."""
+    model = _build(settings).eval()
+    x = torch.nn.functional.interpolate(torch.rand(1, 3, 64, 96), PICTURE, mode="bicubic")
+    x = x.clamp(0, 1).to(memory_format=torch.channels_last)
+    _, scales = COUNTERPARTS[settings["codec"]]
+    with torch.no_grad():
+        last = [p for p in model.g_a.parameters() if p.dim() == 4][-1]
+        last *= DEVIATION / model.g_a(x).std()
+        if scales is not None:
+            count = model.g_a(x).shape[1]
+            scales(model).bias[:count] = DEVIATION
+    model.update(force=True)
+    return model, x
+
+
+TASKS = {"step": step, "compress": compress, "decompress": decompress}
+
+
+def prepare(settings: dict) -> tuple:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    version = f"CompressAI {compressai.__version__}, PyTorch {torch.__version__}"
+    if settings["what"] not in TASKS or settings["codec"] not in COUNTERPARTS:
+        return {}, {"version": version, "able": False}
+    run = TASKS[settings["what"]](settings)
+    run()
+    return {"run": run}, {"version": version, "able": True}
+
+
+if __name__ == "__main__":
+    piped.serve(prepare)

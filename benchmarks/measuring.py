@@ -1,0 +1,99 @@
+"""What the benchmarks of this package's own code share: a picture, a codec at work, medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Callable, NamedTuple
+
+import tensorflow as tf
+
+from tfquant.codec import Codec
+from tfquant.dead_leaves import dead_leaves
+from tfquant.exchange import Rounding
+from tfquant.export import CodecModule
+from tfquant.pixels import to_float
+
+PICTURE = (512, 768)  # rows, columns
+DEVIATION = 3.0  # of the latents; a trained codec's are near it
+
+
+def picture(height: int = PICTURE[0], width: int = PICTURE[1]) -> tf.Tensor:
+    """uint8 [height, width, 3], the same at every call."""
+    return tf.constant(dead_leaves(0, max(height, width))[:height, :width])
+
+
+def spread_latents(codec: Codec, image: tf.Tensor) -> None:
+    """Brings the latents of an untrained codec to `DEVIATION` on `image: uint8 [H, W, 3]`.
+
+    A range coder's work depends on how far symbols spread; at some 1.5 bits an element it has more
+    of it than in a trained codec.
+    """
+    last = [v for v in codec.g_a.trainable_variables if v.shape.rank == 4][-1]
+    last.assign(last * DEVIATION / tf.math.reduce_std(codec.analyze(to_float(image[None]))))
+
+
+class Coded(NamedTuple):
+    """A picture on its way through a codec.
+
+    Attributes:
+      module: the codec as it is exported.
+      image: uint8 [H, W, 3].
+      file: what `module.decode` takes.
+    """
+
+    module: CodecModule
+    image: tf.Tensor
+    file: tuple
+
+    def compress(self) -> None:
+        self.module.encode(self.image)["bits"].numpy()
+
+    def decompress(self, module: CodecModule | None = None) -> None:
+        (module or self.module).decode(*self.file)["image"].numpy()
+
+    def bpp(self) -> float:
+        """Bits per pixel of the streams."""
+        size = sum(map(len, self.file[0].numpy()))
+        return 8 * size / (self.image.shape[0] * self.image.shape[1])
+
+
+def code(codec: Codec, image: tf.Tensor) -> Coded:
+    """Compresses `image: uint8 [H, W, 3]` with an untrained codec whose latents are spread."""
+    spread_latents(codec, image)
+    module = CodecModule(codec)
+    coded = module.encode(image)
+    height, width, _ = image.shape
+    return Coded(module, image, (coded["streams"], height, width, coded["symbols_crc"]))
+
+
+def multiply_adds(codec: Codec, height: int, width: int, without: tuple = ()) -> float:
+    """Multiply-adds of a picture's forward pass: its convolutions and matrix products.
+
+    Args:
+      codec: the codec.
+      height, width: the picture's.
+      without: names of networks that are left out.
+    """
+    x = tf.TensorSpec([1, height, width, 3])
+    graph = tf.function(lambda x: codec(x, Rounding())).get_concrete_function(x).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    options["account_type_regexes"] = ["Conv2D", "Conv2DBackpropInput", "MatMul"]
+    options["hide_name_regexes"] = [rf".*\b{name}/.*" for name in without]
+    tf.get_logger().setLevel("ERROR")  # the profiler warns of its own old parts
+    profile = tf.compat.v1.profiler.profile(graph, options=options)
+    return profile.total_float_ops / 2
+
+
+def median_seconds(candidates: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Median of each, all run once a round after one warm-up: noise of the machine meets all."""
+    for run in candidates.values():
+        run()
+    seconds = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}

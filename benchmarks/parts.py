@@ -1,0 +1,189 @@
+"""What single parts cost beside what they replace, as ratios within one run.
+
+    python benchmarks/parts.py [--only=transforms,surrogate,likelihood,rectifier,coder] [--rounds=7]
+
+Everything is measured alternately with what it is compared with, round by round, and the median is
+shown. The table of whole steps, pictures and pipelines is `bench.py`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+import measuring
+import numpy as np
+import tensorflow as tf
+import tensorflow_compression as tfc
+import worker
+
+import models
+from tfquant.coding import range_coder
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.entropy.distributions import NoisyGaussian
+from tfquant.export import CodecModule
+from tfquant.layers import transforms
+from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
+from tfquant.rectified import RectifiedCodec
+
+WIDTHS = {"N": 128, "M": 192}
+BATCH = {"batch_size": 8, "crop": 256}
+
+
+def show(title: str, seconds: dict, reference: str, note=lambda seconds: "") -> None:
+    """Prints times, their ratios to the reference's, and a note."""
+    print(f"\n{title}")
+    for name, s in seconds.items():
+        ratio = s / seconds[reference]
+        print(f"  {name:<44} {1e3 * s:10.1f} ms {ratio:8.3f} x  {note(s)}", flush=True)
+
+
+def training_step(codec: str, precision: str, plan: str):
+    """A training step, as a function of nothing."""
+    settings = {"codec": codec, "precision": precision, "plan": plan, "widths": WIDTHS, **BATCH}
+    return worker.step(settings)[0]
+
+
+def plain_pair(precision: str):
+    """A training step of `g_a` and `g_s` alone, MSE, same widths and batch."""
+    tf.keras.mixed_precision.set_global_policy(models.PRECISIONS[precision])
+    g_a = transforms.analysis("plain", *WIDTHS.values())
+    g_s = transforms.synthesis("plain", *WIDTHS.values())
+    x = tf.random.stateless_uniform((BATCH["batch_size"], BATCH["crop"], BATCH["crop"], 3), [0, 0])
+    g_s(g_a(x[:1]))
+    tf.keras.mixed_precision.set_global_policy("float32")
+    optimizer = tf.keras.optimizers.Adam(1e-4)
+    variables = g_a.trainable_variables + g_s.trainable_variables
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(tf.cast(g_s(g_a(x)), tf.float32) - x))
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return loss
+
+    return lambda: step().numpy()
+
+
+def compare_transforms(rounds: int) -> None:
+    """Training step of ms_hyper beside its transforms alone, in both precisions."""
+    candidates = {}
+    for precision in ("float32", "bfloat16"):
+        candidates[f"g_a and g_s alone, {precision}"] = plain_pair(precision)
+        candidates[f"ms_hyper step, {precision}"] = training_step("ms_hyper", precision, "sua_ste")
+    seconds = measuring.median_seconds(candidates, rounds)
+    show("Transforms and the rest", seconds, "ms_hyper step, float32")
+
+
+def compare_surrogates(rounds: int) -> None:
+    """What SUA with the expected gradient costs over additive noise."""
+    candidates = {
+        f"ms_hyper_zero step, plan {plan}": training_step("ms_hyper_zero", "float32", plan)
+        for plan in ("aun", "mix", "sua_ste", "sua_pge")
+    }
+    seconds = measuring.median_seconds(candidates, rounds)
+    show("Surrogates", seconds, "ms_hyper_zero step, plan aun")
+
+
+def compare_likelihoods(rounds: int) -> None:
+    """Forward and backward of the Gaussian likelihood on 98,304 elements, beside TFC's."""
+    rng = np.random.default_rng(0)
+    v, mu = (tf.constant(rng.normal(0, 2, 98_304).astype(np.float32)) for _ in range(2))
+    sigma = tf.constant(np.exp(rng.uniform(-2, 2, 98_304)).astype(np.float32))
+
+    def of(distribution):
+        @tf.function
+        def run():
+            with tf.GradientTape() as tape:
+                tape.watch([v, mu, sigma])
+                bits = tf.reduce_sum(distribution(loc=mu, scale=sigma).log_prob(v))
+            return tape.gradient(bits, [v, mu, sigma])
+
+        return lambda: run()[0].numpy()
+
+    candidates = {"tfc.NoisyNormal": of(tfc.NoisyNormal), "NoisyGaussian": of(NoisyGaussian)}
+    seconds = measuring.median_seconds(candidates, 5 * rounds)
+    show("Likelihood, forward and backward", seconds, "tfc.NoisyNormal")
+
+
+def compare_rectifiers(rounds: int) -> None:
+    """Decompressing one 768x512 picture without and with a rectifier, the light and a wide one."""
+    for name in ("factorized", "scale_hyperprior", "ms_context", "cheng_attn"):
+        codec = models.build_codec(name, **WIDTHS)
+        coded = measuring.code(codec, measuring.picture())
+        decoders = {
+            "without": codec,
+            f"width {LIGHT_WIDTH}, depth {LIGHT_DEPTH}": RectifiedCodec(codec),
+            f"width {WIDTHS['M']}, depth 3": RectifiedCodec(codec, WIDTHS["M"], 3),
+        }
+        modules = {label: CodecModule(decoder) for label, decoder in decoders.items()}
+        candidates = {label: lambda m=m, c=coded: c.decompress(m) for label, m in modules.items()}
+        seconds = measuring.median_seconds(candidates, rounds)
+        show(f"Rectifier, {name}, decompressing", seconds, "without")
+
+
+def compare_coders(rounds: int) -> None:
+    """Range coding of 1e6 symbols by scales, by means and scales, and by a mixture's decisions."""
+    count, rng = 1_000_000, np.random.default_rng(0)
+    candidates = {}
+    for family, zero_center, kind in (
+        ("gaussian", True, "scale table"),
+        ("gaussian", False, "mean-scale table"),
+        ("mixture", False, "decisions"),
+    ):
+        model = ConditionalModel(family, zero_center)
+        table = model.coding_table()
+        sigma = np.exp(rng.uniform(-2, 2, (1, 1, 1, count)))
+        scales = 3 if family == "mixture" else 1
+        blocks = [0 * sigma] * (model.outputs - scales) + [np.log(sigma)] * scales
+        raw = tf.constant(np.concatenate(blocks, -1).astype(np.float32))
+        integers = tf.constant(np.round(rng.normal(size=sigma.shape) * sigma).astype(np.int32))
+        for streams in (1, 8) if zero_center else (1,):
+
+            @tf.function
+            def write(model=model, table=table, raw=raw, integers=integers, streams=streams):
+                handle = range_coder.start_encoder(table, streams)
+                return range_coder.finish(model.write(table, handle, integers, raw))
+
+            @tf.function
+            def read(strings, model=model, table=table, raw=raw):
+                handle = range_coder.start_decoder(table, strings)
+                return model.read(table, handle, tf.constant([1, 1, 1, count]), raw)[1]
+
+            label = f"{kind}, {streams} stream{'s' if streams > 1 else ''}"
+            candidates[f"{label}, encode"] = lambda write=write: write().numpy()
+            strings = write()
+            candidates[f"{label}, decode"] = lambda read=read, s=strings: read(s).numpy()
+    seconds = measuring.median_seconds(candidates, rounds)
+    show("Coder, 1e6 symbols", seconds, "scale table, 1 stream, encode",
+         lambda s: f"{count / s / 1e6:.1f} million symbols/s")  # fmt: skip
+
+
+PARTS = {
+    "transforms": compare_transforms,
+    "surrogate": compare_surrogates,
+    "likelihood": compare_likelihoods,
+    "rectifier": compare_rectifiers,
+    "coder": compare_coders,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default=",".join(PARTS), help="default: all")
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    names = arguments.only.split(",")
+    for name in names:
+        if name not in PARTS:
+            parser.error(f"unknown part {name!r}; known: {', '.join(PARTS)}")
+    for name in names:
+        PARTS[name](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

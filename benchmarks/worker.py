@@ -1,0 +1,177 @@
+"""One thing of this package to time, in a process of its own: `bench.py` starts it, see `piped.py`.
+
+Settings: `what`, a key of `TASKS`, and what that one reads of them. Besides running it, the process
+multiplies large matrices on request (`peak`), in the same precision: what the machine can do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+import measuring
+import numpy as np
+import piped
+import tensorflow as tf
+from absl import flags
+
+import models
+from tfquant import data
+from tfquant.coding import range_coder
+from tfquant.entropy.conditional import ConditionalModel
+from tfquant.training import callbacks
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
+
+_SIDE = 2048  # of the matrices
+_SYMBOLS = 1_000_000
+_BATCHES = 20  # of crops
+
+
+def step(settings: dict) -> tuple:
+    """A training step as Keras `fit` runs it."""
+    codec, precision = settings["codec"], settings["precision"]
+    batch_size, crop = settings["batch_size"], settings["crop"]
+    built = models.build_codec(codec, precision, **settings["widths"])
+    experiment = Experiment(
+        codec=codec, codec_options=settings["widths"], precision=precision, plan=settings["plan"],
+        batch_size=batch_size, crop=crop,
+    )  # fmt: skip
+    trainer = Trainer(built, experiment)
+    trainer.begin(experiment.all_stages()[0])
+    shape = (batch_size, crop, crop, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    batch = {"image": tf.constant(image), "index": tf.range(batch_size, dtype=tf.int64)}
+    run = tf.function(trainer.train_step)
+    # Backwards, every product has two of its size: by its inputs and by its weights.
+    products = 3 * batch_size * measuring.multiply_adds(built, crop, crop)
+    return lambda: run(batch)["loss"].numpy(), {"operations": 2 * products}
+
+
+def compress(settings: dict) -> tuple:
+    """A picture to streams, in the graph."""
+    codec = models.build_codec(settings["codec"], **settings["widths"])
+    products = measuring.multiply_adds(codec, *measuring.PICTURE, without=codec.decoder_parts)
+    return measuring.code(codec, measuring.picture()).compress, {"operations": 2 * products}
+
+
+def decompress(settings: dict) -> tuple:
+    """Streams to the picture, in the graph."""
+    codec = models.build_codec(settings["codec"], **settings["widths"])
+    products = measuring.multiply_adds(codec, *measuring.PICTURE, without=codec.encoder_parts)
+    return measuring.code(codec, measuring.picture()).decompress, {"operations": 2 * products}
+
+
+def encode(settings: dict) -> tuple:
+    """Range coding of a million symbols by a table of scales, into as many streams as a file."""
+    del settings
+    model, table, integers, raw, streams = _symbols()
+
+    @tf.function
+    def run():
+        return range_coder.finish(
+            model.write(table, range_coder.start_encoder(table, streams), integers, raw)
+        )
+
+    return lambda: run().numpy(), {"count": _SYMBOLS}
+
+
+def decode(settings: dict) -> tuple:
+    """The same symbols back."""
+    del settings
+    model, table, integers, raw, streams = _symbols()
+    handle = model.write(table, range_coder.start_encoder(table, streams), integers, raw)
+    strings = range_coder.finish(handle)
+
+    @tf.function
+    def run():
+        handle = range_coder.start_decoder(table, strings)
+        return model.read(table, handle, tf.shape(integers), raw)[1]
+
+    assert np.array_equal(run(), integers)
+    return lambda: run().numpy(), {"count": _SYMBOLS}
+
+
+def _symbols() -> tuple:
+    model, rng = ConditionalModel("gaussian", zero_center=True), np.random.default_rng(0)
+    sigma = np.exp(rng.uniform(-2, 2, (1, 1, 1, _SYMBOLS))).astype(np.float32)
+    integers = tf.constant(np.round(rng.normal(size=sigma.shape) * sigma).astype(np.int32))
+    raw = tf.constant(np.concatenate([0 * sigma, np.log(sigma)], -1))
+    streams = range_coder.choose_streams(tf.constant(2.0 * _SYMBOLS))
+    return model, model.coding_table(), integers, raw, streams
+
+
+def crops(settings: dict) -> tuple:
+    """Training batches of crops."""
+    source = data.open_source(settings["images"], 0, settings["crop"])
+    batches = iter(
+        data.crops(
+            source, seed=0, crop=settings["crop"], batch_size=settings["batch_size"],
+            downscale=(0.6, 0.95) if settings["images"] else (),
+        )
+    )  # fmt: skip
+
+    def run():
+        for _ in range(_BATCHES):
+            next(batches)
+
+    return run, {"count": _BATCHES}
+
+
+class _FirstStepIsOver(Exception):
+    pass
+
+
+def start(settings: dict) -> tuple:
+    """`train.py` up to the end of its first step; there is nothing left to run."""
+    import train
+
+    class FirstStep(tf.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise _FirstStepIsOver
+
+    chosen = callbacks.for_stage
+    callbacks.for_stage = lambda *a, **k: lambda *stage: [*chosen(*a, **k)(*stage), FirstStep()]
+    widths = [f"--{name}={width}" for name, width in settings["widths"].items()]
+    names = ("codec", "precision", "plan", "batch_size", "crop")
+    given = [f"--{name}={settings[name]}" for name in names]
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_FirstStepIsOver):
+        flags.FLAGS(["train.py", f"--model_dir={folder}", f"--train_images={settings['images']}",
+                     "--progress=silent", *widths, *given])  # fmt: skip
+        train.main(["train.py"])
+    return lambda: None, {}
+
+
+TASKS = {
+    "step": step,
+    "compress": compress,
+    "decompress": decompress,
+    "encode": encode,
+    "decode": decode,
+    "crops": crops,
+    "start": start,
+}
+
+
+def prepare(settings: dict) -> tuple:
+    run, facts = TASKS[settings["what"]](settings)
+    run()
+    dtype = tf.bfloat16 if settings.get("precision") == "bfloat16" else tf.float32
+    a, b = (tf.cast(tf.random.stateless_normal([_SIDE] * 2, [0, i]), dtype) for i in range(2))
+
+    def peak():
+        return tf.linalg.matmul(a, b)[0, 0].numpy()
+
+    peak()
+    version = f"TensorFlow {tf.__version__}"
+    facts = {**facts, "peak_operations": 2 * _SIDE**3, "version": version}
+    return {"run": run, "peak": peak}, facts
+
+
+if __name__ == "__main__":
+    piped.serve(prepare)

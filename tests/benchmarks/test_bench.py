@@ -1,0 +1,111 @@
+"""`benchmarks/bench.py`: that its table is whole. No figure is asserted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+HERE = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+SMALL = {"plan": "sua_ste", "batch_size": 2, "crop": 64, "precision": "bfloat16",
+         "codec": "factorized", "widths": {"N": 8, "M": 12}}  # fmt: skip
+
+# A worker that has nothing to do, and tells what it was asked for.
+IDLE = """
+import piped
+facts = {"version": "nothing 1.0", "operations": 6, "peak_operations": 12, "count": 5, "able": True}
+def prepare(settings):
+    if settings.get("codec") == "unknown":
+        raise ValueError("unknown codec 'unknown'")
+    return {"run": lambda: print("in between"), "peak": lambda: None}, facts
+piped.serve(prepare)
+"""
+
+
+@pytest.fixture(name="bench")
+def _bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    import bench
+
+    return bench
+
+
+@pytest.fixture(name="idle_workers")
+def _idle_workers(tmp_path, monkeypatch, bench):
+    for name in ("worker", "compressai_worker"):
+        (tmp_path / "benchmarks").mkdir(exist_ok=True)
+        (tmp_path / "benchmarks" / f"{name}.py").write_text(IDLE)
+    (tmp_path / "benchmarks" / "piped.py").write_text((HERE / "piped.py").read_text())
+    monkeypatch.setattr(bench, "HERE", str(tmp_path / "benchmarks"))
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parent))
+
+
+def table(bench, capsys, monkeypatch, *arguments):
+    """The rows' cells, and the last line."""
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--rounds=2", *arguments])
+    bench.main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:-2]]
+    return rows, lines[-1]
+
+
+def test_the_table_has_every_row_of_every_codec_width_and_precision(
+    bench, idle_workers, capsys, monkeypatch
+):
+    rows, last = table(
+        bench, capsys, monkeypatch, "--codecs=a,b", "--widths=8/12,16/24", "--images=folder",
+        f"--compressai_python={sys.executable}",
+    )  # fmt: skip
+    assert all(len(row) == len(bench.HEAD) for row in rows)
+    counts = {what: sum(row[0] == what for row in rows) for what in bench.ROWS}
+    assert counts == {
+        "step": 8, "compress": 4, "decompress": 4, "encode": 1, "decode": 1, "crops": 2,
+        "start": 8, "call": 1,
+    }  # fmt: skip
+    steps = {tuple(row[1:4]) for row in rows if row[0] == "step"}
+    assert ("`b`", "bfloat16", "16/24") in steps and len(steps) == 8
+    assert {row[2] for row in rows if row[0] == "compress"} == {"float32"}
+    assert all(row[4] for row in rows)
+    assert all(row[5] and row[7] and row[8] for row in rows if row[0] in ("step", "compress"))
+    assert "nothing 1.0" in last
+
+
+def test_what_a_worker_says_as_it_fails_is_the_last_line(bench, idle_workers, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--codecs=unknown"])
+    with pytest.raises(SystemExit, match="bench.py: ValueError: unknown codec 'unknown'"):
+        bench.main()
+
+
+def test_an_unknown_row_is_answered_with_the_choices():
+    done = subprocess.run(
+        [sys.executable, HERE / "bench.py", "--rows=steps"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "unknown row 'steps'; known: step, compress" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["step", "compress", "decompress", "encode", "decode", "crops"])
+def test_every_row_is_of_something_that_runs(what, monkeypatch, tmp_path, photograph):
+    monkeypatch.syspath_prepend(str(HERE))
+    import worker
+
+    PIL.Image.fromarray(photograph).save(tmp_path / "0.png")
+    run, facts = worker.TASKS[what]({"what": what, "images": str(tmp_path), **SMALL})
+    run()
+    assert facts.get("operations", 0) > 0 or facts.get("count", 0) > 0
+
+
+def test_multiply_adds_are_those_of_a_convolution_counted_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    import measuring
+
+    import models
+
+    codec = models.build_codec("factorized", N=8, M=12)
+    # g_a's convolutions of 5x5 and stride 2, and GDN's products between.
+    sides = (32, 16, 8, 4)
+    widths = ((3, 8), (8, 8), (8, 8), (8, 12))
+    g_a = sum(side**2 * 25 * i * o for side, (i, o) in zip(sides, widths))
+    g_a += sum(side**2 * 8 * 8 for side in sides[:3])
+    assert measuring.multiply_adds(codec, 64, 64, without=("g_s",)) == g_a
