@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfquant.layers import gdn
 from tfquant.layers.gdn import GDN
 
 
@@ -87,3 +88,13 @@ def test_it_computes_in_the_precision_of_its_input_with_float32_weights():
     reference = GDN()
     reference(x)
     np.testing.assert_allclose(tf.cast(y, tf.float32), reference(x), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_large_picture_goes_through_in_strips_and_comes_out_the_same(inverse, monkeypatch):
+    layer = GDN(inverse)
+    x = tf.random.stateless_normal([2, 7, 9, 5], [1, 2])
+    whole = layer(x)
+    monkeypatch.setattr(gdn, "_LARGE", 100)
+    of_any_size = tf.function(layer, input_signature=[tf.TensorSpec([None, None, None, 5])])
+    np.testing.assert_allclose(of_any_size(x), whole, rtol=1e-6)

@@ -8,6 +8,10 @@ from tfquant.ops.gradients import lower_bound
 
 _MIN = 1e-6  # of beta and of every element of gamma
 
+# In a graph for pictures of any size: elements beyond which memory counts, and how many strips.
+_LARGE = 2**27
+_STRIPS = 16
+
 
 class GDN(tf.keras.layers.Layer):
     """`x / sqrt(beta + gamma x^2)` over channels; the inverse multiplies instead.
@@ -42,7 +46,24 @@ class GDN(tf.keras.layers.Layer):
     def call(self, x):
         beta = tf.square(lower_bound(self.beta_root, _MIN**0.5))
         gamma = tf.square(lower_bound(self.gamma_root, _MIN**0.5))
-        return _apply(x, tf.cast(beta, x.dtype), tf.cast(gamma, x.dtype), self.inverse)
+        beta, gamma = tf.cast(beta, x.dtype), tf.cast(gamma, x.dtype)
+        if x.shape.num_elements() is not None:
+            return _apply(x, beta, gamma, self.inverse)
+        return tf.cond(
+            tf.size(x, tf.int64) > _LARGE,
+            lambda: _apply_in_strips(x, beta, gamma, self.inverse),
+            lambda: _apply(x, beta, gamma, self.inverse),
+        )
+
+
+def _apply_in_strips(x, beta, gamma, inverse: bool) -> tf.Tensor:
+    """The formula for a large picture: two tensors of its size in memory at a time, not three."""
+    pixels = tf.reshape(x, [1, 1, -1, x.shape[-1]])
+    count = tf.shape(pixels)[2]
+    ends = tf.range(_STRIPS + 1) * count // _STRIPS
+    strips = tf.split(pixels, ends[1:] - ends[:-1], axis=2, num=_STRIPS)
+    done = [_apply(strip, beta, gamma, inverse) for strip in strips]
+    return tf.reshape(tf.concat(done, axis=2), tf.shape(x))
 
 
 def _apply(x, beta, gamma, inverse: bool) -> tf.Tensor:

@@ -42,10 +42,32 @@ def example_seeds(seed: int, purpose: str, index: tf.Tensor, group: int = 0) -> 
 _GROUP_STRIDE = -0x61C8864680B583EB
 
 
-def _per_example(draw, seeds: tf.Tensor) -> tf.Tensor:
-    if seeds.shape[0] is None:
-        return tf.map_fn(draw, seeds, fn_output_signature=tf.float32)
-    return tf.stack([draw(seed) for seed in tf.unstack(seeds)])
+# Of TensorFlow's stateless random numbers: the key that a seed is scrambled with.
+_PHILOX = tf.random.Algorithm.PHILOX.value
+_SCRAMBLING_KEY = 0x02461E293EC8F720
+
+
+def _bits(keys: tf.Tensor, counters: tf.Tensor, shape) -> tf.Tensor:
+    """Philox' bits: `keys: [B, 1] uint64`, `counters: [B, 2] uint64` -> [B, *shape] uint32."""
+
+    def draw(state):
+        key, counter = state
+        return tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=shape, key=key, counter=counter, alg=_PHILOX, dtype=tf.uint32
+        )
+
+    if keys.shape[0] is None:
+        return tf.map_fn(draw, (keys, counters), fn_output_signature=tf.uint32)
+    return tf.stack(list(map(draw, zip(tf.unstack(keys), tf.unstack(counters)))))
+
+
+def _scrambled(seeds: tf.Tensor) -> tuple:
+    """What keys and counters TensorFlow makes of `seeds: [B, 2] int64`."""
+    counters = tf.bitcast(seeds, tf.uint64)
+    keys = tf.fill(tf.shape(counters[:, :1]), tf.constant(_SCRAMBLING_KEY, tf.uint64))
+    words = tf.cast(tf.reshape(_bits(keys, counters, [4]), [-1, 2, 2]), tf.uint64)
+    mixed = tf.bitwise.bitwise_or(words[..., 0], tf.bitwise.left_shift(words[..., 1], 32))  # [B, 2]
+    return mixed[:, :1], tf.stack([tf.zeros_like(mixed[:, 1]), mixed[:, 1]], axis=-1)
 
 
 def uniform(seeds: tf.Tensor, shape) -> tf.Tensor:
@@ -58,16 +80,12 @@ def uniform(seeds: tf.Tensor, shape) -> tf.Tensor:
     Returns:
       [B, *shape] float32.
     """
-
-    def draw(seed):
-        purpose, place, group = tf.unstack(seed)
-        seed = tf.stack([purpose + group * _GROUP_STRIDE, place])
-        # XLA draws the same bits as TensorFlow's own kernel, but turns them into other floats.
-        bits = tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg="philox")
-        high = tf.bitcast(tf.bitwise.right_shift(bits, 8), tf.int32)
-        return tf.cast(high, tf.float32) * 2.0**-24 - 0.5
-
-    return _per_example(draw, seeds)
+    purpose, place, group = tf.unstack(seeds, axis=-1)
+    seeds = tf.stack([purpose + group * _GROUP_STRIDE, place], axis=-1)
+    # The bits of `tf.random.stateless_uniform`, which would trace two dozen operations an example,
+    # for every group of every latent. XLA turns them into other floats than TensorFlow's kernel.
+    high = tf.bitcast(tf.bitwise.right_shift(_bits(*_scrambled(seeds), shape), 8), tf.int32)
+    return tf.cast(high, tf.float32) * 2.0**-24 - 0.5
 
 
 def uniform_per_image(seeds: tf.Tensor, shape) -> tf.Tensor:

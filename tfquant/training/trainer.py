@@ -14,6 +14,7 @@ from tfquant.codec import GROUPS, Codec
 from tfquant.exchange import Exchange, Rounding, Surrogates
 from tfquant.pixels import to_float
 from tfquant.training import losses
+from tfquant.training.adam import Adam
 from tfquant.training.experiment import Experiment, Stage
 from tfquant.training.losses import Outcome
 
@@ -76,9 +77,7 @@ class Trainer(tf.keras.Model):
 
     def _fresh_optimizer(self, stage: Stage):
         """Adam that leaves out steps whose gradients are not finite."""
-        adam = tf.keras.optimizers.Adam(
-            stage.learning_rate, global_clipnorm=self.experiment.clip_norm or None
-        )
+        adam = Adam(stage.learning_rate, global_clipnorm=self.experiment.clip_norm or None)
         # With its scale held at 1 the wrapper does just that; float16 needs the scaling itself.
         scale = 2.0**15 if self.experiment.precision == "float16" else 1.0
         growth = 2000 if self.experiment.precision == "float16" else 2**31 - 1
@@ -123,6 +122,8 @@ class Trainer(tf.keras.Model):
         loss = tf.add_n([weight * terms[name] for name, weight in self.stage.loss.items()])
         return {**terms, "loss": loss}
 
+    # No tensor is a condition in Python here, and converting every function in it takes seconds.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, batch):
         """One step; a step whose loss or gradient is not finite changes no weight."""
         if self.stage.track_offsets:
@@ -161,6 +162,7 @@ class Trainer(tf.keras.Model):
         values["skipped"] = self.skipped
         return values
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, batch):
         """The train-test gap: R~, D~, J~ of the surrogate beside R, D, J of rounding."""
         rounded = self._rounded_outcome(batch)
