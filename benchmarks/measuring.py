@@ -12,6 +12,7 @@ from tfquant.codec import Codec
 from tfquant.dead_leaves import dead_leaves
 from tfquant.exchange import Rounding
 from tfquant.export import CodecModule
+from tfquant.layers.blocks import PreciseConv
 from tfquant.pixels import to_float
 
 PICTURE = (512, 768)  # rows, columns
@@ -29,8 +30,11 @@ def spread_latents(codec: Codec, image: tf.Tensor) -> None:
     A range coder's work depends on how far symbols spread; at some 1.5 bits an element it has more
     of it than in a trained codec.
     """
-    last = [v for v in codec.g_a.trainable_variables if v.shape.rank == 4][-1]
-    last.assign(last * DEVIATION / tf.math.reduce_std(codec.analyze(to_float(image[None]))))
+    (last,) = (layer for layer in codec.g_a.layers if isinstance(layer, PreciseConv))
+    for _ in range(3):  # attention behind it is not linear
+        gain = DEVIATION / tf.math.reduce_std(codec.analyze(to_float(image[None])))
+        for weight in last.weights:
+            weight.assign(weight * gain)
 
 
 class Coded(NamedTuple):

@@ -29,6 +29,7 @@ from tfquant.export import CodecModule
 from tfquant.layers import transforms
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.rectified import RectifiedCodec
+from tfquant.training.adam import Adam
 
 WIDTHS = {"N": 128, "M": 192}
 BATCH = {"batch_size": 8, "crop": 256}
@@ -56,7 +57,7 @@ def plain_pair(precision: str):
     x = tf.random.stateless_uniform((BATCH["batch_size"], BATCH["crop"], BATCH["crop"], 3), [0, 0])
     g_s(g_a(x[:1]))
     tf.keras.mixed_precision.set_global_policy("float32")
-    optimizer = tf.keras.optimizers.Adam(1e-4)
+    optimizer = Adam(1e-4)
     variables = g_a.trainable_variables + g_s.trainable_variables
 
     @tf.function

@@ -58,7 +58,7 @@ def _name(path: str, entries) -> str:
     run = os.path.dirname(path) if os.path.basename(path) == FOLDER else path
     name = os.path.basename(run)
     if any(entry.name == name for entry in entries):
-        name = "_".join(part for part in run.split("/") if part)
+        name = "_".join(part for part in run.split("://")[-1].split("/") if part)
     return name
 
 

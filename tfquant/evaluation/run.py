@@ -105,7 +105,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     gained = []
     if evaluation.baselines:
         gained = [
-            gains.gain(m, b, gains.timing(*(load_model(Path(x["path"])) for x in (m, b)), chosen))
+            gains.gain(m, b, gains.timing(*(load_model(x["path"]) for x in (m, b)), chosen))
             for m, b in gains.pair(learned[:asked], learned[asked:])
         ]
     measurer = conventional.Measurer(folder / "conventional_cache.json")

@@ -73,7 +73,7 @@ class PreciseConv(tf.keras.layers.Conv2D):
         if self._backward_dtype == "float32":
             return precise
         inputs, kernel = (tf.cast(t, self._backward_dtype) for t in (inputs, kernel))
-        # In a graph only its gradient is computed: nothing asks for its value.
+        # In a graph only its gradient is computed: TensorFlow prunes the value that nobody uses.
         coarse = super().convolution_op(inputs, kernel)
         return straight_through(precise, tf.cast(coarse, tf.float32))
 

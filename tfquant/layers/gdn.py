@@ -57,7 +57,7 @@ class GDN(tf.keras.layers.Layer):
 
 
 def _apply_in_strips(x, beta, gamma, inverse: bool) -> tf.Tensor:
-    """The formula for a large picture: two tensors of its size in memory at a time, not three."""
+    """The formula for a large picture: fewer tensors of its size in memory at a time."""
     pixels = tf.reshape(x, [1, 1, -1, x.shape[-1]])
     count = tf.shape(pixels)[2]
     ends = tf.range(_STRIPS + 1) * count // _STRIPS

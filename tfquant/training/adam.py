@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 class Adam(tf.keras.optimizers.Adam):
-    """Keras' Adam, its arguments, its slots and its numbers, for dense gradients.
+    """Keras' Adam, its arguments but `amsgrad`, its slots and its numbers, for dense gradients.
 
     m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2,
     weight <- weight - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon).
