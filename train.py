@@ -20,7 +20,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import models
-from tfquant import data, export, rectified
+from tfquant import data, export, files, rectified
 from tfquant.entropy.conditional import FAMILIES
 from tfquant.images import ImageError
 from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
@@ -222,17 +222,20 @@ def train(
     for stage in experiment.all_stages():
         run.epoch_length(stage, values.epoch_steps)
     newest = checkpoint.newest_readable(run_dir)
+    starts = bool(experiment.init_from) and newest is None
+    start = checkpoint.newest_readable(experiment.init_from) if starts else None
     with strategy.scope():
         codec = rectified.build(experiment, models.build_codec, experiment.precision)
         trainer = Trainer(codec, experiment)
     facts = {
         "flags": (experiment, values.epoch_steps, values.gradient_risk, values.jit_compile),
         "number of pictures": len(source),
-        "newest checkpoint": newest and os.path.basename(newest),
+        "newest checkpoint": hosts.identity(newest),
+        "newest checkpoint of --init_from": hosts.identity(start),
     }
     host.check_agreement(strategy, facts)
     # Only now: a wrong flag is answered before it becomes part of the folder.
-    if experiment.init_from and newest is None:
+    if starts:
         checkpoint.start_from(codec, experiment, experiment.init_from)
     folder.prepare(run_dir, experiment)
     warn_of_flags(experiment, values)
@@ -308,9 +311,12 @@ def main(argv) -> None:
         raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
     tf.get_logger().setLevel("WARNING")
     try:
+        experiment = experiment_from_flags(flags.FLAGS)
+        for name in (MODEL_DIR.value, experiment.init_from):
+            files.exists(name)  # or why nobody can tell
         task = explore if flags.FLAGS.explore_qr else train_and_export
-        task(experiment_from_flags(flags.FLAGS), MODEL_DIR.value, flags.FLAGS)
-    except (ValueError, ImageError, run.TrainingDiverged, HostLost) as error:
+        task(experiment, MODEL_DIR.value, flags.FLAGS)
+    except (ValueError, OSError, ImageError, run.TrainingDiverged, HostLost) as error:
         sys.exit(f"train.py: {error}")
 
 

@@ -10,8 +10,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
 
-from tfquant import data, files, images
+import train
+from tfquant import cli, data, files, images, records
 from tfquant.images import ImageError, find_images, read_image
 from tfquant.training import folder, history
 from tfquant.training.experiment import Experiment
@@ -44,9 +47,8 @@ def test_what_is_not_there_is_said_in_one_line(pictures):
     for spec, message in (
         (f"file://{pictures}/gone.png", "no such file or folder"),
         (f"file://{pictures}/deep/*.jpg", "no pictures in this glob"),
-        ("nowhere://bucket/a.png", "nowhere"),
     ):
-        with pytest.raises((ImageError, tf.errors.OpError), match=message):
+        with pytest.raises(ImageError, match=message):
             find_images(spec)
     (pictures / "a.png").write_text("no picture")
     for read in (read_image, images.probe_image, images.encoded_image):
@@ -54,6 +56,26 @@ def test_what_is_not_there_is_said_in_one_line(pictures):
             read(f"file://{pictures}/a.png")
         with pytest.raises(ImageError, match=f"file://{pictures}/gone.png: unreadable: .*No such"):
             read(f"file://{pictures}/gone.png")
+
+
+def test_a_scheme_that_nobody_knows_is_an_oserror_of_one_line(capsys):
+    name = "nowhere://bucket/a"
+    for look in (files.exists, files.matches, files.read, find_images, records.Records):
+        with pytest.raises(OSError, match=f"^{name}: File system scheme 'nowhere' .*$") as error:
+            look(name)
+        assert "\n" not in str(error.value)
+    assert cli.main(["records", name, "unused"]) == 1
+    assert capsys.readouterr().err.startswith(f"tfquant: {name}: File system scheme")
+
+
+@pytest.mark.parametrize("flag", ["model_dir", "init_from", "train_images"])
+def test_train_says_in_one_line_that_nobody_knows_a_scheme(tmp_path, flag):
+    given = {"model_dir": f"{tmp_path}/run", flag: "nowhere://bucket/a"}
+    with flagsaver.flagsaver():
+        flags.FLAGS(["train.py", *(f"--{name}={value}" for name, value in given.items())])
+        with pytest.raises(SystemExit, match="^train.py: nowhere://bucket/a: File system scheme"):
+            train.main(["train.py"])
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_name_without_scheme_needs_no_tensorflow(fresh_python):
@@ -86,6 +108,23 @@ def test_a_new_folder_replaces_the_old_one_when_it_is_whole_or_leaves_it(tmp_pat
     with pytest.raises(OSError):
         write("bad")
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["made", "made/second"]
+
+
+def test_a_new_folder_that_cannot_take_its_place_is_kept_and_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise tf.errors.PermissionDeniedError(None, None, "not\nyours")
+
+    path, kept = f"{tmp_path}/made", f"{tmp_path}/made.partial"
+    monkeypatch.setattr(tf.io.gfile, "rename", refuse)
+    message = f"^{path}: what was made stays in {kept}, .*: not yours$"
+    with pytest.raises(OSError, match=message), files.new_folder(path) as partial:
+        assert partial == kept
+        (tmp_path / "made.partial" / "precious").write_text("dear")
+    assert [p.name for p in tmp_path.rglob("*")] == ["made.partial", "precious"]
+    monkeypatch.undo()
+    with files.new_folder(path):
+        pass
+    assert [p.name for p in tmp_path.rglob("*")] == ["made"]
 
 
 def test_what_a_run_keeps_for_itself_lives_in_memory_too(make_photograph):

@@ -94,6 +94,15 @@ def test_a_set_trains_as_its_folder_does(made, pictures):
         np.testing.assert_array_equal(uncached["image"], of_files["image"])
 
 
+def test_file_names_are_whole_where_pictures_have_no_common_folder(pictures, tmp_path, monkeypatch):
+    for name in ("broken.png", "text.jpg"):
+        (pictures / name).unlink()
+    monkeypatch.chdir(pictures)
+    assert cli.main(["records", ".", str(tmp_path / "set"), "--shards=1"]) == 0
+    (shard,) = (tmp_path / "set").glob("*.tfrecord")
+    assert [name for _, name in parsed(shard)] == NAMES
+
+
 def test_the_same_pictures_give_the_same_set(made, pictures, tmp_path):
     copy = pictures.rename(tmp_path / "elsewhere")
     assert cli.main(["records", str(copy), str(tmp_path / "again"), "--shards=3", "--jobs=5"]) == 0
@@ -151,6 +160,12 @@ def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
     assert "no TFRecord file: corrupted record at 0" in refusal(tmp_path / "pictures" / "a.jpg")
     shard = made / "00001-of-00003.tfrecord"
     whole = shard.read_bytes()
+    index = (made / "records.json").read_text()
+    (made / "records.json").write_text(json.dumps({"format": 1, "shards": {shard.name: []}}))
+    assert f"{shard}: {len(whole)} bytes, 0 by records.json" in refusal(made)
+    shard.write_bytes(b"")
+    assert "no TFRecord files with records" in refusal(made)
+    (made / "records.json").write_text(index)
     shard.write_bytes(whole[:-1])
     assert f"{shard}: {len(whole) - 1} bytes, {len(whole)} by records.json" in refusal(made)
     shard.unlink()

@@ -74,7 +74,8 @@ def main(argv=None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        system_said = f"{error.filename or 'input or output'}: {error.strerror}"
+        return _fail(system_said if error.strerror else error)
     except MemoryError:
         return _fail("not enough memory for a picture of this size")
     except KeyboardInterrupt:

@@ -37,6 +37,7 @@ from PIL import Image
 from tfquant import images, records
 from tfquant.dead_leaves import dead_leaves
 from tfquant.images import ImageError
+from tfquant.threads import ahead
 
 CACHE_MIB = 2048  # Decoded pictures held in memory: some 3,800 of 500x375.
 
@@ -130,7 +131,7 @@ class EncodedImages(ImageSource):
         self._bytes_left = cache_mib * 2**20
         self._lock = threading.Lock()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for wait in records.ahead(pool, self._prepare, range(count), 64):
+            for wait in ahead(pool, self._prepare, range(count), 64):
                 wait()
         if len(self.errors) == count:
             raise ImageError(
@@ -176,9 +177,8 @@ class EncodedImages(ImageSource):
             raise
         with self._lock:
             if picture.nbytes > self._bytes_left:
-                self._bytes_left = (
-                    0  # Full: smaller ones that might still fit are not worth a search.
-                )
+                # Full: smaller ones that might still fit are not worth a search.
+                self._bytes_left = 0
             elif i not in self._cache:
                 self._bytes_left -= picture.nbytes
                 self._cache[i] = picture
@@ -217,7 +217,11 @@ class RecordImages(EncodedImages):
         return images.read_image(name, data=data)
 
     def _probe(self, i):
-        """Nothing: a set's pictures have been decoded when it was made."""
+        """Nothing: the pictures of a set have been decoded when it was made.
+
+        Shards of others may hold what is no picture. Beyond the cache it is found, named and
+        replaced when training asks for it.
+        """
 
 
 class TfdsImages(ImageSource):
@@ -440,9 +444,8 @@ def _place(seed: int, index: int, length: int) -> int:
     return _epoch_order(seed, index // length, length)[index % length]
 
 
-@functools.lru_cache(
-    maxsize=4
-)  # Batches drawn in parallel straddle two epochs, of training and of a test.
+# Batches drawn in parallel straddle two epochs, of training and of a test.
+@functools.lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.argsort(_generator(seed, _ORDER, epoch).random(length), kind="stable")
 
@@ -478,9 +481,8 @@ def _crop(picture, generator, crop, downscale, flip) -> np.ndarray:
 
 def _resized_window(picture, top: float, left: float, side: float, crop: int) -> np.ndarray:
     """That window of the whole picture's antialiased resizing, at the cost of the window alone."""
-    reach = (
-        int(np.ceil(2 * max(1, side / crop))) + 1
-    )  # Of the bicubic kernel, in source pixels, and one to round.
+    # Of the bicubic kernel, in source pixels, and one to round.
+    reach = int(np.ceil(2 * max(1, side / crop))) + 1
     y, x = max(0, int(top) - reach), max(0, int(left) - reach)
     near = picture[y : int(top + side) + reach + 1, x : int(left + side) + reach + 1]
     box = (

@@ -1,7 +1,7 @@
 """Files by name, wherever they are: this machine's, or those of `gs://...` and the like.
 
 Names with a scheme are TensorFlow's to open (`tf.io.gfile`). Others are Python's, so that commands
-without a model do not import TensorFlow.
+without a model do not import TensorFlow. What goes wrong is an OSError either way.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
-def system(path: str):
-    """The file system of a name: `GFile`, `exists`, `glob`, `isdir` and `walk`, as in gfile."""
+def _system(path: str):
+    """The file system of a name."""
     if is_local(path):
         return _LOCAL
     import tensorflow as tf
@@ -35,21 +35,61 @@ def system(path: str):
     return tf.io.gfile
 
 
+@contextlib.contextmanager
+def _as_oserror(path: str, before: str = ""):
+    """Turns TensorFlow's errors into an OSError of one line: the path, `before`, and the reason."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"{path}: {before}{' '.join(error.message.split())}") from None
+
+
+def _errors(path: str):
+    return contextlib.nullcontext() if is_local(path) else _as_oserror(path)
+
+
 def exists(path: str) -> bool:
-    return system(path).exists(path)
+    with _errors(path):
+        return _system(path).exists(path)
 
 
 def isdir(path: str) -> bool:
-    return system(path).isdir(path)
+    with _errors(path):
+        return _system(path).isdir(path)
 
 
 def isfile(path: str) -> bool:
     return exists(path) and not isdir(path)
 
 
+def matches(pattern: str) -> list[str]:
+    """Paths of the files and folders that a glob means, in no order."""
+    with _errors(pattern):
+        return _system(pattern).glob(pattern)
+
+
+def below(folder: str) -> list[str]:
+    """Paths of all files in a folder and in its folders, in no order."""
+    with _errors(folder):
+        return [
+            os.path.join(parent, name)
+            for parent, _, names in _system(folder).walk(folder)
+            for name in names
+        ]
+
+
+@contextlib.contextmanager
+def reading(path: str):
+    """Gives the file, open to be read as bytes."""
+    with _errors(path), _system(path).GFile(path, "rb") as file:
+        yield file
+
+
 def read(path: str) -> bytes:
-    """A file's bytes; an OSError, or TensorFlow's error, where there are none to be had."""
-    with system(path).GFile(path, "rb") as file:
+    """A file's bytes."""
+    with reading(path) as file:
         return file.read()
 
 
@@ -57,20 +97,26 @@ def read(path: str) -> bytes:
 def new_folder(path: str):
     """Gives the name of a folder that takes the place of `path`, whatever is there, on success.
 
-    On failure nothing is left of it.
+    On failure nothing is left of it, unless it is whole and only cannot take that place.
+
+    Raises:
+      OSError: it cannot be made, or cannot take its place; then the message says where it is.
     """
     import tensorflow as tf
 
     gfile = tf.io.gfile
     partial = path.rstrip("/") + ".partial"
-    if gfile.exists(partial):
-        gfile.rmtree(partial)
-    gfile.makedirs(partial)
+    with _as_oserror(path):
+        if gfile.exists(partial):
+            gfile.rmtree(partial)
+        gfile.makedirs(partial)
     try:
         yield partial
+    except BaseException:
+        if gfile.exists(partial):
+            gfile.rmtree(partial)
+        raise
+    with _as_oserror(path, f"what was made stays in {partial}, it cannot take its place: "):
         if gfile.exists(path):
             gfile.rmtree(path)
         gfile.rename(partial, path)
-    finally:
-        if gfile.exists(partial):
-            gfile.rmtree(partial)

@@ -94,17 +94,17 @@ def read_image(path, background=None, data: bytes | None = None) -> np.ndarray:
         raise ImageError(
             f"{path}: more than {limit} pixels, where Pillow suspects an attack"
         ) from None
-    except (
-        Exception
-    ) as error:  # On broken files Pillow's decoders raise whatever they stumble over.
-        raise ImageError(f"{path}: unreadable: {_one_line(error)}") from None
+    # On broken files Pillow's decoders raise whatever they stumble over.
+    except Exception as error:
+        reason = _one_line(error).removeprefix(f"{path}: ")
+        raise ImageError(f"{path}: unreadable: {reason}") from None
 
 
 def probe_image(path) -> None:
     """Raises an ImageError if the file's header is not a picture's; looks at no pixels."""
     path = os.fspath(path)
     try:
-        with files.system(path).GFile(path, "rb") as file:
+        with files.reading(path) as file:
             Image.open(file, formats=_readable_formats()).close()
     except Exception:
         read_image(path)  # Says why.
@@ -158,6 +158,7 @@ def find_images(spec: str) -> list[str]:
 
     Raises:
       ImageError: a part of `spec` leads to no picture.
+      OSError: nobody can look there, since no file system has such names, say.
     """
     spec = os.fspath(spec).strip()
     parts = [spec] if files.exists(spec) else [part.strip() for part in spec.split(",")]
@@ -190,12 +191,10 @@ def find_images(spec: str) -> list[str]:
 def _expand(part: str) -> list[str]:
     if files.isfile(part):
         return [part]
-    system = files.system(part)
-    matches = [part] if system.isdir(part) else system.glob(part)
+    matches = [part] if files.isdir(part) else files.matches(part)
     found = [match for match in matches if _has_known_extension(match) and files.isfile(match)]
-    for folder in filter(system.isdir, matches):
-        for parent, _, names in system.walk(folder):
-            found += [os.path.join(parent, name) for name in names if _has_known_extension(name)]
+    for folder in filter(files.isdir, matches):
+        found += filter(_has_known_extension, files.below(folder))
     return found
 
 
@@ -206,15 +205,13 @@ def _has_known_extension(path: str) -> bool:
 
 def _readable_formats() -> list[str]:
     Image.init()
-    return [
-        name for name in FORMATS if name in Image.OPEN
-    ]  # AVIF and JPEG 2000 depend on Pillow's build.
+    # AVIF and JPEG 2000 depend on Pillow's build.
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    with contextlib.suppress(
-        Exception
-    ):  # EXIF data too broken to read turns nothing; the pixels are whole.
+    # EXIF data too broken to read turns nothing; the pixels are whole.
+    with contextlib.suppress(Exception):
         return ImageOps.exif_transpose(picture)
     return picture
 
@@ -240,9 +237,8 @@ def _as_rgb(picture: Image.Image, background) -> np.ndarray:
 
 def _from_wide_gray(picture: Image.Image):
     """One channel of more than 8 bits -> (uint8 [H, W, 3], alpha: uint8 [H, W, 1])."""
-    gray = np.asarray(picture)[
-        ..., None
-    ]  # [H, W, 1]; older Pillows give 16-bit files as int32, mode "I".
+    # [H, W, 1]; older Pillows give 16-bit files as int32, mode "I".
+    gray = np.asarray(picture)[..., None]
     if picture.mode == "F" or gray.min() < 0 or gray.max() > 65535:
         raise ImageError("samples are not 8 or 16 bit unsigned, so black and white are not defined")
     key = picture.info.get("transparency")

@@ -14,12 +14,10 @@ their own checksum (4) behind. TensorFlow's reader checks both.
 
 from __future__ import annotations
 
-import collections
 import functools
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
@@ -30,6 +28,7 @@ from tensorflow.python.lib.io import tf_record  # the one way to read a record a
 
 from tfquant import files, images
 from tfquant.images import ImageError
+from tfquant.threads import ahead
 
 INDEX = "records.json"
 FORMAT = 1
@@ -53,7 +52,7 @@ class Records:
         if files.isdir(spec):
             shards = _read_index(spec)
         else:
-            shards = {path: _scan(path) for path in sorted(files.system(spec).glob(spec))}
+            shards = {path: _scan(path) for path in sorted(files.matches(spec))}
         self._paths = list(shards)
         self._offsets = list(shards.values())
         self._ends = np.cumsum([len(offsets) for offsets in self._offsets])
@@ -101,7 +100,7 @@ def _read_index(folder: str) -> dict:
     for name, values in sizes.items():
         shard = tf.io.gfile.join(folder, name)
         ends = np.cumsum(values + _FRAME)
-        expected, found = int(ends[-1]), _length(shard)
+        expected, found = int(ends[-1]) if len(ends) else 0, _length(shard)
         if found != expected:
             raise ImageError(f"{shard}: {found} bytes, {expected} by {INDEX}: make the set again")
         shards[shard] = ends - values - _FRAME
@@ -160,7 +159,7 @@ def write(
         raise ImageError(f"{len(paths)} pictures do not fill {shards} shards")
     if files.exists(out) and not files.exists(tf.io.gfile.join(out, INDEX)):
         raise ImageError(f"{out} is there and no set of records: it is not replaced")
-    common = len(os.path.dirname(os.path.commonprefix(paths))) + 1
+    common = os.path.commonprefix(paths).rfind("/") + 1
     bounds = [len(paths) * shard // shards for shard in range(shards + 1)]
     sizes = {}
     with files.new_folder(out) as folder, ThreadPoolExecutor(jobs) as pool:
@@ -195,14 +194,3 @@ def _example(encoded: bytes, filename: str) -> bytes:
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
-
-
-def ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, count: int) -> Iterator:
-    """For each item in order a function that waits for `work(item)`, `count` of them under way."""
-    waiting = collections.deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > count:
-            yield waiting.popleft().result
-    while waiting:
-        yield waiting.popleft().result

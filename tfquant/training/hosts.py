@@ -26,6 +26,7 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
+from tfquant import files
 from tfquant.training import folder, history
 
 _TYPES = ("chief", "worker")  # in the order of their ranks
@@ -158,6 +159,16 @@ class Host:
                 f"host {self.rank} of {self.count}: another host is gone; start the same command on"
                 " all of them to go on from the last checkpoint"
             ) from error
+
+
+def identity(checkpoint: str | None) -> tuple | None:
+    """What tells a checkpoint from others of its name: (name, CRC-32 of its index).
+
+    The index holds the checksum of every tensor.
+    """
+    if checkpoint is None:
+        return None
+    return os.path.basename(checkpoint), zlib.crc32(files.read(f"{checkpoint}.index"))
 
 
 def shares(

@@ -1,0 +1,19 @@
+"""Work that threads do ahead of the one that takes its results in order."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable
+
+
+def ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, count: int) -> Iterator:
+    """For each item in order a function that waits for `work(item)`, `count` of them under way."""
+    waiting = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > count:
+            yield waiting.popleft().result
+    while waiting:
+        yield waiting.popleft().result
