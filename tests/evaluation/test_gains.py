@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 
 import numpy as np
@@ -63,7 +64,9 @@ def _evaluated(tmp_path, make_photograph, rectifying_model):
         reconstructions=False,
     )
     result = run.run(
-        evaluation, lambda path: rectifying_model(*MODELS[path.name]), lambda line: None
+        evaluation,
+        lambda path: rectifying_model(*MODELS[os.path.basename(path)]),
+        lambda line: None,
     )
     return result, tmp_path / "report"
 

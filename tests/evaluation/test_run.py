@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def evaluated(tmp_path_factory, make_photograph, subsampling_model):
             conventional=("jpeg", "webp"),
             anchor=folder / "anchor.csv",
         ),
-        lambda path: subsampling_model(STEPS[path.parent.name]),
+        lambda path: subsampling_model(STEPS[Path(path).parent.name]),
         lines.append,
     )
     return result, folder / "report", lines

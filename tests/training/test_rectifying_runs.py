@@ -37,6 +37,15 @@ def _folder(tmp_path_factory, make_photograph, eagerly):
     return folder
 
 
+@pytest.fixture(scope="module", name="rectified")
+def _rectified(folder):
+    """The folder, with a predictive stage from the baseline in it, too."""
+    with flagsaver.flagsaver():
+        call(folder, "rectified", f"--init_from={folder / 'baseline'}", "--stages=qr_predictive",
+             "--qr_predictive_steps=2", "--qr_predictive_schedule=constant")  # fmt: skip
+    return folder
+
+
 def call(folder, name, *arguments):
     """`python train.py ...` in this process."""
     flags.FLAGS.unparse_flags()
@@ -54,11 +63,11 @@ def keep_flags():
 
 
 def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
-    folder, make_photograph
+    rectified, make_photograph
 ):
-    call(folder, "rectified", f"--init_from={folder / 'baseline'}", "--stages=qr_predictive",
-         "--qr_predictive_steps=2", "--qr_predictive_schedule=constant")  # fmt: skip
-    one, other = (ExportedModel.load(str(folder / n / "export")) for n in ("baseline", "rectified"))
+    one, other = (
+        ExportedModel.load(str(rectified / name / "export")) for name in ("baseline", "rectified")
+    )
     picture = make_photograph(70, 90)
     file = one.compress(picture)
     assert file == other.compress(picture)
@@ -67,15 +76,15 @@ def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
     assert one.experiment["stages"] == ["joint"] != other.experiment["stages"]
 
 
-def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(folder):
-    """Leans on the run before: its history, and the event file read back."""
-    before = history.read(str(folder / "baseline"))[-1]
-    first, *_, last = history.read(str(folder / "rectified"))
+def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(rectified):
+    """In its history, and in the event file read back."""
+    before = history.read(str(rectified / "baseline"))[-1]
+    first, *_, last = history.read(str(rectified / "rectified"))
     assert (first["step"], first["error_reduction"]) == (0, 0.0)
     for name in ("R", "D", "psnr"):
         assert first[name] == pytest.approx(before[name], rel=1e-5), name
     assert first["R"] == last["R"]
-    events = EventAccumulator(str(folder / "rectified" / "logs")).Reload()
+    events = EventAccumulator(str(rectified / "rectified" / "logs")).Reload()
     gain = last["psnr"] - first["psnr"]
     for tag, expected in (("error_reduction", last["error_reduction"]), ("psnr_gain", gain)):
         event = events.Tensors(f"rectifier/{tag}")[-1]
@@ -153,13 +162,12 @@ def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, 
         (["--explore_qr", "--stages=joint", "--init_from={}/baseline"], "stages that train the"),
     ],
 )
-def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(folder, arguments, message):
-    """The third one leans on the first test's run."""
-    arguments = [argument.format(folder) for argument in arguments]
+def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(rectified, arguments, message):
+    arguments = [argument.format(rectified) for argument in arguments]
     with pytest.raises(SystemExit) as end:
-        call(folder, "refused", "--stages=qr_predictive", *arguments)
+        call(rectified, "refused", "--stages=qr_predictive", *arguments)
     assert re.search(message, end.value.code), end.value.code
-    assert not (folder / "refused").exists()
+    assert not (rectified / "refused").exists()
 
 
 STEPS = """
