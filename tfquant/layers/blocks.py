@@ -13,6 +13,8 @@ from tfquant.layers import klt
 from tfquant.layers.gdn import GDN
 from tfquant.ops.gradients import straight_through
 
+Constant = tf.keras.initializers.Constant
+
 # The reference networks' leaky ReLU; TensorFlow's own default is 0.2.
 LEAKY_SLOPE = 0.01
 
@@ -49,11 +51,6 @@ def glorot(gain: float) -> tf.keras.initializers.Initializer:
 def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs) -> tf.keras.layers.Layer:
     """A "same" convolution, downsampling by `stride`."""
     return tf.keras.layers.Conv2D(filters, kernel, stride, padding="same", **kwargs)
-
-
-def given(value: np.ndarray):
-    """An initializer to `value`, whatever the shape asked for."""
-    return lambda shape, dtype=None: tf.constant(value, dtype, shape)
 
 
 class PreciseConv(tf.keras.layers.Conv2D):
@@ -168,11 +165,12 @@ class ResidualDown(tf.keras.layers.Layer):
             [
                 conv(
                     filters, 3, 2, kernel_initializer=Near(kernel),
-                    bias_initializer=given(opening - centre * kernel.sum((0, 1, 2))),
+                    bias_initializer=Constant(opening - centre * kernel.sum((0, 1, 2))),
                 ),
                 leaky_relu(),
                 conv(
-                    filters, 3, kernel_initializer=Near(identity), bias_initializer=given(-opening)
+                    filters, 3, kernel_initializer=Near(identity),
+                    bias_initializer=Constant(-opening),
                 ),
                 GDN(gamma=LINEAR_GAMMA),
             ]

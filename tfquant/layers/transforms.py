@@ -21,6 +21,7 @@ from tfquant.layers.blocks import (
     MID_GREY,
     UNIT_GAIN,
     Attention,
+    Constant,
     Near,
     PictureDeconv,
     PreciseConv,
@@ -31,7 +32,6 @@ from tfquant.layers.blocks import (
     SubpixelConv,
     conv,
     deconv,
-    given,
 )
 from tfquant.layers.gdn import GDN
 
@@ -42,7 +42,7 @@ _GAIN = 4.0
 
 def _first(kernel, filters: int) -> tf.keras.layers.Layer:
     """The convolution that sees the picture; its biases make mid-grey zero."""
-    bias = given(-MID_GREY * kernel.sum((0, 1, 2)))
+    bias = Constant(-MID_GREY * kernel.sum((0, 1, 2)))
     return conv(filters, 5, 2, kernel_initializer=Near(kernel), bias_initializer=bias)
 
 
@@ -73,7 +73,7 @@ def _plain_synthesis(N: int, M: int) -> list:
 
 
 def _last(kernel) -> tf.keras.layers.Layer:
-    return PictureDeconv(kernel_initializer=Near(kernel), bias_initializer=given(MID_GREY))
+    return PictureDeconv(kernel_initializer=Near(kernel), bias_initializer=Constant(MID_GREY))
 
 
 def _residual_analysis(attention: bool):
@@ -105,7 +105,7 @@ def _residual_synthesis(attention: bool):
             *_attention(attention), ResidualBlock(N), ResidualUp(second),
             ResidualBlock(N),
             SubpixelConv(
-                3, kernel_initializer=Near(first.subpixel(3)), bias_initializer=given(MID_GREY)
+                3, kernel_initializer=Near(first.subpixel(3)), bias_initializer=Constant(MID_GREY)
             ),
         ]  # fmt: skip
 
