@@ -6,14 +6,18 @@ import statistics
 import time
 from typing import Callable, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
+import models
 from tfquant.codec import Codec
 from tfquant.dead_leaves import dead_leaves
 from tfquant.exchange import Rounding
 from tfquant.export import CodecModule
 from tfquant.layers.blocks import PreciseConv
 from tfquant.pixels import to_float
+from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
 
 PICTURE = (512, 768)  # rows, columns
 DEVIATION = 3.0  # of the latents; a trained codec's are near it
@@ -22,6 +26,36 @@ DEVIATION = 3.0  # of the latents; a trained codec's are near it
 def picture(height: int = PICTURE[0], width: int = PICTURE[1]) -> tf.Tensor:
     """uint8 [height, width, 3], the same at every call."""
     return tf.constant(dead_leaves(0, max(height, width))[:height, :width])
+
+
+class TrainingStep(NamedTuple):
+    """A training step as Keras `fit` runs it, and a batch for it.
+
+    Attributes:
+      trainer: of the codec.
+      compiled: the step, a function of a batch.
+      batch: random pictures.
+    """
+
+    trainer: Trainer
+    compiled: Callable
+    batch: dict
+
+    def run(self) -> float:
+        """Takes a step; the loss."""
+        return self.compiled(self.batch)["loss"].numpy()
+
+
+def training_step(experiment: Experiment) -> TrainingStep:
+    """The step of an experiment's first stage."""
+    codec = models.build_codec(experiment.codec, experiment.precision, **experiment.codec_options)
+    trainer = Trainer(codec, experiment)
+    trainer.begin(experiment.all_stages()[0])
+    batch_size, crop = experiment.batch_size, experiment.crop
+    shape = (batch_size, crop, crop, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    batch = {"image": tf.constant(image), "index": tf.range(batch_size, dtype=tf.int64)}
+    return TrainingStep(trainer, tf.function(trainer.train_step), batch)
 
 
 def spread_latents(codec: Codec, image: tf.Tensor) -> None:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
-import numpy as np
+import measuring
 import tensorflow as tf
 from PIL import Image
 
@@ -35,9 +35,6 @@ import models
 from tfquant import data, records
 from tfquant.dead_leaves import dead_leaves
 from tfquant.training.experiment import Experiment
-from tfquant.training.trainer import Trainer
-
-PICTURE = (512, 768)
 
 
 class Workload(NamedTuple):
@@ -122,22 +119,18 @@ def table(work: Workload, machine: Machine, counts: list, batch_of) -> str:
 def measure_step(codec: str, batch: int, crop: int, **widths) -> tuple:
     """(operations of an example, gradient bytes, seconds of a step on this machine, best of 5)."""
     experiment = Experiment(codec=codec, codec_options=widths, batch_size=batch, crop=crop)
-    trainer = Trainer(models.build_codec(codec, **widths), experiment)
-    trainer.begin(experiment.all_stages()[0])
-    images = np.random.default_rng(0).integers(0, 256, (batch, crop, crop, 3), np.uint8)
-    inputs = {"image": tf.constant(images), "index": tf.range(batch, dtype=tf.int64)}
-    compiled = tf.function(trainer.train_step)
-    graph = compiled.get_concrete_function(inputs).graph
+    made = measuring.training_step(experiment)
+    graph = made.compiled.get_concrete_function(made.batch).graph
     profiled = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     profiled["output"] = "none"
     # Convolutions and matrix products; the rest is no work to speak of for an accelerator.
     profiled["account_type_regexes"] = ["Conv2D.*", "MatMul"]
     operations = tf.compat.v1.profiler.profile(graph, options=profiled).total_float_ops
-    size = sum(4 * v.shape.num_elements() for v in trainer.trained_variables())
+    size = sum(4 * v.shape.num_elements() for v in made.trainer.trained_variables())
     times = []
     for _ in range(6):
         start = time.perf_counter()
-        compiled(inputs)["loss"].numpy()
+        made.run()
         times.append(time.perf_counter() - start)
     return operations / batch, size, min(times[1:])
 
@@ -147,7 +140,8 @@ def measure_input(batch: int, crop: int, *, count: int = 24, batches: int = 40) 
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, f"{i}.jpg") for i in range(count)]
         for i, path in enumerate(paths):
-            picture = dead_leaves(i, max(PICTURE))[: PICTURE[0], : PICTURE[1]]
+            rows, columns = measuring.PICTURE
+            picture = dead_leaves(i, max(rows, columns))[:rows, :columns]
             Image.fromarray(picture).save(path, quality=92)
         size = statistics.mean(map(os.path.getsize, paths))
         made = os.path.join(folder, "set")

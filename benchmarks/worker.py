@@ -26,7 +26,6 @@ from tfquant.coding import range_coder
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.training import callbacks
 from tfquant.training.experiment import Experiment
-from tfquant.training.trainer import Trainer
 
 _SIDE = 2048  # of the matrices
 _SYMBOLS = 1_000_000
@@ -35,22 +34,15 @@ _BATCHES = 20  # of crops
 
 def step(settings: dict) -> tuple:
     """A training step as Keras `fit` runs it."""
-    codec, precision = settings["codec"], settings["precision"]
-    batch_size, crop = settings["batch_size"], settings["crop"]
-    built = models.build_codec(codec, precision, **settings["widths"])
     experiment = Experiment(
-        codec=codec, codec_options=settings["widths"], precision=precision, plan=settings["plan"],
-        batch_size=batch_size, crop=crop,
+        codec=settings["codec"], codec_options=settings["widths"], plan=settings["plan"],
+        precision=settings["precision"], batch_size=settings["batch_size"], crop=settings["crop"],
     )  # fmt: skip
-    trainer = Trainer(built, experiment)
-    trainer.begin(experiment.all_stages()[0])
-    shape = (batch_size, crop, crop, 3)
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    batch = {"image": tf.constant(image), "index": tf.range(batch_size, dtype=tf.int64)}
-    run = tf.function(trainer.train_step)
+    made = measuring.training_step(experiment)
     # Backwards, every product has two of its size: by its inputs and by its weights.
-    products = 3 * batch_size * measuring.multiply_adds(built, crop, crop)
-    return lambda: run(batch)["loss"].numpy(), {"operations": 2 * products}
+    crop = experiment.crop
+    of_one = measuring.multiply_adds(made.trainer.codec, crop, crop)
+    return made.run, {"operations": 2 * 3 * experiment.batch_size * of_one}
 
 
 def compress(settings: dict) -> tuple:

@@ -14,7 +14,9 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "scaling.py"
 
 @pytest.fixture(scope="module", name="scaling")
 def _scaling():
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))  # as Python does for a script
+        return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 
 
 def turn(members):
