@@ -25,6 +25,7 @@ from models.hyperprior import Hyperprior
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Groups
 from tfquant.layers.blocks import PreciseConv, conv, deconv
+from tfquant.layers.chain import Chain
 from tfquant.layers.context import ParameterNetwork
 
 # A later slice sees this many, the first ones: in the paper more of them hardly lower the rate.
@@ -76,7 +77,7 @@ class Charm(Hyperprior):
         super().__init__(N, M, model, "plain", "plain", name=name)
         self.slices = slices
         middle = (N + M) // 2
-        self.h_a = tf.keras.Sequential(
+        self.h_a = Chain(
             [
                 conv(M, 3, activation="relu"),
                 conv(middle, 5, 2, activation="relu"),
@@ -85,7 +86,7 @@ class Charm(Hyperprior):
             name="h_a",
         )
         self.h_s_mean, self.h_s_scale = (
-            tf.keras.Sequential(
+            Chain(
                 [
                     deconv(N, activation="relu"),
                     deconv(middle, activation="relu"),

@@ -16,12 +16,11 @@ its mask.
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from models.hyperprior import ContextHyperprior, mean_scale_networks
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.serial import SerialContext
 from tfquant.layers.blocks import PreciseConv, SubpixelConv, conv, leaky_relu
+from tfquant.layers.chain import Chain
 
 
 class MeanScaleContext(ContextHyperprior):
@@ -60,7 +59,7 @@ class Cheng(ContextHyperprior):
         kind = "res_attn" if attention else "res"
         name = "cheng_attn" if attention else "cheng_anchor"
         super().__init__(N, M, model, kind, kind, name=name)
-        self.h_a = tf.keras.Sequential(
+        self.h_a = Chain(
             [
                 conv(N, 3), leaky_relu(),
                 conv(N, 3), leaky_relu(),
@@ -70,7 +69,7 @@ class Cheng(ContextHyperprior):
             ],
             name="h_a",
         )  # fmt: skip
-        self.h_s = tf.keras.Sequential(
+        self.h_s = Chain(
             [
                 conv(N, 3), leaky_relu(),
                 SubpixelConv(N), leaky_relu(),

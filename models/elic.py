@@ -27,6 +27,7 @@ from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Exchange, Groups, Received
 from tfquant.layers import checkerboard
 from tfquant.layers.blocks import PreciseConv, conv, deconv
+from tfquant.layers.chain import Chain
 from tfquant.layers.context import ContextNetwork, ParameterNetwork
 
 
@@ -78,7 +79,8 @@ class SpaceChannelContext(tf.keras.layers.Layer):
             decoded.append(self._send(groups, k, part, *known))
 
         def join(parts):
-            return tf.concat(list(map(checkerboard.merge, parts[::2], parts[1::2])), axis=-1)
+            anchors, others = tf.concat(parts[::2], axis=-1), tf.concat(parts[1::2], axis=-1)
+            return checkerboard.merge(anchors, others)
 
         return groups.close(y, join)
 
@@ -113,7 +115,7 @@ class Elic(ContextHyperprior):
         model = ConditionalModel("gaussian", zero_center=True)
         kind = "elic_sm" if small else "elic"
         super().__init__(N, M, model, kind, kind, name=f"{kind}_zero")
-        self.h_a = tf.keras.Sequential(
+        self.h_a = Chain(
             [
                 conv(N, 3, activation="relu"),
                 conv(N, 5, 2, activation="relu"),
@@ -121,7 +123,7 @@ class Elic(ContextHyperprior):
             ],
             name="h_a",
         )
-        self.h_s = tf.keras.Sequential(
+        self.h_s = Chain(
             [
                 deconv(N, activation="relu"),
                 deconv(3 * N // 2, activation="relu"),

@@ -22,6 +22,7 @@ from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.layers import transforms
 from tfquant.layers.blocks import PreciseConv, conv, deconv, leaky_relu
+from tfquant.layers.chain import Chain
 
 
 class Hyperprior(Codec):
@@ -62,7 +63,7 @@ class ContextHyperprior(Hyperprior):
 
 def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
     """`h_a: [B, h, w, M] -> [B, h/4, w/4, N]` and `h_s: ... -> [B, h, w, outputs]`, float32."""
-    h_a = tf.keras.Sequential(
+    h_a = Chain(
         [
             conv(N, 3), leaky_relu(),
             conv(N, 5, 2), leaky_relu(),
@@ -70,7 +71,7 @@ def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
         ],
         name="h_a",
     )  # fmt: skip
-    h_s = tf.keras.Sequential(
+    h_s = Chain(
         [
             deconv(M), leaky_relu(),
             deconv(3 * M // 2), leaky_relu(),
@@ -90,7 +91,7 @@ class ScaleHyperprior(Hyperprior):
     def __init__(self, N: int = 128, M: int = 192):
         model = ConditionalModel("scale_gaussian", zero_center=False)
         super().__init__(N, M, model, "plain", "plain", name="scale_hyperprior")
-        self.h_a = tf.keras.Sequential(
+        self.h_a = Chain(
             [
                 conv(N, 3, activation="relu"),
                 conv(N, 5, 2, activation="relu"),
@@ -98,7 +99,7 @@ class ScaleHyperprior(Hyperprior):
             ],
             name="h_a",
         )
-        self.h_s = tf.keras.Sequential(
+        self.h_s = Chain(
             [
                 deconv(N, activation="relu"),
                 deconv(N, activation="relu"),

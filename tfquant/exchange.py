@@ -26,7 +26,7 @@ from tfquant.coding.range_coder import choose_streams, finish, start_decoder, st
 from tfquant.entropy.model import EntropyModel
 from tfquant.ops.random import example_seeds
 from tfquant.plans import QuantizationPlan
-from tfquant.quantizer import Quantized, Quantizer, dequantize, symbols
+from tfquant.quantizer import Quantizer, dequantize, symbols
 from tfquant.surrogates import Sample
 
 
@@ -42,13 +42,16 @@ class Passed(NamedTuple):
 
     Attributes:
       received: float32, the group as it comes back.
-      bits: float32, what each element costs; None for a decoder, which pays nothing.
+      bits: float32, what each element costs; None for a decoder, which pays nothing, and in
+        training, which asks once for the whole latent.
       symbols: int32, what is coded; None in training, which codes nothing.
+      rate: in training, the sample that the latent's bits are of.
     """
 
     received: Received
     bits: tf.Tensor | None = None
     symbols: tf.Tensor | None = None
+    rate: Sample | None = None
 
 
 class Exchange:
@@ -166,11 +169,15 @@ class Groups:
           join: puts a list of the groups' tensors, in the order sent, together: [B, h, w, C].
         """
 
-        def joined(parts):
-            return None if parts[0] is None else join(list(parts))
+        joined = {}  # what several readers share is joined once
 
-        received, bits, integers = zip(*self._passed)
-        whole = Passed(Received(*map(joined, zip(*received))), joined(bits), joined(integers))
+        def whole_of(*parts):
+            key = tuple(map(id, parts))
+            if key not in joined:
+                joined[key] = None if parts[0] is None else join(list(parts))
+            return joined[key]
+
+        whole = tf.nest.map_structure(whole_of, *self._passed)
         params = self._model.join_params(self._params, join)
         return self._exchange.close(self._model, self._state, latent, whole, params)
 
@@ -194,24 +201,24 @@ class Surrogates(Exchange):
         self._seed = seed
         self._index = index
 
-    def _quantize(self, model, group, latent, offset) -> Quantized:
+    def _quantized(self, model, group, latent, offset) -> Passed:
         plan = self._plan.for_hyper_latent() if model.is_hyper else self._plan
         seeds = example_seeds(self._seed, model.name, self._index, group)
         quantizer = Quantizer(plan, name=f"quantizer_{model.name}")
-        return quantizer(latent, offset, self._alpha, seeds)
-
-    def _passed(self, model, quantized, params) -> Passed:
-        received = Received(quantized.distortion, quantized.context)
-        return Passed(received, model.bits(quantized.rate, *params))
+        quantized = quantizer(latent, offset, self._alpha, seeds)
+        return Passed(Received(quantized.distortion, quantized.context), rate=quantized.rate)
 
     def send(self, model, state, group, latent, *params):
-        quantized = self._quantize(model, group, latent, model.offset(*params))
-        return state, self._passed(model, quantized, params)
+        return state, self._quantized(model, group, latent, model.offset(*params))
+
+    def close(self, model, state, latent, passed, params):
+        # Once, not for every group: a likelihood is some hundred operations to trace.
+        passed = passed._replace(bits=model.bits(passed.rate, *params))
+        return super().close(model, state, latent, passed, params)
 
     def with_context(self, model, latent, params_of):
-        quantized = self._quantize(model, 0, latent, tf.zeros([]))
-        params = params_of(quantized.context)
-        return self.close(model, (), latent, self._passed(model, quantized, params), params)
+        passed = self._quantized(model, 0, latent, tf.zeros([]))
+        return self.close(model, (), latent, passed, params_of(passed.received.context))
 
 
 # Without tables at hand: about what an escape takes.

@@ -28,6 +28,7 @@ from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Exchange, Passed, Received
 from tfquant.layers.blocks import leaky_relu
 from tfquant.layers.causal import NEIGHBOURS, REACH, CausalConv
+from tfquant.layers.chain import Chain
 
 # One row up is as far as this many columns to the left: beyond the window's right end.
 _ROW = REACH + 1
@@ -50,7 +51,7 @@ class SerialContext(tf.keras.layers.Layer):
             layer for width in widths for layer in (tf.keras.layers.Dense(width), leaky_relu())
         ]
         last = tf.keras.layers.Dense(outputs * M, dtype="float32")
-        self.parameters = tf.keras.Sequential([*hidden, last])
+        self.parameters = Chain([*hidden, last])
 
     def call(self, features, context):
         """All at once: `features: [B, h, w, F]`, `context: [B, h, w, M]` -> [B, h, w, out M]."""

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfquant.layers import klt
+from tfquant.layers.chain import Chain
 from tfquant.layers.gdn import GDN
 from tfquant.ops.gradients import straight_through
 
@@ -130,7 +131,7 @@ class ResidualBlock(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         self.filters = filters
         last = conv(filters, 3, kernel_initializer=glorot(UNIT_GAIN))
-        self.main = tf.keras.Sequential([conv(filters, 3), leaky_relu(), last, leaky_relu()])
+        self.main = Chain([conv(filters, 3), leaky_relu(), last, leaky_relu()])
         self.skip = None
 
     def build(self, input_shape):
@@ -161,7 +162,7 @@ class ResidualDown(tf.keras.layers.Layer):
             np.eye(filters, dtype=np.float32)[None, None], [(1, 1), (1, 1), *2 * [(0, 0)]]
         )
         opening = self._OPEN * level.deviations
-        self.main = tf.keras.Sequential(
+        self.main = Chain(
             [
                 conv(
                     filters, 3, 2, kernel_initializer=Near(kernel),
@@ -194,7 +195,7 @@ class ResidualUp(tf.keras.layers.Layer):
         super().__init__(**kwargs)
         kernel = level.subpixel(3)
         filters = kernel.shape[-1] // 4
-        self.main = tf.keras.Sequential(
+        self.main = Chain(
             [
                 SubpixelConv(filters),
                 leaky_relu(),
@@ -223,7 +224,7 @@ class ResidualUnit(tf.keras.layers.Layer):
 
     def build(self, input_shape):
         channels, dtype = input_shape[-1], self.dtype_policy
-        self.main = tf.keras.Sequential(
+        self.main = Chain(
             [
                 conv(channels // 2, 1, activation="relu", dtype=dtype),
                 conv(channels // 2, 3, activation="relu", dtype=dtype),
@@ -251,8 +252,8 @@ class Attention(tf.keras.layers.Layer):
         gain, dtype = self._gain, self.dtype_policy
         units = [[ResidualUnit(gain, dtype=dtype) for _ in range(3)] for _ in range(2)]
         last = conv(input_shape[-1], 1, kernel_initializer=glorot(gain), dtype=dtype)
-        self.trunk = tf.keras.Sequential(units[0])
-        self.mask = tf.keras.Sequential([*units[1], last])
+        self.trunk = Chain(units[0])
+        self.mask = Chain([*units[1], last])
 
     def call(self, x):
         return x + self.trunk(x) * tf.sigmoid(self.mask(x))

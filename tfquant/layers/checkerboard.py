@@ -10,14 +10,19 @@ from __future__ import annotations
 import tensorflow as tf
 
 
+def _sizes(x: tf.Tensor) -> list:
+    """Of each axis: a number where it is known, which costs no operation, else a tensor."""
+    known, sizes = list(x.shape), tf.shape(x)
+    return [sizes[axis] if size is None else size for axis, size in enumerate(known)]
+
+
 def split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """`x: [B, h, w, C]`, h and w even -> anchors and others, [B, h, w/2, C] each."""
-    shape = tf.shape(x)
-    h, w = shape[1], shape[2]
-    cells = tf.reshape(x, [shape[0], h // 2, 2, w // 2, 2, x.shape[-1]])
+    batch, h, w, channels = _sizes(x)
+    cells = tf.reshape(x, [batch, h // 2, 2, w // 2, 2, channels])
 
     def packed(upper, lower):
-        return tf.reshape(tf.stack([upper, lower], axis=2), [shape[0], h, w // 2, x.shape[-1]])
+        return tf.reshape(tf.stack([upper, lower], axis=2), [batch, h, w // 2, channels])
 
     return (
         packed(cells[:, :, 0, :, 0], cells[:, :, 1, :, 1]),
@@ -27,16 +32,15 @@ def split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def merge(anchors: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """The inverse of `split`: two `[B, h, w/2, C]` -> [B, h, w, C]."""
-    shape = tf.shape(anchors)
-    h, half = shape[1], shape[2]
+    batch, h, half, channels = _sizes(anchors)
 
     def rows(x):
-        return tf.unstack(tf.reshape(x, [shape[0], h // 2, 2, half, x.shape[-1]]), axis=2)
+        return tf.unstack(tf.reshape(x, [batch, h // 2, 2, half, channels]), axis=2)
 
     (upper_anchor, lower_anchor), (upper_other, lower_other) = rows(anchors), rows(others)
     upper = tf.stack([upper_anchor, upper_other], axis=3)
     lower = tf.stack([lower_other, lower_anchor], axis=3)
-    return tf.reshape(tf.stack([upper, lower], axis=2), [shape[0], h, 2 * half, anchors.shape[-1]])
+    return tf.reshape(tf.stack([upper, lower], axis=2), [batch, h, 2 * half, channels])
 
 
 class CheckerboardConv(tf.keras.layers.Layer):

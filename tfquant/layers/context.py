@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfquant.layers.blocks import conv, glorot
+from tfquant.layers.chain import Chain
 
 
 class ContextNetwork(tf.keras.layers.Layer):
@@ -22,7 +23,7 @@ class ContextNetwork(tf.keras.layers.Layer):
         super().__init__()
         *hidden, final = zip(widths, kernels)
         layers = [conv(width, kernel, activation="relu") for width, kernel in hidden]
-        self.layers = tf.keras.Sequential([*layers, conv(*final, **last)])
+        self.layers = Chain([*layers, conv(*final, **last)])
 
     def call(self, inputs):
         # Keras has brought all inputs to one type.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfquant.layers.blocks import Attention, ResidualBlock, conv
+from tfquant.layers.chain import Chain
 
 # Some 3 % of the multiplications of a synthesis transform at N = 128, M = 192.
 LIGHT_WIDTH, LIGHT_DEPTH = 48, 2
@@ -41,7 +42,7 @@ class QuantizationRectifier(tf.keras.layers.Layer):
         if depth < 0:
             raise ValueError(f"a rectifier's depth must not be negative; got {depth}")
         blocks = [ResidualBlock(width) for _ in range(depth)]
-        self.trunk = tf.keras.Sequential([conv(width, 3), *blocks, Attention()], name="trunk")
+        self.trunk = Chain([conv(width, 3), *blocks, Attention()], name="trunk")
 
     def build(self, input_shape):
         self.last = conv(input_shape[-1], 3, kernel_initializer="zeros", dtype="float32")

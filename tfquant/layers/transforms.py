@@ -33,6 +33,7 @@ from tfquant.layers.blocks import (
     conv,
     deconv,
 )
+from tfquant.layers.chain import Chain
 from tfquant.layers.gdn import GDN
 
 # Latents of the linear start, in units of a quantization bin: a bin of a quarter is the best one at
@@ -174,14 +175,14 @@ SYNTHESIS = {
 }
 
 
-def analysis(kind: str, N: int, M: int) -> tf.keras.Sequential:
+def analysis(kind: str, N: int, M: int) -> Chain:
     """`g_a`; a ValueError lists the kinds."""
-    return tf.keras.Sequential(_choose(ANALYSIS, kind)(N, M), name="g_a")
+    return Chain(_choose(ANALYSIS, kind)(N, M), name="g_a")
 
 
-def synthesis(kind: str, N: int, M: int) -> tf.keras.Sequential:
+def synthesis(kind: str, N: int, M: int) -> Chain:
     """`g_s`; a ValueError lists the kinds."""
-    return tf.keras.Sequential(_choose(SYNTHESIS, kind)(N, M), name="g_s")
+    return Chain(_choose(SYNTHESIS, kind)(N, M), name="g_s")
 
 
 def _choose(table: dict, kind: str):
