@@ -1,36 +1,104 @@
-"""`tfquant.training.adam`: Keras' own Adam is the oracle."""
+"""`tfquant.training.adam`: Keras' own Adam and its wrapper for float16 are the oracles."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfquant.training.adam import Adam
 
+RATE = tf.keras.optimizers.schedules.PolynomialDecay(0.1, 10)
 
-def trained(optimizer_class, steps=5):
+
+def weights(rng):
+    return [tf.Variable(rng.normal(size=shape).astype(np.float32)) for shape in ((3, 4), (5,))]
+
+
+def gradients(rng, size=1.0):
+    return [tf.constant(size * rng.normal(size=s), tf.float32) for s in ((3, 4), (5,))]
+
+
+def clipping_keras(rate):
+    return tf.keras.optimizers.Adam(rate, global_clipnorm=1.0)
+
+
+def trained(optimizer, apply, steps=5):
     rng = np.random.default_rng(0)
-    rate = tf.keras.optimizers.schedules.PolynomialDecay(0.1, 10)
-    optimizer = optimizer_class(rate, global_clipnorm=1.0)
-    weights = [tf.Variable(rng.normal(size=shape).astype(np.float32)) for shape in ((3, 4), (5,))]
-    optimizer.build(weights)
+    trained = weights(rng)
+    optimizer.build(trained)
+    step = tf.function(lambda gradients: apply(optimizer, gradients, trained))
+    for number in range(steps):
+        step(gradients(rng, size=0.1 + number))
+    return trained, optimizer, step.get_concrete_function(gradients(rng))
 
-    @tf.function
-    def step(gradients):
-        optimizer.apply_gradients(zip(gradients, weights))
 
-    for _ in range(steps):
-        step([tf.constant(rng.normal(size=w.shape).astype(np.float32)) for w in weights])
-    return weights, optimizer, step.get_concrete_function([tf.zeros(w.shape) for w in weights])
+def keras_step(optimizer, gradients, weights):
+    optimizer.apply_gradients(zip(gradients, weights))
+
+
+def our_step(optimizer, gradients, weights):
+    return optimizer.step(tf.constant(1.0), gradients, weights)
+
+
+def everything(optimizer, weights):
+    return [v.numpy() for v in [*weights, *optimizer.variables]]
 
 
 def test_weights_and_moments_are_those_of_keras_adam():
-    ours, our_optimizer, _ = trained(Adam)
-    theirs, their_optimizer, _ = trained(tf.keras.optimizers.Adam)
-    for a, b in zip([*ours, *our_optimizer.variables], [*theirs, *their_optimizer.variables]):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+    """Some of the gradients are clipped, some are not."""
+    ours, our_optimizer, _ = trained(Adam(RATE, clip_norm=1.0), our_step)
+    theirs, their_optimizer, _ = trained(clipping_keras(RATE), keras_step)
+    for a, b in zip(everything(our_optimizer, ours), everything(their_optimizer, theirs)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_weights_update_is_one_operation():
-    _, _, step = trained(Adam, 1)
+def test_a_weights_share_of_the_graph_is_three_operations():
+    _, _, step = trained(Adam(RATE, clip_norm=1.0), our_step, 1)
     kinds = [op.type for op in step.graph.get_operations()]
-    assert kinds.count("ResourceApplyAdam") == 2
-    assert kinds.count("AssignSubVariableOp") == 0
+    for kind in ("L2Loss", "MulNoNan", "ResourceApplyAdam"):
+        assert kinds.count(kind) == 2
+    assert "If" not in kinds
+
+
+@pytest.mark.parametrize(
+    "loss, gradient", [(np.inf, 1.0), (1.0, np.nan), (1.0, -np.inf), (1.0, 1e30)]
+)
+def test_a_step_gone_wrong_changes_nothing(loss, gradient):
+    """1e30 is finite, but its square is not."""
+    rng = np.random.default_rng(1)
+    optimizer, some = Adam(RATE, clip_norm=1.0), weights(rng)
+    assert optimizer.step(tf.constant(1.0), gradients(rng), some)
+    before = everything(optimizer, some)
+    wrong = gradients(rng)
+    wrong[0] = tf.tensor_scatter_nd_update(wrong[0], [[1, 2]], [gradient])
+    assert not optimizer.step(tf.constant(loss), wrong, some)
+    for a, b in zip(everything(optimizer, some)[:-1], before[:-1]):
+        np.testing.assert_array_equal(a, b)
+    assert optimizer.step(tf.constant(1.0), gradients(rng), some)
+    assert optimizer.iterations.numpy() == 2
+
+
+def test_the_loss_is_scaled_as_keras_scales_it():
+    """Halved by overflow, doubled after 2,000 good steps; the weights do not notice."""
+    rng = np.random.default_rng(2)
+    ours, theirs = weights(np.random.default_rng(3)), weights(np.random.default_rng(3))
+    optimizer = Adam(1e-3, scales_loss=True)
+    keras = tf.keras.mixed_precision.LossScaleOptimizer(tf.keras.optimizers.Adam(1e-3))
+
+    @tf.function
+    def both(gradients):
+        scaled = [optimizer.scaled(g) for g in gradients]
+        optimizer.step(tf.constant(1.0), scaled, ours)
+        scaled = [keras.get_scaled_loss(g) for g in gradients]
+        keras.apply_gradients(zip(keras.get_unscaled_gradients(scaled), theirs))
+
+    good, bad = gradients(rng), [g * np.inf for g in gradients(rng)]
+    scales = []
+    for batch in [good, bad, bad, *[good] * 2000, bad]:
+        both(batch)
+        if batch is bad:
+            keras.iterations.assign_sub(1)  # ours counts the steps that were taken
+        scales.append(float(optimizer.loss_scale))
+        assert scales[-1] == float(keras.loss_scale)
+    assert scales[0] == 2.0**15 and scales[2] == 2.0**13 and scales[-2:] == [2.0**14, 2.0**13]
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)

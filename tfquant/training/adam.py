@@ -1,34 +1,112 @@
-"""Adam (Kingma and Ba, 2015) whose update of a weight is one operation.
+"""Adam (Kingma and Ba, 2015) for graphs of hundreds of weights, and for steps that go wrong.
 
-Keras writes the update in some forty operations a weight. A codec has hundreds of weights, so most
-of a training step's graph would be the optimizer's, to be traced and optimized before the first
-step.
+Keras writes the update in some forty operations a weight, its wrapper against overflow in a dozen
+more, so most of a training step's graph would be the optimizer's, to be traced and optimized before
+the first step. Here a weight costs three: its gradient's norm, a factor, the update.
 """
 
 from __future__ import annotations
 
+import types
+
 import tensorflow as tf
+
+# float16 ends at 65504: the scale starts here, doubles after so many good steps in a row, and
+# halves with every bad one. The numbers are those of Keras' LossScaleOptimizer.
+_FIRST_SCALE, _GOOD_STEPS = 2.0**15, 2000
 
 
 class Adam(tf.keras.optimizers.Adam):
-    """Keras' Adam, its arguments but `amsgrad`, its slots and its numbers, for dense gradients.
+    """Keras' Adam, its slots and its numbers, for dense gradients; leaves out steps gone wrong.
 
     m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2,
     weight <- weight - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon).
+
+    Args:
+      learning_rate: a number or a Keras schedule.
+      clip_norm: gradients with a larger norm, over all weights, are shortened to it; None: never.
+      scales_loss: scale the loss, so that gradients fit float16; 1 otherwise.
     """
 
+    def __init__(self, learning_rate, clip_norm: float | None = None, scales_loss: bool = False):
+        super().__init__(learning_rate)
+        self._clip_norm = clip_norm
+        self._finite = self._shared = None
+        self.loss_scale = self._good_steps = None
+        if scales_loss:
+            self.loss_scale = self._scalar("loss_scale", _FIRST_SCALE, tf.float32)
+            self._good_steps = self._scalar("good_steps", 0, tf.int64)
+
+    @staticmethod
+    def _scalar(name, value, dtype):
+        return tf.Variable(
+            value, dtype=dtype, trainable=False, name=name,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )  # fmt: skip
+
+    def scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """The loss whose gradients `step` takes."""
+        return loss if self.loss_scale is None else loss * self.loss_scale
+
+    def step(self, loss: tf.Tensor, gradients: list, variables: list) -> tf.Tensor:
+        """One step, unless it went wrong: then weights, slots and `iterations` stay as they are.
+
+        Args:
+          loss: scalar; an infinite one may have finite gradients.
+          gradients: of `scaled(loss)`, added up over all replicas.
+          variables: what they belong to.
+
+        Returns:
+          Whether the loss and the gradients' norm are finite: bool scalar.
+        """
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.read_value()
+        norm = tf.linalg.global_norm(gradients) / scale
+        self._finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+        factor = 1.0 / scale
+        if self._clip_norm is not None:
+            factor *= self._clip_norm / tf.maximum(norm, self._clip_norm)
+        factor = tf.where(self._finite, factor, 0.0)
+        # NaN times this zero is zero.
+        gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
+        self.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+        # Keras counts every step.
+        self.iterations.assign_sub(tf.cast(~self._finite, tf.int64))
+        if self.loss_scale is not None:
+            self._rescale(self._finite)
+        finite, self._finite = self._finite, None
+        return finite
+
+    def _rescale(self, finite):
+        good = tf.where(finite, self._good_steps + 1, 0)
+        grown = tf.where(good == _GOOD_STEPS, 2.0 * self.loss_scale, self.loss_scale)
+        self.loss_scale.assign(tf.where(finite, grown, tf.maximum(0.5 * self.loss_scale, 1.0)))
+        self._good_steps.assign(good % _GOOD_STEPS)
+
+    def apply_gradients(self, *args, **kwargs):
+        self._shared = None  # tensors of the last step, and perhaps of another graph
+        return super().apply_gradients(*args, **kwargs)
+
+    def _of_this_step(self):
+        """What the updates of all weights share; without effect where the step went wrong."""
+        finite = True if self._finite is None else self._finite
+        step = tf.cast(self.iterations + 1, tf.float32)
+        return types.SimpleNamespace(
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=tf.where(finite, self.learning_rate, 0.0),
+            beta1=tf.where(finite, self.beta_1, 1.0),
+            beta2=tf.where(finite, self.beta_2, 1.0),
+            epsilon=tf.constant(self.epsilon),
+        )
+
     def update_step(self, gradient, variable):
+        if self._shared is None:
+            self._shared = self._of_this_step()
         place = self._index_dict[self._var_key(variable)]
-        step = tf.cast(self.iterations + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[place].handle,
             v=self._velocities[place].handle,
-            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
-            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
-            lr=tf.cast(self.learning_rate, variable.dtype),
-            beta1=tf.cast(self.beta_1, variable.dtype),
-            beta2=tf.cast(self.beta_2, variable.dtype),
-            epsilon=tf.cast(self.epsilon, variable.dtype),
             grad=gradient,
+            **vars(self._shared),
         )

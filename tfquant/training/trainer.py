@@ -75,15 +75,10 @@ class Trainer(tf.keras.Model):
             optimizer.build(self.trained_variables())
             self.compile(optimizer=optimizer, jit_compile=jit_compile)
 
-    def _fresh_optimizer(self, stage: Stage):
-        """Adam that leaves out steps whose gradients are not finite."""
-        adam = Adam(stage.learning_rate, global_clipnorm=self.experiment.clip_norm or None)
-        # With its scale held at 1 the wrapper does just that; float16 needs the scaling itself.
-        scale = 2.0**15 if self.experiment.precision == "float16" else 1.0
-        growth = 2000 if self.experiment.precision == "float16" else 2**31 - 1
-        return tf.keras.mixed_precision.LossScaleOptimizer(
-            adam, dynamic=True, initial_scale=scale, dynamic_growth_steps=growth
-        )
+    def _fresh_optimizer(self, stage: Stage) -> Adam:
+        experiment = self.experiment
+        scales_loss = experiment.precision == "float16"
+        return Adam(stage.learning_rate, experiment.clip_norm or None, scales_loss)
 
     def trained_variables(self) -> list:
         """The weights that the current stage trains."""
@@ -133,20 +128,12 @@ class Trainer(tf.keras.Model):
         with tf.GradientTape() as tape:
             outcome = self._surrogate_outcome(batch)
             terms = self._terms(outcome)
-            scaled = self.optimizer.get_scaled_loss(terms["loss"] / replicas.num_replicas_in_sync)
+            scaled = self.optimizer.scaled(terms["loss"] / replicas.num_replicas_in_sync)
         variables = self.trained_variables()
         gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
-        gradients = self.optimizer.get_unscaled_gradients(gradients)
         loss, *gradients = replicas.all_reduce("SUM", [terms["loss"], *gradients])
-        # An infinite loss may have finite gradients, and finite gradients an infinite norm, which
-        # clipping would turn into NaN; with them poisoned the optimizer skips the step by itself.
-        finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.linalg.global_norm(gradients))
-        poison = tf.where(finite, 0.0, float("nan"))
-        gradients = [g + tf.cast(poison, g.dtype) for g in gradients]
-        self.optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+        finite = self.optimizer.step(loss, gradients, variables)
         missed = tf.cast(~finite, tf.int64)
-        # The optimizer counts the steps that it skips, too.
-        self.optimizer.iterations.assign_sub(missed)
         self.skipped.assign_add(missed)
         self.skipped_in_a_row.assign((self.skipped_in_a_row + 1) * missed)
         self.stage_step.assign_add(1)
