@@ -9,6 +9,7 @@ entropy model is trained further.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Callable, NamedTuple
 
 import tensorflow as tf
@@ -81,7 +82,7 @@ class Trained(NamedTuple):
     """What a run has come to.
 
     Attributes:
-      experiment: the run's.
+      experiment: the run's, its stages those that it has come to.
       codec: in float32, with the checkpoint's weights.
       checkpoint: its path.
     """
@@ -107,12 +108,14 @@ def trained(run_dir: str, build_codec: Callable[..., Codec]) -> Trained:
         raise ValueError(f"{run_dir} has no checkpoint yet")
     codec = build(experiment, build_codec, "float32")
     checkpoint.restore_codec(codec, newest)
+    reached = checkpoint.stage_index(newest)
     if experiment.rectified:
-        stage = experiment.all_stages()[checkpoint.stage_index(newest)]
+        stage = experiment.all_stages()[reached]
         if not stage.rectified:
             logging.warning(
                 "%s stands in stage %s, which decodes without the rectifier: it is left out",
                 run_dir, stage.name,
             )  # fmt: skip
             codec = codec.codec
-    return Trained(experiment, codec, newest)
+    reached_stages = experiment.stages[: reached + 1]
+    return Trained(dataclasses.replace(experiment, stages=reached_stages), codec, newest)

@@ -198,6 +198,7 @@ def test_baselines_alone_are_refused(tmp_path):
         ({"stages": ["joint", "post"], "rectifier_width": 48}, "c"),
         ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48}, "c+QR"),
         ({"stages": ["qr_predictive"], "rectifier_width": 0}, "c+decoder"),
+        ({"stages": ["joint", "qr_soft"], "rectifier_width": 48}, "c"),
         ({}, "c"),
     ],
 )

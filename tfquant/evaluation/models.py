@@ -64,7 +64,7 @@ def _name(path: str, entries) -> str:
 
 def _stages_after(experiment: dict) -> str:
     """What the rectifier's stages made of a codec; empty where there were none."""
-    if not any(name.startswith("qr_") for name in experiment.get("stages", ())):
+    if "qr_predictive" not in experiment.get("stages", ()):
         return ""
     return "+QR" if experiment["rectifier_width"] else "+decoder"
 
