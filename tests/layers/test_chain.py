@@ -1,0 +1,34 @@
+"""`tfquant.layers.chain`."""
+
+import numpy as np
+import tensorflow as tf
+
+from tfquant.layers.chain import Chain
+
+
+def test_layers_are_called_in_turn_and_their_weights_are_the_chains():
+    chain = Chain([tf.keras.layers.Dense(3), tf.keras.layers.ReLU(), tf.keras.layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    y = chain(tf.constant(x)).numpy()
+    first, first_bias, last, last_bias = chain.get_weights()
+    expected = np.maximum(x @ first + first_bias, 0.0) @ last + last_bias
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    chain.trainable = False
+    assert not chain.trainable_weights and len(chain.weights) == 4
+
+
+def test_each_layer_chooses_its_precision():
+    """A float32 layer gets what came in, under a policy of bfloat16: not a rounded copy of it."""
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        chain = Chain([tf.keras.layers.Dense(1, dtype="float32"), tf.keras.layers.Dense(1)])
+        chain(tf.ones([1, 1]))
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
+    x = tf.constant([[1.0 + 2.0**-20]])
+    assert chain.layers[0](x).numpy() == x.numpy() * chain.layers[0].kernel.numpy()
+    received = []
+    chain.layers[0].call = lambda given: received.append(given) or given
+    assert chain(x).dtype == tf.bfloat16
+    np.testing.assert_array_equal(received[0], x)
