@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy import integrate
+from scipy import integrate, stats
 
 from tfquant.analysis import laplacian, laplacian_source, networks
 from tfquant.surrogates import Branch
@@ -62,6 +62,24 @@ def test_combinations_are_the_papers_and_mix():
         ("sua", "sua:expected", "sua:straight_through"),
         ("mix", "aun:pathwise", "round:straight_through"),
     ]
+
+
+def test_the_source_is_the_laplacians_inverse_distribution_and_finite_at_its_end():
+    """float32 has -1 among its uniform numbers."""
+    u = np.float32([-1.0, -0.5, 0.0, 0.25, 1.0 - 2.0**-23])
+    x = laplacian_source.source(tf.constant(u)).numpy()
+    np.testing.assert_allclose(
+        x[1:], stats.laplace.ppf((1 + u[1:].astype(np.float64)) / 2), rtol=1e-5
+    )
+    assert -17.0 < x[0] < -16.0
+
+
+def test_a_method_that_diverged_is_named_and_comes_last():
+    rows = [
+        {"transform": "linear", "method": name, "loss_to_optimum": loss}
+        for name, loss in (("a", np.nan), ("b", 1.5), ("b", 0.5), ("c", 0.25))
+    ]
+    assert "- linear: c 0.25 dB, b 1.00 dB, a diverged\n" in laplacian_source._notes(rows)
 
 
 @pytest.fixture(scope="module")

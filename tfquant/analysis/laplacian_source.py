@@ -81,6 +81,12 @@ def combinations(surrogates) -> list[Combination]:
     return [*found, MIX]
 
 
+def source(u: tf.Tensor) -> tf.Tensor:
+    """Standard Laplacian samples from `u` uniform on [-1, 1), float32."""
+    # -1 itself comes up once in 2^23 draws, and would be an infinite sample.
+    return -tf.sign(u) * tf.math.log1p(-tf.minimum(tf.abs(u), 1.0 - 2.0**-24))
+
+
 class ScalarCodec(tf.Module):
     """A codec of scalars for every lmbda, trained side by side: `x: [N, L]`.
 
@@ -109,8 +115,7 @@ class ScalarCodec(tf.Module):
 
     def _loss(self, step):
         seeds = example_seeds(self._seed, "laplacian", step[None])
-        u = tf.random.stateless_uniform([_BATCH, 1], seeds[0, :2], -1.0, 1.0)
-        x = -tf.sign(u) * tf.math.log1p(-tf.abs(u))
+        x = source(tf.random.stateless_uniform([_BATCH, 1], seeds[0, :2], -1.0, 1.0))
         progress = tf.cast(step, tf.float32) / self._steps
         alpha = 1.0 + (self._alpha - 1.0) * progress
         offset = tf.stop_gradient(self.prior.offset())
@@ -225,14 +230,16 @@ def _figure(rows, styles, optimum):
 
 
 def _notes(rows) -> str:
-    mean = {}
+    losses = {}
     for r in rows:
-        mean.setdefault((r["transform"], r["method"]), []).append(r["loss_to_optimum"])
+        losses.setdefault((r["transform"], r["method"]), []).append(r["loss_to_optimum"])
+    mean = {key: np.mean(values) for key, values in losses.items()}
+    best_first = sorted(mean.items(), key=lambda item: np.nan_to_num(item[1], nan=np.inf))
     lines = [
         f"- {transform}: "
         + ", ".join(
-            f"{method} {np.mean(losses):.2f} dB"
-            for (t, method), losses in sorted(mean.items(), key=lambda item: np.mean(item[1]))
+            f"{method} {loss:.2f} dB" if np.isfinite(loss) else f"{method} diverged"
+            for (t, method), loss in best_first
             if t == transform
         )
         for transform in TRANSFORMS
