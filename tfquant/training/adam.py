@@ -61,19 +61,21 @@ class Adam(tf.keras.optimizers.Adam):
         """
         scale = 1.0 if self.loss_scale is None else self.loss_scale.read_value()
         norm = tf.linalg.global_norm(gradients) / scale
-        self._finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
+        finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
         factor = 1.0 / scale
         if self._clip_norm is not None:
             factor *= self._clip_norm / tf.maximum(norm, self._clip_norm)
-        factor = tf.where(self._finite, factor, 0.0)
+        factor = tf.where(finite, factor, 0.0)
         # NaN times this zero is zero.
         gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
+        # Replicas take turns in this method and meet in the updates: theirs are all the same.
+        self._finite = finite
         self.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+        self._finite = None
         # Keras counts every step.
-        self.iterations.assign_sub(tf.cast(~self._finite, tf.int64))
+        self.iterations.assign_sub(tf.cast(~finite, tf.int64))
         if self.loss_scale is not None:
-            self._rescale(self._finite)
-        finite, self._finite = self._finite, None
+            self._rescale(finite)
         return finite
 
     def _rescale(self, finite):
