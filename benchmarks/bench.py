@@ -9,6 +9,7 @@
 | `step`       | a training step, of every codec, width and precision                        |
 | `compress`   | a picture of 768x512 to streams, of every codec and width                   |
 | `decompress` | and back                                                                    |
+| `folder`     | pictures of 768x512 to files by `tfquant compress --jobs=2`, and by `--jobs=1` |
 | `encode`     | range coding of a million symbols                                           |
 | `decode`     | and back                                                                    |
 | `crops`      | a training batch, of embedded dead leaves and, where given, of `--images`   |
@@ -40,7 +41,7 @@ import piped
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HEAD = ("what", "of", "precision", "N/M", "time", "of peak", "memory", "CompressAI", "ratio")
-ROWS = ("step", "compress", "decompress", "encode", "decode", "crops", "start", "call")
+ROWS = ("step", "compress", "decompress", "folder", "encode", "decode", "crops", "start", "call")
 
 # What PyTorch frees, the C library's allocator keeps rather than returning it with every tensor.
 KEEP_MEMORY = {
@@ -66,14 +67,14 @@ class Measured(NamedTuple):
       share: of the machine's peak.
       memory: bytes.
       facts: what the worker told.
-      compressai: its seconds, or None where it has no equivalent.
+      beside: seconds of what it is compared with, or None where there is no such thing.
     """
 
     seconds: float
     share: float
     memory: float
     facts: dict
-    compressai: float | None
+    beside: float | None
 
 
 class Bench:
@@ -100,11 +101,12 @@ class Bench:
             if what in ("step", "start"):
                 measure = self._step if what == "step" else self._start
                 yield from map(measure, self._subjects)
-            elif what in ("compress", "decompress"):
+            elif what in ("compress", "decompress", "folder"):
                 # An exported model computes in float32, whatever it was trained in.
                 exported = {(s.codec, *s.widths.values()): s for s in self._subjects}.values()
+                measure = self._folder if what == "folder" else self._coding
                 for subject in exported:
-                    yield self._coding(what, subject._replace(precision="float32"))
+                    yield measure(what, subject._replace(precision="float32"))
             elif what in ("encode", "decode"):
                 yield self._coder(what)
             elif what == "crops":
@@ -120,6 +122,15 @@ class Bench:
 
     def _coding(self, what: str, subject: Subject) -> list:
         return _row(what, subject, self._measure(what, subject))
+
+    def _folder(self, what: str, subject: Subject) -> list:
+        alone = self._worker(what, subject, jobs=1)
+        with alone, self._worker(what, subject, jobs=2) as worker:
+            found = self._rounds(worker, alone)
+        count = found.facts["count"]
+        rates = [f"{count / seconds:.2f}" for seconds in (found.seconds, found.beside)]
+        note = f"{rates[0]} pictures a second, one at a time {rates[1]}"
+        return _row(what, subject, found._replace(beside=None), note)
 
     def _coder(self, what: str) -> list:
         found = self._measure(what)
@@ -203,8 +214,8 @@ def _row(what: str, subject: Subject | str, found: Measured, note: str = "") -> 
         cells = [what, subject, "", ""]
     time_and_note = _duration(found.seconds) + (f", {note}" if note else "")
     beside = ["", ""]
-    if found.compressai:
-        beside = [_duration(found.compressai), f"{found.seconds / found.compressai:.2f}"]
+    if found.beside:
+        beside = [_duration(found.beside), f"{found.seconds / found.beside:.2f}"]
     share = f"{100 * found.share:.0f} %" if found.share else ""
     return [*cells, time_and_note, share, f"{found.memory / 2**30:.2f} GiB", *beside]
 

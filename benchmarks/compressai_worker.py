@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+import conditions
 import piped
 import torch
 
@@ -29,21 +30,43 @@ torch.library.register_fake = _tolerant
 import compressai  # noqa: E402
 from compressai import models  # noqa: E402
 
-PICTURE = (512, 768)
-DEVIATION = 3.0
 
-# Our codec -> theirs, of N and M; and the convolution that predicts its scales.
+def _first_half(layer: torch.nn.Conv2d) -> torch.Tensor:
+    """The biases of a layer that predicts scales and then means: those of the scales."""
+    return layer.bias[: layer.out_channels // 2]
+
+
+# Our codec -> theirs, of N and M; and of that the biases of the scales that it predicts.
 COUNTERPARTS = {
-    "factorized": (lambda N, M: models.FactorizedPrior(N, M), None),
-    "scale_hyperprior": (lambda N, M: models.ScaleHyperprior(N, M), lambda m: m.h_s[-2]),
-    "ms_hyper": (lambda N, M: models.MeanScaleHyperprior(N, M), lambda m: m.h_s[-1]),
-    "ms_hyper_zero": (lambda N, M: models.MeanScaleHyperprior(N, M), lambda m: m.h_s[-1]),
+    "factorized": (lambda N, M: models.FactorizedPrior(N, M), lambda m: []),
+    "scale_hyperprior": (lambda N, M: models.ScaleHyperprior(N, M), lambda m: [m.h_s[-2].bias]),
+    "ms_hyper": (
+        lambda N, M: models.MeanScaleHyperprior(N, M),
+        lambda m: [_first_half(m.h_s[-1])],
+    ),
+    "ms_hyper_zero": (
+        lambda N, M: models.MeanScaleHyperprior(N, M),
+        lambda m: [_first_half(m.h_s[-1])],
+    ),
     "ms_context": (
         lambda N, M: models.JointAutoregressiveHierarchicalPriors(N, M),
-        lambda m: m.entropy_parameters[-1],
+        lambda m: [_first_half(m.entropy_parameters[-1])],
     ),
-    "cheng_anchor": (lambda N, M: models.Cheng2020Anchor(N), lambda m: m.entropy_parameters[-1]),
-    "cheng_attn": (lambda N, M: models.Cheng2020Attention(N), lambda m: m.entropy_parameters[-1]),
+    "cheng_anchor": (
+        lambda N, M: models.Cheng2020Anchor(N),
+        lambda m: [_first_half(m.entropy_parameters[-1])],
+    ),
+    "cheng_attn": (
+        lambda N, M: models.Cheng2020Attention(N),
+        lambda m: [_first_half(m.entropy_parameters[-1])],
+    ),
+    "elic_zero": (
+        lambda N, M: models.sensetime.Elic2022Official(N, M),
+        lambda m: [
+            _first_half(group.entropy_parameters[-1])
+            for group in m.latent_codec["y"].latent_codec.values()
+        ],
+    ),
 }
 
 
@@ -104,15 +127,18 @@ def _build(settings: dict):
 def _coding(settings: dict) -> tuple:
     """A model whose latents are spread, and a picture: [1, 3, H, W] float."""
     model = _build(settings).eval()
-    x = torch.nn.functional.interpolate(torch.rand(1, 3, 64, 96), PICTURE, mode="bicubic")
+    shape = conditions.PICTURE
+    x = torch.nn.functional.interpolate(torch.rand(1, 3, 64, 96), shape, mode="bicubic")
     x = x.clamp(0, 1).to(memory_format=torch.channels_last)
-    _, scales = COUNTERPARTS[settings["codec"]]
+    _, biases = COUNTERPARTS[settings["codec"]]
+    last = [layer for layer in model.g_a if isinstance(layer, torch.nn.Conv2d)][-1]
     with torch.no_grad():
-        last = [p for p in model.g_a.parameters() if p.dim() == 4][-1]
-        last *= DEVIATION / model.g_a(x).std()
-        if scales is not None:
-            count = model.g_a(x).shape[1]
-            scales(model).bias[:count] = DEVIATION
+        for _ in range(3):  # attention behind it is not linear
+            gain = conditions.DEVIATION / model.g_a(x).std()
+            for parameter in last.parameters():
+                parameter *= gain
+        for bias in biases(model):
+            bias[:] = conditions.DEVIATION
     model.update(force=True)
     return model, x
 

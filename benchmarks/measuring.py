@@ -6,6 +6,7 @@ import statistics
 import time
 from typing import Callable, NamedTuple
 
+import conditions
 import numpy as np
 import tensorflow as tf
 
@@ -19,11 +20,8 @@ from tfquant.pixels import to_float
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
-PICTURE = (512, 768)  # rows, columns
-DEVIATION = 3.0  # of the latents; a trained codec's are near it
 
-
-def picture(height: int = PICTURE[0], width: int = PICTURE[1]) -> tf.Tensor:
+def picture(height: int = conditions.PICTURE[0], width: int = conditions.PICTURE[1]) -> tf.Tensor:
     """uint8 [height, width, 3], the same at every call."""
     return tf.constant(dead_leaves(0, max(height, width))[:height, :width])
 
@@ -59,14 +57,14 @@ def training_step(experiment: Experiment) -> TrainingStep:
 
 
 def spread_latents(codec: Codec, image: tf.Tensor) -> None:
-    """Brings the latents of an untrained codec to `DEVIATION` on `image: uint8 [H, W, 3]`.
+    """Spreads the latents of an untrained codec on `image: uint8 [H, W, 3]`, as `conditions` says.
 
     A range coder's work depends on how far symbols spread; at some 1.5 bits an element it has more
     of it than in a trained codec.
     """
     (last,) = (layer for layer in codec.g_a.layers if isinstance(layer, PreciseConv))
     for _ in range(3):  # attention behind it is not linear
-        gain = DEVIATION / tf.math.reduce_std(codec.analyze(to_float(image[None])))
+        gain = conditions.DEVIATION / tf.math.reduce_std(codec.analyze(to_float(image[None])))
         for weight in last.weights:
             weight.assign(weight * gain)
 

@@ -27,6 +27,7 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
+import conditions
 import measuring
 import tensorflow as tf
 from PIL import Image
@@ -140,7 +141,7 @@ def measure_input(batch: int, crop: int, *, count: int = 24, batches: int = 40) 
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, f"{i}.jpg") for i in range(count)]
         for i, path in enumerate(paths):
-            rows, columns = measuring.PICTURE
+            rows, columns = conditions.PICTURE
             picture = dead_leaves(i, max(rows, columns))[:rows, :columns]
             Image.fromarray(picture).save(path, quality=92)
         size = statistics.mean(map(os.path.getsize, paths))

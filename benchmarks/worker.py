@@ -14,6 +14,7 @@ import tempfile
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
+import conditions
 import measuring
 import numpy as np
 import piped
@@ -21,8 +22,8 @@ import tensorflow as tf
 from absl import flags
 
 import models
-from tfquant import data
-from tfquant.coding import range_coder
+from tfquant import cli, data, images
+from tfquant.coding import model_file, range_coder
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.training import callbacks
 from tfquant.training.experiment import Experiment
@@ -30,6 +31,7 @@ from tfquant.training.experiment import Experiment
 _SIDE = 2048  # of the matrices
 _SYMBOLS = 1_000_000
 _BATCHES = 20  # of crops
+_PICTURES = 8  # in a folder
 
 
 def step(settings: dict) -> tuple:
@@ -48,15 +50,36 @@ def step(settings: dict) -> tuple:
 def compress(settings: dict) -> tuple:
     """A picture to streams, in the graph."""
     codec = models.build_codec(settings["codec"], **settings["widths"])
-    products = measuring.multiply_adds(codec, *measuring.PICTURE, without=codec.decoder_parts)
+    products = measuring.multiply_adds(codec, *conditions.PICTURE, without=codec.decoder_parts)
     return measuring.code(codec, measuring.picture()).compress, {"operations": 2 * products}
 
 
 def decompress(settings: dict) -> tuple:
     """Streams to the picture, in the graph."""
     codec = models.build_codec(settings["codec"], **settings["widths"])
-    products = measuring.multiply_adds(codec, *measuring.PICTURE, without=codec.encoder_parts)
+    products = measuring.multiply_adds(codec, *conditions.PICTURE, without=codec.encoder_parts)
     return measuring.code(codec, measuring.picture()).decompress, {"operations": 2 * products}
+
+
+def folder(settings: dict) -> tuple:
+    """A folder of such pictures to files by `tfquant compress`, whose model was loaded before."""
+    codec = models.build_codec(settings["codec"], **settings["widths"])
+    products = measuring.multiply_adds(codec, *conditions.PICTURE, without=codec.decoder_parts)
+    image = measuring.picture()
+    module = measuring.code(codec, image).module
+    manifest = model_file.Manifest(codec.name, module.fingerprint(), {}, "")
+    model_file.ExportedModel.load = lambda path: model_file.ExportedModel(manifest, module)
+    place = tempfile.TemporaryDirectory()  # noqa: SIM115  there as long as the process
+    pictures, made = (os.path.join(place.name, name) for name in ("pictures", "files"))
+    os.mkdir(pictures)
+    for number in range(_PICTURES):
+        images.write_image(os.path.join(pictures, f"{number}.png"), image.numpy())
+
+    def run():
+        command = ["compress", place.name, pictures, made, "--overwrite"]
+        assert cli.main([*command, f"--jobs={settings['jobs']}"]) == 0
+
+    return run, {"count": _PICTURES, "operations": 2 * products * _PICTURES}
 
 
 def encode(settings: dict) -> tuple:
@@ -143,6 +166,7 @@ TASKS = {
     "step": step,
     "compress": compress,
     "decompress": decompress,
+    "folder": folder,
     "encode": encode,
     "decode": decode,
     "crops": crops,

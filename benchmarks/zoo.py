@@ -17,6 +17,7 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 
+import conditions
 import measuring
 import tensorflow as tf
 from absl import app, flags
@@ -94,7 +95,7 @@ def row(name: str) -> str:
     facts = FACTS[name]
     codec = models.build_codec(name, **facts.widths)
     parameters = sum(v.shape.num_elements() for v in codec.trainable_variables)
-    height, width = measuring.PICTURE
+    height, width = conditions.PICTURE
     kilo_multiply_adds = measuring.multiply_adds(codec, height, width) / (height * width) / 1e3
     coded = measuring.code(codec, measuring.picture())
     seconds = measuring.median_seconds(
