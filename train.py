@@ -221,22 +221,22 @@ def train(
     training_source, validation_source = data.split(source)
     for stage in experiment.all_stages():
         run.epoch_length(stage, values.epoch_steps)
-    newest = checkpoint.newest_readable(run_dir)
-    starts = bool(experiment.init_from) and newest is None
-    start = checkpoint.newest_readable(experiment.init_from) if starts else None
     with strategy.scope():
         codec = rectified.build(experiment, models.build_codec, experiment.precision)
         trainer = Trainer(codec, experiment)
+    kept = checkpoint.RunCheckpoint(run_dir, trainer)
+    starts = bool(experiment.init_from) and kept.newest is None
+    start = checkpoint.newest_readable(experiment.init_from) if starts else None
     facts = {
         "flags": (experiment, values.epoch_steps, values.gradient_risk, values.jit_compile),
         "number of pictures": len(source),
-        "newest checkpoint": hosts.identity(newest),
+        "newest checkpoint": hosts.identity(kept.newest),
         "newest checkpoint of --init_from": hosts.identity(start),
     }
     host.check_agreement(strategy, facts)
     # Only now: a wrong flag is answered before it becomes part of the folder.
     if starts:
-        checkpoint.start_from(codec, experiment, experiment.init_from)
+        checkpoint.start_from(codec, experiment, experiment.init_from, start)
     folder.prepare(run_dir, experiment)
     warn_of_flags(experiment, values)
 
@@ -264,8 +264,7 @@ def train(
     validation_data = tf.data.Dataset.from_tensor_slices(validation)
     validation_data = validation_data.batch(experiment.batch_size, drop_remainder=True)
     run.run_stages(
-        trainer,
-        run_dir,
+        kept,
         training_data=training_data,
         validation_data=validation_data,
         epoch_steps=values.epoch_steps,

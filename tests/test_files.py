@@ -93,6 +93,24 @@ def test_a_name_without_scheme_needs_no_tensorflow(fresh_python):
     )
 
 
+def test_what_tensorflow_cannot_write_is_an_oserror_of_one_line_without_its_inner_names(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for name in ("file/a", "file/deeper/a"):
+        message = f"^{tmp_path}/{name}: cannot be written: {tmp_path}/file is not a directory$"
+        with pytest.raises(OSError, match=message):
+            files.write(f"{tmp_path}/{name}", "text")
+    assert (tmp_path / "file").read_text() == "kept"
+    said = "{{function_node __wrapped__SaveV2}} Disk\nfull [Op:SaveV2] name: "
+    with pytest.raises(OSError, match="^/a: wait: Disk full$"), files.as_oserror("/a", "wait: "):
+        raise tf.errors.ResourceExhaustedError(None, None, said)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, scheme):
+    with pytest.raises(OSError, match=f"{tmp_path}/gone"):
+        files.below(f"{scheme}{tmp_path}/gone")
+
+
 def test_a_new_folder_replaces_the_old_one_when_it_is_whole_or_leaves_it(tmp_path):
     path = f"file://{tmp_path}/made"
 

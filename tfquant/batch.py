@@ -16,6 +16,8 @@ import sys
 import time
 from typing import Callable, TextIO
 
+from tfquant import files
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -42,13 +44,11 @@ def tasks(sources, folder: str, out: str, extension: str) -> list:
 
 def files_below(folder: str, extension: str) -> list:
     """Paths of the files with that extension, sorted, without hidden ones."""
-    found = [
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(extension) and not name.startswith(".")
-    ]
-    return sorted(found)
+    return sorted(
+        path
+        for path in files.below(folder)
+        if path.lower().endswith(extension) and not os.path.basename(path).startswith(".")
+    )
 
 
 def run(

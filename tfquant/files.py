@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 from types import SimpleNamespace
 
 # What both file systems offer, by TensorFlow's names.
@@ -19,6 +20,9 @@ _LOCAL = SimpleNamespace(
     isdir=os.path.isdir,
     walk=os.walk,
 )
+
+# What TensorFlow's errors say of the operation that met them, before the reason and after it.
+_OPERATION = r"^\{\{.*?\}\}|\[Op:\w+\].*$"
 
 
 def is_local(path: str) -> bool:
@@ -36,18 +40,23 @@ def _system(path: str):
 
 
 @contextlib.contextmanager
-def _as_oserror(path: str, before: str = ""):
+def as_oserror(path: str, before: str = ""):
     """Turns TensorFlow's errors into an OSError of one line: the path, `before`, and the reason."""
     import tensorflow as tf
 
     try:
         yield
     except tf.errors.OpError as error:
-        raise OSError(f"{path}: {before}{' '.join(error.message.split())}") from None
+        reason = re.sub(_OPERATION, "", " ".join(error.message.split())).strip()
+        raise OSError(f"{path}: {before}{reason}") from None
 
 
 def _errors(path: str):
-    return contextlib.nullcontext() if is_local(path) else _as_oserror(path)
+    return contextlib.nullcontext() if is_local(path) else as_oserror(path)
+
+
+def _raise(error: Exception):
+    raise error
 
 
 def exists(path: str) -> bool:
@@ -71,11 +80,11 @@ def matches(pattern: str) -> list[str]:
 
 
 def below(folder: str) -> list[str]:
-    """Paths of all files in a folder and in its folders, in no order."""
+    """Paths of all files in a folder and in its folders, all of them readable, in no order."""
     with _errors(folder):
         return [
             os.path.join(parent, name)
-            for parent, _, names in _system(folder).walk(folder)
+            for parent, _, names in _system(folder).walk(folder, onerror=_raise)
             for name in names
         ]
 
@@ -93,6 +102,18 @@ def read(path: str) -> bytes:
         return file.read()
 
 
+def write(path: str, text: str) -> None:
+    """Writes a file whole or not at all, into a folder that is made if it is not there."""
+    import tensorflow as tf
+
+    gfile, partial = tf.io.gfile, path + ".partial"
+    with as_oserror(path, "cannot be written: "):
+        gfile.makedirs(os.path.dirname(path))
+        with gfile.GFile(partial, "w") as file:
+            file.write(text)
+        gfile.rename(partial, path, overwrite=True)
+
+
 @contextlib.contextmanager
 def new_folder(path: str):
     """Gives the name of a folder that takes the place of `path`, whatever is there, on success.
@@ -106,17 +127,17 @@ def new_folder(path: str):
 
     gfile = tf.io.gfile
     partial = path.rstrip("/") + ".partial"
-    with _as_oserror(path):
+    with as_oserror(path):
         if gfile.exists(partial):
             gfile.rmtree(partial)
         gfile.makedirs(partial)
-    try:
-        yield partial
-    except BaseException:
-        if gfile.exists(partial):
-            gfile.rmtree(partial)
-        raise
-    with _as_oserror(path, f"what was made stays in {partial}, it cannot take its place: "):
+        try:
+            yield partial
+        except BaseException:
+            if gfile.exists(partial):
+                gfile.rmtree(partial)
+            raise
+    with as_oserror(path, f"what was made stays in {partial}, it cannot take its place: "):
         if gfile.exists(path):
             gfile.rmtree(path)
         gfile.rename(partial, path)

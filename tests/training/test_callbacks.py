@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 import models
 from tfquant.exchange import Rounding, Surrogates
 from tfquant.training import callbacks, run
+from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -75,7 +76,7 @@ class Oracle(tf.keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, eagerly):
     """A run of two stages, stopped after the first epoch: its folder, and what Oracle saw."""
     directory = str(tmp_path_factory.mktemp("run"))
     rng = np.random.default_rng(0)
@@ -94,7 +95,7 @@ def finished(tmp_path_factory):
         codec = models.build_codec(EXPERIMENT.codec, **EXPERIMENT.codec_options)
         ours = callbacks.for_stage(directory, validation, gradient_risk)
         run.run_stages(
-            Trainer(codec, EXPERIMENT), directory, training_data=training,
+            RunCheckpoint(directory, Trainer(codec, EXPERIMENT)), training_data=training,
             validation_data=validation, epoch_steps=EPOCH, verbose=0,
             callbacks=lambda stage, earlier: [
                 *ours(stage, earlier), Oracle(seen, pictures[:2], earlier, stop_at)
@@ -107,6 +108,13 @@ def finished(tmp_path_factory):
             train(stop_at=EPOCH, gradient_risk=False)
         train(stop_at=None, gradient_risk=True)
     return directory, seen
+
+
+def test_logs_that_cannot_be_written_are_one_line(tmp_path):
+    (tmp_path / "logs").write_text("a file")
+    log = callbacks._Log(str(tmp_path / "logs"))
+    with pytest.raises(OSError, match=f"^{tmp_path}/logs: Not a directory$"), log.writing(0):
+        pass
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import models
 from tfquant.training import folder as folders
-from tfquant.training.checkpoint import RunCheckpoint, start_from
+from tfquant.training.checkpoint import RunCheckpoint, newest_readable, start_from
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -115,7 +115,7 @@ def test_what_a_run_should_share_with_its_start_and_does_not_is_said(copy, caplo
     folders.prepare(str(folder), EXPERIMENT)
     ours = dataclasses.replace(EXPERIMENT, lmbda=0.02, plan="sua_ste", hyper_aun=True, seed=7)
     codec = new_trainer(seed=1).codec
-    start_from(codec, ours, str(folder))
+    start_from(codec, ours, str(folder), newest_readable(str(folder)))
     assert_same([v.numpy() for v in codec.variables], states[4][: len(codec.variables)])
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert said == [
@@ -163,6 +163,26 @@ def test_a_run_without_a_readable_checkpoint_does_not_start_over(copy):
         cut_in_half(path)
     with pytest.raises(ValueError, match="none of 3 checkpoints in .*checkpoints is readable"):
         RunCheckpoint(str(folder), new_trainer())
+
+
+def test_another_codecs_checkpoint_is_refused_in_one_line(run):
+    folder, _ = run
+    trainer = Trainer(models.build_codec("factorized", N=4, M=8), EXPERIMENT)
+    trainer.begin(EXPERIMENT.all_stages()[1])
+    with pytest.raises(ValueError, match="ckpt-4 does not fit the codec factorized: [^\n]*$"):
+        RunCheckpoint(str(folder), trainer).restore()
+
+
+def test_checkpoints_that_cannot_be_listed_or_written_are_no_new_run(tmp_path):
+    """A file stands where their folder should be."""
+    trainer = new_trainer()
+    checkpoint = RunCheckpoint(str(tmp_path), trainer)
+    (tmp_path / "checkpoints").write_text("kept")
+    with pytest.raises(OSError, match="^.*/checkpoints: Could not find directory [^\n]*$"):
+        RunCheckpoint(str(tmp_path), trainer)
+    with pytest.raises(OSError, match="^.*/checkpoints: the same command goes on [^\n]*$"):
+        checkpoint.save(0, 1)
+    assert (tmp_path / "checkpoints").read_text() == "kept"
 
 
 def test_a_damaged_checkpoint_is_overwritten_when_the_run_gets_there_again(copy):

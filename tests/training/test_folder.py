@@ -28,6 +28,13 @@ def test_another_experiment_in_the_same_folder_is_refused_naming_what_differs(tm
     assert folder.read_experiment(str(tmp_path)) == EXPERIMENT
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError, match="^.*/run/experiment.json: cannot be written: [^\n]*$"):
+        folder.prepare(str(tmp_path / "file" / "run"), EXPERIMENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize(
     "record,message",
     [

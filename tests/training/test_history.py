@@ -10,6 +10,7 @@ import models
 from tfquant import rectified
 from tfquant.exchange import Rounding
 from tfquant.training import history, run
+from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -41,7 +42,7 @@ def _train(images):
         trainer = Trainer(rectified.build(experiment, models.build_codec, "float32"), experiment)
         validation = batches(0).take(1)
         run.run_stages(
-            trainer, str(folder), training_data=batches, validation_data=validation,
+            RunCheckpoint(str(folder), trainer), training_data=batches, validation_data=validation,
             epoch_steps=2, verbose=0,
             callbacks=lambda stage, earlier: [
                 history.Recording(str(folder), earlier, validation), *others(stage, earlier)
@@ -151,3 +152,14 @@ def test_patience_ends_when_the_loss_has_stayed_up_for_so_many_epochs(
     history.folder.write_json(str(tmp_path / history.FILE), records)
     is_over = history.patience(str(tmp_path), epochs)
     assert [is_over(stage, step) for step in range(1, len(losses) + 1)] == expected
+
+
+def test_a_history_that_cannot_be_read_is_one_line_that_names_it(tmp_path):
+    path = tmp_path / history.FILE
+    path.write_text("")
+    with pytest.raises(ValueError, match=f"^cannot read {path}: Expecting value"):
+        history.read(str(tmp_path))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match=f"Is a directory: '{path}'"):
+        history.read(str(tmp_path))

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import models
 from tfquant.training import run
+from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -40,8 +41,7 @@ def train(folder, experiment=EXPERIMENT, broken=(), epoch_steps=2, seed=0, **kwa
     codec = models.build_codec(experiment.codec, **experiment.codec_options)
     trainer = Trainer(codec, experiment)
     run.run_stages(
-        trainer,
-        str(folder),
+        RunCheckpoint(str(folder), trainer),
         training_data=lambda first: batches(first, broken),
         validation_data=batches(0).take(1),
         epoch_steps=epoch_steps,

@@ -21,6 +21,7 @@ each, its CUSTOM SCALARS tab draws surrogate and rounding into one chart.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Callable
 
@@ -29,6 +30,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.hparams import api as hp
 
+from tfquant import files
 from tfquant.exchange import Rounding
 from tfquant.pixels import to_float, to_uint8
 from tfquant.quantizer import dequantize, symbols
@@ -99,14 +101,18 @@ class _Log:
     def started(self) -> bool:
         return self._writer is not None
 
+    @contextlib.contextmanager
     def writing(self, step: int):
         """A context in which `tf.summary` writes here, at that step of the run."""
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self._directory)
-        return self._writer.as_default(step)
+        with files.as_oserror(self._directory):
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(self._directory)
+            with self._writer.as_default(step):
+                yield
 
     def flush(self):
-        self._writer.flush()
+        with files.as_oserror(self._directory):
+            self._writer.flush()
 
 
 class _FirstImages:

@@ -7,11 +7,12 @@ keeps the checkpoint before.
 
 from __future__ import annotations
 
-import os
+import re
 
 import tensorflow as tf
 from absl import logging
 
+from tfquant import files
 from tfquant.codec import Codec
 from tfquant.training import folder
 from tfquant.training.experiment import Experiment
@@ -32,23 +33,26 @@ def newest_readable(run_dir: str) -> str | None:
 
     Raises:
       ValueError: there are checkpoints, but none is readable.
+      OSError: nobody can tell, as their folder cannot be read.
     """
     directory = tf.io.gfile.join(run_dir, folder.CHECKPOINTS)
+    with files.as_oserror(directory):
+        names = tf.io.gfile.listdir(directory) if tf.io.gfile.exists(directory) else []
     # TensorFlow's own list may be damaged as well, and an index may be lost.
     state = tf.train.get_checkpoint_state(directory)
-    names = {os.path.basename(path) for path in (state.all_model_checkpoint_paths if state else [])}
-    indices = tf.io.gfile.glob(tf.io.gfile.join(directory, f"{_NAME}-*.index"))
-    names |= {os.path.basename(path)[: -len(".index")] for path in indices}
-    for name in sorted(names, key=lambda name: int(name.split("-")[1]), reverse=True):
-        path = tf.io.gfile.join(directory, name)
+    names += state.all_model_checkpoint_paths if state else []
+    found = filter(None, (re.search(rf"(?:^|/){_NAME}-(\d+)(\.index)?$", name) for name in names))
+    numbers = {int(match[1]) for match in found}
+    for number in sorted(numbers, reverse=True):
+        path = tf.io.gfile.join(directory, f"{_NAME}-{number}")
         try:
             _read_all(path)
         except (tf.errors.OpError, ValueError, IndexError) as error:  # the last: cut short
             logging.warning("%s is unreadable (%s): trying the one before", path, error)
         else:
             return path
-    if names:
-        raise ValueError(f"none of {len(names)} checkpoints in {directory} is readable")
+    if numbers:
+        raise ValueError(f"none of {len(numbers)} checkpoints in {directory} is readable")
     return None
 
 
@@ -64,15 +68,10 @@ def restore_codec(codec: Codec, path: str) -> None:
     Raises:
       ValueError: they are another codec's.
     """
-    try:
-        status = tf.train.Checkpoint(codec=codec).restore(path).expect_partial()
-        status.assert_existing_objects_matched()
-    except (AssertionError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} does not fit the codec {codec.name}: {reason}") from None
+    _restore(tf.train.Checkpoint(codec=codec), path)
 
 
-def start_from(codec: Codec, experiment: Experiment, run_dir: str) -> None:
+def start_from(codec: Codec, experiment: Experiment, run_dir: str, newest: str | None) -> None:
     """Gives `codec` the weights that another run stands at; everything else starts anew.
 
     A codec with a rectifier takes those of the codec that it wraps where that run has none.
@@ -81,15 +80,15 @@ def start_from(codec: Codec, experiment: Experiment, run_dir: str) -> None:
       codec: the codec of `experiment`.
       experiment: the new run's.
       run_dir: the other run's folder.
+      newest: its newest readable checkpoint.
 
     Raises:
-      ValueError: the folder holds no run of this codec, or no readable checkpoint.
+      ValueError: the folder holds no run of this codec, or no checkpoint.
     """
     other = folder.read_experiment(run_dir)
     found, expected = ((e.codec, e.codec_options) for e in (other, experiment))
     if found != expected:
         raise ValueError(f"{run_dir} trained another codec: {found}; this run's is {expected}")
-    newest = newest_readable(run_dir)
     if newest is None:
         raise ValueError(f"{run_dir} has no checkpoint yet")
     if other.rectified and not experiment.rectified:
@@ -111,19 +110,25 @@ class RunCheckpoint:
     Use: `stage_index()` says where the run stood (None for a new run); after the trainer began that
     stage, `restore()` brings back its state; `save(stage_index)` keeps the current one.
 
+    Attributes:
+      run_dir: the run's folder.
+      trainer: what is saved and restored.
+      newest: path of the checkpoint that the run goes on from, or None for a new run.
+
     Raises:
       ValueError: there are checkpoints, but none is readable.
+      OSError: nobody can tell, as their folder cannot be read.
     """
 
     def __init__(self, run_dir: str, trainer: Trainer):
-        self._trainer = trainer
-        self._directory = tf.io.gfile.join(run_dir, folder.CHECKPOINTS)
+        self.run_dir = run_dir
+        self.trainer = trainer
+        self.newest = newest_readable(run_dir)
         self._stage_index = tf.Variable(0, dtype=tf.int64, trainable=False, name="stage_index")
-        self._resume_from = newest_readable(run_dir)
 
     def _checkpoint(self) -> tf.train.Checkpoint:
         # A stage has its own optimizer, so its checkpoint object is made when it is needed.
-        trainer = self._trainer
+        trainer = self.trainer
         return tf.train.Checkpoint(
             codec=trainer.codec,
             optimizer=trainer.optimizer,
@@ -135,20 +140,39 @@ class RunCheckpoint:
 
     def stage_index(self) -> int | None:
         """Index of the stage that the run goes on in, or None for a new run."""
-        return None if self._resume_from is None else stage_index(self._resume_from)
+        return None if self.newest is None else stage_index(self.newest)
 
     def restore(self) -> None:
-        """Brings the state back into the stage that the trainer began."""
-        self._checkpoint().restore(self._resume_from).assert_existing_objects_matched()
-        logging.info("Went on from %s", self._resume_from)
+        """Brings the state back into the stage that the trainer began.
+
+        Raises:
+          ValueError: it is that of another version's codec.
+        """
+        _restore(self._checkpoint(), self.newest)
+        logging.info("Went on from %s", self.newest)
 
     def save(self, stage_index: int, number: int) -> None:
-        """Keeps the current state; `number` is the run's total of steps."""
+        """Keeps the current state; `number` is the run's total of steps.
+
+        Raises:
+          OSError: it cannot be written.
+        """
         self._stage_index.assign(stage_index)
+        directory = tf.io.gfile.join(self.run_dir, folder.CHECKPOINTS)
         manager = tf.train.CheckpointManager(
-            self._checkpoint(), self._directory, max_to_keep=_KEPT, checkpoint_name=_NAME
+            self._checkpoint(), directory, max_to_keep=_KEPT, checkpoint_name=_NAME
         )
-        manager.save(checkpoint_number=number)
+        advice = "the same command goes on from the checkpoint before, once this can be written: "
+        with files.as_oserror(directory, advice):
+            manager.save(checkpoint_number=number)
+
+
+def _restore(target: tf.train.Checkpoint, path: str) -> None:
+    try:
+        target.restore(path).expect_partial().assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path} does not fit the codec {target.codec.name}: {reason}") from None
 
 
 def _read_all(path: str) -> None:

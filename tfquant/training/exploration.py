@@ -27,7 +27,7 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
-from tfquant import claims, looks
+from tfquant import claims, files, looks
 from tfquant.training import folder, history, run
 from tfquant.training.experiment import Experiment
 
@@ -167,7 +167,7 @@ class State:
         fields = {**json.loads(experiment.to_json()), "qr_weight": None}
         self._asked = {**dataclasses.asdict(search), **options, "experiment": fields}
         self.tried = []
-        if tf.io.gfile.exists(self._path):
+        if files.exists(self._path):
             found = read(directory)
             asked, there = _flat(self._asked), _flat(found["asked"])
             claims.check(directory, "--model_dir", "exploration", asked, there)
@@ -185,10 +185,9 @@ def read(directory: str) -> dict:
       ValueError: the folder holds no exploration.
     """
     path = tf.io.gfile.join(directory, STATE)
-    if not tf.io.gfile.exists(path):
+    if not files.exists(path):
         raise ValueError(f"{directory} is no exploration: it has no {STATE}")
-    with tf.io.gfile.GFile(path) as f:
-        return json.load(f)
+    return folder.read_json(path)
 
 
 def _flat(asked: dict) -> dict:

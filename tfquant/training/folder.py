@@ -12,12 +12,11 @@ The experiment is written before anything else.
 from __future__ import annotations
 
 import json
-import os
 
 import tensorflow as tf
 
 import tfquant
-from tfquant import claims
+from tfquant import claims, files
 from tfquant.training.experiment import Experiment
 
 EXPERIMENT = "experiment.json"
@@ -29,13 +28,14 @@ def read_experiment(run_dir: str) -> Experiment:
 
     Raises:
       ValueError: the folder holds no run, or one that this version cannot read.
+      OSError: it cannot be read at all.
     """
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
-    if not tf.io.gfile.exists(path):
+    if not files.exists(path):
         raise ValueError(f"{run_dir} is no training run: it has no {EXPERIMENT}")
+    record = read_json(path)
     try:
-        with tf.io.gfile.GFile(path) as f:
-            return Experiment.from_json(json.dumps(json.load(f)["experiment"]))
+        return Experiment.from_json(json.dumps(record["experiment"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
 
@@ -45,20 +45,30 @@ def prepare(run_dir: str, experiment: Experiment) -> None:
 
     Raises:
       ValueError: the folder holds another experiment; the message names what differs.
+      OSError: it cannot be written.
     """
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
-    if tf.io.gfile.exists(path):
+    if files.exists(path):
         there = read_experiment(run_dir)
         claims.check(run_dir, "--model_dir", "experiment", vars(experiment), vars(there))
         return
-    tf.io.gfile.makedirs(run_dir)
     record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
     write_json(path, record)
 
 
 def write_json(path: str, value) -> None:
     """Writes a file whole or not at all, into a folder that is made if it is not there."""
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(path + ".partial", "w") as f:
-        f.write(json.dumps(value, indent=2) + "\n")
-    tf.io.gfile.rename(path + ".partial", path, overwrite=True)
+    files.write(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str):
+    """What `write_json` wrote.
+
+    Raises:
+      ValueError: the file holds something else.
+      OSError: it cannot be read.
+    """
+    try:
+        return json.loads(files.read(path))
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None

@@ -12,12 +12,11 @@ list is that of a run without interruption.
 
 from __future__ import annotations
 
-import json
 from typing import Callable
 
 import tensorflow as tf
 
-from tfquant import metrics
+from tfquant import files, metrics
 from tfquant.training import folder
 from tfquant.training.experiment import Experiment, Stage
 
@@ -27,10 +26,7 @@ FILE = "history.json"
 def read(run_dir: str) -> list:
     """The records of a run; none where there is no file yet."""
     path = tf.io.gfile.join(run_dir, FILE)
-    if not tf.io.gfile.exists(path):
-        return []
-    with tf.io.gfile.GFile(path) as f:
-        return json.load(f)
+    return folder.read_json(path) if files.exists(path) else []
 
 
 class Recording(tf.keras.callbacks.Callback):

@@ -101,10 +101,11 @@ class Host:
             return
         with tempfile.TemporaryDirectory(prefix="tfquant-") as own:
             for name in (folder.EXPERIMENT, history.FILE, f"{folder.CHECKPOINTS}/*"):
-                for source in tf.io.gfile.glob(tf.io.gfile.join(run_dir, name)):
+                for source in files.matches(tf.io.gfile.join(run_dir, name)):
                     target = os.path.join(own, os.path.dirname(name), os.path.basename(source))
                     os.makedirs(os.path.dirname(target), exist_ok=True)
-                    tf.io.gfile.copy(source, target)
+                    with files.as_oserror(source):
+                        tf.io.gfile.copy(source, target)
             try:
                 yield own
             except (ValueError, RuntimeError) as error:  # that speak of a folder mean the run's

@@ -11,7 +11,6 @@ from absl import logging
 from tfquant.training import folder
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Stage
-from tfquant.training.trainer import Trainer
 
 
 class TrainingDiverged(RuntimeError):
@@ -81,8 +80,7 @@ def epoch_length(stage: Stage, epoch_steps: int) -> int:
 
 
 def run_stages(
-    trainer: Trainer,
-    run_dir: str,
+    checkpoint: RunCheckpoint,
     *,
     training_data: Callable[[int], tf.data.Dataset],
     validation_data: tf.data.Dataset,
@@ -96,8 +94,7 @@ def run_stages(
     """Trains all stages that are not done yet, from the last checkpoint if there is one.
 
     Args:
-      trainer: the trainer.
-      run_dir: where checkpoints go; see `folder.prepare`.
+      checkpoint: the trainer's, in the run's folder; see `folder.prepare`.
       training_data: `first_example -> dataset` of batches from that example on.
       validation_data: a finite dataset of batches, the same at every epoch.
       epoch_steps: steps between validations and checkpoints.
@@ -110,10 +107,9 @@ def run_stages(
     Raises:
       TrainingDiverged: see `max_skipped_in_a_row`.
     """
-    experiment = trainer.experiment
+    trainer, experiment = checkpoint.trainer, checkpoint.trainer.experiment
     # What a step reports is the same on all devices already; Keras would add up the hosts'.
     trainer.distribute_reduction_method = "first"
-    checkpoint = RunCheckpoint(run_dir, trainer)
     resume_at = checkpoint.stage_index()
     earlier_steps = 0
     for index, stage in enumerate(experiment.all_stages()):
@@ -137,7 +133,7 @@ def run_stages(
                     initial_epoch=done // length,
                     epochs=stage.steps // length,
                     callbacks=[
-                        DivergenceGuard(max_skipped_in_a_row, run_dir),
+                        DivergenceGuard(max_skipped_in_a_row, checkpoint.run_dir),
                         *callbacks(stage, earlier_steps),
                         EndEarly(is_over),
                         # Last: a run killed in between logs an epoch twice rather than never.
