@@ -10,12 +10,14 @@ not, so a better decoder still reads old files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from typing import Callable
 
 import tensorflow as tf
+from absl import logging
 
 import tfquant
 from tfquant import files, rectified, serving
@@ -244,8 +246,8 @@ def export_codec(
     Raises:
       ValueError: there is something else at `path`.
     """
-    is_model = tf.io.gfile.exists(tf.io.gfile.join(path, model_file.MANIFEST))
-    if tf.io.gfile.exists(path) and not is_model:
+    is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
+    if files.exists(path) and not is_model:
         raise ValueError(f"{path} is there and no exported model: it is not replaced")
     full = CodecModule(codec)
     manifest = {
@@ -267,9 +269,21 @@ def _save(module: CodecModule | StockModule, manifest: dict, flavour: str, path:
     text = json.dumps({**manifest, "flavour": flavour}, indent=2) + "\n"
     module.about = serving.about(text)
     signatures = {**module.signatures(), "about": module.about}
-    tf.saved_model.save(module, path, signatures)
+    with _without_chatter():
+        tf.saved_model.save(module, path, signatures)
     with tf.io.gfile.GFile(tf.io.gfile.join(path, model_file.MANIFEST), "w") as f:
         f.write(text)
+
+
+@contextlib.contextmanager
+def _without_chatter():
+    """TensorFlow tells of every captured tensor without a name that it gave it one."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(min(verbosity, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def export_run(
