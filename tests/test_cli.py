@@ -479,15 +479,22 @@ def run(tmp_path_factory):
     return directory
 
 
-def test_a_stopped_run_becomes_a_model_that_compresses(run, picture, tmp_path, refused, capsys):
+def test_a_stopped_run_becomes_a_model_that_compresses(run, picture, tmp_path, capsys):
     out = tmp_path / "model"
     assert cli.main(["export", str(run), "--out", str(out)]) == 0
     fingerprint = json.loads((out / "tfquant.json").read_text())["fingerprint"]
     assert capsys.readouterr().out == f"{out}: factorized {fingerprint}, from ckpt-500\n"
     assert cli.main(["compress", str(out), str(picture), str(tmp_path / "in.tfq")]) == 0
-    line = refused(1, "export", run, "--out", out)
-    assert "exists already; give --overwrite" in line
-    assert cli.main(["export", str(run), "--out", str(out), "--overwrite"]) == 0
+
+
+def test_an_exported_model_is_replaced_when_asked_for(run, tmp_path, refused, no_saved_models):
+    out, command = tmp_path / "model", ("export", run, "--out", tmp_path / "model")
+    assert cli.main([str(argument) for argument in command]) == 0
+    (out / "old").write_text("")
+    assert "exists already; give --overwrite" in refused(1, *command)
+    assert (out / "old").exists()
+    assert cli.main([*map(str, command), "--overwrite"]) == 0
+    assert not (out / "old").exists() and (out / "tfquant.json").exists()
 
 
 def test_what_cannot_be_exported_is_refused(run, picture, tmp_path, refused):

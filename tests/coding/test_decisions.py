@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import scipy.special
@@ -31,23 +33,29 @@ def _laplacian_tail(params, side, x):
     return tf.where(d < 0, 1.0 - tail, tail)
 
 
-def _through_decisions(symbols, centre, reach, params, tail, streams=2):
+@functools.cache
+def _coder(tail):
+    """Encoder and decoder, traced once for every number of elements."""
     table = DecisionTable()
-    centre, reach = tf.constant(centre), tf.constant(reach, tf.float32)
-    params = tuple(tf.constant(p) for p in params)
 
-    @tf.function
-    def encode(symbols):
-        handle = range_coder.start_encoder(table, streams)
-        return range_coder.finish(table.encode(handle, symbols, centre, reach, params, tail))
+    @tf.function(autograph=False)
+    def encode(symbols, *where):
+        handle = range_coder.start_encoder(table, 2)
+        return range_coder.finish(table.encode(handle, symbols, *where, tail))
 
-    @tf.function
-    def decode(strings):
+    @tf.function(autograph=False)
+    def decode(strings, *where):
         handle = range_coder.start_decoder(table, strings)
-        return table.decode(handle, centre, reach, params, tail)[1]
+        return table.decode(handle, *where, tail)[1]
 
-    strings = encode(tf.constant(symbols))
-    np.testing.assert_array_equal(decode(strings), symbols)
+    return encode, decode
+
+
+def _through_decisions(symbols, centre, reach, params, tail):
+    encode, decode = _coder(tail)
+    where = tf.constant(centre), tf.constant(reach, tf.float32), tuple(map(tf.constant, params))
+    strings = encode(tf.constant(symbols), *where)
+    np.testing.assert_array_equal(decode(strings, *where), symbols)
     return 8 * sum(map(len, strings.numpy()))
 
 

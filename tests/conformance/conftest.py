@@ -13,21 +13,23 @@ WIDTHS = {"N": 8, "M": 12}
 _SPREAD = 8.0
 # Label -> name, and options beside these widths or in place of them.
 CODECS = {
+    # One of each way through the elements, and of each kind of coding table.
     "factorized": ("factorized", {}),
-    "scale_hyperprior": ("scale_hyperprior", {}),
     "ms_hyper": ("ms_hyper", {}),
+    "ms_hyper_zero mixture": ("ms_hyper_zero", {"family": "mixture"}),
+    "ms_context": ("ms_context", {}),
+    "charm": ("charm", {"slices": 3}),
+    "elic_sm_zero": ("elic_sm_zero", {}),
+    # And all others.
+    "scale_hyperprior": ("scale_hyperprior", {}),
     "ms_hyper_zero": ("ms_hyper_zero", {}),
     "ms_hyper laplacian": ("ms_hyper", {"family": "laplacian"}),
     "ms_hyper_zero laplacian": ("ms_hyper_zero", {"family": "laplacian"}),
-    "ms_hyper_zero mixture": ("ms_hyper_zero", {"family": "mixture"}),
     "res to res_attn": ("ms_hyper_zero", {"g_a": "res", "g_s": "res_attn"}),
     "res_attn to res": ("ms_hyper_zero", {"g_a": "res_attn", "g_s": "res"}),
-    "ms_context": ("ms_context", {}),
     "cheng_anchor": ("cheng_anchor", {}),
     "cheng_attn": ("cheng_attn", {}),
-    "charm": ("charm", {"slices": 3}),
     "charm_zero": ("charm_zero", {"slices": 3}),
-    "elic_sm_zero": ("elic_sm_zero", {}),
     "elic_zero": ("elic_zero", {}),
 }
 

@@ -62,12 +62,19 @@ def test_every_plan_trains_every_weight(codec, x, plan):
     assert_useful(gradients(codec, x, plan, codec.trainable_variables))
 
 
-def test_post_training_trains_what_the_decoder_has_and_nothing_else(label, x, build):
-    """Under rounding and the bound of 1e-6 every gradient is finite still."""
-    codec = build(label)
+@pytest.fixture(name="post_trainer")
+def _post_trainer(codec):
+    """A trainer that has begun post-training; the next test finds the codec as it was."""
+    joint, post = Experiment().all_stages()
     trainer = Trainer(codec, Experiment())
-    trainer.begin(Experiment().all_stages()[1])
-    variables = trainer.trained_variables()
+    trainer.begin(post)
+    yield trainer
+    trainer.begin(joint)
+
+
+def test_post_training_trains_what_the_decoder_has_and_nothing_else(codec, x, post_trainer):
+    """Under rounding and the bound of 1e-6 every gradient is finite still."""
+    variables = post_trainer.trained_variables()
     frozen = {id(v) for part in codec.group("encoder").values() for v in part.variables}
     assert frozen.isdisjoint(map(id, variables))
     assert {id(v) for v in codec.g_s.trainable_variables} <= {id(v) for v in variables}
@@ -80,7 +87,7 @@ def test_a_graph_computes_what_eager_execution_does(codec, x):
         x_tilde, x_hat = codec(x, trained), codec(x, rounded)
         return x_tilde, trained.bits_per_image(), x_hat, rounded.bits_per_image()
 
-    for eager, graph in zip(both(x), tf.function(both)(x)):
+    for eager, graph in zip(both(x), tf.function(both, autograph=False)(x)):
         np.testing.assert_allclose(graph, eager, rtol=1e-3, atol=1e-3 * np.max(np.abs(eager)))
 
 
@@ -119,13 +126,13 @@ def test_the_decoders_latents_are_the_evaluated_ones_bit_for_bit(codec, make_pho
     picture = make_photograph(100, 37)
     tables = {model.name: model.coding_table() for model in codec.entropy_models}
 
-    @tf.function
+    @tf.function(autograph=False)
     def decoded(streams):
         exchange = Reading(tables, streams, codec.latent_shapes(tf.constant(100), tf.constant(37)))
         codec.transmit(None, exchange)
         return exchange.received
 
-    @tf.function
+    @tf.function(autograph=False)
     def encoded(image):
         exchange = Writing(tables)
         codec.transmit(codec.analyze(tf.cast(image[None], tf.float32) / 255), exchange)
@@ -208,7 +215,7 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
             return {"image": images[mine], "index": np.arange(2)[mine]}
 
         values = strategy.experimental_distribute_values_from_function(batch)
-        for _ in range(3):  # the second and third with weights that the first one moved
+        for _ in range(2):  # the second with weights that the first one moved
             strategy.run(trainer.train_step, (values,))
         return float(trainer._means["loss"].result())
 

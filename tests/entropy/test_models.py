@@ -44,7 +44,7 @@ def test_a_stream_holds_the_models_bits_and_comes_back(family, zero_center, log_
     integers = symbols(y, offset)
     bits = model.bits(Sample(dequantize(integers, offset)), raw).numpy().astype(np.float64).sum()
 
-    @tf.function
+    @tf.function(autograph=False)
     def round_trip(integers, raw):
         table = model.coding_table()
         handle = range_coder.start_encoder(table, 1)

@@ -29,26 +29,36 @@ def latent(size, seed=0):
     return tf.constant(y), tf.constant(rng.normal(size=(1, *size, F)).astype(np.float32))
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_fronts_are_rounded_written_and_read_bit_for_bit(parts, size):
+@pytest.fixture(scope="module", name="coder")
+def _coder(parts):
+    """`write(y, features)` and `read(streams, features, shape)`, for latents of any size."""
     context, model, tables = parts
-    y, features = latent(size)
+    y, features = (tf.TensorSpec([1, None, None, channels]) for channels in (M, F))
+    streams, shape = tf.TensorSpec([None], tf.string), tf.TensorSpec([4], tf.int32)
 
-    @tf.function
+    @tf.function(input_signature=[y, features], autograph=False)
     def write(y, features):
         writing = Writing(tables)
         received = context.transmit(writing, model, y, features)
         return writing.streams(), received.distortion, writing.bits_per_image()
 
-    @tf.function
-    def read(streams, features):
-        reading = Reading(tables, streams, {"y": tf.constant([1, *size, M])})
+    @tf.function(input_signature=[streams, features, shape], autograph=False)
+    def read(streams, features, shape):
+        reading = Reading(tables, streams, {"y": shape})
         received = context.transmit(reading, model, None, features)
         return received.distortion, reading.symbols[0]
 
+    return write, read
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fronts_are_rounded_written_and_read_bit_for_bit(parts, coder, size):
+    context, model, tables = parts
+    write, read = coder
+    y, features = latent(size)
     streams, written, bits = write(y, features)
     np.testing.assert_array_equal(written, np.rint(y))
-    decoded, integers = read(streams, features)
+    decoded, integers = read(streams, features, tf.shape(y))
     np.testing.assert_array_equal(decoded, written)
     np.testing.assert_array_equal(integers, np.rint(y))
     rounding = Rounding(tables)

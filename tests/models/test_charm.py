@@ -22,15 +22,20 @@ def latent(seed=0):
     return rng.normal(0, 4, (1, 8, 4, M)).astype(np.float32)
 
 
+@pytest.fixture(scope="module", name="before")
+def _before(codec, parameters):
+    """Of `latent()`, which the tests change."""
+    return parameters(codec, latent())
+
+
 def by_slice(found):
     """Parameters, slices first: [slices, 2, 1, 8, 4, width]."""
     return np.stack(np.split(found, SLICES, axis=-1))
 
 
 @pytest.mark.parametrize("k", range(SLICES))
-def test_a_slice_moves_later_slices_only_and_the_first_five_alone(codec, parameters, k):
+def test_a_slice_moves_later_slices_only_and_the_first_five_alone(codec, parameters, before, k):
     y = latent()
-    before = parameters(codec, y)
     y[..., WIDTH * k : WIDTH * (k + 1)] += 3.0
     pairs = zip(by_slice(before), by_slice(parameters(codec, y)))
     moved = [j for j, (a, b) in enumerate(pairs) if np.any(a != b)]
@@ -38,10 +43,11 @@ def test_a_slice_moves_later_slices_only_and_the_first_five_alone(codec, paramet
 
 
 @pytest.mark.parametrize("row,column,reached", [(0, 0, 6), (7, 3, 6)])
-def test_a_slice_sees_five_rows_around_each_element(codec, parameters, row, column, reached):
+def test_a_slice_sees_five_rows_around_each_element(
+    codec, parameters, before, row, column, reached
+):
     """Kernels 5, 5 and 3 reach 5 elements: the sixth row on is out of sight."""
     y = latent()
-    before = parameters(codec, y)
     y[:, row, column, :WIDTH] += 3.0
     second = [by_slice(found)[1] for found in (before, parameters(codec, y))]
     changed = np.any(second[0] != second[1], axis=(0, 1, 3, 4))
@@ -50,13 +56,10 @@ def test_a_slice_sees_five_rows_around_each_element(codec, parameters, row, colu
     assert np.any(changed[distance < reached])
 
 
-def test_slices_but_the_first_see_the_context(codec, parameters, other_context):
-    y = latent()
-    shown, before = (
-        by_slice(parameters(codec, y, exchange)) for exchange in (other_context(), None)
-    )
-    np.testing.assert_array_equal(shown[0], before[0])
-    assert all(np.any(a != b) for a, b in zip(shown[1:], before[1:]))
+def test_slices_but_the_first_see_the_context(codec, parameters, before, other_context):
+    shown, hidden = map(by_slice, (parameters(codec, latent(), other_context()), before))
+    np.testing.assert_array_equal(shown[0], hidden[0])
+    assert all(np.any(a != b) for a, b in zip(shown[1:], hidden[1:]))
 
 
 def test_offsets_are_zero_or_the_mean(codec):

@@ -25,6 +25,12 @@ def latent(seed=0):
     return rng.normal(0, 4, (1, 8, 8, M)).astype(np.float32)
 
 
+@pytest.fixture(scope="module", name="before")
+def _before(codec, parameters):
+    """Of `latent()`, which the tests change."""
+    return parameters(codec, latent())
+
+
 def halves_moved(before, after):
     """(group, half) of all whose parameters differ; half 0 the anchors, 1 the others."""
     changed = np.any(before != after, axis=(0, 1))
@@ -39,19 +45,17 @@ def halves_moved(before, after):
 
 @pytest.mark.parametrize("k", range(5))
 @pytest.mark.parametrize("half,row,column", [(0, 3, 3), (1, 3, 4)])
-def test_an_element_moves_later_halves_only(codec, parameters, k, half, row, column):
+def test_an_element_moves_later_halves_only(codec, parameters, before, k, half, row, column):
     """An anchor moves its group's others and both halves of later groups; another these alone."""
     y = latent()
-    before = parameters(codec, y)
     y[:, row, column, STARTS[k] : STARTS[k + 1]] += 3.0
     moved = halves_moved(before, parameters(codec, y))
     later = {(j, h) for j in range(k + 1, 5) for h in range(2)}
     assert moved == later | ({(k, 1)} if half == 0 else set())
 
 
-def test_an_anchor_is_seen_at_the_odd_places_of_its_5x5_window(codec, parameters):
+def test_an_anchor_is_seen_at_the_odd_places_of_its_5x5_window(codec, parameters, before):
     y = latent()
-    before = parameters(codec, y)
     y[:, 3, 3, :2] += 3.0
     changed = np.any(before != parameters(codec, y), axis=(0, 1))[..., :2].any(axis=-1)
     rows, columns = np.indices((8, 8)) - 3
@@ -59,22 +63,19 @@ def test_an_anchor_is_seen_at_the_odd_places_of_its_5x5_window(codec, parameters
     np.testing.assert_array_equal(changed, window)
 
 
-def test_anchors_get_zeros_in_place_of_features_bias_included(codec, parameters):
+def test_anchors_get_zeros_in_place_of_features_bias_included(codec, parameters, before):
     """The features' bias moves the others' parameters, and the anchors' not."""
-    y = latent()
-    before = parameters(codec, y)
     bias = codec.context.g_sp[4].bias
     kept = bias.numpy()
     bias.assign_add(tf.ones_like(bias))
     try:
-        assert halves_moved(before, parameters(codec, y)) == {(4, 1)}
+        assert halves_moved(before, parameters(codec, latent())) == {(4, 1)}
     finally:
         bias.assign(kept)
 
 
-def test_all_but_the_first_anchors_see_the_context(codec, parameters, other_context):
-    y = latent()
-    moved = halves_moved(parameters(codec, y), parameters(codec, y, other_context()))
+def test_all_but_the_first_anchors_see_the_context(codec, parameters, before, other_context):
+    moved = halves_moved(before, parameters(codec, latent(), other_context()))
     assert moved == {(k, half) for k in range(5) for half in range(2)} - {(0, 0)}
 
 

@@ -14,6 +14,14 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.fixture
+def compiled(eagerly):
+    """For one test of these, functions run in graphs after all."""
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
+
+
 class Interruption(tf.keras.callbacks.Callback):
     """Ends a run like a kill once a stage stands at `step`: amid an epoch, or after its record."""
 

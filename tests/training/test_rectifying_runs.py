@@ -1,7 +1,9 @@
 """The rectifier's stages as `train.py` runs them: from a baseline, explored, on two devices."""
 
+import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -11,9 +13,12 @@ from absl import flags
 from absl.testing import flagsaver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import models
 import train
-from tfquant.coding.model_file import ExportedModel
+from tfquant import export, rectified
+from tfquant.coding.model_file import ExportedModel, Manifest
 from tfquant.training import checkpoint, exploration, history, run
+from tfquant.training import folder as folders
 
 SMALL = [
     "--codec=factorized", "--N=4", "--M=6", "--crop=64", "--batch_size=2", "--epoch_steps=1",
@@ -24,8 +29,17 @@ SMALL = [
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 
+@pytest.fixture(scope="module")
+def export_run():
+    """Exports a run; `train.py` does not here, since that takes longer than these runs."""
+    usual = export.export_run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "export_run", lambda *_: ("nothing", "none"))
+        yield usual
+
+
 @pytest.fixture(scope="module", name="folder")
-def _folder(tmp_path_factory, make_photograph, eagerly):
+def _folder(tmp_path_factory, make_photograph, eagerly, export_run):
     """Pictures, and a baseline that was trained on them a little."""
     folder = tmp_path_factory.mktemp("rectifying")
     (folder / "pictures").mkdir()
@@ -37,8 +51,8 @@ def _folder(tmp_path_factory, make_photograph, eagerly):
     return folder
 
 
-@pytest.fixture(scope="module", name="rectified")
-def _rectified(folder):
+@pytest.fixture(scope="module", name="with_rectified")
+def _with_rectified(folder):
     """The folder, with a predictive stage from the baseline in it, too."""
     with flagsaver.flagsaver():
         call(folder, "rectified", f"--init_from={folder / 'baseline'}", "--stages=qr_predictive",
@@ -62,29 +76,38 @@ def keep_flags():
         yield
 
 
+def unexported(run_dir):
+    """What a run's exported model does, in this process."""
+    stands = rectified.trained(str(run_dir), models.build_codec)
+    module = export.CodecModule(stands.codec)
+    manifest = Manifest(stands.codec.name, module.fingerprint(), {}, "0")
+    return stands.experiment, ExportedModel(manifest, module)
+
+
 def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
-    rectified, make_photograph
+    with_rectified, make_photograph, compiled, export_run
 ):
-    one, other = (
-        ExportedModel.load(str(rectified / name / "export")) for name in ("baseline", "rectified")
-    )
+    experiment, one = unexported(with_rectified / "baseline")
+    path, _ = export_run(str(with_rectified / "rectified"), models.build_codec)
+    other = ExportedModel.load(path)
     picture = make_photograph(70, 90)
     file = one.compress(picture)
     assert file == other.compress(picture)
     assert np.any(one.decompress(file) != other.decompress(file))
     np.testing.assert_array_equal(other.decompress(file), other.evaluate(picture)["image"])
-    assert one.experiment["stages"] == ["joint"] != other.experiment["stages"]
+    assert experiment.stages == ("joint",)
+    assert other.experiment["stages"] == ["qr_predictive"]
 
 
-def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(rectified):
+def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(with_rectified):
     """In its history, and in the event file read back."""
-    before = history.read(str(rectified / "baseline"))[-1]
-    first, *_, last = history.read(str(rectified / "rectified"))
+    before = history.read(str(with_rectified / "baseline"))[-1]
+    first, *_, last = history.read(str(with_rectified / "rectified"))
     assert (first["step"], first["error_reduction"]) == (0, 0.0)
     for name in ("R", "D", "psnr"):
         assert first[name] == pytest.approx(before[name], rel=1e-5), name
     assert first["R"] == last["R"]
-    events = EventAccumulator(str(rectified / "rectified" / "logs")).Reload()
+    events = EventAccumulator(str(with_rectified / "rectified" / "logs")).Reload()
     gain = last["psnr"] - first["psnr"]
     for tag, expected in (("error_reduction", last["error_reduction"]), ("psnr_gain", gain)):
         event = events.Tensors(f"rectifier/{tag}")[-1]
@@ -153,21 +176,33 @@ def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, 
         assert (folder / "killed" / name).stat().st_size > 100
 
 
+@pytest.fixture(scope="module", name="with_claimed")
+def _with_claimed(folder):
+    """The folder, with the baseline's checkpoints as those of a run that trained a rectifier."""
+    baseline = folders.read_experiment(str(folder / "baseline"))
+    claim = dataclasses.replace(baseline, stages=("qr_predictive",), init_from="baseline")
+    folders.prepare(str(folder / "claimed"), claim)
+    shutil.copytree(folder / "baseline" / "checkpoints", folder / "claimed" / "checkpoints")
+    return folder
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [
         (["--init_from=nowhere"], "nowhere is no training run: it has no experiment.json"),
         (["--init_from={}/baseline", "--M=8"], "baseline trained another codec: .*this run's is"),
-        (["--init_from={}/rectified", "--rectifier_width=0"], "trained a rectifier, which this"),
+        (["--init_from={}/claimed", "--rectifier_width=0"], "trained a rectifier, which this"),
         (["--explore_qr", "--stages=joint", "--init_from={}/baseline"], "stages that train the"),
     ],
 )
-def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(rectified, arguments, message):
-    arguments = [argument.format(rectified) for argument in arguments]
+def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(
+    with_claimed, arguments, message
+):
+    arguments = [argument.format(with_claimed) for argument in arguments]
     with pytest.raises(SystemExit) as end:
-        call(rectified, "refused", "--stages=qr_predictive", *arguments)
+        call(with_claimed, "refused", "--stages=qr_predictive", *arguments)
     assert re.search(message, end.value.code), end.value.code
-    assert not (rectified / "refused").exists()
+    assert not (with_claimed / "refused").exists()
 
 
 STEPS = """

@@ -220,7 +220,7 @@ def test_a_stage_begins_with_counters_at_zero_and_the_joint_one_with_all_parts(t
 def test_the_bound_switches_between_stages_without_a_new_trace(trainer, images):
     traces = []
 
-    @tf.function
+    @tf.function(autograph=False)
     def bits(x):
         traces.append(1)
         exchange = Rounding()
