@@ -236,7 +236,7 @@ def train(
     host.check_agreement(strategy, facts)
     # Only now: a wrong flag is answered before it becomes part of the folder.
     if starts:
-        checkpoint.start_from(codec, experiment, experiment.init_from, start)
+        checkpoint.start_from(codec, experiment, start)
     folder.prepare(run_dir, experiment)
     warn_of_flags(experiment, values)
 

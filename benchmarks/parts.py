@@ -64,7 +64,7 @@ def plain_pair(precision: str):
     def step():
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(tf.cast(g_s(g_a(x)), tf.float32) - x))
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        optimizer.step(loss, tape.gradient(loss, variables), variables)
         return loss
 
     return lambda: step().numpy()

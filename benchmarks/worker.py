@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import tempfile
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -68,7 +69,9 @@ def folder(settings: dict) -> tuple:
     image = measuring.picture()
     module = measuring.code(codec, image).module
     manifest = model_file.Manifest(codec.name, module.fingerprint(), {}, "")
-    model_file.ExportedModel.load = lambda path: model_file.ExportedModel(manifest, module)
+    loaded = mock.patch.object(
+        model_file.ExportedModel, "load", lambda path: model_file.ExportedModel(manifest, module)
+    )
     place = tempfile.TemporaryDirectory()  # noqa: SIM115  there as long as the process
     pictures, made = (os.path.join(place.name, name) for name in ("pictures", "files"))
     os.mkdir(pictures)
@@ -77,7 +80,8 @@ def folder(settings: dict) -> tuple:
 
     def run():
         command = ["compress", place.name, pictures, made, "--overwrite"]
-        assert cli.main([*command, f"--jobs={settings['jobs']}"]) == 0
+        with loaded:
+            assert cli.main([*command, f"--jobs={settings['jobs']}"]) == 0
 
     return run, {"count": _PICTURES, "operations": 2 * products * _PICTURES}
 

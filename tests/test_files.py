@@ -7,6 +7,8 @@ is in `tests/training/test_hosts.py`.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -159,3 +161,21 @@ def test_what_a_run_keeps_for_itself_lives_in_memory_too(make_photograph):
     assert folder.read_experiment("ram://runs/one") == experiment
     folder.write_json(f"ram://runs/one/{history.FILE}", [{"run_step": 1}])
     assert history.read("ram://runs/one") == [{"run_step": 1}]
+
+
+def test_a_closed_folder_in_a_folder_is_left_out_and_named(tmp_path, monkeypatch, caplog):
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "picture.png").write_bytes(b"")
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert files.below(str(tmp_path)) == [str(tmp_path / "open" / "picture.png")]
+    assert f"{tmp_path / 'closed'}" in caplog.text and "left out" in caplog.text
+    with pytest.raises(OSError, match="nowhere"):
+        files.below(str(tmp_path / "nowhere"))

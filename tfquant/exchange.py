@@ -38,7 +38,7 @@ class Received(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """A group of a latent's elements that went through an exchange, tensors of one shape.
+    """A group of a latent's elements that went through an exchange: tensors of one shape, nested.
 
     Attributes:
       received: float32, the group as it comes back.
@@ -169,7 +169,7 @@ class Groups:
           join: puts a list of the groups' tensors, in the order sent, together: [B, h, w, C].
         """
 
-        joined = {}  # what several readers share is joined once
+        joined = {}  # by identity, which is safe as long as `_passed` keeps the parts: once each
 
         def whole_of(*parts):
             key = tuple(map(id, parts))

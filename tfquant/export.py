@@ -271,21 +271,24 @@ def _save(module: CodecModule | StockModule, manifest: dict, flavour: str, path:
     signatures = {**module.signatures(), "about": module.about}
     # Nobody trains an exported model, and tracing its layers' gradients takes half of the time.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    with _without_chatter():
+    with files.as_oserror(path), _without_chatter():
         tf.saved_model.save(module, path, signatures, options)
-    with tf.io.gfile.GFile(tf.io.gfile.join(path, model_file.MANIFEST), "w") as f:
-        f.write(text)
+    files.write(tf.io.gfile.join(path, model_file.MANIFEST), text)
 
 
 @contextlib.contextmanager
 def _without_chatter():
     """TensorFlow tells of every captured tensor without a name that it gave it one."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(min(verbosity, logging.WARNING))
+
+    def told_by_others(record):
+        return record.module not in ("signature_serialization", "fingerprinting_utils")
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(told_by_others)
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        logger.removeFilter(told_by_others)
 
 
 def export_run(

@@ -12,6 +12,8 @@ import os
 import re
 from types import SimpleNamespace
 
+from absl import logging
+
 # What both file systems offer, by TensorFlow's names.
 _LOCAL = SimpleNamespace(
     GFile=open,
@@ -19,6 +21,7 @@ _LOCAL = SimpleNamespace(
     glob=lambda pattern: glob.glob(pattern, recursive=True),
     isdir=os.path.isdir,
     walk=os.walk,
+    listdir=os.listdir,
 )
 
 # What TensorFlow's errors say of the operation that met them, before the reason and after it.
@@ -55,10 +58,6 @@ def _errors(path: str):
     return contextlib.nullcontext() if is_local(path) else as_oserror(path)
 
 
-def _raise(error: Exception):
-    raise error
-
-
 def exists(path: str) -> bool:
     with _errors(path):
         return _system(path).exists(path)
@@ -80,11 +79,23 @@ def matches(pattern: str) -> list[str]:
 
 
 def below(folder: str) -> list[str]:
-    """Paths of all files in a folder and in its folders, all of them readable, in no order."""
+    """Paths of all files in a folder and in its folders, in no order.
+
+    Folders in it that cannot be read are named in the log.
+
+    Raises:
+      OSError: the folder itself cannot be read.
+    """
+
+    def left_out(error):
+        logging.warning("a folder in %s cannot be read and is left out: %s", folder, error)
+
+    system = _system(folder)
     with _errors(folder):
+        system.listdir(folder)
         return [
             os.path.join(parent, name)
-            for parent, _, names in _system(folder).walk(folder, onerror=_raise)
+            for parent, _, names in system.walk(folder, onerror=left_out)
             for name in names
         ]
 
@@ -131,12 +142,12 @@ def new_folder(path: str):
         if gfile.exists(partial):
             gfile.rmtree(partial)
         gfile.makedirs(partial)
-        try:
-            yield partial
-        except BaseException:
-            if gfile.exists(partial):
-                gfile.rmtree(partial)
-            raise
+    try:
+        yield partial
+    except BaseException:
+        if gfile.exists(partial):
+            gfile.rmtree(partial)
+        raise
     with as_oserror(path, f"what was made stays in {partial}, it cannot take its place: "):
         if gfile.exists(path):
             gfile.rmtree(path)

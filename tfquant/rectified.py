@@ -83,7 +83,8 @@ class Trained(NamedTuple):
 
     Attributes:
       experiment: the run's, its stages those that it has come to.
-      codec: in float32, with the checkpoint's weights.
+      codec: in float32, with the checkpoint's weights; without the rectifier where the last of the
+        stages decodes without.
       checkpoint: its path.
     """
 
@@ -101,6 +102,7 @@ def trained(run_dir: str, build_codec: Callable[..., Codec]) -> Trained:
     Raises:
       ValueError: the folder holds no run, no readable checkpoint, or one of another version's
         codec.
+      OSError: it cannot be read.
     """
     experiment = folder.read_experiment(run_dir)
     newest = checkpoint.newest_readable(run_dir)

@@ -1,5 +1,7 @@
 """`tfquant.training.adam`: Keras' own Adam and its wrapper for float16 are the oracles."""
 
+import collections
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -51,12 +53,68 @@ def test_weights_and_moments_are_those_of_keras_adam():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_weights_share_of_the_graph_is_three_operations():
-    _, _, step = trained(Adam(RATE, clip_norm=1.0), our_step, 1)
-    kinds = [op.type for op in step.graph.get_operations()]
-    for kind in ("L2Loss", "MulNoNan", "ResourceApplyAdam"):
-        assert kinds.count(kind) == 2
-    assert "If" not in kinds
+@pytest.mark.parametrize("devices", [[], ["a GPU"]])
+def test_a_weights_share_of_the_graph_is_three_operations(devices, monkeypatch):
+    """Where there is a GPU, Keras would compile every weight's update by itself."""
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices)
+
+    def operations(count):
+        some = [tf.Variable(tf.ones([3])) for _ in range(count)]
+        optimizer = Adam(RATE, clip_norm=1.0)
+        optimizer.build(some)
+        step = tf.function(lambda g: optimizer.step(tf.constant(1.0), g, some))
+        graph = step.get_concrete_function([tf.ones([3])] * count).graph
+        return [op.type for op in graph.get_operations() if op.type != "Placeholder"]
+
+    few, more = map(collections.Counter, (operations(2), operations(3)))
+    assert more - few == {"L2Loss": 1, "MulNoNan": 1, "ResourceApplyAdam": 1}
+
+
+def test_gradients_are_not_applied_past_the_check():
+    optimizer, some = Adam(1e-3, scales_loss=True), weights(np.random.default_rng(0))
+    with pytest.raises(RuntimeError, match="by Adam.step"):
+        optimizer.apply_gradients(zip(gradients(np.random.default_rng(1)), some))
+
+
+def test_replicas_take_the_same_steps_and_leave_out_the_same(fresh_python):
+    """In a graph on two devices; the second step's gradient is NaN on one of them."""
+    fresh_python(
+        """
+        import numpy as np, tensorflow as tf
+        from tfquant.training.adam import Adam
+
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, two)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        with strategy.scope():
+            weights = [tf.Variable([1.0, 2.0]), tf.Variable([[3.0]])]
+            optimizer = Adam(0.1, clip_norm=1.0, scales_loss=True)
+            optimizer.build(weights)
+
+        def step(broken):
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group == 0
+            bad = tf.where(broken & first, np.nan, 1.0)
+            with tf.GradientTape() as tape:
+                loss = bad * tf.add_n([tf.reduce_sum(tf.square(w)) for w in weights])
+                scaled = optimizer.scaled(loss)
+            gradients = context.all_reduce("SUM", tape.gradient(scaled, weights))
+            return optimizer.step(context.all_reduce("SUM", loss), gradients, weights)
+
+        run = tf.function(lambda broken: strategy.run(step, (broken,)))
+        seen = []
+        for broken in (False, True, False):
+            finite = strategy.experimental_local_results(run(tf.constant(broken)))
+            assert [bool(f) for f in finite] == [not broken] * 2
+            copies = [strategy.experimental_local_results(w) for w in weights]
+            assert all(np.array_equal(a, b) for a, b in copies)
+            state = (optimizer.iterations.numpy(), optimizer.loss_scale.numpy())
+            seen.append((*state, copies[0][0].numpy().tolist()))
+        assert [s[:2] for s in seen] == [(1, 2.0**15), (1, 2.0**14), (2, 2.0**14)]
+        assert seen[0][2] == seen[1][2] != seen[2][2]
+        """
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +129,7 @@ def test_a_step_gone_wrong_changes_nothing(loss, gradient):
     wrong = gradients(rng)
     wrong[0] = tf.tensor_scatter_nd_update(wrong[0], [[1, 2]], [gradient])
     assert not optimizer.step(tf.constant(loss), wrong, some)
-    for a, b in zip(everything(optimizer, some)[:-1], before[:-1]):
+    for a, b in zip(everything(optimizer, some), before):
         np.testing.assert_array_equal(a, b)
     assert optimizer.step(tf.constant(1.0), gradients(rng), some)
     assert optimizer.iterations.numpy() == 2

@@ -113,9 +113,11 @@ def test_three_checkpoints_are_kept(run):
 def test_what_a_run_should_share_with_its_start_and_does_not_is_said(copy, caplog):
     folder, states = copy
     folders.prepare(str(folder), EXPERIMENT)
-    ours = dataclasses.replace(EXPERIMENT, lmbda=0.02, plan="sua_ste", hyper_aun=True, seed=7)
+    ours = dataclasses.replace(
+        EXPERIMENT, init_from=str(folder), lmbda=0.02, plan="sua_ste", hyper_aun=True, seed=7
+    )
     codec = new_trainer(seed=1).codec
-    start_from(codec, ours, str(folder), newest_readable(str(folder)))
+    start_from(codec, ours, newest_readable(str(folder)))
     assert_same([v.numpy() for v in codec.variables], states[4][: len(codec.variables)])
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert said == [
@@ -197,3 +199,22 @@ def test_a_damaged_checkpoint_is_overwritten_when_the_run_gets_there_again(copy)
     index, found = resumed(folder)
     assert index == 1
     assert_same(found, states[4])
+
+
+def test_the_scale_of_a_float16_loss_is_kept(tmp_path):
+    def begun():
+        float16 = dataclasses.replace(EXPERIMENT, precision="float16")
+        trainer = Trainer(models.build_codec("factorized", N=4, M=6), float16)
+        trainer.begin(float16.all_stages()[0])
+        return trainer
+
+    trainer = begun()
+    assert trainer.optimizer.loss_scale.numpy() == 2.0**15
+    weights = trainer.trained_variables()
+    for loss in (np.inf, 1.0):
+        trainer.optimizer.step(tf.constant(loss), [tf.zeros_like(w) for w in weights], weights)
+    RunCheckpoint(str(tmp_path), trainer).save(0, 1)
+    trainer = begun()
+    RunCheckpoint(str(tmp_path), trainer).restore()
+    assert trainer.optimizer.loss_scale.numpy() == 2.0**14
+    assert trainer.optimizer._good_steps.numpy() == 1

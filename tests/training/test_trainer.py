@@ -167,6 +167,24 @@ def test_a_step_without_finite_loss_and_gradient_changes_nothing_and_is_counted(
     assert all(np.all(np.isfinite(value)) for value in state(trainer).values())
 
 
+def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
+    """Adam's first step is the learning rate times the gradient's sign, where that is large."""
+    moves = []
+    for precision in ("float32", "float16"):
+        tf.keras.utils.set_random_seed(0)
+        codec = models.build_codec("factorized", precision, N=8, M=12)
+        trainer = Trainer(codec, experiment(codec="factorized", precision=precision))
+        trainer.begin(trainer.experiment.all_stages()[0])
+        before = [w.numpy() for w in trainer.trained_variables()]
+        trainer.train_step(batch(images, range(4)))
+        assert trainer.skipped.numpy() == 0
+        after = [w.numpy() for w in trainer.trained_variables()]
+        moves.append(np.concatenate([(a - b).ravel() for a, b in zip(after, before)]))
+    rate = trainer.experiment.joint_learning_rate
+    assert np.median(np.abs(moves[0])) > 0.9 * rate
+    assert np.mean(np.abs(moves[1] - moves[0])) < 0.1 * rate
+
+
 def test_medians_follow_the_density_whatever_the_batch(trainer, images):
     """A skipped step tracks them as any other: one Newton step, from the density alone."""
     model = trainer.codec.z_model

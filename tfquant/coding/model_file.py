@@ -38,7 +38,8 @@ class Manifest:
     Attributes:
       codec: the codec's name, at most 16 ASCII characters.
       fingerprint: 16 hexadecimal digits, of what gives a file's bits their meaning.
-      experiment: the resolved experiment that trained the model.
+      experiment: the resolved experiment that trained the model, its stages those that it went
+        through.
       version: of the tfquant that exported it.
       flavour: "full", or "stock" for the one without range coder.
       metrics: the last validation's, a record of the run's history; empty where there is none.

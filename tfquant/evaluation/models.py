@@ -64,9 +64,10 @@ def _name(path: str, entries) -> str:
 
 def _stages_after(experiment: dict) -> str:
     """What the rectifier's stages made of a codec; empty where there were none."""
-    if "qr_predictive" not in experiment.get("stages", ()):
-        return ""
-    return "+QR" if experiment["rectifier_width"] else "+decoder"
+    stages = experiment.get("stages", ())
+    if "qr_predictive" in stages:
+        return "+QR" if experiment["rectifier_width"] else "+decoder"
+    return "+soft" if "qr_soft" in stages else ""
 
 
 def family(codec: str, experiment: dict) -> str:
@@ -74,7 +75,8 @@ def family(codec: str, experiment: dict) -> str:
 
     Named plans stand for themselves; replaced branches, a distortion other than MSE and the codec's
     options, widths apart, are appended. `+QR` is a codec with a rectifier, `+decoder` one whose
-    decoder alone was trained on without, for comparison.
+    decoder alone was trained on without, for comparison, `+soft` one that went no further than the
+    soft stage, which decodes without.
     """
     parts = [codec + _stages_after(experiment)]
     if experiment.get("plan"):

@@ -24,12 +24,13 @@ class Adam(tf.keras.optimizers.Adam):
 
     Args:
       learning_rate: a number or a Keras schedule.
-      clip_norm: gradients with a larger norm, over all weights, are shortened to it; None: never.
-      scales_loss: scale the loss, so that gradients fit float16; 1 otherwise.
+      clip_norm: `step` shortens gradients with a larger norm, over all weights, to it; None: never.
+      scales_loss: scale the loss, so that gradients fit float16.
     """
 
     def __init__(self, learning_rate, clip_norm: float | None = None, scales_loss: bool = False):
-        super().__init__(learning_rate)
+        # Keras would compile every weight's update by itself where there is a GPU.
+        super().__init__(learning_rate, jit_compile=False)
         self._clip_norm = clip_norm
         self._finite = self._shared = None
         self.loss_scale = self._good_steps = None
@@ -85,13 +86,19 @@ class Adam(tf.keras.optimizers.Adam):
         self._good_steps.assign(good % _GOOD_STEPS)
 
     def apply_gradients(self, *args, **kwargs):
+        """For `step` alone, which clips, unscales and checks.
+
+        Raises:
+          RuntimeError: called by anybody else.
+        """
+        if self._finite is None:
+            raise RuntimeError("gradients are applied by Adam.step, which clips and checks them")
         self._shared = None  # tensors of the last step, and perhaps of another graph
         return super().apply_gradients(*args, **kwargs)
 
     def _of_this_step(self):
         """What the updates of all weights share; without effect where the step went wrong."""
-        finite = True if self._finite is None else self._finite
-        step = tf.cast(self.iterations + 1, tf.float32)
+        finite, step = self._finite, tf.cast(self.iterations + 1, tf.float32)
         return types.SimpleNamespace(
             beta1_power=tf.pow(self.beta_1, step),
             beta2_power=tf.pow(self.beta_2, step),

@@ -12,6 +12,7 @@ import re
 import tensorflow as tf
 from absl import logging
 
+import tfquant
 from tfquant import files
 from tfquant.codec import Codec
 from tfquant.training import folder
@@ -71,20 +72,20 @@ def restore_codec(codec: Codec, path: str) -> None:
     _restore(tf.train.Checkpoint(codec=codec), path)
 
 
-def start_from(codec: Codec, experiment: Experiment, run_dir: str, newest: str | None) -> None:
-    """Gives `codec` the weights that another run stands at; everything else starts anew.
+def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
+    """Gives `codec` the weights that `experiment.init_from` stands at; all else starts anew.
 
     A codec with a rectifier takes those of the codec that it wraps where that run has none.
 
     Args:
       codec: the codec of `experiment`.
       experiment: the new run's.
-      run_dir: the other run's folder.
-      newest: its newest readable checkpoint.
+      newest: the other run's newest readable checkpoint.
 
     Raises:
       ValueError: the folder holds no run of this codec, or no checkpoint.
     """
+    run_dir = experiment.init_from
     other = folder.read_experiment(run_dir)
     found, expected = ((e.codec, e.codec_options) for e in (other, experiment))
     if found != expected:
@@ -172,7 +173,10 @@ def _restore(target: tf.train.Checkpoint, path: str) -> None:
         target.restore(path).expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path} does not fit the codec {target.codec.name}: {reason}") from None
+        raise ValueError(
+            f"{path} does not fit the codec {target.codec.name}: it is another codec's, or another"
+            f" version's, which {folder.EXPERIMENT} names; this is {tfquant.__version__}: {reason}"
+        ) from None
 
 
 def _read_all(path: str) -> None:

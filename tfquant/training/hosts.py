@@ -108,8 +108,11 @@ class Host:
                         tf.io.gfile.copy(source, target)
             try:
                 yield own
-            except (ValueError, RuntimeError) as error:  # that speak of a folder mean the run's
-                error.args = tuple(str(part).replace(own, run_dir) for part in error.args)
+            except (ValueError, RuntimeError, OSError) as error:  # a folder's name means the run's
+                error.args = tuple(
+                    part.replace(own, run_dir) if isinstance(part, str) else part
+                    for part in error.args
+                )
                 raise
 
     def check_agreement(self, strategy: tf.distribute.Strategy, facts: dict) -> None:
