@@ -12,16 +12,20 @@ from tfquant.analysis.experiment import AnalysisError, Progress
 from tfquant.exchange import Rounding
 from tfquant.images import write_image
 from tfquant.training import folder
+from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import Trainer
 
 OPTIONS = {"N": 8, "M": 8}
 
 
 def save_run(path, codec_name="ms_hyper_zero"):
-    codec = build_codec(codec_name, **OPTIONS)
-    folder.prepare(str(path), Experiment(codec=codec_name, codec_options=OPTIONS, plan="mix"))
-    tf.train.Checkpoint(codec=codec).save(str(path / folder.CHECKPOINTS / "ckpt"))
-    return codec
+    experiment = Experiment(codec=codec_name, codec_options=OPTIONS, plan="mix")
+    folder.prepare(str(path), experiment)
+    trainer = Trainer(build_codec(codec_name, **OPTIONS), experiment)
+    trainer.begin(experiment.all_stages()[0])
+    RunCheckpoint(str(path), trainer).save(0, 1)
+    return trainer.codec
 
 
 @pytest.fixture
