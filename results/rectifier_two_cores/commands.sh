@@ -42,6 +42,17 @@ done
 
 explore scale_hyperprior_0.0067 0.0067 --codec=scale_hyperprior
 
+# Whether width, depth or length is what is missing: a wider and deeper rectifier, and decoder and
+# rectifier for three times as many steps.
+more() {
+  local name=$1; shift 1
+  train --flagfile=configs/qr_predictive.flags --model_dir="runs/qr/more/$name" --lmbda=0.0067 \
+    --codec=scale_hyperprior --init_from=runs/qr/scale_hyperprior_0.0067 "$@"
+}
+more wide --rectifier_width=96 --rectifier_depth=3
+more b_long --rectifier_width=0 --qr_predictive_steps=6000
+more c_long --qr_predictive_steps=6000
+
 # More complex networks, one rate each; the residual ones are slow: fewer steps.
 compare ms_context_0.0067 0.0067 --codec=ms_context
 compare cheng_attn_0.0067 0.0067 --codec=cheng_attn --joint_steps=1500 --qr_predictive_steps=1000
@@ -60,3 +71,7 @@ python eval.py --images="$KODAK" --conventional= --noreconstructions \
   --model_dir="$models_abc" --baseline="$baselines" --report_dir=runs/qr/report_baseline
 python eval.py --images="$KODAK" --conventional= --noreconstructions \
   --model_dir="$models_ac" --baseline="$controls" --report_dir=runs/qr/report_control
+python eval.py --images="$KODAK" --conventional= --noreconstructions \
+  --model_dir=runs/qr/more/wide,runs/qr/more/b_long,runs/qr/more/c_long \
+  --baseline=runs/qr/scale_hyperprior_0.0067_b --report_dir=runs/qr/report_more \
+  --explorations=runs/qr/scale_hyperprior_0.0067_weights
