@@ -47,6 +47,9 @@ def test_a_series_goes_from_pale_to_full():
 def test_curves_of_a_series_differ_in_colour_and_in_marker():
     made = [looks.series(i) for i in range(6)]
     assert len({m["color"] for m in made}) == len({m["marker"] for m in made}) == 6
+    more = [tuple(sorted(looks.series(i).items())) for i in range(12)]
+    assert len(set(more)) == 12
+    assert all(looks.series(i)["markerfacecolor"] == "white" for i in range(6, 12))
 
 
 @pytest.mark.parametrize("below", [False, True])

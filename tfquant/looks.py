@@ -88,9 +88,10 @@ def hollow(made: dict) -> dict:
 
 
 def series(place: int) -> dict:
-    """The look of one of several curves that differ in something else."""
+    """The look of one of several curves that differ otherwise; dashed from the seventh on."""
     colour, marker = _SERIES[place % len(_SERIES)]
-    return {"color": colour, "linestyle": "-", "linewidth": 1.8, "marker": marker, "markersize": 5}
+    look = {"color": colour, "linestyle": "-", "linewidth": 1.8, "marker": marker, "markersize": 5}
+    return look if place < len(_SERIES) else {**hollow(look), "linestyle": "--"}
 
 
 def shade(colour, place: int, count: int) -> tuple:
