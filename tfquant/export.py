@@ -269,10 +269,8 @@ def _save(module: CodecModule | StockModule, manifest: dict, flavour: str, path:
     text = json.dumps({**manifest, "flavour": flavour}, indent=2) + "\n"
     module.about = serving.about(text)
     signatures = {**module.signatures(), "about": module.about}
-    # Nobody trains an exported model, and tracing its layers' gradients takes half of the time.
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     with files.as_oserror(path), _without_chatter():
-        tf.saved_model.save(module, path, signatures, options)
+        tf.saved_model.save(module, path, signatures)
     files.write(tf.io.gfile.join(path, model_file.MANIFEST), text)
 
 
