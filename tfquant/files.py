@@ -14,13 +14,18 @@ from types import SimpleNamespace
 
 from absl import logging
 
+
+def _left_out(error: OSError) -> None:
+    logging.warning("a folder cannot be read and is left out: %s", error)
+
+
 # What both file systems offer, by TensorFlow's names.
 _LOCAL = SimpleNamespace(
     GFile=open,
     exists=os.path.exists,
     glob=lambda pattern: glob.glob(pattern, recursive=True),
     isdir=os.path.isdir,
-    walk=os.walk,
+    walk=lambda folder: os.walk(folder, onerror=_left_out),
     listdir=os.listdir,
 )
 
@@ -81,22 +86,16 @@ def matches(pattern: str) -> list[str]:
 def below(folder: str) -> list[str]:
     """Paths of all files in a folder and in its folders, in no order.
 
-    Folders in it that cannot be read are named in the log.
+    Folders of this machine in it that cannot be read are named in the log.
 
     Raises:
       OSError: the folder itself cannot be read.
     """
-
-    def left_out(error):
-        logging.warning("a folder in %s cannot be read and is left out: %s", folder, error)
-
     system = _system(folder)
     with _errors(folder):
         system.listdir(folder)
         return [
-            os.path.join(parent, name)
-            for parent, _, names in system.walk(folder, onerror=left_out)
-            for name in names
+            os.path.join(parent, name) for parent, _, names in system.walk(folder) for name in names
         ]
 
 

@@ -110,14 +110,13 @@ def trained(run_dir: str, build_codec: Callable[..., Codec]) -> Trained:
         raise ValueError(f"{run_dir} has no checkpoint yet")
     codec = build(experiment, build_codec, "float32")
     checkpoint.restore_codec(codec, newest)
-    reached = checkpoint.stage_index(newest)
-    if experiment.rectified:
-        stage = experiment.all_stages()[reached]
-        if not stage.rectified:
-            logging.warning(
-                "%s stands in stage %s, which decodes without the rectifier: it is left out",
-                run_dir, stage.name,
-            )  # fmt: skip
-            codec = codec.codec
-    reached_stages = experiment.stages[: reached + 1]
-    return Trained(dataclasses.replace(experiment, stages=reached_stages), codec, newest)
+    reached = experiment.stages[: checkpoint.stage_index(newest) + 1]
+    come_to = dataclasses.replace(experiment, stages=reached)
+    stage = come_to.all_stages()[-1]
+    if experiment.rectified and not stage.rectified:
+        logging.warning(
+            "%s stands in stage %s, which decodes without the rectifier: it is left out",
+            run_dir, stage.name,
+        )  # fmt: skip
+        codec = codec.codec
+    return Trained(come_to, codec, newest)

@@ -16,6 +16,14 @@ import tensorflow as tf
 _FIRST_SCALE, _GOOD_STEPS = 2.0**15, 2000
 
 
+def state_variable(name: str, value=0, dtype=tf.int64) -> tf.Variable:
+    """A scalar of training's own, not trained, to which all replicas assign the same."""
+    return tf.Variable(
+        value, dtype=dtype, trainable=False, name=name,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )  # fmt: skip
+
+
 class Adam(tf.keras.optimizers.Adam):
     """Keras' Adam, its slots and its numbers, for dense gradients; leaves out steps gone wrong.
 
@@ -35,15 +43,8 @@ class Adam(tf.keras.optimizers.Adam):
         self._finite = self._shared = None
         self.loss_scale = self._good_steps = None
         if scales_loss:
-            self.loss_scale = self._scalar("loss_scale", _FIRST_SCALE, tf.float32)
-            self._good_steps = self._scalar("good_steps", 0, tf.int64)
-
-    @staticmethod
-    def _scalar(name, value, dtype):
-        return tf.Variable(
-            value, dtype=dtype, trainable=False, name=name,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )  # fmt: skip
+            self.loss_scale = state_variable("loss_scale", _FIRST_SCALE, tf.float32)
+            self._good_steps = state_variable("good_steps")
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
         """The loss whose gradients `step` takes."""

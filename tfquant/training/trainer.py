@@ -14,7 +14,7 @@ from tfquant.codec import GROUPS, Codec
 from tfquant.exchange import Exchange, Rounding, Surrogates
 from tfquant.pixels import to_float
 from tfquant.training import losses
-from tfquant.training.adam import Adam
+from tfquant.training.adam import Adam, state_variable
 from tfquant.training.experiment import Experiment, Stage
 from tfquant.training.losses import Outcome
 
@@ -42,21 +42,14 @@ class Trainer(tf.keras.Model):
         self.experiment = experiment
         self.stage = None
         # The stage's step counts batches seen; the optimizer's own counter leaves out skipped ones.
-        self.stage_step = self._counter("stage_step")
-        self.skipped = self._counter("skipped")
-        self.skipped_in_a_row = self._counter("skipped_in_a_row")
+        self.stage_step = state_variable("stage_step")
+        self.skipped = state_variable("skipped")
+        self.skipped_in_a_row = state_variable("skipped_in_a_row")
         latents = [f"bpp_{model.name}" for model in codec.entropy_models]
         terms = [name for stage in experiment.all_stages() for name in self._reported(stage)]
         names = [*terms, "loss", *latents, "psnr"]
         names += [f"surrogate_{name}" for name in [*terms, "loss"]]
         self._means = {name: tf.keras.metrics.Mean(name=name) for name in dict.fromkeys(names)}
-
-    @staticmethod
-    def _counter(name: str) -> tf.Variable:
-        return tf.Variable(
-            0, dtype=tf.int64, trainable=False, name=name,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )  # fmt: skip
 
     def begin(self, stage: Stage, jit_compile: bool = False) -> None:
         """Makes `stage` the current one: freezes, sets the bound, takes a fresh Adam."""
