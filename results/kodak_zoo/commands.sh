@@ -7,8 +7,8 @@
 zoo="factorized scale_hyperprior ms_hyper ms_hyper_zero ms_context charm charm_zero
   elic_sm_zero elic_zero cheng_anchor cheng_attn"
 for codec in $zoo; do
-  python train.py --flagfile=configs/small_$codec.flags --crop=128 --batch_size=8 \
-    --validation_images=64 --train_images="$PHOTOGRAPHS" --model_dir=runs/zoo/$codec --progress=line
+  python train.py --flagfile=configs/small_$codec.flags \
+    --train_images="$PHOTOGRAPHS" --model_dir=runs/zoo/$codec --progress=line
   runs+=(runs/zoo/$codec)
 done
 python eval.py --model_dir="$(IFS=,; echo "${runs[*]}")" --images="$KODAK" --conventional= \
