@@ -266,8 +266,8 @@ def test_few_pictures_still_hold_one_out():
 def test_split_dead_leaves_have_no_canvas_in_common():
     training, validation = data.split(data.DeadLeaves(5, count=3, size=64))
     assert (len(training), len(validation)) == (3, 8)
-    for canvas in validation.canvases:
-        assert all((canvas != other).any() for other in training.canvases)
+    for canvas in validation:
+        assert all((canvas != other).any() for other in training)
 
 
 def test_validation_crops_are_fixed_and_spread_over_the_pictures():

@@ -55,12 +55,8 @@ def _leaves(rng, size):
     centre[0] = size / 2
     # Size in octaves against a field: small leaves grow in some places and not in others.
     octave = 0.25 * np.log2(radius * _CELLS / size)
-    grows = (
-        octave
-        + _at(_power_law_field(rng, _CELLS, 3.0), centre, size)
-        + 0.35 * rng.standard_normal(n)
-        > 0
-    )
+    here = _at(_power_law_field(rng, _CELLS, 3.0), centre, size)
+    grows = octave + here + 0.35 * rng.standard_normal(n) > 0
     grows[0] = True
     centre, radius = centre[grows], radius[grows]
     turn = rng.uniform(0, 2 * np.pi, len(radius))
@@ -83,18 +79,13 @@ def _outlines(rng, centre, radius, turn):
         rho[kind == str(corners)] = polygon
     waves = np.zeros((n, _VERTICES))
     for k in (2, 3, 5):
-        waves += (
-            0.35
-            / k
-            * rng.standard_normal((n, 1))
-            * np.cos(k * t + rng.uniform(0, 2 * np.pi, (n, 1)))
-        )
+        height = 0.35 / k * rng.standard_normal((n, 1))
+        waves += height * np.cos(k * t + rng.uniform(0, 2 * np.pi, (n, 1)))
     rho = np.where((kind == "blob")[:, None], np.maximum(1 + waves, 0.2), rho)
     stretch = np.exp(0.35 * np.abs(rng.standard_normal((n, 1))))
-    u = (
-        rho * radius[:, None] * stretch * np.cos(t + np.pi / 4)
-    )  # The eighth of a turn makes of 4 corners
-    v = rho * radius[:, None] / stretch * np.sin(t + np.pi / 4)  # a rectangle and not a rhombus.
+    t = t + np.pi / 4  # Stretched, 4 corners make a rectangle and not a rhombus.
+    u = rho * radius[:, None] * stretch * np.cos(t)
+    v = rho * radius[:, None] / stretch * np.sin(t)
     cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
     return centre[:, None] + np.stack([cos * u - sin * v, sin * u + cos * v], axis=-1)
 
@@ -132,9 +123,8 @@ def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
     warp = some(0.6) * rng.exponential(2.0, n)
     grain = np.where(some(0.3), 2.2, 0.6) * rng.exponential(0.1, n)
     phase = rng.uniform(0, 2 * np.pi, n)
-    shift = rng.integers(
-        0, size, (n, 2), dtype=np.int32
-    )  # Each leaf takes the noise from another place.
+    # Each leaf takes the noise from another place.
+    shift = rng.integers(0, size, (n, 2), dtype=np.int32)
 
     def of(values):
         return np.take(values.astype(np.float32), top_leaf)
@@ -161,11 +151,8 @@ def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
 def _colours(rng, centre, size) -> np.ndarray:
     """(lightness, warmth, greenness): [n, 3]; neighbours mostly share one of six themes."""
     n = len(centre)
-    themes = rng.standard_normal((6, 3)) * [0.8, 0.22, 0.07] + [
-        0.3 * rng.standard_normal() - 0.5,
-        0.05,
-        0,
-    ]
+    themes = rng.standard_normal((6, 3)) * [0.8, 0.22, 0.07]
+    themes += [0.3 * rng.standard_normal() - 0.5, 0.05, 0]
     region = _at(_power_law_field(rng, _CELLS, 3.0), centre, size)
     theme = np.clip(3 + 1.5 * region, 0, 5).astype(int)
     theme = np.where(rng.random(n) < 0.1, rng.integers(6, size=n), theme)
@@ -182,8 +169,6 @@ def _power_law_field(rng, size, slope) -> np.ndarray:
     """Periodic Gaussian noise of unit variance, power spectrum f^-slope: float32 [size, size]."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
     frequency[0, 0] = np.inf
-    spectrum = np.fft.rfft2(rng.standard_normal((size, size), np.float32)) / frequency ** (
-        slope / 2
-    )
-    field = np.fft.irfft2(spectrum, s=(size, size))
+    white = rng.standard_normal((size, size), np.float32)
+    field = np.fft.irfft2(np.fft.rfft2(white) / frequency ** (slope / 2), s=(size, size))
     return (field / field.std()).astype(np.float32)
