@@ -50,8 +50,13 @@ MODEL_DIR = flags.DEFINE_string(
 
 # What is trained.
 flags.DEFINE_enum("codec", _DEFAULT.codec, list(models.CODECS), "The codec.")
-flags.DEFINE_integer("N", 128, "Width of the transforms (and channels of z).")
-flags.DEFINE_integer("M", 192, "Channels of the latent y.")
+flags.DEFINE_integer(
+    "N", None, "Width of the transforms (and channels of z); not given: the codec's own.",
+    lower_bound=1,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "M", None, "Channels of the latent y; not given: the codec's own.", lower_bound=1
+)
 flags.DEFINE_enum(
     "family", None, [name for name, family in FAMILIES.items() if family.outputs > 1],
     "Distribution of y, for codecs that offer a choice; not given: the codec's own.",
@@ -176,7 +181,7 @@ def experiment_from_flags(values: flags.FlagValues) -> Experiment:
     """The experiment that the flags describe; a ValueError says what is wrong."""
     names = set(values) & set(Experiment.__dataclass_fields__)
     fields = {name: getattr(values, name) for name in names}
-    options = {"N": values.N, "M": values.M}
+    options = models.widths(values.codec, values.N, values.M)
     for name in ("family", "g_a", "g_s", "slices"):
         if getattr(values, name) is not None:
             options[name] = getattr(values, name)

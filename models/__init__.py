@@ -32,6 +32,14 @@ CODECS = {
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
+def widths(name: str, N: int | None = None, M: int | None = None) -> dict:
+    """N and M of a codec; where they are not given, its paper's (of the lower rates)."""
+    own = inspect.signature(CODECS[name]).parameters
+    N = own["N"].default if N is None else N
+    M = own["M"].default if M is None else M
+    return {"N": N, "M": N if M is None else M}
+
+
 def build_codec(name: str, precision: str = "float32", **options) -> Codec:
     """A codec with its weights made.
 
@@ -59,4 +67,16 @@ def build_codec(name: str, precision: str = "float32", **options) -> Codec:
         codec(tf.zeros([1, codec.downsampling, codec.downsampling, 3]), Rounding())
     finally:
         tf.keras.mixed_precision.set_global_policy(before)
+    return codec
+
+
+def build_coder(name: str, precision: str = "float32", **options) -> Codec:
+    """As `build_codec`, for making and reading files: only the transforms compute in `precision`.
+
+    What gives bits their meaning does in float32, so that files do not depend on the precision.
+    """
+    codec = build_codec(name, **options)
+    if precision != "float32":
+        transforms = build_codec(name, precision, **options)
+        codec.g_a, codec.g_s = transforms.g_a, transforms.g_s
     return codec

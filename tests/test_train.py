@@ -9,6 +9,7 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
+import models
 import train
 from tfquant.plans import PLANS
 from tfquant.training import folder, run
@@ -38,6 +39,17 @@ def experiment(*arguments):
 
 def test_without_flags_it_is_the_default_experiment_at_the_papers_widths():
     assert experiment() == Experiment(codec_options={"N": 128, "M": 192})
+
+
+def test_every_codec_has_widths_of_its_own():
+    """Those of its paper; Cheng's M follows N."""
+    sizes = {name: experiment(f"--codec={name}").codec_options for name in models.CODECS}
+    assert set(sizes) == set(models.CODECS)
+    assert sizes["ms_context"] == {"N": 192, "M": 192}
+    assert sizes["cheng_attn"] == {"N": 128, "M": 128}
+    assert sizes["charm_zero"] == sizes["elic_zero"] == {"N": 192, "M": 320}
+    assert experiment("--codec=cheng_attn", "--N=48").codec_options == {"N": 48, "M": 48}
+    assert experiment("--codec=charm", "--M=80").codec_options == {"N": 192, "M": 80}
 
 
 def test_every_field_of_an_experiment_has_a_documented_flag_and_its_default():
@@ -193,3 +205,35 @@ def test_arguments_that_are_no_flags_are_refused():
     parsed("--model_dir=unused")
     with pytest.raises(app.UsageError, match="arguments that are no flags: lmbda=3"):
         train.main(["train.py", "lmbda=3"])
+
+
+@pytest.mark.parametrize("images", ["", "few"])
+def test_the_searchs_flags_reach_it_and_each_weights_training(tmp_path, monkeypatch, images):
+    """Its pictures are those of --explore_images, or else --train_images."""
+    searched, trained = {}, []
+
+    def run_search(directory, search, experiment, **options):
+        searched.update(directory=directory, search=search, experiment=experiment, **options)
+        options["train"](experiment, "a weight's run")
+
+    monkeypatch.setattr(train.exploration, "run_search", run_search)
+    monkeypatch.setattr(train, "train", lambda *arguments: trained.append(arguments))
+    arguments = [
+        f"--model_dir={tmp_path}", "--init_from=baseline", "--stages=qr_predictive",
+        "--train_images=many",
+    ]  # fmt: skip
+    values = parsed(
+        *arguments, "--explore_qr", f"--explore_images={images}", "--explore_start=3",
+        "--explore_factor=0.5", "--explore_minimum=0.2", "--explore_rises=2",
+        "--explore_warm_start", "--explore_patience=4", "--epoch_steps=500",
+    )  # fmt: skip
+    train.main(["train.py"])
+    search = train.exploration.Search(start=3.0, factor=0.5, minimum=0.2, rises=2)
+    assert (searched["directory"], searched["search"]) == (str(tmp_path), search)
+    assert (searched["patience"], searched["epoch_steps"]) == (4, 500)
+    assert searched["warm_start"] is True
+    asked = searched["experiment"]
+    assert asked.train_images == (images or "many")
+    assert dataclasses.replace(asked, train_images="many") == experiment(*arguments)
+    ((one, run_dir, given, _, patience),) = trained
+    assert (one, run_dir, given, patience) == (asked, "a weight's run", values, 4)
