@@ -7,7 +7,7 @@
 | row          | what is timed                                                               |
 |--------------|-----------------------------------------------------------------------------|
 | `step`       | a training step, of every codec, width and precision                        |
-| `compress`   | a picture of 768x512 to streams, of every codec and width                   |
+| `compress`   | a picture of 768x512 to streams; the transforms alone have that precision   |
 | `decompress` | and back                                                                    |
 | `folder`     | pictures of 768x512 to files by `tfquant compress --jobs=2`, and by `--jobs=1` |
 | `encode`     | range coding of a million symbols                                           |
@@ -102,11 +102,9 @@ class Bench:
                 measure = self._step if what == "step" else self._start
                 yield from map(measure, self._subjects)
             elif what in ("compress", "decompress", "folder"):
-                # An exported model computes in float32, whatever it was trained in.
-                exported = {(s.codec, *s.widths.values()): s for s in self._subjects}.values()
                 measure = self._folder if what == "folder" else self._coding
-                for subject in exported:
-                    yield measure(what, subject._replace(precision="float32"))
+                for subject in self._subjects:
+                    yield measure(what, subject)
             elif what in ("encode", "decode"):
                 yield self._coder(what)
             elif what == "crops":

@@ -1,9 +1,10 @@
 """The same things done by CompressAI, with another Python: `bench.py` starts it, see `piped.py`.
 
-It is given its best: channels last, in float32 as in bfloat16; the C library's allocator told to
-keep its memory (`bench.py` sets that); one thread a core; in the forms that its own training and
-coding take. Its `compress` starts from floats, and ours from bytes. Untrained weights get latents
-of the same spread as ours, and, else they would be far outside the coder's tables, scales to match.
+It is given its best: channels last, in float32 as in bfloat16 (of a picture the transforms alone,
+as ours); the C library's allocator told to keep its memory (`bench.py` sets that); one thread a
+core; in the forms that its own training and coding take. Its `compress` starts from floats, and
+ours from bytes. Untrained weights get latents of the same spread as ours, and, else they would be
+far outside the coder's tables, scales to match.
 """
 
 from __future__ import annotations
@@ -140,7 +141,18 @@ def _coding(settings: dict) -> tuple:
         for bias in biases(model):
             bias[:] = conditions.DEVIATION
     model.update(force=True)
+    if settings["precision"] == "bfloat16":
+        for network in (model.g_a, model.g_s):
+            network.forward = _in_bfloat16(network.forward)
     return model, x
+
+
+def _in_bfloat16(forward):
+    def autocast(x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return forward(x).float()
+
+    return autocast
 
 
 TASKS = {"step": step, "compress": compress, "decompress": decompress}

@@ -59,8 +59,8 @@ def training_step(experiment: Experiment) -> TrainingStep:
 def spread_latents(codec: Codec, image: tf.Tensor) -> None:
     """Spreads the latents of an untrained codec on `image: uint8 [H, W, 3]`, as `conditions` says.
 
-    A range coder's work depends on how far symbols spread; at some 1.5 bits an element it has more
-    of it than in a trained codec.
+    A range coder's work depends on how far symbols spread. The entropy model does not fit: a file
+    has 2 to 11 bits an element, more of that work than a trained codec gives.
     """
     (last,) = (layer for layer in codec.g_a.layers if isinstance(layer, PreciseConv))
     for _ in range(3):  # attention behind it is not linear
@@ -107,7 +107,7 @@ def multiply_adds(codec: Codec, height: int, width: int, without: tuple = ()) ->
     """Multiply-adds of a picture's forward pass: its convolutions and matrix products.
 
     Args:
-      codec: the codec.
+      codec: built in float32; others hold convolutions that only their gradients need.
       height, width: the picture's.
       without: names of networks that are left out.
     """

@@ -1,6 +1,6 @@
 """What single parts cost beside what they replace, as ratios within one run.
 
-    python benchmarks/parts.py [--only=transforms,surrogate,likelihood,rectifier,coder] [--rounds=7]
+    python benchmarks/parts.py [--only=serial,coder] [--rounds=7]
 
 Everything is measured alternately with what it is compared with, round by round, and the median is
 shown. The table of whole steps, pictures and pipelines is `bench.py`'s.
@@ -111,15 +111,34 @@ def compare_likelihoods(rounds: int) -> None:
     show("Likelihood, forward and backward", seconds, "tfc.NoisyNormal")
 
 
+def compare_serial_parts(rounds: int) -> None:
+    """Of decompressing a 768x512 picture: streams to y_hat, and the synthesis transform alone.
+
+    The former is all that is serial: hyper-decoder, wavefronts or groups, range decoding.
+    """
+    for name in ("ms_hyper", "ms_context", "cheng_anchor", "charm", "elic_zero"):
+        codec = models.build_codec(name, **models.widths(name))
+        coded = measuring.code(codec, measuring.picture())
+        y_hat, synthesis = coded.module.read(*coded.file), tf.function(codec.g_s)
+        candidates = {
+            "decompress": coded.decompress,
+            "streams to y_hat": lambda c=coded: c.module.read(*c.file).numpy(),
+            "g_s": lambda g_s=synthesis, y_hat=y_hat: g_s(y_hat).numpy(),
+        }
+        seconds = measuring.median_seconds(candidates, rounds)
+        show(f"Serial part, {name}", seconds, "decompress")
+
+
 def compare_rectifiers(rounds: int) -> None:
     """Decompressing one 768x512 picture without and with a rectifier, the light and a wide one."""
     for name in ("factorized", "scale_hyperprior", "ms_context", "cheng_attn"):
-        codec = models.build_codec(name, **WIDTHS)
+        widths = models.widths(name)
+        codec = models.build_codec(name, **widths)
         coded = measuring.code(codec, measuring.picture())
         decoders = {
             "without": codec,
             f"width {LIGHT_WIDTH}, depth {LIGHT_DEPTH}": RectifiedCodec(codec),
-            f"width {WIDTHS['M']}, depth 3": RectifiedCodec(codec, WIDTHS["M"], 3),
+            f"width {widths['M']}, depth 3": RectifiedCodec(codec, widths["M"], 3),
         }
         modules = {label: CodecModule(decoder) for label, decoder in decoders.items()}
         candidates = {label: lambda m=m, c=coded: c.decompress(m) for label, m in modules.items()}
@@ -168,6 +187,7 @@ PARTS = {
     "transforms": compare_transforms,
     "surrogate": compare_surrogates,
     "likelihood": compare_likelihoods,
+    "serial": compare_serial_parts,
     "rectifier": compare_rectifiers,
     "coder": compare_coders,
 }

@@ -24,6 +24,7 @@ from absl import flags
 
 import models
 from tfquant import cli, data, images
+from tfquant.codec import Codec
 from tfquant.coding import model_file, range_coder
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.training import callbacks
@@ -35,6 +36,16 @@ _BATCHES = 20  # of crops
 _PICTURES = 8  # in a folder
 
 
+def _coder(settings: dict) -> Codec:
+    return models.build_coder(settings["codec"], settings["precision"], **settings["widths"])
+
+
+def _multiply_adds(settings: dict, size: tuple, without: tuple = ()) -> float:
+    """Of a picture's forward pass; the same in every precision."""
+    codec = models.build_codec(settings["codec"], **settings["widths"])
+    return measuring.multiply_adds(codec, *size, without)
+
+
 def step(settings: dict) -> tuple:
     """A training step as Keras `fit` runs it."""
     experiment = Experiment(
@@ -43,29 +54,28 @@ def step(settings: dict) -> tuple:
     )  # fmt: skip
     made = measuring.training_step(experiment)
     # Backwards, every product has two of its size: by its inputs and by its weights.
-    crop = experiment.crop
-    of_one = measuring.multiply_adds(made.trainer.codec, crop, crop)
+    of_one = _multiply_adds(settings, (experiment.crop, experiment.crop))
     return made.run, {"operations": 2 * 3 * experiment.batch_size * of_one}
 
 
 def compress(settings: dict) -> tuple:
     """A picture to streams, in the graph."""
-    codec = models.build_codec(settings["codec"], **settings["widths"])
-    products = measuring.multiply_adds(codec, *conditions.PICTURE, without=codec.decoder_parts)
+    codec = _coder(settings)
+    products = _multiply_adds(settings, conditions.PICTURE, codec.decoder_parts)
     return measuring.code(codec, measuring.picture()).compress, {"operations": 2 * products}
 
 
 def decompress(settings: dict) -> tuple:
     """Streams to the picture, in the graph."""
-    codec = models.build_codec(settings["codec"], **settings["widths"])
-    products = measuring.multiply_adds(codec, *conditions.PICTURE, without=codec.encoder_parts)
+    codec = _coder(settings)
+    products = _multiply_adds(settings, conditions.PICTURE, codec.encoder_parts)
     return measuring.code(codec, measuring.picture()).decompress, {"operations": 2 * products}
 
 
 def folder(settings: dict) -> tuple:
     """A folder of such pictures to files by `tfquant compress`, whose model was loaded before."""
-    codec = models.build_codec(settings["codec"], **settings["widths"])
-    products = measuring.multiply_adds(codec, *conditions.PICTURE, without=codec.decoder_parts)
+    codec = _coder(settings)
+    products = _multiply_adds(settings, conditions.PICTURE, codec.decoder_parts)
     image = measuring.picture()
     module = measuring.code(codec, image).module
     manifest = model_file.Manifest(codec.name, module.fingerprint(), {}, "")

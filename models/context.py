@@ -12,6 +12,11 @@ Latents: y, M channels at 1/16, quantized around 0 (around a predicted mean, tra
 serial pass); z, N channels at 1/64, factorized. Differences from the papers: the networks predict
 log sigma (see `tfquant/entropy/conditional.py`), and the causal convolution has no weights under
 its mask.
+
+Parameters: `ms_context` has 13.2 M at 192/192, and CompressAI's mbt2018 14.13 M, of which 1.0 M are
+under its mask and 18 more a channel in the density of z. `cheng_attn` has 13.8 M at 128 and
+`cheng_anchor` 12.4 M; CompressAI's cheng2020-attn has 13.18 M with one Gaussian, a parameter
+network half as wide as Cheng's, and the weights under the mask.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@
                      p(y), one density a channel
 
 Latent: M channels at 1/16. The offset of Q is each channel's median.
+
+Parameters at 128/192: 2.99 M; CompressAI's have 3,500 more, 61 a channel in the density where TFC's
+has 43.
 """
 
 from __future__ import annotations

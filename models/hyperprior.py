@@ -11,6 +11,10 @@ Hierarchical Priors", 2018, without its context model).
 Latents: y, M channels at 1/16; z, N channels at 1/64, factorized. Differences from the papers:
 `h_s` predicts log sigma rather than sigma (see `tfquant/entropy/conditional.py`), so the scale
 hyperprior's `h_s` has no final ReLU.
+
+Parameters at 128/192: 5.07 M with a scale alone, 7.03 M with a mean. CompressAI's models have 2,400
+and 2,300 more: its density of z has 61 a channel, TFC's 43, and the scale hyperprior's `h_a` ends
+without a bias here, as in its authors' implementation.
 """
 
 from __future__ import annotations

@@ -481,9 +481,9 @@ def run(tmp_path_factory):
 
 def test_a_stopped_run_becomes_a_model_that_compresses(run, picture, tmp_path, capsys):
     out = tmp_path / "model"
-    assert cli.main(["export", str(run), "--out", str(out)]) == 0
+    assert cli.main(["export", str(run), "--out", str(out), "--precision=bfloat16"]) == 0
     fingerprint = json.loads((out / "tfquant.json").read_text())["fingerprint"]
-    assert capsys.readouterr().out == f"{out}: factorized {fingerprint}, from ckpt-500\n"
+    assert capsys.readouterr().out == f"{out}: factorized {fingerprint}, bfloat16, from ckpt-500\n"
     assert cli.main(["compress", str(out), str(picture), str(tmp_path / "in.tfq")]) == 0
 
 
@@ -501,3 +501,5 @@ def test_what_cannot_be_exported_is_refused(run, picture, tmp_path, refused):
     assert "is no training run" in refused(1, "export", tmp_path)
     line = refused(1, "export", run, "--out", tmp_path, "--overwrite")
     assert "no exported model: it is not replaced" in line and picture.exists()
+    line = refused(1, "export", run, "--out", tmp_path / "model", "--precision=int8")
+    assert "unknown precision 'int8'; known: float32, bfloat16, float16" in line

@@ -81,7 +81,7 @@ def before(op):
 
 def test_the_synthesis_transform_waits_for_the_checksum(module):
     """In the graph every convolution of `g_s` depends on it: no forged size is synthesized."""
-    reading = module._read.get_concrete_function()
+    reading = module.read.get_concrete_function()
     names = before(reading.outputs[0].op)
     assert "symbols_crc" in names and any(name.startswith("Assert") for name in names)
     graph = module.decode.get_concrete_function().graph

@@ -129,6 +129,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.add_argument("run", metavar="RUN", help="folder of a run: finished, stopped or diverged")
     export.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export)")
+    export.add_argument(
+        "--precision",
+        default="float32",
+        metavar="P",
+        help="of the transforms, the bulk of the work; files are the other precisions' as well:"
+        " float32 (default), bfloat16 for CPUs that have it in hardware, float16 for GPUs",
+    )
     export.set_defaults(command=_export)
 
     records = commands.add_parser(
@@ -336,11 +343,13 @@ def _export(arguments) -> None:
         import models
         from tfquant import export
     try:
-        path, checkpoint = export.export_run(arguments.run, models.build_codec, out)
+        path, checkpoint = export.export_run(
+            arguments.run, models.build_coder, out, arguments.precision
+        )
     except (ValueError, tf.errors.OpError) as error:
         raise _CommandError(error) from None
-    manifest = model_file.read_manifest(path)
-    print(f"{path}: {manifest.codec} {manifest.fingerprint}, from {checkpoint}")
+    made = model_file.read_manifest(path)
+    print(f"{path}: {made.codec} {made.fingerprint}, {made.precision}, from {checkpoint}")
 
 
 def _records(arguments) -> None:

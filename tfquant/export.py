@@ -109,7 +109,7 @@ class CodecModule(tf.Module):
         InvalidArgumentError if the streams hold other symbols, before the synthesis transform runs:
         it takes most of the time and memory that a size asks for, and the size may be forged.
         """
-        y_bar = self._codec().rectify(self._read(streams, height, width, symbols_crc))
+        y_bar = self._codec().rectify(self.read(streams, height, width, symbols_crc))
         return {"image": to_uint8(self._codec().synthesize(y_bar, height, width)[0])}
 
     @traced(IMAGE)
@@ -175,7 +175,7 @@ class CodecModule(tf.Module):
 
         def one(data):
             file = of_one_size(self._unpack(data))
-            return {"y_hat": self._read(*file)[0], "height": file.height, "width": file.width}
+            return {"y_hat": self.read(*file)[0], "height": file.height, "width": file.width}
 
         side = tf.TensorSpec([], tf.int32)
         spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
@@ -192,7 +192,7 @@ class CodecModule(tf.Module):
         }
 
     @traced(*_CODED)
-    def _read(self, streams, height, width, symbols_crc):
+    def read(self, streams, height, width, symbols_crc):
         """What `decode` takes -> y_hat: [1, h, w, M]."""
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
@@ -238,7 +238,7 @@ def export_codec(
     """Writes the exported model to `path`, both flavours, complete or not at all.
 
     Args:
-      codec: built in float32, with its trained weights.
+      codec: with its trained weights; its entropy model computes in float32.
       experiment: recorded in the manifest.
       path: the folder to write; an exported model that is there is replaced.
       metrics: what the last validation measured, for the manifest.
@@ -255,6 +255,7 @@ def export_codec(
         "version": tfquant.__version__,
         "codec": codec.name,
         "fingerprint": full.fingerprint(),
+        "precision": codec.parts()["g_s"].compute_dtype,
         "metrics": metrics or {},
         "experiment": json.loads(experiment.to_json()),
     }
@@ -290,7 +291,10 @@ def _without_chatter():
 
 
 def export_run(
-    run_dir: str, build_codec: Callable[..., Codec], path: str | None = None
+    run_dir: str,
+    build_codec: Callable[..., Codec],
+    path: str | None = None,
+    precision: str = "float32",
 ) -> tuple[str, str]:
     """Exports the newest readable checkpoint of a run: finished, stopped or diverged.
 
@@ -298,15 +302,16 @@ def export_run(
       run_dir: the run's folder.
       build_codec: `(name, precision, **options) -> codec`.
       path: the folder to write; None for `<run_dir>/export`.
+      precision: that the codec is built with, whatever it was trained in.
 
     Returns:
       The exported model's folder, and the name of the checkpoint.
 
     Raises:
-      ValueError: the folder holds no run, no readable checkpoint, or one of another version's
-        codec; or there is something else at `path`.
+      ValueError: the precision is unknown; the folder holds no run, no readable checkpoint, or one
+        of another version's codec; or there is something else at `path`.
     """
-    experiment, codec, newest = rectified.trained(run_dir, build_codec)
+    experiment, codec, newest = rectified.trained(run_dir, build_codec, precision)
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]

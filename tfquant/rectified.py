@@ -83,8 +83,8 @@ class Trained(NamedTuple):
 
     Attributes:
       experiment: the run's, its stages those that it has come to.
-      codec: in float32, with the checkpoint's weights; without the rectifier where the last of the
-        stages decodes without.
+      codec: with the checkpoint's weights; without the rectifier where the last of the stages
+        decodes without.
       checkpoint: its path.
     """
 
@@ -93,11 +93,16 @@ class Trained(NamedTuple):
     checkpoint: str
 
 
-def trained(run_dir: str, build_codec: Callable[..., Codec]) -> Trained:
+def trained(run_dir: str, build_codec: Callable[..., Codec], precision: str = "float32") -> Trained:
     """The codec of a run as it decodes at its newest readable checkpoint.
 
     A rectifier that the decoder has not met in that stage, because it is trained beside it or not
     yet, is left out.
+
+    Args:
+      run_dir: the run's folder.
+      build_codec: `(name, precision, **options) -> codec`.
+      precision: that it is built with, whatever it was trained in.
 
     Raises:
       ValueError: the folder holds no run, no readable checkpoint, or one of another version's
@@ -108,7 +113,7 @@ def trained(run_dir: str, build_codec: Callable[..., Codec]) -> Trained:
     newest = checkpoint.newest_readable(run_dir)
     if newest is None:
         raise ValueError(f"{run_dir} has no checkpoint yet")
-    codec = build(experiment, build_codec, "float32")
+    codec = build(experiment, build_codec, precision)
     checkpoint.restore_codec(codec, newest)
     reached = experiment.stages[: checkpoint.stage_index(newest) + 1]
     come_to = dataclasses.replace(experiment, stages=reached)

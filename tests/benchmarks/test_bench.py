@@ -68,12 +68,12 @@ def test_the_table_has_every_row_of_every_codec_width_and_precision(
     assert all(len(row) == len(bench.HEAD) for row in rows)
     counts = {what: sum(row[0] == what for row in rows) for what in bench.ROWS}
     assert counts == {
-        "step": 8, "compress": 4, "decompress": 4, "folder": 4, "encode": 1, "decode": 1,
+        "step": 8, "compress": 8, "decompress": 8, "folder": 8, "encode": 1, "decode": 1,
         "crops": 2, "start": 8, "call": 1,
     }  # fmt: skip
     steps = {tuple(row[1:4]) for row in rows if row[0] == "step"}
     assert ("`b`", "bfloat16", "16/24") in steps and len(steps) == 8
-    assert {row[2] for row in rows if row[0] == "compress"} == {"float32"}
+    assert {row[2] for row in rows if row[0] == "compress"} == {"float32", "bfloat16"}
     assert all(row[4] for row in rows)
     assert all(row[5] and row[7] and row[8] for row in rows if row[0] in ("step", "compress"))
     assert all("one at a time" in row[4] and not row[8] for row in rows if row[0] == "folder")
@@ -117,13 +117,13 @@ def test_compressais_counterparts_are_of_codecs_of_ours(monkeypatch):
 
 
 @pytest.mark.skipif(not COMPRESSAI, reason="TFQUANT_COMPRESSAI names no interpreter with it")
-@pytest.mark.parametrize("codec", ["ms_hyper", "elic_zero"])
-def test_compressais_latents_are_spread_and_coded_as_gaussians_of_that_spread(codec):
+@pytest.mark.parametrize("codec,precision", [("ms_hyper", "bfloat16"), ("elic_zero", "float32")])
+def test_compressais_latents_are_spread_and_coded_as_gaussians_of_that_spread(codec, precision):
     script = f"""
     import sys
     sys.path.insert(0, {str(HERE)!r})
     import compressai_worker, torch
-    settings = {{"codec": {codec!r}, "widths": {{"N": 16, "M": 136}}}}
+    settings = {{"codec": {codec!r}, "precision": {precision!r}, "widths": {{"N": 16, "M": 136}}}}
     with torch.no_grad():
         model, x = compressai_worker._coding(settings)
         y, coded = model.g_a(x), model.compress(x)
@@ -139,6 +139,23 @@ def test_compressais_latents_are_spread_and_coded_as_gaussians_of_that_spread(co
     # z's bits come on top; so does what the context of an untrained codec gets wrong.
     entropy = math.log2(deviation * math.sqrt(2 * math.pi * math.e))
     assert entropy < bits < 1.2 * entropy
+
+
+def test_the_table_of_the_codecs_has_all_of_them_at_their_widths(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    import zoo
+
+    assert list(zoo.FACTS) == list(models.CODECS)
+    lines = (HERE.parent / "docs" / "codecs.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| `")]
+    assert [row[1].strip("`") for row in rows] == list(models.CODECS)
+    for row in rows:
+        widths = models.widths(row[1].strip("`"))
+        assert row[5] == f"{widths['N']}/{widths['M']}"
+        if widths["N"] == 128:  # the others take seconds to build
+            codec = models.build_codec(row[1].strip("`"))
+            count = sum(weight.shape.num_elements() for weight in codec.trainable_variables)
+            assert row[6] == f"{count / 1e6:.2f}"
 
 
 def test_multiply_adds_are_those_of_a_convolution_counted_by_hand(monkeypatch):

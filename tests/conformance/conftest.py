@@ -48,12 +48,12 @@ def label(request) -> str:
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., tf.keras.Model]:
-    """`build(label, precision="float32")`: that codec at small widths, always the same weights."""
+    """`build(label, precision, builder)`: that codec at small widths, always the same weights."""
 
-    def make(label, precision="float32"):
+    def make(label, precision="float32", builder=models.build_codec):
         tf.keras.utils.set_random_seed(0)
         name, options = CODECS[label]
-        codec = models.build_codec(name, precision, **{**WIDTHS, **options})
+        codec = builder(name, precision, **{**WIDTHS, **options})
         if hasattr(codec, "h_a"):
             # Untrained hyper-latents all round to 0, which tells the networks behind them nothing.
             last = codec.h_a.layers[-1]

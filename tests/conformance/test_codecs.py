@@ -57,7 +57,9 @@ def test_every_weight_gets_a_finite_gradient(codec, x, plan):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("label", ["factorized", "ms_hyper_zero"], indirect=True)
+@pytest.mark.parametrize(
+    "label", ["factorized", "scale_hyperprior", "ms_hyper_zero"], indirect=True
+)
 def test_every_plan_trains_every_weight(codec, x, plan):
     assert_useful(gradients(codec, x, plan, codec.trainable_variables))
 

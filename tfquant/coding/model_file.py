@@ -41,6 +41,7 @@ class Manifest:
       experiment: the resolved experiment that trained the model, its stages those that it went
         through.
       version: of the tfquant that exported it.
+      precision: of the transforms; entropy models compute in float32.
       flavour: "full", or "stock" for the one without range coder.
       metrics: the last validation's, a record of the run's history; empty where there is none.
     """
@@ -49,6 +50,7 @@ class Manifest:
     fingerprint: str
     experiment: dict
     version: str
+    precision: str = "float32"
     flavour: str = FULL
     metrics: dict = dataclasses.field(default_factory=dict)
 
