@@ -51,10 +51,12 @@ class Quantizer(tf.keras.layers.Layer):
             offset = tf.stop_gradient(offset)
         alpha = tf.cast(alpha, tf.float32)
         v = y - offset
-        samples = {}
+        noise, samples = {}, {}
         for branch in (self.plan.rate, self.plan.distortion, self.plan.context_branch):
+            if branch.surrogate not in noise:
+                noise[branch.surrogate] = branch.noise(v, seeds)
             if branch not in samples:
-                samples[branch] = branch.sample(v, offset, alpha, seeds)
+                samples[branch] = branch.sample_with(noise[branch.surrogate], v, offset, alpha)
         return Quantized(
             rate=samples[self.plan.rate],
             distortion=samples[self.plan.distortion].value,

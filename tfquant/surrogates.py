@@ -212,12 +212,19 @@ class Branch:
         Returns:
           The sample, [B, ...] float32.
         """
+        return self.sample_with(self.noise(v, seeds), v, offset, alpha)
+
+    def noise(self, v, seeds) -> tf.Tensor | None:
+        """What the forward pass draws for `v`; the same for all branches of one surrogate."""
+        draw = SURROGATES[self.surrogate].noise
+        if draw is None:
+            return None
+        static = v.shape[1:]
+        return draw(seeds, static.as_list() if static.is_fully_defined() else tf.shape(v)[1:])
+
+    def sample_with(self, noise, v, offset, alpha) -> Sample:
+        """What `sample` gives, of noise that has been drawn."""
         surrogate = SURROGATES[self.surrogate]
-        noise = None
-        if surrogate.noise is not None:
-            static = v.shape[1:]
-            shape = static.as_list() if static.is_fully_defined() else tf.shape(v)[1:]
-            noise = surrogate.noise(seeds, shape)
         if self.estimator in ("standard", "pathwise"):
             return Sample(surrogate.forward(v, alpha, noise) + offset)
         still = tf.stop_gradient(v)
