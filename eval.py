@@ -3,7 +3,8 @@
     python eval.py --model_dir=runs/low,runs/high --images=kodak/ --report_dir=reports/kodak
 
 writes report.json, report.csv, report.md, rd.png and the reconstructions into the report's folder
-and prints the tables. Without --model_dir it measures the conventional codecs alone.
+and prints the tables. Without --model_dir it measures the conventional codecs alone; given
+--explorations alone, it lists them and measures nothing.
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ flags.DEFINE_string("report_dir", None, "Where the report goes; made if it is no
 flags.DEFINE_list(
     "conventional",
     list(conventional.CODECS),
-    f"Conventional codecs to compare with, of: {', '.join(conventional.CODECS)}; empty: none. "
-    "`jpeg` is 4:2:0, and beside every model stands at the nearest rate too.",
+    f"Conventional codecs to compare with, of: {', '.join(conventional.CODECS)}; empty: none, as "
+    "where --explorations alone are given. `jpeg` is 4:2:0, and beside every model stands at the "
+    "nearest rate too.",
 )
 flags.DEFINE_string(
     "anchor",
@@ -73,6 +75,9 @@ flags.mark_flag_as_required("report_dir")
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
+    codecs = FLAGS.conventional
+    if FLAGS.explorations and not FLAGS.model_dir and not FLAGS["conventional"].present:
+        codecs = []  # to list searches takes no pictures
     try:
         evaluation = run.Evaluation(
             model_dirs=tuple(FLAGS.model_dir),
@@ -80,7 +85,7 @@ def main(argv):
             explorations=tuple(FLAGS.explorations),
             images=FLAGS.images,
             report_dir=Path(FLAGS.report_dir),
-            conventional=tuple(FLAGS.conventional),
+            conventional=tuple(codecs),
             anchor=Path(FLAGS.anchor) if FLAGS.anchor else None,
             anchor_codec=FLAGS.anchor_codec,
             bd_method=FLAGS.bd_rate_method,

@@ -63,7 +63,9 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_enum("g_a", None, list(ANALYSIS), "ms_hyper*: analysis transform; not given: plain.")
 flags.DEFINE_enum("g_s", None, list(SYNTHESIS), "ms_hyper*: synthesis transform; not given: plain.")
-flags.DEFINE_integer("slices", None, "charm*: channel slices, which divide M; not given: 10.")
+flags.DEFINE_integer(
+    "slices", None, "charm*: channel slices, which divide M; not given: 10.", lower_bound=1
+)
 flags.DEFINE_float("lmbda", _DEFAULT.lmbda, "Weight of the distortion against bits per pixel.")
 flags.DEFINE_enum(
     "distortion", _DEFAULT.distortion, list(losses.DISTORTIONS),
@@ -188,9 +190,16 @@ def experiment_from_flags(values: flags.FlagValues) -> Experiment:
     fields.update(
         codec_options=options,
         stages=tuple(values.stages),
-        downscale=tuple(float(d) for d in values.downscale),
+        downscale=_numbers("downscale", values.downscale),
     )
     return Experiment(**fields)
+
+
+def _numbers(flag: str, words: list) -> tuple:
+    try:
+        return tuple(map(float, words))
+    except ValueError:
+        raise ValueError(f"--{flag} takes two numbers; got {','.join(words)!r}") from None
 
 
 def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
@@ -305,6 +314,7 @@ def explore(experiment: Experiment, directory: str, values: flags.FlagValues) ->
         dataclasses.replace(experiment, train_images=images),
         train=lambda one, run_dir: train(one, run_dir, values, host, patience),
         patience=patience,
+        epoch_steps=values.epoch_steps,
         warm_start=values.explore_warm_start,
     )
     print(f"\n{found}")
@@ -316,6 +326,8 @@ def main(argv) -> None:
     tf.get_logger().setLevel("WARNING")
     try:
         experiment = experiment_from_flags(flags.FLAGS)
+        if not MODEL_DIR.value:
+            raise ValueError("--model_dir must name a folder; got ''")
         for name in (MODEL_DIR.value, experiment.init_from):
             files.exists(name)  # or why nobody can tell
         task = explore if flags.FLAGS.explore_qr else train_and_export

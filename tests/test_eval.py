@@ -123,9 +123,24 @@ def test_eval_without_models_measures_conventional_codecs(workspace):
     assert (workspace / "jpeg" / "rd.png").stat().st_size > 10_000
 
 
+def test_explorations_alone_are_listed_without_measuring_anything(workspace):
+    """Though --conventional is not empty by default."""
+    (workspace / "search").mkdir()
+    trial = {"weight": 0.1, "J": 0.5, "D": 20.0, "psnr": 31.25, "start_psnr": 31.0}
+    asked = {"experiment": {"codec": "fake", "lmbda": 0.01, "distortion": "mse"}}
+    kept = json.dumps({"asked": asked, "tried": [trial]})
+    (workspace / "search" / "exploration.json").write_text(kept)
+    done = run_eval(workspace, "--explorations=search", "--report_dir=listed")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((workspace / "listed" / "report.json").read_text())
+    assert report["conventional"] == [] and report["run"]["number_of_images"] == 0
+    assert "**31.250**" in done.stdout and "JPEG" not in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
+        (["--model_dir=run", "--baseline=nowhere"], "eval.py: 'nowhere' is no folder; expected"),
         (["--model_dir=pictures"], "'pictures' has no exported model; expected a training run"),
         (["--model_dir=run", "--images=nowhere"], "nowhere: no such file or folder"),
     ],

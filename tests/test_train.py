@@ -64,6 +64,11 @@ def test_every_field_of_an_experiment_has_a_documented_flag_and_its_default():
         assert (tuple(value) if isinstance(value, list) else value) == expected, field.name
 
 
+def test_there_is_at_least_one_slice():
+    with pytest.raises(flags.IllegalFlagValueError, match="--slices=0.*lower than"):
+        experiment("--slices=0")
+
+
 def test_flags_reach_the_experiment():
     found = experiment(
         "--codec=ms_hyper", "--N=8", "--M=12", "--family=mixture", "--g_s=res", "--plan=mix",
@@ -164,7 +169,10 @@ def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path
         ("--stages=joint,qr", "train.py: unknown stage 'qr'; known: joint, post"),
         ("--rate_branch=round:expected", "train.py: surrogate 'round' has no 'expected' gradient"),
         ("--downscale=0.5", "train.py: downscale takes two factors"),
-        ("--downscale=small,large", "train.py: could not convert string to float"),
+        ("--downscale=small,large", "train.py: --downscale takes two numbers; got 'small,large'"),
+        ("--stages=", "train.py: nothing to train: no stage"),
+        ("--seed=99999999999999999999", "train.py: seed must be below 4294967296; got 9999"),
+        ("--model_dir=", "train.py: --model_dir must name a folder; got ''"),
         ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is no multiple"),
     ],
 )

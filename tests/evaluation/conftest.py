@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 
 import numpy as np
 import pytest
+
+from tfquant.coding.model_file import FORMAT, MANIFEST
 
 
 class SubsamplingModel:
@@ -40,3 +43,16 @@ class SubsamplingModel:
 def subsampling_model():
     """The class above; its argument is the step."""
     return SubsamplingModel
+
+
+@pytest.fixture(scope="session")
+def write_manifest():
+    """`write_manifest(folder, model)`: makes the folder, with what an export says of the model."""
+
+    def write(folder, model):
+        folder.mkdir(parents=True)
+        fields = {"format": FORMAT, "codec": model.codec, "fingerprint": model.fingerprint,
+                  "experiment": model.experiment, "version": "0"}  # fmt: skip
+        (folder / MANIFEST).write_text(json.dumps(fields))
+
+    return write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -47,15 +48,21 @@ def _rectifying_model(subsampling_model):
 MODELS = {"base_low": (8,), "base_high": (4,), "low": (8, 0.7, 1), "high": (4, 0.9, 2)}
 
 
-@pytest.fixture(name="evaluated")
-def _evaluated(tmp_path, make_photograph, rectifying_model):
-    """(the report, its folder)."""
+@pytest.fixture(name="exported")
+def _exported(tmp_path, make_photograph, rectifying_model, write_manifest):
+    """The folder of two pictures and of all models."""
     (tmp_path / "pictures").mkdir()
     for name, size in {"large": (170, 200), "small": (64, 48)}.items():
         images.write_image(tmp_path / "pictures" / f"{name}.png", make_photograph(*size))
-    for name in MODELS:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "tfquant.json").write_text("{}")
+    for name, arguments in MODELS.items():
+        write_manifest(tmp_path / name, rectifying_model(*arguments))
+    return tmp_path
+
+
+@pytest.fixture(name="evaluated")
+def _evaluated(exported, rectifying_model):
+    """(the report, its folder)."""
+    tmp_path = exported
     evaluation = run.Evaluation(
         model_dirs=(str(tmp_path / "low"), str(tmp_path / "high")),
         baselines=(str(tmp_path / "base_high"), str(tmp_path / "base_low")),
@@ -84,6 +91,8 @@ def test_gains_are_differences_on_the_same_pictures(evaluated):
         assert g["psnr_gain"] == pytest.approx(model["mean"]["psnr"] - baseline["mean"]["psnr"])
         each = [a["psnr"] - b["psnr"] for a, b in zip(model["images"], baseline["images"])]
         assert (g["psnr_gain_smallest"], g["psnr_gain_largest"]) == (min(each), max(each))
+        gain = model["mean"]["ms_ssim_db"] - baseline["mean"]["ms_ssim_db"]
+        assert g["ms_ssim_gain_db"] == pytest.approx(gain) and gain != 0
         assert g["error_reduction"] == pytest.approx(100 * (1 - left), abs=1e-3)
         assert baseline["mean"]["error_reduction"] == 0.0
     mean = np.mean([found[n]["psnr_gain"] for n in ("low", "high")])
@@ -117,6 +126,28 @@ def test_the_report_has_a_table_of_models_one_of_codecs_and_one_of_times(evaluat
     assert "not the same" not in text
     stored = json.loads((folder / "report.json").read_text())
     assert stored["gains"] == json.loads(json.dumps(result["gains"]))
+
+
+def test_the_csv_has_the_error_reduction_of_models_and_none_of_other_codecs(evaluated):
+    result, folder = evaluated
+    with open(folder / "report.csv", newline="") as file:
+        rows = {(r["setting"], r["image"]): r for r in csv.DictReader(file)}
+    assert float(rows["low", "large"]["error_reduction"]) == pytest.approx(30, abs=1e-3)
+    assert float(rows["base_low", "mean"]["error_reduction"]) == 0
+    assert set(report.UNITS) < set(rows["low", "mean"])
+
+
+def test_a_model_without_baseline_is_refused_before_anything_is_measured(exported):
+    evaluation = run.Evaluation(
+        model_dirs=(str(exported / "low"), str(exported / "high")),
+        baselines=(str(exported / "base_low"),),
+        images=str(exported / "pictures"),
+        report_dir=exported / "report",
+    )
+    loaded = []
+    with pytest.raises(EvaluationError, match="--baseline: none for high; .* got base_low$"):
+        run.run(evaluation, loaded.append, lambda line: None)
+    assert not loaded and not (exported / "report").exists()
 
 
 def test_a_decoder_that_sleeps_takes_that_much_more_time(
@@ -156,38 +187,58 @@ def test_bits_that_are_not_the_same_are_said(evaluated, rectifying_model):
     assert "a gain is that at the model's own rate" in report.summary(result)
 
 
-def explored(folder, lmbda, psnr_of_weight, J_of_weight):
-    """An exploration's folder."""
+def explored(folder, lmbda, psnr_of_weight, J_of_weight, distortion="mse"):
+    """An exploration's folder; D is 0.01 at the start, and 0.001 J afterwards."""
     folder.mkdir()
-    asked = dataclasses.asdict(Experiment(stages=("qr_predictive",), init_from="a", lmbda=lmbda))
-    tried = [{"weight": w, "J": J_of_weight[w], "psnr": p, "start_psnr": 30.0} if p
-             else {"weight": w, "J": None} for w, p in psnr_of_weight.items()]  # fmt: skip
-    (folder / "exploration.json").write_text(
-        json.dumps({"asked": {"experiment": asked}, "tried": tried})
+    experiment = Experiment(
+        stages=("qr_predictive",), init_from="a", lmbda=lmbda, distortion=distortion
     )
+    start = {"start_psnr": 30.0, "start_D": 0.01}
+    tried = [{"weight": w, "J": J_of_weight[w], "D": 1e-3 * J_of_weight[w], "psnr": p, **start} if p
+             else {"weight": w, "J": None} for w, p in psnr_of_weight.items()]  # fmt: skip
+    asked = {"experiment": dataclasses.asdict(experiment)}
+    (folder / "exploration.json").write_text(json.dumps({"asked": asked, "tried": tried}))
     return str(folder)
 
 
-def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path, make_photograph):
-    """The best is that of the lowest J, not of the highest PSNR."""
-    images.write_image(tmp_path / "a.png", make_photograph(32, 32))
+def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
+    """The best is that of the lowest J, not of the highest PSNR; no codec is measured."""
     folders = (
         explored(tmp_path / "low", 0.01, {10: None, 1: 30.1, 0.1: 30.2}, {1: 0.5, 0.1: 0.6}),
         explored(tmp_path / "high", 0.02, {1: 33.1, 0.01: 33.4}, {1: 0.9, 0.01: 0.8}),
+        explored(tmp_path / "ssim", 10, {1: 31, 0.1: None}, {1: 1.0}, "ms_ssim"),
     )
+    report_dir = tmp_path / "report"
     result = run.run(
-        run.Evaluation(model_dirs=(), conventional=("jpeg",), images=str(tmp_path / "a.png"),
-                       report_dir=tmp_path / "report", explorations=folders),
+        run.Evaluation(model_dirs=(), images="nowhere", report_dir=report_dir,
+                       explorations=folders),
         None, lambda line: None,
     )  # fmt: skip
-    curve = "ms_hyper_zero+QR sua_ste"
-    for text in ((tmp_path / "report" / "report.md").read_text(), report.summary(result)):
+    curve, quality = "ms_hyper_zero+QR sua_ste", "PSNR [dB]"
+    for text in ((report_dir / "report.md").read_text(), report.summary(result)):
         rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-        assert ["curve", "lmbda", "at the start", "10", "1", "0.1", "0.01"] in rows
-        assert [curve, "0.01", "30.000", "diverged", "**30.100**", "30.200", ""] in rows
-        assert [curve, "0.02", "30.000", "", "33.100", "", "**33.400**"] in rows
+        assert "rd.png" not in text and "bpp" not in text
+        assert ["curve", "lmbda", "quality", "at the start", "10", "1", "0.1", "0.01"] in rows
+        assert [curve, "0.01", quality, "30.000", "diverged", "**30.100**", "30.200", ""] in rows
+        assert [curve, "0.02", quality, "30.000", "", "33.100", "", "**33.400**"] in rows
+        # By 1 - MS-SSIM: 0.01, then 0.001.
+        ssim = [f"{curve} ms_ssim", "10", "MS-SSIM [dB]", "20.000", "", "**30.000**", "diverged"]
+        assert [*ssim, ""] in rows
+    written = {path.name for path in report_dir.iterdir()}
+    assert written == {"report.json", "report.csv", "report.md"}
     with pytest.raises(EvaluationError, match="--explorations: .* is no exploration: it has no ex"):
         gains.weights(str(tmp_path))
+
+
+def test_a_search_whose_start_was_not_measured_is_listed_without_it(tmp_path):
+    """As where its last stage is not the rectifier's."""
+    folder = explored(tmp_path / "post", 10, {1: 31.0}, {1: 1.0}, "ms_ssim")
+    kept = json.loads((tmp_path / "post" / "exploration.json").read_text())
+    del kept["tried"][0]["start_D"]
+    (tmp_path / "post" / "exploration.json").write_text(json.dumps(kept))
+    found = gains.weights(folder)
+    assert found["start_quality"] is None
+    assert found["quality"] == {"1": pytest.approx(30, abs=1e-3)}
 
 
 def test_baselines_alone_are_refused(tmp_path):

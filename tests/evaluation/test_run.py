@@ -26,15 +26,14 @@ STEPS = {"coarse": 8, "middle": 4, "fine": 2}
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory, make_photograph, subsampling_model):
+def evaluated(tmp_path_factory, make_photograph, subsampling_model, write_manifest):
     """(what `run` returned, the report's folder, the lines of progress)."""
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "pictures").mkdir()
     for name, size in {"large": (170, 200), "small": (64, 48)}.items():
         images.write_image(folder / "pictures" / f"{name}.png", make_photograph(*size))
-    for name in STEPS:
-        (folder / name / "export").mkdir(parents=True)
-        (folder / name / "export" / "tfquant.json").write_text("{}")
+    for name, step in STEPS.items():
+        write_manifest(folder / name / "export", subsampling_model(step))
     (folder / "anchor.csv").write_text(
         "metric,codec,bpp,value\n"
         + "".join(f"PSNR,BPG 4:4:4,{0.05 * 2**i},{18 + 3 * i}\n" for i in range(8))
@@ -148,10 +147,11 @@ def test_progress_names_each_picture_with_its_numbers(evaluated):
     assert any("[2/2] small" in line for line in lines)
 
 
-def test_one_model_alone_says_why_there_is_no_bd_rate(tmp_path, make_photograph, subsampling_model):
+def test_one_model_alone_says_why_there_is_no_bd_rate(
+    tmp_path, make_photograph, subsampling_model, write_manifest
+):
     images.write_image(tmp_path / "a.png", make_photograph(32, 32))
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "tfquant.json").write_text("{}")
+    write_manifest(tmp_path / "m", subsampling_model(4))
     evaluation = run.Evaluation(
         model_dirs=(str(tmp_path / "m"),),
         images=str(tmp_path / "a.png"),

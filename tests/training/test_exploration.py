@@ -126,6 +126,11 @@ def record(stage, step, J, psnr, reduction=20.0):
             "D": (J - 0.2) / 0.01, "J": J, "psnr": psnr, "error_reduction": reduction}  # fmt: skip
 
 
+def searched(directory, experiment=EXPERIMENT, *, train=None, epoch_steps=5, warm_start=False):
+    return run_search(str(directory), SEARCH, experiment, train=train, patience=3,
+                      epoch_steps=epoch_steps, warm_start=warm_start)  # fmt: skip
+
+
 def fake_training(started, psnr_of):
     """`train` that leaves the history of a run whose best epoch is the second of three."""
 
@@ -148,8 +153,7 @@ PSNR = {10.0: None, 1.0: 0.1, 0.1: 0.3, 0.01: 0.2, 1e-3: 0.1, 1e-4: 0.05}
 @pytest.mark.parametrize("warm", [False, True])
 def test_every_weight_starts_from_one_baseline_or_the_weight_before(tmp_path, warm):
     started = []
-    train = fake_training(started, PSNR)
-    run_search(str(tmp_path), SEARCH, EXPERIMENT, train=train, patience=3, warm_start=warm)
+    searched(tmp_path, train=fake_training(started, PSNR), warm_start=warm)
     assert [weight for weight, _ in started] == SEARCH.weights()
     before = {w: f"{tmp_path}/weights/{w * 10:g}" for w in (0.1, 0.01, 1e-3, 1e-4)}
     expected = [(before.get(w) if warm else None) or "runs/baseline" for w in SEARCH.weights()]
@@ -157,16 +161,40 @@ def test_every_weight_starts_from_one_baseline_or_the_weight_before(tmp_path, wa
 
 
 def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp_path):
-    train = fake_training([], PSNR)
-    text = run_search(str(tmp_path), SEARCH, EXPERIMENT, train=train, patience=3, warm_start=False)
+    text = searched(tmp_path, train=fake_training([], PSNR))
     assert "| 10 | diverged |" in text
     assert "| **0.1** | 0.47000 | 0.2000 | 27 | 30.300 | +0.300 | 20.00 | 10 |" in text
     assert "Best weight: 0.1, J = 0.47000." in text and "Training diverged with 10." in text
     assert text in (tmp_path / "exploration.md").read_text()
     stored = json.loads((tmp_path / "exploration.json").read_text())
     assert [trial["weight"] for trial in stored["tried"]] == SEARCH.weights()
+    chosen = stored["tried"][2]
+    assert chosen["start_psnr"] == 30 and chosen["start_D"] == pytest.approx(30)
     with Image.open(tmp_path / "exploration.png") as picture:
         assert picture.size[0] > 1000
+
+
+def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
+    """Though its training went on to the end; nothing that is no number is kept."""
+
+    def train(experiment, run_dir):
+        J = math.nan if experiment.qr_weight == 10 else 0.5
+        records = [record("qr_predictive", 0, 0.5, 30.0), record("qr_predictive", 5, J, J)]
+        folder.write_json(f"{run_dir}/{history.FILE}", records)
+
+    assert "| 10 | diverged |" in searched(tmp_path, train=train)
+    stored = (tmp_path / "exploration.json").read_text()
+    assert json.loads(stored)["tried"][0] == {"weight": 10.0, "J": None}
+    assert "NaN" not in stored
+
+
+def test_a_search_goes_on_with_epochs_of_the_same_length_alone(tmp_path):
+    started = []
+    searched(tmp_path, train=fake_training(started, PSNR))
+    with pytest.raises(ValueError, match=r"\(differs in epoch_steps\)"):
+        searched(tmp_path, train=fake_training(started, PSNR), epoch_steps=10)
+    searched(tmp_path, train=fake_training(started, PSNR))
+    assert len(started) == len(SEARCH.weights())
 
 
 @pytest.mark.parametrize(
@@ -175,10 +203,10 @@ def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp
         ({"init_from": "", "stages": ("joint", "qr_predictive")}, "needs init_from, the run from"),
         ({"stages": ("joint", "post")}, "stages that train the rectifier; got 48, joint, post"),
         ({"rectifier_width": 0}, "needs a rectifier_width, and stages .*; got 0, qr_predictive"),
+        ({"qr_predictive_steps": 0}, "needs steps of a stage .*; got qr_predictive_steps=0"),
     ],
 )
 def test_an_exploration_without_baseline_or_rectifier_is_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        run_search(str(tmp_path), SEARCH, dataclasses.replace(EXPERIMENT, **changes),
-                   train=None, patience=1, warm_start=False)  # fmt: skip
+        searched(tmp_path, dataclasses.replace(EXPERIMENT, **changes))
     assert not list(tmp_path.iterdir())

@@ -116,6 +116,26 @@ def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(wi
         assert events.SummaryMetadata(f"rectifier/{tag}").summary_description
 
 
+def test_the_gain_in_ms_ssim_is_that_of_a_run_trained_for_it(folder):
+    """In decibels, where larger is better; no step's gradient was left out as not finite."""
+    call(folder, "structural", f"--init_from={folder / 'baseline'}", "--distortion=ms_ssim",
+         "--lmbda=10", "--stages=qr_soft,qr_predictive", "--qr_soft_steps=1",
+         "--qr_predictive_steps=2", "--qr_predictive_schedule=constant")  # fmt: skip
+    records = history.read(str(folder / "structural"))
+    events = EventAccumulator(str(folder / "structural" / "logs")).Reload()
+    gains = {e.step: float(tf.make_ndarray(e.tensor_proto))
+             for e in events.Tensors("rectifier/ms_ssim_gain")}  # fmt: skip
+    assert list(gains) == [1, 2, 3]
+    for stage in ("qr_soft", "qr_predictive"):
+        first, *rest = (r for r in records if r["stage"] == stage)
+        for record in rest:
+            ms_ssim_db = [-10 * np.log10(r["D"]) for r in (first, record)]
+            gain = gains[record["run_step"]]
+            assert gain == pytest.approx(ms_ssim_db[1] - ms_ssim_db[0], abs=1e-5) and gain != 0
+    skipped = [float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("train/skipped")]
+    assert skipped == [0, 0, 0]
+
+
 def test_without_a_width_the_same_steps_train_the_decoder_alone(folder):
     call(folder, "control", f"--init_from={folder / 'baseline'}", "--stages=qr_predictive",
          "--qr_predictive_steps=2", "--qr_predictive_schedule=constant",
@@ -171,6 +191,16 @@ def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, 
         assert one.keys() == other.keys()
         for key in ("J", "R", "D", "psnr", "start_J", "error_reduction"):
             assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-4), key
+    assert exploration.best(resumed)["weight"] == exploration.best(whole)["weight"]
+    for weight in (1, 0.1):
+        one, other = (
+            history.read(exploration.run_dir(str(folder / name), weight))
+            for name in ("killed", "whole")
+        )
+        assert [r["step"] for r in one] == [0, 1, 2]
+        for found, expected in zip(one, other):
+            assert found == {k: pytest.approx(v, rel=1e-4, abs=1e-4) if isinstance(v, float) else v
+                             for k, v in expected.items()}  # fmt: skip
     assert whole[0]["start_J"] == whole[1]["start_J"]  # one shared baseline
     for name in ("exploration.md", "exploration.png"):
         assert (folder / "killed" / name).stat().st_size > 100

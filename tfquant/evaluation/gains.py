@@ -20,6 +20,13 @@ from tfquant.training import exploration
 # Times are compared on so many pictures, each as often, in turns.
 TIMED_PICTURES, TIMED_ROUNDS = 4, 5
 
+# What a search is listed by, the quality that it trained for: the distortion -> a key of
+# `curves.METRICS`, and which of a trial's values becomes it, and how.
+_QUALITIES = {
+    "mse": ("psnr", "psnr", float),
+    "ms_ssim": ("ms_ssim_db", "D", lambda D: measure.decibels(1.0 - D)),
+}
+
 # Without one fingerprint: what a model and its baseline have in common.
 _SHARED = ("codec", "codec_options", "lmbda", "distortion")
 
@@ -138,9 +145,9 @@ def weights(directory: str) -> dict:
       directory: the exploration's folder.
 
     Returns:
-      `curve`, `lmbda` and `distortion` of what was trained; `start_psnr` of its baseline, `psnr` by
-      weight, None where training diverged, both on the exploration's validation pictures; the
-      `best` weight, None where all diverged.
+      `curve`, `lmbda` and `distortion` of what was trained; `metric`, a key of `curves.METRICS`, of
+      the `start_quality` of its baseline and the `quality` by weight, None where training diverged,
+      both on the exploration's validation pictures; the `best` weight, None where all diverged.
 
     Raises:
       EvaluationError: the folder holds no exploration, or none that has tried anything.
@@ -153,11 +160,18 @@ def weights(directory: str) -> dict:
     if not tried:
         raise EvaluationError(f"--explorations: {directory} has tried no weight yet")
     good = [trial for trial in tried if trial["J"] is not None]
+    metric, key, decibels = _QUALITIES[experiment["distortion"]]
+
+    def quality(trial, name):
+        known = trial["J"] is not None and name in trial
+        return decibels(trial[name]) if known else None
+
     return {
         "curve": models.family(experiment["codec"], experiment),
         "lmbda": experiment["lmbda"],
         "distortion": experiment["distortion"],
-        "start_psnr": next((trial.get("start_psnr") for trial in good), None),
-        "psnr": {f"{trial['weight']:g}": trial.get("psnr") for trial in tried},
+        "metric": metric,
+        "start_quality": next((quality(trial, f"start_{key}") for trial in good), None),
+        "quality": {f"{trial['weight']:g}": quality(trial, key) for trial in tried},
         "best": f"{exploration.best(tried)['weight']:g}" if good else None,
     }

@@ -13,8 +13,6 @@ import numpy as np
 
 from tfquant import metrics
 
-QUALITY_KEYS = ("psnr", "ms_ssim", "ms_ssim_db")
-
 
 def quality(picture: np.ndarray, decoded: np.ndarray) -> dict:
     """PSNR in dB, MS-SSIM, and MS-SSIM in dB of two pictures, uint8 [H, W, 3] each.

@@ -45,7 +45,7 @@ def find_models(model_dirs) -> list:
         if path is None:
             what = "has no exported model" if files.isdir(text) else "is no folder"
             raise EvaluationError(
-                f"--model_dir: {text!r} {what}; expected a training run with "
+                f"{text!r} {what}; expected a training run with "
                 f"{FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
             )
         entries.append(Entry(_name(path, entries), path))

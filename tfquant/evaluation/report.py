@@ -21,7 +21,6 @@ UNITS = {
     "encode_s": "seconds from pixels to the file's bytes, after one untimed run per size",
     "decode_s": "seconds from the file's bytes to pixels, after one untimed run per size",
 }
-_COLUMNS = ("bpp", "estimated_bpp", "psnr", "ms_ssim", "ms_ssim_db", "encode_s", "decode_s")
 _HEADINGS = {
     "bpp": "bpp",
     "estimated_bpp": "estimated bpp",
@@ -31,7 +30,7 @@ _HEADINGS = {
     "encode_s": "encode [s]",
     "decode_s": "decode [s]",
 }
-_WEIGHTS = "PSNR [dB] by weight of the feature distance, on validation pictures; the best J in bold"
+_WEIGHTS = "Quality by weight of the feature distance, on validation pictures; the best J in bold"
 _BD_MEANING = "percent more bits that the row needs than the column for the same quality"
 _DECIMALS = {"bpp": 4, "estimated_bpp": 4, "psnr": 2, "ms_ssim": 4, "ms_ssim_db": 2}
 
@@ -50,7 +49,7 @@ def write(result: dict, folder: Path) -> None:
 
 def summary(result: dict) -> str:
     """The tables that say how well the models do, Markdown that also reads well on a terminal."""
-    parts = [_means(result)]
+    parts = [_means(result)] if _measured(result) else []
     if result["same_psnr"]:
         parts.append("bpp for the same mean PSNR:\n\n" + _same_psnr(result))
     if result["gains"]:
@@ -71,11 +70,16 @@ def _write_csv(result: dict, path: Path) -> None:
     """A row per codec, setting and picture, and one named `mean` for each setting."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("codec", "setting", "image", *_COLUMNS))
+        writer.writerow(("codec", "setting", "image", *UNITS))
         for codec, setting, mean, images in _every_point(result):
             for row in [*images, {"name": "mean", **mean}]:
-                values = [row.get(column) for column in _COLUMNS]
+                values = [row.get(column) for column in UNITS]
                 writer.writerow((codec, setting, row["name"], *values))
+
+
+def _measured(result: dict) -> bool:
+    """Whether any codec was; otherwise the report lists explorations."""
+    return bool(result["models"] or result["conventional"])
 
 
 def _every_point(result):
@@ -89,15 +93,15 @@ def _every_point(result):
 
 def _markdown(result: dict) -> str:
     info = result["run"]
+    pictures = f"{info['number_of_images']} picture(s) from `{info['images']}`, "
     parts = [
         "# Evaluation",
-        f"{info['number_of_images']} picture(s) from `{info['images']}`, {info['date']}, "
+        f"{pictures if _measured(result) else ''}{info['date']}, "
         f"tfquant {info['tfquant']}, Pillow {info['pillow']}, {info['machine']}.",
         f"    {info['command']}",
-        f"![rate-distortion curves]({PLOT})",
-        "## Means",
-        _means(result),
     ]
+    if _measured(result):
+        parts += [f"![rate-distortion curves]({PLOT})", "## Means", _means(result)]
     if result["same_psnr"]:
         parts += ["## Rate for the same mean PSNR", _same_psnr(result)]
     if result["gains"]:
@@ -112,7 +116,8 @@ def _markdown(result: dict) -> str:
     parts += [f"- {line}" for notes in _bd_notes(result, tests) for line in notes.splitlines()]
     for model in result["models"]:
         parts += [f"## {model['name']}", _images(model)]
-    parts += ["## Units", "\n".join(f"- `{key}`: {text}" for key, text in UNITS.items())]
+    if _measured(result):
+        parts += ["## Units", "\n".join(f"- `{key}`: {text}" for key, text in UNITS.items())]
     if result["notes"]:
         parts += ["## Notes", "\n".join(f"- {note}." for note in result["notes"])]
     return "\n\n".join(parts) + "\n"
@@ -178,15 +183,16 @@ def _gains(result: dict) -> str:
 def _explorations(result: dict) -> str:
     """A row an exploration, a column a weight, from the largest."""
     found = result["explorations"]
-    columns = sorted({weight for e in found for weight in e["psnr"]}, key=float, reverse=True)
+    columns = sorted({weight for e in found for weight in e["quality"]}, key=float, reverse=True)
     rows = []
     for e in found:
         cells = []
         for weight in columns:
-            cell = number(e["psnr"].get(weight), 3, "diverged" if weight in e["psnr"] else "")
+            cell = number(e["quality"].get(weight), 3, "diverged" if weight in e["quality"] else "")
             cells.append(f"**{cell}**" if weight == e["best"] else cell)
-        rows.append([e["curve"], f"{e['lmbda']:g}", number(e["start_psnr"], 3), *cells])
-    return _table(["curve", "lmbda", "at the start", *columns], rows)
+        start = number(e["start_quality"], 3)
+        rows.append([e["curve"], f"{e['lmbda']:g}", curves.LABELS[e["metric"]], start, *cells])
+    return _table(["curve", "lmbda", "quality", "at the start", *columns], rows)
 
 
 def _images(model: dict) -> str:
@@ -229,7 +235,7 @@ def _bd_notes(result: dict, tests) -> list:
 
 
 def _values(row: dict) -> list:
-    return [number(row.get(column), _DECIMALS.get(column, 3)) for column in _COLUMNS]
+    return [number(row.get(column), _DECIMALS.get(column, 3)) for column in _HEADINGS]
 
 
 def _table(head, rows) -> str:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import __version__ as PILLOW_VERSION
 
 import tfquant
+from tfquant.coding import model_file
 from tfquant.evaluation import (
     EvaluationError,
     conventional,
@@ -38,7 +39,8 @@ class Evaluation:
     Attributes:
       model_dirs: training runs or exported models; may be empty.
       baselines: training runs or exported models to measure the others' gains against.
-      explorations: folders of `train.py --explore_qr`, whose weights are to be listed.
+      explorations: folders of `train.py --explore_qr`, whose weights are to be listed; with them
+        there may be neither models nor conventional codecs, and then no picture is read.
       images: a folder, a glob, a file, or `pictures.SAMPLE`.
       report_dir: made if it is not there.
       conventional: names from `conventional.CODECS`.
@@ -63,9 +65,10 @@ class Evaluation:
     explorations: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if not self.model_dirs and not self.conventional:
+        if not (self.model_dirs or self.conventional or self.explorations):
             raise EvaluationError(
-                "nothing to evaluate: expected a --model_dir or a --conventional codec"
+                "nothing to evaluate: expected a --model_dir, a --conventional codec or"
+                " --explorations"
             )
         if self.baselines and not self.model_dirs:
             raise EvaluationError("--baseline: expected --model_dir with what to compare with it")
@@ -81,33 +84,36 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
 
     Args:
       evaluation: what to do.
-      load_model: exported model's path -> what `models.evaluate` takes, with `codec`,
-        `experiment` and `fingerprint`.
+      load_model: exported model's path -> what `models.evaluate` takes.
       say: takes each line of progress.
 
     Raises:
-      EvaluationError, images.ImageError: bad input, or a file that decodes wrongly; and what
-        `load_model` raises.
+      EvaluationError, images.ImageError, ModelError: bad input, or a file that decodes wrongly;
+        and what `load_model` raises.
     """
     explored = [gains.weights(directory) for directory in evaluation.explorations]
     entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
+    learned = [_describe(entry) for entry in entries]
     asked = len(evaluation.model_dirs)
+    # Before anything is measured: a model may turn out to have no baseline.
+    pairs = gains.pair(learned[:asked], learned[asked:]) if evaluation.baselines else []
     anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
     folder = evaluation.report_dir
-    chosen = pictures.find_pictures(evaluation.images, folder / "sample")
+    chosen = []
+    if learned or codecs:
+        chosen = pictures.find_pictures(evaluation.images, folder / "sample")
+        say(f"{len(chosen)} picture(s) from {evaluation.images}")
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"{len(chosen)} picture(s) from {evaluation.images}")
     for note in notes:
         say(note)
 
-    learned = [_evaluate_model(e, evaluation, chosen, load_model, say) for e in entries]
-    gained = []
-    if evaluation.baselines:
-        gained = [
-            gains.gain(m, b, gains.timing(*(load_model(x["path"]) for x in (m, b)), chosen))
-            for m, b in gains.pair(learned[:asked], learned[asked:])
-        ]
+    for model in learned:
+        model.update(_measure(model, evaluation, chosen, load_model, say))
+    gained = [
+        gains.gain(m, b, gains.timing(*(load_model(x["path"]) for x in (m, b)), chosen))
+        for m, b in pairs
+    ]
     measurer = conventional.Measurer(folder / "conventional_cache.json")
     swept = []
     for name, codec in codecs.items():
@@ -139,7 +145,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
             "bd_rate_method": evaluation.bd_method,
         },
         "units": report.UNITS,
-        "notes": notes + measure.missing_values(every[0]["images"]),
+        "notes": notes + (measure.missing_values(every[0]["images"]) if every else []),
         "models": learned,
         "gains": gained,
         "explorations": explored,
@@ -151,14 +157,30 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     report.write(result, folder)
     if gained:
         plots.plot_gains(gained, rd_curves, folder / report.GAINS_PLOT)
-    plots.plot_rd(rd_curves, folder / report.PLOT, f"mean of {len(chosen)} picture(s)")
+    if every:
+        plots.plot_rd(rd_curves, folder / report.PLOT, f"mean of {len(chosen)} picture(s)")
     return result
 
 
-def _evaluate_model(entry, evaluation, chosen, load_model, say) -> dict:
-    model = load_model(entry.path)
-    experiment = dict(model.experiment)
-    say(f"{entry.name}: {model.codec}, {entry.path}")
+def _describe(entry) -> dict:
+    """A model as `report.json` lists it, less what is measured."""
+    manifest = model_file.read_manifest(entry.path)
+    return {
+        "name": entry.name,
+        "path": entry.path,
+        "codec": manifest.codec,
+        "curve": models.family(manifest.codec, manifest.experiment),
+        "plan": manifest.experiment.get("plan"),
+        "lmbda": manifest.experiment.get("lmbda"),
+        "fingerprint": manifest.fingerprint,
+        "experiment": manifest.experiment,
+    }
+
+
+def _measure(described, evaluation, chosen, load_model, say) -> dict:
+    """A described model's measurements."""
+    model = load_model(described["path"])
+    say(f"{described['name']}: {described['codec']}, {described['path']}")
 
     done = itertools.count(1)
 
@@ -170,22 +192,11 @@ def _evaluate_model(entry, evaluation, chosen, load_model, say) -> dict:
             f"  encode {m['encode_s']:.3f} s  decode {m['decode_s']:.3f} s"
         )
 
-    store = evaluation.report_dir / "reconstructions" / entry.name
+    store = evaluation.report_dir / "reconstructions" / described["name"]
     measured = models.evaluate(
         model, chosen, store if evaluation.reconstructions else None, progress
     )
-    return {
-        "name": entry.name,
-        "path": entry.path,
-        "codec": model.codec,
-        "curve": models.family(model.codec, experiment),
-        "plan": experiment.get("plan"),
-        "lmbda": experiment.get("lmbda"),
-        "fingerprint": getattr(model, "fingerprint", None),
-        "experiment": experiment,
-        "mean": measure.mean(measured),
-        "images": measured,
-    }
+    return {"mean": measure.mean(measured), "images": measured}
 
 
 def _progress_bar(pictures: int) -> Callable:

@@ -200,13 +200,13 @@ def outcome(run_dir: str) -> dict:
     stage = records[-1]["stage"]
     epochs = [r for r in records if r["stage"] == stage and r["step"] > 0]
     found = min(epochs, key=lambda r: r["J"] if math.isfinite(r["J"]) else math.inf)
-    kept = {name: found.get(name) for name in ("J", "R", "D", "psnr", "error_reduction")}
     if not math.isfinite(found["J"]):
-        kept["J"] = None  # as of a training that was ended for it
+        return {"J": None}  # as of a training that was ended for it
+    kept = {name: found.get(name) for name in ("J", "R", "D", "psnr", "error_reduction")}
     start = next((r for r in records if r["stage"] == stage and r["step"] == 0), None)
     steps = [[r["step"], r["psnr"]] for r in records if r["stage"] == stage]
     if start is not None:
-        kept.update(start_J=start["J"], start_psnr=start["psnr"])
+        kept.update({f"start_{name}": start[name] for name in ("J", "D", "psnr")})
     return {**kept, "step": found["step"], "psnr_of_step": steps}
 
 
@@ -278,6 +278,7 @@ def run_search(
     *,
     train: Callable[[Experiment, str], None],
     patience: int,
+    epoch_steps: int,
     warm_start: bool,
 ) -> str:
     """The whole exploration, from where it stands; gives the table and the verdict as text.
@@ -287,13 +288,13 @@ def run_search(
       search: the weights.
       experiment: what each weight is trained with, from `init_from`.
       train: trains an experiment in a folder, each stage until its loss stays up for `patience`
-        epochs, going on where it was stopped.
-      patience: recorded, so that a search goes on with the same.
+        epochs of `epoch_steps` steps, going on where it was stopped.
+      patience, epoch_steps: recorded, so that a search goes on with the same.
       warm_start: start from the weight before.
 
     Raises:
-      ValueError: the experiment trains no rectifier or starts from nothing, the folder holds
-        another exploration, or training diverged with every weight.
+      ValueError: the experiment trains no rectifier, for no steps, or starts from nothing; the
+        folder holds another exploration; or training diverged with every weight.
     """
     if not experiment.init_from:
         raise ValueError("an exploration needs init_from, the run from which every weight starts")
@@ -302,7 +303,13 @@ def run_search(
             "an exploration needs a rectifier_width, and stages that train the rectifier; got"
             f" {experiment.rectifier_width}, {', '.join(experiment.stages)}"
         )
-    options = {"patience": patience, "warm_start": warm_start}
+    training = [stage for stage in experiment.all_stages() if stage.trains_rectifier]
+    if not any(stage.steps for stage in training):
+        raise ValueError(
+            "an exploration needs steps of a stage that trains the rectifier; got"
+            f" {', '.join(f'{stage.name}_steps={stage.steps}' for stage in training)}"
+        )
+    options = {"patience": patience, "epoch_steps": epoch_steps, "warm_start": warm_start}
     state = State(directory, search, experiment, options)
 
     def evaluate(weight: float) -> dict:
