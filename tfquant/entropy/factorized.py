@@ -10,6 +10,36 @@ from tfquant.coding.tables import ChannelTable
 from tfquant.entropy.model import EntropyModel
 
 
+class Density(tfc.DeepFactorized):
+    """TFC's density, with the logit of its CDF: what the network behind all of it computes."""
+
+    def logit_cdf(self, v) -> tf.Tensor:
+        """`log(F(v) / (1 - F(v)))`, of `v`'s shape, [..., C]."""
+        return self._logits_cumulative(self._broadcast_inputs(v))
+
+
+class NoisyDensity(tfc.UniformNoiseAdapter):
+    """A `Density` plus uniform noise: `p(v) = F(v + 1/2) - F(v - 1/2)`.
+
+    With the logits `b` and `a` of the two, `p = s(b) s(-a) (1 - exp(a - b))`, `s` the sigmoid: no
+    factor of it cancels in either tail, and the network runs once at each end, where TFC's own form
+    runs it for the CDF and again for its complement.
+    """
+
+    def _log_prob(self, v):
+        below, above = tf.unstack(self.base.logit_cdf(tf.stack([v - 0.5, v + 0.5])))
+        rise = tf.maximum(above - below, _LEAST_RISE)
+        return (
+            tf.math.log_sigmoid(above)
+            + tf.math.log_sigmoid(-below)
+            + tf.math.log(-tf.math.expm1(-rise))
+        )
+
+
+# Of a logit across the box: so far out that float32 does not tell its ends apart.
+_LEAST_RISE = 1e-12
+
+
 class FactorizedModel(EntropyModel):
     """`p(z)`: TFC's `DeepFactorized` density for each channel, plus uniform noise.
 
@@ -28,9 +58,7 @@ class FactorizedModel(EntropyModel):
     def __init__(self, channels: int, filters=(3, 3, 3), init_scale: float = 10.0, name: str = "z"):
         super().__init__(name=name)
         self.channels = channels
-        self.density = tfc.DeepFactorized(
-            batch_shape=(channels,), num_filters=filters, init_scale=init_scale
-        )
+        self.density = Density(batch_shape=(channels,), num_filters=filters, init_scale=init_scale)
         self.medians = self.add_weight(
             "medians",
             shape=(channels,),
@@ -40,7 +68,7 @@ class FactorizedModel(EntropyModel):
         )
 
     def prior(self):
-        return tfc.UniformNoiseAdapter(self.density)
+        return NoisyDensity(self.density)
 
     def offset(self):
         return self.medians
@@ -50,8 +78,7 @@ class FactorizedModel(EntropyModel):
         medians = tf.identity(self.medians)
         with tf.GradientTape() as tape:
             tape.watch(medians)
-            log_cdf = self.density.log_cdf(medians)
-            logit = log_cdf - self.density.log_survival_function(medians)
+            logit = self.density.logit_cdf(medians)
         step = logit / tf.maximum(tape.gradient(logit, medians), 1e-6)
         self.medians.assign(medians - tf.clip_by_value(step, -1.0, 1.0))
 

@@ -97,4 +97,5 @@ class EntropyModel(tf.keras.layers.Layer):
         if sample.expected is None:
             return bits
         v, slope, low, high = sample.expected
-        return attach_gradient(bits, v, tf.stop_gradient(slope * (rate(high) - rate(low))))
+        at_low, at_high = tf.unstack(rate(tf.stack([low, high])))
+        return attach_gradient(bits, v, tf.stop_gradient(slope * (at_high - at_low)))
