@@ -1,7 +1,6 @@
 """What all tests share: quiet TensorFlow, fixed seeds, pictures, and a Python of its own.
 
-Folders with real photographs are optional and named by environment variables: `TFQUANT_KODAK`
-(the 24 Kodak images) and `TFQUANT_TRAIN_IMAGES` (photographs to train on).
+A folder with real photographs, the 24 Kodak images, is optional; `TFQUANT_KODAK` names it.
 """
 
 from __future__ import annotations
@@ -113,21 +112,11 @@ def photograph(make_photograph) -> np.ndarray:
 @pytest.fixture(scope="session")
 def kodak_dir() -> Path:
     """The folder of the Kodak images; skips where `TFQUANT_KODAK` does not name one."""
-    return _folder_from_environment("TFQUANT_KODAK")
-
-
-@pytest.fixture(scope="session")
-def train_images_dir() -> Path:
-    """A folder of photographs; skips where `TFQUANT_TRAIN_IMAGES` does not name one."""
-    return _folder_from_environment("TFQUANT_TRAIN_IMAGES")
-
-
-def _folder_from_environment(variable: str) -> Path:
-    value = os.environ.get(variable)
+    value = os.environ.get("TFQUANT_KODAK")
     if not value:
-        pytest.skip(f"{variable} is not set")
+        pytest.skip("TFQUANT_KODAK is not set")
     if not Path(value).is_dir():
-        raise NotADirectoryError(f"{variable} must name a folder, got {value!r}")
+        raise NotADirectoryError(f"TFQUANT_KODAK must name a folder, got {value!r}")
     return Path(value)
 
 

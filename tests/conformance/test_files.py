@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import models
 from tfquant.export import CodecModule
+from tfquant.images import read_image
 
 
 @pytest.fixture(scope="module", name="fitted")
@@ -85,6 +86,19 @@ def test_the_payload_is_the_models_bits(module, make_photograph):
     coded = module.encode(make_photograph(192, 256))
     streams, bits = coded["streams"].numpy(), float(coded["bits"])
     assert abs(8 * sum(map(len, streams)) - bits) <= 0.005 * bits + 64 * len(streams)
+
+
+@pytest.mark.parametrize("label", ["ms_hyper", "charm", "ms_hyper_zero"], indirect=True)
+def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak_dir):
+    paths = sorted(kodak_dir.glob("*.png"))[2::8]
+    crops = [read_image(path)[100:356, 100:484] for path in paths]
+    module = CodecModule(fitted(label, crops[0]))
+    for crop in crops:
+        coded, evaluated = module.encode(crop), module.evaluate(crop)
+        streams, bits = coded["streams"].numpy(), float(coded["bits"])
+        assert abs(8 * sum(map(len, streams)) - bits) <= 0.005 * bits + 64 * len(streams)
+        decoded = module.decode(streams, *crop.shape[:2], coded["symbols_crc"])
+        np.testing.assert_array_equal(decoded["image"], evaluated["image"])
 
 
 @pytest.fixture(scope="module", name="foreigner")
