@@ -117,6 +117,27 @@ def test_logs_that_cannot_be_written_are_one_line(tmp_path):
         pass
 
 
+def test_logs_that_fill_the_disk_are_one_line(tmp_path, fresh_python):
+    """As the context ends, which is when they are written out."""
+    said = fresh_python(
+        """
+        import resource, sys
+        import tensorflow as tf
+        from tfquant.training import callbacks
+
+        log = callbacks._Log(sys.argv[1])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+        try:
+            with log.writing(0):
+                tf.summary.write("large", tf.zeros([2000]))
+        except OSError as error:
+            print(error)
+        """,
+        str(tmp_path),
+    )
+    assert said.startswith(f"{tmp_path}: ") and said.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def events(finished):
     everything = {"tensors": 0}

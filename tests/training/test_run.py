@@ -36,10 +36,13 @@ def batches(first, broken=()):
     return dataset.skip(first).batch(2, drop_remainder=True)
 
 
-def train(folder, experiment=EXPERIMENT, broken=(), epoch_steps=2, seed=0, **kwargs):
+def new_trainer(experiment, seed=0):
     tf.keras.utils.set_random_seed(seed)
-    codec = models.build_codec(experiment.codec, **experiment.codec_options)
-    trainer = Trainer(codec, experiment)
+    return Trainer(models.build_codec(experiment.codec, **experiment.codec_options), experiment)
+
+
+def train(folder, experiment=EXPERIMENT, broken=(), epoch_steps=2, seed=0, **kwargs):
+    trainer = new_trainer(experiment, seed)
     run.run_stages(
         RunCheckpoint(str(folder), trainer),
         training_data=lambda first: batches(first, broken),
@@ -132,19 +135,55 @@ def test_a_stage_of_no_steps_is_passed_over(tmp_path):
 
 def test_too_many_bad_steps_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(tmp_path):
     experiment = dataclasses.replace(EXPERIMENT, joint_steps=8)
+    good = []
+
+    class Keeping(tf.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.stage_step.numpy() == 3:
+                good.extend(w.numpy() for w in self.model.trained_variables())
+
     with pytest.raises(run.TrainingDiverged) as failure:
-        train(tmp_path / "bad", experiment, broken=range(6, 16), max_skipped_in_a_row=3)
+        train(tmp_path / "bad", experiment, broken=range(6, 16), max_skipped_in_a_row=3,
+              callbacks=lambda *_: [Keeping()])  # fmt: skip
     message = str(failure.value)
     assert message.startswith("3 steps in a row had a loss or gradient that is not finite")
     assert "at step 6 of stage 'joint'" in message
     assert f"{tmp_path / 'bad'}/checkpoints" in message
     assert f"`tfquant export {tmp_path / 'bad'}`" in message
-    # Step 3 was good, step 4 not: the epoch of both is not kept, neither is any later one.
-    assert checkpoints(tmp_path / "bad") == ["ckpt-2"]
-    kept = tf.train.load_checkpoint(str(tmp_path / "bad" / "checkpoints" / "ckpt-2"))
-    names = [n for n in kept.get_variable_to_shape_map() if n.startswith("codec")]
-    assert names and all(np.all(np.isfinite(kept.get_tensor(name))) for name in names)
-    assert kept.get_tensor("skipped/.ATTRIBUTES/VARIABLE_VALUE") == 0
+    # Step 3 was the last good one. The epoch that ends with step 4 keeps its weights, and the same
+    # command ends as it did.
+    assert checkpoints(tmp_path / "bad") == ["ckpt-2", "ckpt-4"]
+    kept = new_trainer(experiment, seed=1)
+    kept.begin(experiment.all_stages()[0])
+    RunCheckpoint(str(tmp_path / "bad"), kept).restore()
+    assert (kept.skipped.numpy(), kept.skipped_in_a_row.numpy()) == (1, 1)
+    for found, expected in zip(kept.trained_variables(), good):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(run.TrainingDiverged, match="at step 6 of stage 'joint'"):
+        train(tmp_path / "bad", experiment, broken=range(6, 16), max_skipped_in_a_row=3, seed=1)
+
+
+def test_a_bad_last_step_costs_nothing_of_its_epoch(tmp_path):
+    experiment = dataclasses.replace(EXPERIMENT, stages=("joint",))
+    train(tmp_path, experiment, broken=[6, 7])
+    assert checkpoints(tmp_path) == ["ckpt-2", "ckpt-4"]
+    again = train(tmp_path, experiment, broken=[6, 7], seed=1)
+    assert (again.stage_step.numpy(), again.skipped.numpy()) == (4, 1)
+
+
+def test_weights_that_broke_are_not_kept(tmp_path, caplog):
+    """By a step that was finite itself, here the third: nobody can go on from them."""
+
+    class Breaking(tf.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.stage_step.numpy() == 3:
+                weight = self.model.trained_variables()[0]
+                weight.assign(weight * np.nan)
+
+    experiment = dataclasses.replace(EXPERIMENT, stages=("joint",))
+    train(tmp_path, experiment, callbacks=lambda *_: [Breaking()])
+    assert checkpoints(tmp_path) == ["ckpt-2"]
+    assert "Step 4 is not kept: its validation loss is not finite" in caplog.text
 
 
 def test_single_bad_steps_are_counted_and_survived(tmp_path):

@@ -21,6 +21,7 @@ each, its CUSTOM SCALARS tab draws surrogate and rounding into one chart.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Callable
 
@@ -100,12 +101,14 @@ class _Log:
     def started(self) -> bool:
         return self._writer is not None
 
+    @contextlib.contextmanager
     def writing(self, step: int):
         """A context in which `tf.summary` writes here, at that step of the run."""
-        if self._writer is None:
-            with files.as_oserror(self._directory):
+        with files.as_oserror(self._directory):
+            if self._writer is None:
                 self._writer = tf.summary.create_file_writer(self._directory)
-        return self._writer.as_default(step)
+            with self._writer.as_default(step):  # writes out at its end
+                yield
 
     def flush(self):
         with files.as_oserror(self._directory):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Callable
 
@@ -18,7 +19,11 @@ class TrainingDiverged(RuntimeError):
 
 
 class Checkpointing(tf.keras.callbacks.Callback):
-    """Saves at the end of every epoch, unless the epoch ended in steps that were skipped."""
+    """Saves at the end of every epoch, unless the weights are broken.
+
+    They are where the loss of the validation pictures is not finite. Skipped steps say nothing of
+    it: they leave the weights as they are.
+    """
 
     def __init__(self, checkpoint: RunCheckpoint, stage_index: int, earlier_steps: int):
         super().__init__()
@@ -27,9 +32,11 @@ class Checkpointing(tf.keras.callbacks.Callback):
         self._earlier_steps = earlier_steps
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.model.skipped_in_a_row.numpy() == 0:
-            number = self._earlier_steps + self.model.stage_step.numpy()
+        number = self._earlier_steps + self.model.stage_step.numpy()
+        if math.isfinite(logs["val_loss"]):
             self._checkpoint.save(self._stage_index, number)
+        else:
+            logging.warning("Step %d is not kept: its validation loss is not finite", number)
 
 
 class DivergenceGuard(tf.keras.callbacks.Callback):
