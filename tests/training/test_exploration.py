@@ -203,7 +203,10 @@ def test_a_search_goes_on_with_epochs_of_the_same_length_alone(tmp_path):
         ({"init_from": "", "stages": ("joint", "qr_predictive")}, "needs init_from, the run from"),
         ({"stages": ("joint", "post")}, "stages that train the rectifier; got 48, joint, post"),
         ({"rectifier_width": 0}, "needs a rectifier_width, and stages .*; got 0, qr_predictive"),
-        ({"qr_predictive_steps": 0}, "needs steps of a stage .*; got qr_predictive_steps=0"),
+        (
+            {"stages": ("post", "qr_predictive"), "qr_predictive_steps": 0},
+            "needs steps of a stage .*; got qr_predictive_steps=0",
+        ),
     ],
 )
 def test_an_exploration_without_baseline_or_rectifier_is_refused(tmp_path, changes, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 from tfquant import data
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
@@ -116,11 +117,15 @@ class Experiment:
             if name not in STAGES:
                 raise ValueError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
         for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive number; got {getattr(self, name)}")
         for name in _NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} must be 0 or a positive number; got {getattr(self, name)}"
+                )
+        if self.seed >= _SEEDS:
+            raise ValueError(f"seed must be below {_SEEDS}; got {self.seed}")
         if self.alpha_max < self.alpha_min:
             raise ValueError(
                 f"alpha_max must not be below alpha_min={self.alpha_min}; got {self.alpha_max}"
@@ -133,18 +138,20 @@ class Experiment:
         if len(set(self.stages)) < len(self.stages):
             raise ValueError(f"each stage at most once; got {', '.join(self.stages)}")
         stages = [stage for stage in self.all_stages() if stage.steps]
+        if not stages:
+            steps = ", ".join(f"{name}_steps=0" for name in self.stages) or "no stage"
+            raise ValueError(f"nothing to train: {steps}")
         for before, after in zip(stages, stages[1:]):
             if before.rectified and not after.rectified:
                 raise ValueError(
                     f"stage {after.name!r} would train the decoder without the rectifier that"
                     f" {before.name!r} put before it"
                 )
-        for stage in stages[:1]:
-            if stage.frozen and not self.init_from:
-                raise ValueError(
-                    f"stage {stage.name!r} keeps the {' and '.join(stage.frozen)} as they are: it"
-                    " needs stages before it, or a trained run to start from (init_from)"
-                )
+        if stages[0].frozen and not self.init_from:
+            raise ValueError(
+                f"stage {stages[0].name!r} keeps the {' and '.join(stages[0].frozen)} as they are:"
+                " it needs stages before it, or a trained run to start from (init_from)"
+            )
 
     def joint_plan(self) -> QuantizationPlan:
         """The named plan with the branches that flags replace."""
@@ -186,14 +193,15 @@ class Experiment:
 
 
 _POSITIVE = (
-    "lmbda", "batch_size", "crop", "validation_images", "alpha_min", "joint_learning_rate",
-    "post_learning_rate", "qr_soft_learning_rate", "qr_predictive_learning_rate",
-    "joint_sigma_bound", "post_sigma_bound",
+    "lmbda", "batch_size", "crop", "validation_images", "alpha_min", "alpha_max",
+    "joint_learning_rate", "post_learning_rate", "qr_soft_learning_rate",
+    "qr_predictive_learning_rate", "joint_sigma_bound", "post_sigma_bound",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "joint_steps", "post_steps", "qr_soft_steps", "qr_predictive_steps", "clip_norm", "seed",
     "rectifier_width", "rectifier_depth", "qr_weight",
 )  # fmt: skip
+_SEEDS = 1 << 32  # as many as NumPy takes
 
 
 def _stage(e: Experiment, name: str, **fields) -> Stage:
