@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
+from tfquant import files
 from tfquant.coding.container import BitstreamError
 from tfquant.coding.model_file import ExportedModel, ModelError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
@@ -75,6 +76,9 @@ flags.mark_flag_as_required("report_dir")
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
+    folder = FLAGS.report_dir
+    if not folder or not files.is_local(folder):
+        sys.exit(f"eval.py: --report_dir must name a folder of this machine; got {folder!r}")
     codecs = FLAGS.conventional
     if FLAGS.explorations and not FLAGS.model_dir and not FLAGS["conventional"].present:
         codecs = []  # to list searches takes no pictures
@@ -84,7 +88,7 @@ def main(argv):
             baselines=tuple(FLAGS.baseline),
             explorations=tuple(FLAGS.explorations),
             images=FLAGS.images,
-            report_dir=Path(FLAGS.report_dir),
+            report_dir=Path(folder),
             conventional=tuple(codecs),
             anchor=Path(FLAGS.anchor) if FLAGS.anchor else None,
             anchor_codec=FLAGS.anchor_codec,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from tfquant import files
 from tfquant.coding import model_file
 from tfquant.evaluation import EvaluationError, curves, report, sweep
 
@@ -86,6 +87,8 @@ def _run(script: str, *arguments: str, log: Path) -> None:
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
+    if not FLAGS.out or not files.is_local(FLAGS.out):
+        sys.exit(f"sweep.py: --out must name a folder of this machine; got {FLAGS.out!r}")
     try:
         grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda)
         anchor = None

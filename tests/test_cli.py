@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -30,6 +31,10 @@ MANIFEST = {
 
 class _Raw(tf.Module):
     """An exported model whose one stream is the pixels as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(tf.zeros([1000]))  # of no use, but in the model's files
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
     def encode(self, image):
@@ -142,9 +147,11 @@ def test_info_loads_neither_tensorflow_nor_numpy(compressed, fresh_python):
     )
 
 
-def test_command_line_is_silent_but_for_its_result(model, compressed, tmp_path):
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_command_line_is_silent_but_for_its_result(model, compressed, tmp_path, scheme):
+    arguments = ["decompress", model, f"{scheme}{compressed}", tmp_path / "b.png"]
     done = subprocess.run(
-        [sys.executable, "-m", "tfquant.cli", "decompress", model, compressed, tmp_path / "b.png"],
+        [sys.executable, "-m", "tfquant.cli", *arguments],
         capture_output=True,
         text=True,
         env={key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"},
@@ -230,7 +237,24 @@ def test_wrong_models_are_refused(model, picture, tmp_path, refused):
     assert "lacks fingerprint, experiment" in refused(1, "compress", tmp_path, picture, target)
     (tmp_path / "tfquant.json").write_text(json.dumps(MANIFEST))
     assert "cannot load the SavedModel" in refused(1, "compress", tmp_path, picture, target)
+    for wrong, message in (
+        ({"fingerprint": 5}, "has fingerprint 5; it takes 16 hexadecimal digits"),
+        ({"fingerprint": "0011"}, "has fingerprint '0011'; it takes 16 hexadecimal digits"),
+        ({"codec": "a b"}, "has codec name 'a b'; it takes 1 to 16 printable ASCII characters"),
+        ({"codec": None}, "has codec name None; it takes 1 to 16 printable ASCII characters"),
+    ):
+        (tmp_path / "tfquant.json").write_text(json.dumps({**MANIFEST, **wrong}))
+        assert message in refused(1, "compress", tmp_path, picture, target)
     assert not target.exists()
+
+
+def test_a_model_with_a_cut_file_is_refused(model, picture, tmp_path, refused):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(model, damaged)
+    (weights,) = damaged.glob("variables/variables.data*")
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    line = refused(1, "compress", damaged, picture, tmp_path / "new.tfq")
+    assert line.startswith(f"tfquant: {damaged}: cannot load the SavedModel: ")
 
 
 def test_model_without_the_functions_is_refused(tmp_path):
@@ -385,6 +409,32 @@ def test_a_folder_that_takes_no_files_is_one_line(model, picture, pictures, refu
     for source in (picture, pictures):
         line = refused(1, "compress", model, source, "/sys/new.tfq")
         assert line.startswith("tfquant: /sys/new.tfq: cannot be ")
+
+
+def test_inputs_may_have_a_scheme(model, picture, pictures, tmp_path, capsys):
+    """`file://` stands for `gs://`: Python's own functions know neither."""
+    (pictures / "broken.png").unlink()
+    for source, file, back in ((picture, "one.tfq", "one.png"), (pictures, "files", "back")):
+        file, back = tmp_path / file, tmp_path / back
+        assert cli.main(["compress", str(model), f"file://{source}", str(file)]) == 0
+        assert cli.main(["decompress", str(model), f"file://{file}", str(back)]) == 0
+    np.testing.assert_array_equal(
+        images.read_image(tmp_path / "one.png"), images.read_image(picture)
+    )
+    assert _tree(tmp_path / "files") == ["a.tfq", "b.tfq", "far/c.tfq"]
+    assert _tree(tmp_path / "back") == ["a.png", "b.png", "far/c.png"]
+    capsys.readouterr()
+    assert cli.main(["info", f"file://{tmp_path}/one.tfq"]) == 0
+    assert "23x17" in capsys.readouterr().out
+
+
+def test_outputs_with_a_scheme_are_refused(model, picture, compressed, pictures, refused, tmp_path):
+    out, kept = f"file://{tmp_path}/new", _tree(tmp_path)
+    for command, source in (("compress", picture), ("compress", pictures),
+                            ("decompress", compressed), ("decompress", tmp_path)):  # fmt: skip
+        line = refused(1, command, model, source, out)
+        assert line == f"tfquant: {out}: files are written on this machine alone"
+    assert _tree(tmp_path) == kept
 
 
 def test_the_bar_is_drawn_on_terminals_alone():

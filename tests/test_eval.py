@@ -143,6 +143,8 @@ def test_explorations_alone_are_listed_without_measuring_anything(workspace):
         (["--model_dir=run", "--baseline=nowhere"], "eval.py: 'nowhere' is no folder; expected"),
         (["--model_dir=pictures"], "'pictures' has no exported model; expected a training run"),
         (["--model_dir=run", "--images=nowhere"], "nowhere: no such file or folder"),
+        (["--report_dir="], "--report_dir must name a folder of this machine; got ''"),
+        (["--report_dir=file://bad"], "a folder of this machine; got 'file://bad'"),
     ],
 )
 def test_bad_input_is_one_clear_line(workspace, arguments, words):
@@ -151,4 +153,4 @@ def test_bad_input_is_one_clear_line(workspace, arguments, words):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("eval.py: ") and words in last
     assert "Traceback" not in done.stderr
-    assert not (workspace / "bad").exists()
+    assert not (workspace / "bad").exists() and not (workspace / "file:").exists()

@@ -51,6 +51,13 @@ def test_a_tiny_grid_fills_its_table_and_goes_on_where_it_was_stopped(tmp_path, 
     assert logs == {path: path.read_text() for path in out.rglob("log.txt")}  # nothing ran twice
 
 
+def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path):
+    for out in (f"file://{tmp_path}/out", ""):
+        done = sweep("--base=unused", f"--out={out}")
+        message = f"sweep.py: --out must name a folder of this machine; got {out!r}\n"
+        assert (done.returncode, done.stderr) == (1, message)
+
+
 def test_a_cell_that_cannot_be_trained_is_named_and_the_others_go_on(tmp_path):
     base = tmp_path / "base.flags"
     base.write_text(BASE + "--batch_size=3\n--joint_schedule=nonsense\n")

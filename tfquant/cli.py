@@ -60,6 +60,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv=None) -> int:
     """Runs one command; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
+    # TensorFlow's libraries read it when they are loaded; level 3 hides CUDA's plugin messages.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, errors
@@ -171,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compress(arguments) -> None:
-    if os.path.isdir(arguments.picture):
+    if files.isdir(arguments.picture):
         _compress_folder(arguments)
         return
     _check_output(arguments.file, arguments.picture, arguments.overwrite)
@@ -204,7 +206,7 @@ def _compress_folder(arguments) -> None:
 
 
 def _decompress(arguments) -> None:
-    if os.path.isdir(arguments.file):
+    if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
     _check_output(arguments.picture, arguments.file, arguments.overwrite)
@@ -294,7 +296,7 @@ def _read_picture(path, background):
 
 def _read_file(path, max_pixels) -> tuple:
     """A .tfq file's bytes and what is in it."""
-    with open(path, "rb") as file:
+    with files.reading(path) as file:
         container.read_header(file)  # what is not ours is not read to its end
         file.seek(0)
         data = file.read()
@@ -317,7 +319,7 @@ def _write_picture(path, image) -> None:
 
 
 def _info(arguments) -> None:
-    with open(arguments.file, "rb") as file:
+    with files.reading(arguments.file) as file:
         header = container.read_header(file)
     bpp = 8 * header.file_bytes / (header.height * header.width)
     print(
@@ -384,9 +386,7 @@ def _load_model(path):
 
 @contextlib.contextmanager
 def _tensorflow():
-    """For imports of TensorFlow, quietly; says what is missing."""
-    # TensorFlow's libraries read it when they are loaded; level 3 hides CUDA's plugin messages.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """For imports of TensorFlow; says what is missing."""
     try:
         yield
     except ImportError as error:
@@ -395,6 +395,7 @@ def _tensorflow():
 
 def _check_output(output, source, overwrite) -> None:
     """Everything that can be wrong with the output's name, found before the work is done."""
+    _check_local(output)
     folder = os.path.dirname(output) or "."
     if not os.path.isdir(folder):
         raise _CommandError(f"{output}: folder {folder} does not exist")
@@ -410,7 +411,13 @@ def _check_new(output, overwrite) -> None:
         raise _CommandError(f"{output}: exists already; give --overwrite to replace it")
 
 
+def _check_local(output) -> None:
+    if not files.is_local(output):
+        raise _CommandError(f"{output}: files are written on this machine alone")
+
+
 def _make_folder(path) -> None:
+    _check_local(path)
     try:
         os.makedirs(path or ".", exist_ok=True)
     except OSError as error:

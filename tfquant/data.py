@@ -236,7 +236,8 @@ class TfdsImages(ImageSource):
             import tensorflow_datasets as tfds
         except ImportError:
             raise ImageError(
-                f"tfds:{name} needs tensorflow_datasets: pip install tfquant[tfds]"
+                f"tfds:{name} needs tensorflow_datasets: pip install -c constraints.txt"
+                " -e '.[tfds]'"
             ) from None
         self.pictures: list[np.ndarray] = []
         bytes_left = cache_mib * 2**20

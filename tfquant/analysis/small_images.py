@@ -1,10 +1,12 @@
 """Small grayscale images as vectors, for networks that train in seconds.
 
-- `digits`: scikit-learn's 1,797 handwritten digits of 8x8 pixels (`pip install 'tfquant[digits]'`);
-  without scikit-learn, `generated` ones, and the name says so.
+- `digits`: scikit-learn's 1,797 handwritten digits of 8x8 pixels (the extra `digits`); without
+  scikit-learn, `generated` ones, and the name says so.
 - `generated`: a bright stroke on a dark ground, 8x8 pixels, made here.
 - `tfds:NAME`: the first 10,000 of a data set's training images, such as `tfds:mnist`, where
-  tensorflow-datasets has it or can fetch it (`pip install 'tfquant[tfds]'`).
+  tensorflow-datasets has it or can fetch it (the extra `tfds`).
+
+Extras are installed from the checkout: `pip install -c constraints.txt -e '.[digits,tfds]'`.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ def _fetched(dataset: str) -> SmallImages:
         import tensorflow_datasets as tfds
     except ImportError:
         raise AnalysisError(
-            f"--dataset={dataset} needs tensorflow-datasets: pip install 'tfquant[tfds]'"
+            f"--dataset={dataset} needs tensorflow-datasets: pip install -c constraints.txt"
+            " -e '.[tfds]'"
         ) from None
     try:
         images = tfds.as_numpy(tfds.load(name, split=f"train[:{_FETCHED}]", batch_size=-1))["image"]

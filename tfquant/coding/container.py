@@ -158,15 +158,7 @@ class Bitstream:
     streams: tuple[bytes, ...]
 
     def __post_init__(self):
-        if len(self.codec) > _NAME_BYTES or not _is_name(self.codec):
-            raise ValueError(
-                f"codec name {self.codec!r}; it takes 1 to {_NAME_BYTES} printable ASCII characters"
-            )
-        if len(self.fingerprint) != FINGERPRINT_DIGITS or not _is_hex(self.fingerprint):
-            raise ValueError(
-                f"fingerprint {self.fingerprint!r}; it takes {FINGERPRINT_DIGITS} hexadecimal "
-                "digits in lower case"
-            )
+        check_identity(self.codec, self.fingerprint)
         for field in ("height", "width"):
             value = getattr(self, field)
             if not 1 <= value <= MAX_SIDE:
@@ -227,6 +219,20 @@ class Bitstream:
             )
 
 
+def check_identity(codec: str, fingerprint: str) -> None:
+    """Raises a ValueError unless a file's header can name this model."""
+    if not isinstance(codec, str) or len(codec) > _NAME_BYTES or not _is_name(codec):
+        raise ValueError(
+            f"codec name {codec!r}; it takes 1 to {_NAME_BYTES} printable ASCII characters"
+        )
+    digits = len(fingerprint) if isinstance(fingerprint, str) else 0
+    if digits != FINGERPRINT_DIGITS or not _is_hex(fingerprint):
+        raise ValueError(
+            f"fingerprint {fingerprint!r}; it takes {FINGERPRINT_DIGITS} hexadecimal digits in"
+            " lower case"
+        )
+
+
 def read_header(file: BinaryIO) -> Header:
     """Reads the header alone from a seekable binary file.
 
@@ -236,7 +242,8 @@ def read_header(file: BinaryIO) -> Header:
       BitstreamError: one of its subclasses.
     """
     header = _parse(file.read(_FIXED.size + 4 * MAX_STREAMS))
-    _check_size(header, file.seek(0, 2))
+    file.seek(0, 2)
+    _check_size(header, file.tell())
     _check_fields(header, max_pixels=None)
     return header
 

@@ -84,6 +84,10 @@ def read_manifest(path: str) -> Manifest:
                if name not in fields]  # fmt: skip
     if missing:
         raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
+    try:
+        container.check_identity(fields["codec"], fields["fingerprint"])
+    except ValueError as error:
+        raise ModelError(f"{path}: {MANIFEST} has {error}; export the model again") from None
     known = (f.name for f in dataclasses.fields(Manifest))
     return Manifest(**{name: fields[name] for name in known if name in fields})
 
@@ -117,7 +121,7 @@ class ExportedModel:
 
         try:
             functions = tf.saved_model.load(os.fspath(path))
-        except (OSError, ValueError, tf.errors.OpError) as error:
+        except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # of damaged files
             raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
         for name in ("encode", "decode", "evaluate"):
             if not hasattr(functions, name):
