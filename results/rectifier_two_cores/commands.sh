@@ -42,8 +42,8 @@ done
 
 explore scale_hyperprior_0.0067 0.0067 --codec=scale_hyperprior
 
-# Whether width, depth or length is what is missing: a wider and deeper rectifier, and decoder and
-# rectifier for three times as many steps.
+# Whether width, depth, length or the learning rate is what is missing: a wider and deeper rectifier;
+# decoder and rectifier for three times as many steps, and at three times the rate.
 more() {
   local name=$1; shift 1
   train --flagfile=configs/qr_predictive.flags --model_dir="runs/qr/more/$name" --lmbda=0.0067 \
@@ -52,6 +52,12 @@ more() {
 more wide --rectifier_width=96 --rectifier_depth=3
 more b_long --rectifier_width=0 --qr_predictive_steps=6000
 more c_long --qr_predictive_steps=6000
+more b_1.5e-3 --rectifier_width=0 --qr_predictive_learning_rate=1.5e-3
+more c_1.5e-3 --qr_predictive_learning_rate=1.5e-3
+
+# Whether the distance of the features may move the encoder in the soft stage.
+train --flagfile=configs/qr_stp.flags --model_dir=runs/qr/more/a_stop_gradient --lmbda=0.0067 \
+  --codec=scale_hyperprior --init_from=runs/qr/scale_hyperprior_0.0067 --qr_stop_gradient
 
 # More complex networks, one rate each; the residual ones are slow: fewer steps.
 compare ms_context_0.0067 0.0067 --codec=ms_context
@@ -72,6 +78,6 @@ python eval.py --images="$KODAK" --conventional= --noreconstructions \
 python eval.py --images="$KODAK" --conventional= --noreconstructions \
   --model_dir="$models_ac" --baseline="$controls" --report_dir=runs/qr/report_control
 python eval.py --images="$KODAK" --conventional= --noreconstructions \
-  --model_dir=runs/qr/more/wide,runs/qr/more/b_long,runs/qr/more/c_long \
+  --model_dir="$(ls -d runs/qr/more/* | paste -sd,)" \
   --baseline=runs/qr/scale_hyperprior_0.0067_b --report_dir=runs/qr/report_more \
   --explorations=runs/qr/scale_hyperprior_0.0067_weights
