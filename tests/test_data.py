@@ -284,7 +284,7 @@ def test_validation_crops_are_fixed_and_spread_over_the_pictures():
 
 def test_tfds_without_the_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ImageError, match=r"pip install tfquant\[tfds\]"):
+    with pytest.raises(ImageError, match=r"pip install -c constraints.txt -e '.\[tfds\]'"):
         data.open_source("tfds:clic", seed=0, min_side=16)
 
 
