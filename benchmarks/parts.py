@@ -155,9 +155,10 @@ def compare_coders(rounds: int) -> None:
     count, rng = 1_000_000, np.random.default_rng(0)
     candidates = {}
     for streams in (1, 8):
-        write, read = _plain_coder(count, rng, streams)
-        candidates[f"TFC alone, {streams} stream{'s' if streams > 1 else ''}, encode"] = write
-        candidates[f"TFC alone, {streams} stream{'s' if streams > 1 else ''}, decode"] = read
+        label = f"TFC alone, {streams} stream{'s' if streams > 1 else ''}"
+        candidates[f"{label}, encode"], candidates[f"{label}, decode"] = _plain_coder(
+            count, rng, streams
+        )
     for family, zero_center, kind in (
         ("gaussian", True, "scale table"),
         ("gaussian", False, "mean-scale table"),

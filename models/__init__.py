@@ -73,7 +73,7 @@ def build_codec(name: str, precision: str = "float32", **options) -> Codec:
 def build_coder(name: str, precision: str = "float32", **options) -> Codec:
     """As `build_codec`, for making and reading files: only the transforms compute in `precision`.
 
-    What gives bits their meaning does in float32, so that files do not depend on the precision.
+    What gives bits their meaning does in float32, so that files of either precision fit both.
     """
     codec = build_codec(name, **options)
     if precision != "float32":

@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         default="float32",
         metavar="P",
-        help="of the transforms, the bulk of the work; files are the other precisions' as well:"
+        help="of the transforms, the bulk of the work; files of one precision fit all:"
         " float32 (default), bfloat16 for CPUs that have it in hardware, float16 for GPUs",
     )
     export.set_defaults(command=_export)
