@@ -315,11 +315,21 @@ class Reading(Exchange):
         self._streams = streams
         self._shapes = shapes
 
+    def __call__(self, model, latent, *params):
+        state = start_decoder(self._tables[model.name], self._strings())
+        state, passed = self.send(model, state, 0, latent, *params)
+        return self.close(model, state, latent, passed, params)
+
     def open(self, model):
+        # Groups have one stream; of a forged file it may be none or several.
+        stream = tf.strings.reduce_join(self._strings())
+        return start_decoder(self._tables[model.name], stream[None])
+
+    def _strings(self):
+        """The streams of the next latent."""
         position = len(self.symbols)
         last = position == len(self._tables) - 1
-        strings = self._streams[position:] if last else self._streams[position : position + 1]
-        return start_decoder(self._tables[model.name], strings)
+        return self._streams[position:] if last else self._streams[position : position + 1]
 
     def send(self, model, state, group, latent, *params):
         del group, latent

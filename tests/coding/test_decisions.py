@@ -16,44 +16,43 @@ from tfquant.coding.pmf import MAX_SYMBOL, TOTAL
 UNIT = 1.0 / TOTAL
 
 
-def _gaussian_tail(params, side, x):
-    mu, sigma = params
-    return 0.5 * tf.math.erfc(side * (x - mu) / sigma * np.float32(np.sqrt(0.5)))
+def _gaussian(u):
+    return tf.math.erf(u * np.float32(np.sqrt(0.5)))
 
 
-def _mixture_tail(params, side, x):
-    weights, mu, sigma = params
-    return tf.reduce_sum(weights * _gaussian_tail((mu, sigma), side, x), axis=0)
+def _laplacian(u):
+    return tf.sign(u) * (1.0 - tf.exp(-tf.abs(u)))
 
 
-def _laplacian_tail(params, side, x):
-    mu, scale = params
-    d = side * (x - mu) / scale
-    tail = 0.5 * tf.exp(-tf.abs(d))
-    return tf.where(d < 0, 1.0 - tail, tail)
+def _mixture(centre, mu, sigma, weights=None):
+    """What a table takes of components `mu, sigma: [n]` or [K, n]."""
+    mu, sigma = np.atleast_2d(mu), np.atleast_2d(sigma)
+    start = (centre - np.float32(0.5) - mu) / sigma
+    weights = np.ones_like(mu) if weights is None else weights
+    return tuple(np.float32(part) for part in (weights, start, 1 / sigma))
 
 
 @functools.cache
-def _coder(tail):
+def _coder(odd):
     """Encoder and decoder, traced once for every number of elements."""
     table = DecisionTable()
 
     @tf.function(autograph=False)
     def encode(symbols, *where):
         handle = range_coder.start_encoder(table, 2)
-        return range_coder.finish(table.encode(handle, symbols, *where, tail))
+        return range_coder.finish(table.encode(handle, symbols, *where, odd))
 
     @tf.function(autograph=False)
     def decode(strings, *where):
         handle = range_coder.start_decoder(table, strings)
-        return table.decode(handle, *where, tail)[1]
+        return table.decode(handle, *where, odd)[1]
 
     return encode, decode
 
 
-def _through_decisions(symbols, centre, reach, params, tail):
-    encode, decode = _coder(tail)
-    where = tf.constant(centre), tf.constant(reach, tf.float32), tuple(map(tf.constant, params))
+def _through_decisions(symbols, centre, reach, mixture, odd=_gaussian):
+    encode, decode = _coder(odd)
+    where = tf.constant(centre), tf.constant(reach, tf.float32), tuple(map(tf.constant, mixture))
     strings = encode(tf.constant(symbols), *where)
     np.testing.assert_array_equal(decode(strings, *where), symbols)
     return 8 * sum(map(len, strings.numpy()))
@@ -66,9 +65,8 @@ def test_decisions_cost_the_models_bits_at_every_scale(sigma, gaussian_bits):
     mu = rng.uniform(-20, 20, n).astype(np.float32)
     sigma = np.full(n, sigma, np.float32)
     symbols = np.rint(mu + sigma * rng.normal(size=n)).astype(np.int32)
-    coded = _through_decisions(
-        symbols, np.rint(mu).astype(np.int32), 5 * sigma, (mu, sigma), _gaussian_tail
-    )
+    centre = np.rint(mu).astype(np.int32)
+    coded = _through_decisions(symbols, centre, 5 * sigma, _mixture(centre, mu, sigma))
     model = gaussian_bits(symbols, mu, sigma).sum()
     assert abs(coded - model) < 0.002 * model + 2 * 16 + 2.0 * UNIT * n
 
@@ -84,8 +82,8 @@ def test_decisions_cost_the_models_bits_for_a_mixture():
     symbols = np.rint(mu[pick] + sigma[pick] * rng.normal(size=n)).astype(np.int32)
     centre = np.rint((weights * mu).sum(1)).astype(np.int32)
     reach = np.max(np.abs(mu - centre[:, None]) + 5 * sigma, axis=1)
-    params = weights.T, mu.T, sigma.T
-    coded = _through_decisions(symbols, centre, reach, params, _mixture_tail)
+    mixture = _mixture(centre, mu.T, sigma.T, weights.T)
+    coded = _through_decisions(symbols, centre, reach, mixture)
     low, high = ((symbols[:, None] + h - mu.astype(np.float64)) / sigma for h in (-0.5, 0.5))
     flip = np.where(low + high > 0, -1.0, 1.0)  # differences in the smaller tail
     p = np.abs(scipy.special.ndtr(flip * high) - scipy.special.ndtr(flip * low))
@@ -99,9 +97,9 @@ def test_decisions_cost_the_models_bits_for_a_laplacian():
     mu = rng.uniform(-6, 6, n).astype(np.float32)
     scale = np.exp(rng.uniform(np.log(1e-6), np.log(256), n)).astype(np.float32)
     symbols = np.rint(rng.laplace(mu, scale)).astype(np.int32)
-    coded = _through_decisions(
-        symbols, np.rint(mu).astype(np.int32), 8 * scale, (mu, scale), _laplacian_tail
-    )
+    centre = np.rint(mu).astype(np.int32)
+    mixture = _mixture(centre, mu, scale)
+    coded = _through_decisions(symbols, centre, 8 * scale, mixture, _laplacian)
 
     def cdf(x):
         d = (x - mu) / scale.astype(np.float64)
@@ -120,7 +118,7 @@ def test_decisions_reach_any_integer_from_any_centre():
     mu = rng.uniform(-5, 5, n).astype(np.float32)
     sigma = np.exp(rng.uniform(np.log(1e-6), np.log(256), n)).astype(np.float32)
     centre = rng.integers(-9, 10, n).astype(np.int32)  # not the best one either
-    coded = _through_decisions(symbols, centre, 5 * sigma, (mu, sigma), _gaussian_tail)
+    coded = _through_decisions(symbols, centre, 5 * sigma, _mixture(centre, mu, sigma))
     assert coded < 50 * n
 
 
@@ -133,7 +131,7 @@ def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussia
     centre, sigma = np.rint(mu).astype(np.int32), np.full(n, sigma, np.float32)
     symbols = centre + distance * rng.choice([-1, 1], n).astype(np.int32)
     bits = np.minimum(gaussian_bits(symbols, mu, sigma), 1e6).astype(np.float32)
-    arguments = centre, 5 * sigma, (mu, sigma), _gaussian_tail
+    arguments = centre, 5 * sigma, _mixture(centre, mu, sigma)
     price = np.sum(DecisionTable().price(bits, symbols, *arguments))
     assert price <= np.sum(bits) + 2.0**-12 * n
     coded = _through_decisions(symbols, *arguments)
@@ -143,11 +141,11 @@ def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussia
 def test_decoding_forged_decisions_ends():
     table = DecisionTable()
     n = 200
-    params = (tf.zeros([n]), tf.fill([n], 1e-6))
+    mixture = _mixture(np.zeros(n), np.zeros(n), np.full(n, 1e-6))
     for stream in (b"", b"\0" * 50, b"\xff" * 500, np.random.default_rng(0).bytes(5000)):
         handle = range_coder.start_decoder(table, tf.constant([stream]))
         centre, reach = tf.zeros([n], tf.int32), tf.fill([n], 5e-6)
-        _, symbols = table.decode(handle, centre, reach, params, _gaussian_tail)
+        _, symbols = table.decode(handle, centre, reach, mixture, _gaussian)
         assert symbols.shape == [n]
 
 
@@ -155,7 +153,7 @@ def test_parameters_that_are_not_numbers_still_round_trip():
     nothing = np.full(40, np.nan, np.float32)
     symbols = np.arange(40, dtype=np.int32)
     centre = np.zeros(40, np.int32)
-    _through_decisions(symbols, centre, nothing, (nothing, nothing), _gaussian_tail)
+    _through_decisions(symbols, centre, nothing, _mixture(centre, nothing, nothing))
 
 
 def test_odds_of_nothing_against_nothing_are_even():

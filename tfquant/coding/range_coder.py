@@ -86,6 +86,8 @@ def start_decoder(table, strings: tf.Tensor) -> tf.Tensor:
 
 def _spread(handle, values):
     """[n] int32 -> [S, ceil(n / S)], filled up with zeros (the certain row and its only symbol)."""
+    if handle.shape[0] == 1:
+        return values[None]
     streams = tf.shape(handle)[0]
     n = tf.shape(values)[0]
     columns = -(-n // streams)
@@ -103,6 +105,8 @@ def decode_rows(handle: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     with tf.device("/CPU:0"):
         index = _spread(handle, rows)
         handle, symbols = tfc.entropy_decode_index(handle, index, tf.shape(index)[1:], tf.int32)
+        if handle.shape[0] == 1:
+            return handle, symbols[0]
         return handle, tf.reshape(symbols, [-1])[: tf.shape(rows)[0]]
 
 

@@ -30,6 +30,11 @@ from tfquant.coding.pmf import PAIR_BITS, PRECISION, TOTAL, fit_row, make_row
 CPU = "/CPU:0"  # where the coder runs
 
 
+def clipped(x: tf.Tensor, low, high) -> tf.Tensor:
+    """`tf.clip_by_value` in one pass over the memory instead of two."""
+    return tf.raw_ops.ClipByValue(t=x, clip_value_min=low, clip_value_max=high)
+
+
 class Table:
     """Rows of a lookup, behind those that all lookups have in common."""
 
@@ -278,7 +283,7 @@ class _Levels:
         By integer operations and one float product, which is correctly rounded on every machine.
         """
         bucket = tf.bitwise.right_shift(tf.bitcast(sigma, tf.int32), self._shift)
-        bucket = tf.clip_by_value(bucket, self.bottom, self.top)
+        bucket = clipped(bucket, self.bottom, self.top)
         edge = tf.bitcast(tf.bitwise.left_shift(bucket, self._shift), tf.float32)
         return bucket, tf.cast(edge * self._window, tf.int32)
 
@@ -383,14 +388,14 @@ class MeanScaleTable(_WindowTable):
         nearest = tf.floor(mu + 0.5)
         fraction = mu - nearest
         steps = (0.5 - tf.abs(fraction)) / sigma * self._STEPS
-        column = tf.cast(tf.clip_by_value(steps, 0.0, self._columns - 1.0), tf.int32)
+        column = tf.cast(clipped(steps, 0.0, self._columns - 1.0), tf.int32)
         bucket, half = levels.of(sigma)
         row = (
             (tf.minimum(bucket, self._wide) - levels.bottom) * self._columns
             + tf.maximum(bucket - self._wide, 0)
             + column
         )
-        row = tf.clip_by_value(row, 0, len(self.rows) - 1)
+        row = clipped(row, 0, len(self.rows) - 1)
         count = 2 * half + 1 + tf.cast(column < self._lonely, tf.int32)
         direction = 1 - 2 * tf.cast(fraction < 0.0, tf.int32)
         return row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction

@@ -183,19 +183,19 @@ class ConditionalModel(EntropyModel):
         """What `DecisionTable` asks for, of the integers `round(y - offset)` of a mixture."""
         blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
         logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
-        weights, sigma = tf.nn.softmax(logits, axis=0), self._to_sigma(log_sigma)
+        # tf.nn.softmax would transpose there and back.
+        weights = tf.exp(logits - tf.reduce_max(logits, axis=0))
+        weights /= tf.reduce_sum(weights, axis=0)
+        sigma = self._to_sigma(log_sigma)
         mean = tf.reduce_sum(weights * mu, axis=0)
         if self.zero_center:
             mu, mean = mu - mean, tf.zeros_like(mean)
         centre = symbols(mean, 0.0)
         far = tf.abs(mu - mean) + _REACH * sigma
         reach = tf.reduce_max(tf.where(weights > _LIGHT, far, 0.0), axis=0)
-
-        def tail(params, side, x):
-            half_weights, mu, scale = params
-            return tf.reduce_sum(half_weights * tf.math.erfc(side * (x - mu) * scale), axis=0)
-
-        return centre, reach, (0.5 * weights, mu, math.sqrt(0.5) / sigma), tail
+        slope = math.sqrt(0.5) / sigma  # for erf, whose sigma is that
+        start = (tf.cast(centre, tf.float32) - 0.5 - mu) * slope
+        return centre, reach, (weights, start, slope), tf.math.erf
 
 
 # Beyond this many sigmas of every component that weighs something, a mixture has next to nothing.

@@ -32,6 +32,8 @@ from tfquant.layers.chain import Chain
 
 # One row up is as far as this many columns to the left: beyond the window's right end.
 _ROW = REACH + 1
+# So many fronts back lies the farthest neighbour.
+_FRONTS = -min(column + _ROW * row for row, column in NEIGHBOURS)
 
 
 class SerialContext(tf.keras.layers.Layer):
@@ -88,46 +90,74 @@ class SerialContext(tf.keras.layers.Layer):
         rows = tf.minimum(height, -(-width // _ROW))  # of the longest front
 
         def in_order(t):
-            """[1, h, w, ...] -> [h w + rows, ...], fronts one after the other."""
-            t = tf.gather(tf.reshape(t, [-1, t.shape[-1]]), order)
-            return tf.pad(t, [[0, rows], [0, 0]])
+            """[h w, ...] -> [h w + rows, ...], fronts one after the other."""
+            return tf.pad(tf.gather(t, order), [[0, rows], [0, 0]])
 
-        # Decoded elements, with a margin of zeros for the windows at the edges.
-        across = width + 2 * REACH
-        store = tf.zeros([(height + REACH) * across, self.M])
-        home = in_order(((row + REACH) * across + column + REACH)[:, None])
+        # The last `_FRONTS` fronts, `rows` elements each, and one that is zero, for what a window
+        # sees outside the picture.
+        recent = tf.zeros([_FRONTS * rows + 1, self.M])
         up, right = np.int32(NEIGHBOURS).T
-        near = home + up * across + right
-        near = tf.maximum(near, 0)  # where `rows` reaches beyond the last element
-        features = in_order(features)
-        y_in_order = None if y is None else in_order(y)
-        bits = tf.TensorArray(tf.float32, 0, True, infer_shape=False, element_shape=[None, self.M])
+        above, beside = row[:, None] + up, column[:, None] + right
+        seen = beside + _ROW * above  # the neighbours' fronts, whose first rows these are:
+        first = tf.maximum((seen - width) // _ROW + 1, 0)
+        near = (_FRONTS - front[:, None] + seen) * rows + above - first
+        inside = (above >= 0) & (beside >= 0) & (beside < width)
+        near = in_order(tf.where(inside, near, _FRONTS * rows))
 
-        def step(number, store, state, bits):
+        hidden, raw_of = self._split(features)
+        hidden = in_order(hidden)
+        y_in_order = None if y is None else in_order(tf.reshape(y, [-1, self.M]))
+        contexts, bits = (
+            tf.TensorArray(tf.float32, 0, True, infer_shape=False, element_shape=[None, self.M])
+            for _ in range(2)
+        )
+
+        def step(number, recent, state, contexts, bits):
             start, size = starts[number], sizes[number]
-            window = tf.gather(store, near[start : start + rows])
-            raw = self._raw(features[start : start + rows], self.causal.at(window))[:size]
+            window = tf.gather(recent, near[start : start + rows])
+            raw = raw_of(hidden[start : start + rows], self.causal.at(window))[:size]
             latent = None if y is None else y_in_order[start : start + size]
             state, passed = exchange.send(model, state, number, latent, raw)
             if passed.bits is not None:
                 bits = bits.write(number, passed.bits)
-            store = tf.tensor_scatter_nd_update(
-                store, home[start : start + size], passed.received.context
-            )
-            return number + 1, store, state, bits
+            context = passed.received.context
+            newest = tf.pad(context, [[0, rows - size + 1], [0, 0]])
+            recent = tf.concat([recent[rows:-1], newest], axis=0)
+            return number + 1, recent, state, contexts.write(number, context), bits
 
         count = tf.size(sizes)
-        _, store, state, bits = tf.while_loop(
+        _, _, state, contexts, bits = tf.while_loop(
             lambda number, *_: number < count,
             step,
-            (0, store, exchange.open(model), bits),
+            (0, recent, exchange.open(model), contexts, bits),
             parallel_iterations=1,
         )
-        y_hat = tf.reshape(store, [1, height + REACH, across, self.M])
-        y_hat = y_hat[:, REACH:, REACH:-REACH]
-        element_bits = None
-        if exchange.has_latents:
-            back = tf.math.invert_permutation(order)
-            element_bits = tf.reshape(tf.gather(bits.concat(), back), tf.shape(y_hat))
+        back = tf.math.invert_permutation(order)
+
+        def in_place(fronts):
+            return tf.reshape(tf.gather(fronts.concat(), back), [1, height, width, self.M])
+
+        y_hat = in_place(contexts)
+        element_bits = in_place(bits) if exchange.has_latents else None
         passed = Passed(Received(y_hat, y_hat), element_bits, tf.cast(y_hat, tf.int32))
         return exchange.close(model, state, y, passed, ())
+
+    def _split(self, features):
+        """What of `_raw` takes no step: all features' part of the first hidden layer.
+
+        Returns:
+          That part, [h w, width] of `features: [1, h, w, F]`, and the rest, which maps some of its
+          rows and the causal convolution's to `raw`.
+        """
+        first, *rest = self.parameters.layers
+        size = features.shape[-1]
+        kernel, bias = (tf.cast(w, features.dtype) for w in (first.kernel, first.bias))
+        of_features, of_context = kernel[:size], kernel[size:]
+
+        def raw_of(hidden, context):
+            x = hidden + tf.matmul(tf.cast(context, hidden.dtype), of_context)
+            for layer in rest:
+                x = layer(x)
+            return x
+
+        return tf.matmul(tf.reshape(features, [-1, size]), of_features) + bias, raw_of
