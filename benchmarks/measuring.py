@@ -60,7 +60,7 @@ def spread_latents(codec: Codec, image: tf.Tensor) -> None:
     """Spreads the latents of an untrained codec on `image: uint8 [H, W, 3]`, as `conditions` says.
 
     A range coder's work depends on how far symbols spread. The entropy model does not fit: a file
-    has 2 to 11 bits an element, more of that work than a trained codec gives.
+    has 2.5 to 5.5 bits an element, more of that work than a trained codec gives.
     """
     (last,) = (layer for layer in codec.g_a.layers if isinstance(layer, PreciseConv))
     for _ in range(3):  # attention behind it is not linear

@@ -37,7 +37,7 @@ _PICTURES = 8  # in a folder
 
 
 def _coder(settings: dict) -> Codec:
-    return models.build_coder(settings["codec"], settings["precision"], **settings["widths"])
+    return models.build_exported(settings["codec"], settings["precision"], **settings["widths"])
 
 
 def _multiply_adds(settings: dict, size: tuple, without: tuple = ()) -> float:

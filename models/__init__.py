@@ -70,13 +70,17 @@ def build_codec(name: str, precision: str = "float32", **options) -> Codec:
     return codec
 
 
-def build_coder(name: str, precision: str = "float32", **options) -> Codec:
+def build_exported(name: str, precision: str = "float32", **options) -> Codec:
     """As `build_codec`, for making and reading files: only the transforms compute in `precision`.
 
-    What gives bits their meaning does in float32, so that files of either precision fit both.
+    What gives bits their meaning does in float32, so that a model of one precision reads the files
+    of another. The weights are those of `build_codec(name, **options)`.
     """
     codec = build_codec(name, **options)
     if precision != "float32":
         transforms = build_codec(name, precision, **options)
-        codec.g_a, codec.g_s = transforms.g_a, transforms.g_s
+        for part in ("g_a", "g_s"):
+            of_precision = getattr(transforms, part)
+            of_precision.set_weights(getattr(codec, part).get_weights())
+            setattr(codec, part, of_precision)
     return codec

@@ -27,6 +27,7 @@ from tfquant.coding import container
 from tfquant.coding.model_file import ExportedModel, ModelError
 from tfquant.evaluation.models import find_models
 from tfquant.export import CodecModule, export_codec
+from tfquant.rectified import RectifiedCodec
 from tfquant.training.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,10 +37,16 @@ METRICS = {"R": 0.5, "psnr": 31.0}
 
 @pytest.fixture(scope="module", name="path")
 def _path(tmp_path_factory):
+    """With a rectifier, so that every way to a picture has to take it."""
     tf.keras.utils.set_random_seed(0)
-    codec = models.build_codec("ms_hyper_zero", N=8, M=12)
+    codec = RectifiedCodec(models.build_codec("ms_hyper_zero", N=8, M=12), 8, 1)
+    kernel = codec.rectifier.last.kernel
+    kernel.assign(np.random.default_rng(0).normal(0, 0.02, kernel.shape))
     path = tmp_path_factory.mktemp("run") / "export"
-    experiment = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12})
+    experiment = Experiment(
+        codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, stages=("qr_predictive",),
+        init_from="baseline", rectifier_width=8, rectifier_depth=1,
+    )  # fmt: skip
     export_codec(codec, experiment, str(path), METRICS)
     return path
 

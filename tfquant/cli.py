@@ -135,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         "--precision",
         default="float32",
         metavar="P",
-        help="of the transforms, the bulk of the work; files of one precision fit all:"
-        " float32 (default), bfloat16 for CPUs that have it in hardware, float16 for GPUs",
+        help="of the transforms, the bulk of the work: float32 (default), bfloat16 for CPUs that"
+        " have it in hardware, float16 for GPUs; a model of one reads the files of another",
     )
     export.set_defaults(command=_export)
 
@@ -346,7 +346,7 @@ def _export(arguments) -> None:
         from tfquant import export
     try:
         path, checkpoint = export.export_run(
-            arguments.run, models.build_coder, out, arguments.precision
+            arguments.run, models.build_exported, out, arguments.precision
         )
     except (ValueError, tf.errors.OpError) as error:
         raise _CommandError(error) from None

@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 import models
-from tfquant.exchange import Reading, Rounding, Surrogates, Writing
-from tfquant.export import CodecModule
+from tfquant.exchange import Rounding, Surrogates
 from tfquant.plans import PLANS
 from tfquant.training import losses
 from tfquant.training.experiment import Experiment
@@ -117,34 +116,6 @@ def test_bfloat16_stays_within_the_networks(label, codec, x, build):
     for weight in codec.weights:
         assert weight.dtype == tf.float32 and np.all(np.isfinite(weight)), weight.name
     assert all(np.any(w != b) for w, b in zip(codec.trainable_variables, before) if b.ndim == 4)
-
-
-@pytest.mark.parametrize(
-    "label", ["ms_hyper_zero", "ms_context", "cheng_attn", "charm", "elic_zero"], indirect=True
-)
-def test_the_decoders_latents_are_the_evaluated_ones_bit_for_bit(codec, make_photograph):
-    """The floats, not only the symbols and the picture: h_s runs in three different graphs."""
-    module = CodecModule(codec)
-    picture = make_photograph(100, 37)
-    tables = {model.name: model.coding_table() for model in codec.entropy_models}
-
-    @tf.function(autograph=False)
-    def decoded(streams):
-        exchange = Reading(tables, streams, codec.latent_shapes(tf.constant(100), tf.constant(37)))
-        codec.transmit(None, exchange)
-        return exchange.received
-
-    @tf.function(autograph=False)
-    def encoded(image):
-        exchange = Writing(tables)
-        codec.transmit(codec.analyze(tf.cast(image[None], tf.float32) / 255), exchange)
-        return exchange.streams(), exchange.received
-
-    streams, written = encoded(picture)
-    read = decoded(streams)
-    for name in ("y", "z"):
-        np.testing.assert_array_equal(read[name], written[name])
-    np.testing.assert_array_equal(read["y"], module.evaluate(picture)["y_hat"])
 
 
 # Parameters of CompressAI's models at these widths. They differ by the density: theirs has hidden
