@@ -204,12 +204,24 @@ def _numbers(flag: str, words: list) -> tuple:
 
 def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
     """Names the flags that were given but are not followed to the letter."""
-    given = [f"--{name}" for name in ("alpha_min", "alpha_max") if values[name].present]
-    if given and not any(stage.plan.annealed for stage in experiment.all_stages()):
-        logging.warning(
-            "%s: no effect, no branch of the plan is annealed (%s, %s)",
-            ", ".join(given), experiment.joint_plan().rate, experiment.joint_plan().distortion,
-        )  # fmt: skip
+    plan = experiment.joint_plan()
+    search = sorted(name for name in values if name.startswith("explore_") and name != "explore_qr")
+    for names, followed, reason in (
+        (
+            ("alpha_min", "alpha_max"),
+            any(stage.plan.annealed for stage in experiment.all_stages()),
+            f"no branch of the plan is annealed ({plan.rate}, {plan.distortion})",
+        ),
+        (
+            ("rectifier_depth", "qr_distance", "qr_stop_gradient"),
+            experiment.rectified,
+            "no stage trains a rectifier, or its width is 0",
+        ),
+        (search, values.explore_qr, "only --explore_qr searches"),
+    ):
+        given = [f"--{name}" for name in names if values[name].present]
+        if given and not followed:
+            logging.warning("%s: no effect, %s", ", ".join(given), reason)
     if validation_count(experiment) != experiment.validation_images:
         logging.warning(
             "--validation_images=%d: validation takes whole batches of %d, so %d pictures",

@@ -202,6 +202,18 @@ def test_a_temperature_for_a_plan_without_one_is_warned_of(caplog):
     assert not warnings(caplog, "--plan=mix", "--alpha_max=8", "--distortion_branch=sha:standard")
 
 
+def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
+    start = ("--init_from=run", "--stages=qr_predictive")
+    (line,) = warnings(caplog, "--qr_distance=l1", "--rectifier_depth=3")
+    assert line == (
+        "--rectifier_depth, --qr_distance: no effect, no stage trains a rectifier, or its width"
+        " is 0"
+    )
+    (line,) = warnings(caplog, *start, "--explore_start=1", "--explore_patience=2")
+    assert line.startswith("--explore_patience, --explore_start: no effect, only --explore_qr")
+    assert not warnings(caplog, *start, "--explore_qr", "--qr_distance=l1", "--explore_start=1")
+
+
 def test_a_rounded_number_of_validation_pictures_is_said(caplog):
     (line,) = warnings(caplog, "--validation_images=20", "--batch_size=8")
     assert line == "--validation_images=20: validation takes whole batches of 8, so 16 pictures"

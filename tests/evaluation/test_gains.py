@@ -16,6 +16,8 @@ from tfquant import images
 from tfquant.evaluation import EvaluationError, gains, models, pictures, report, run
 from tfquant.training.experiment import Experiment
 
+CURVE = "fake+QR mix rectifier_width=8"
+
 
 @pytest.fixture(name="rectifying_model")
 def _rectifying_model(subsampling_model):
@@ -97,7 +99,7 @@ def test_gains_are_differences_on_the_same_pictures(evaluated):
         assert baseline["mean"]["error_reduction"] == 0.0
     mean = np.mean([found[n]["psnr_gain"] for n in ("low", "high")])
     (row,) = gains.by_codec(result["gains"])
-    assert (row["curve"], row["models"]) == ("fake+QR mix", 2)
+    assert (row["curve"], row["models"]) == (CURVE, 2)
     assert row["psnr_gain"] == pytest.approx(mean)
     assert row["error_reduction_largest"] == pytest.approx(30, abs=1e-3)
     both = [g["encode_s"] + g["decode_s"] for g in result["gains"]]
@@ -109,7 +111,7 @@ def test_gains_are_differences_on_the_same_pictures(evaluated):
 def test_baseline_and_rectified_models_are_two_curves_of_one_plot(evaluated):
     result, folder = evaluated
     assert {m["name"]: m["curve"] for m in result["models"]} == {
-        "low": "fake+QR mix", "high": "fake+QR mix",
+        "low": CURVE, "high": CURVE,
         "base_low": "fake mix", "base_high": "fake mix",
     }  # fmt: skip
     with Image.open(folder / report.GAINS_PLOT) as plot:
@@ -187,15 +189,14 @@ def test_bits_that_are_not_the_same_are_said(evaluated, rectifying_model):
     assert "a gain is that at the model's own rate" in report.summary(result)
 
 
-def explored(folder, lmbda, psnr_of_weight, J_of_weight, distortion="mse"):
-    """An exploration's folder; D is 0.01 at the start, and 0.001 J afterwards."""
+def explored(folder, lmbda, quality_of_weight, J_of_weight, distortion="mse"):
+    """An exploration's folder."""
     folder.mkdir()
     experiment = Experiment(
         stages=("qr_predictive",), init_from="a", lmbda=lmbda, distortion=distortion
     )
-    start = {"start_psnr": 30.0, "start_D": 0.01}
-    tried = [{"weight": w, "J": J_of_weight[w], "D": 1e-3 * J_of_weight[w], "psnr": p, **start} if p
-             else {"weight": w, "J": None} for w, p in psnr_of_weight.items()]  # fmt: skip
+    tried = [{"weight": w, "J": J_of_weight[w], "quality": q, "start_quality": 30.0} if q
+             else {"weight": w, "J": None} for w, q in quality_of_weight.items()]  # fmt: skip
     asked = {"experiment": dataclasses.asdict(experiment)}
     (folder / "exploration.json").write_text(json.dumps({"asked": asked, "tried": tried}))
     return str(folder)
@@ -207,6 +208,7 @@ def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
         explored(tmp_path / "low", 0.01, {10: None, 1: 30.1, 0.1: 30.2}, {1: 0.5, 0.1: 0.6}),
         explored(tmp_path / "high", 0.02, {1: 33.1, 0.01: 33.4}, {1: 0.9, 0.01: 0.8}),
         explored(tmp_path / "ssim", 10, {1: 31, 0.1: None}, {1: 1.0}, "ms_ssim"),
+        explored(tmp_path / "lost", 20, {1: None}, {}),
     )
     report_dir = tmp_path / "report"
     result = run.run(
@@ -221,24 +223,13 @@ def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
         assert ["curve", "lmbda", "quality", "at the start", "10", "1", "0.1", "0.01"] in rows
         assert [curve, "0.01", quality, "30.000", "diverged", "**30.100**", "30.200", ""] in rows
         assert [curve, "0.02", quality, "30.000", "", "33.100", "", "**33.400**"] in rows
-        # By 1 - MS-SSIM: 0.01, then 0.001.
-        ssim = [f"{curve} ms_ssim", "10", "MS-SSIM [dB]", "20.000", "", "**30.000**", "diverged"]
+        ssim = [f"{curve} ms_ssim", "10", "MS-SSIM [dB]", "30.000", "", "**31.000**", "diverged"]
         assert [*ssim, ""] in rows
+        assert [curve, "20", quality, "-", "", "diverged", "", ""] in rows
     written = {path.name for path in report_dir.iterdir()}
     assert written == {"report.json", "report.csv", "report.md"}
     with pytest.raises(EvaluationError, match="--explorations: .* is no exploration: it has no ex"):
         gains.weights(str(tmp_path))
-
-
-def test_a_search_whose_start_was_not_measured_is_listed_without_it(tmp_path):
-    """As where its last stage is not the rectifier's."""
-    folder = explored(tmp_path / "post", 10, {1: 31.0}, {1: 1.0}, "ms_ssim")
-    kept = json.loads((tmp_path / "post" / "exploration.json").read_text())
-    del kept["tried"][0]["start_D"]
-    (tmp_path / "post" / "exploration.json").write_text(json.dumps(kept))
-    found = gains.weights(folder)
-    assert found["start_quality"] is None
-    assert found["quality"] == {"1": pytest.approx(30, abs=1e-3)}
 
 
 def test_baselines_alone_are_refused(tmp_path):
@@ -251,8 +242,18 @@ def test_baselines_alone_are_refused(tmp_path):
     "experiment,expected",
     [
         ({"stages": ["joint", "post"], "rectifier_width": 48}, "c"),
-        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48}, "c+QR"),
+        ({"stages": ["qr_predictive"], "rectifier_width": 48}, "c+QR"),
+        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48}, "c+STP"),
+        (
+            {"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48, "qr_soft_steps": 0},
+            "c+QR",
+        ),
+        (
+            {"stages": ["qr_predictive"], "rectifier_width": 96, "rectifier_depth": 3},
+            "c+QR rectifier_width=96 rectifier_depth=3",
+        ),
         ({"stages": ["qr_predictive"], "rectifier_width": 0}, "c+decoder"),
+        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 0}, "c+soft+decoder"),
         ({"stages": ["joint", "qr_soft"], "rectifier_width": 48}, "c+soft"),
         ({}, "c"),
     ],

@@ -59,6 +59,12 @@ def test_a_meaningless_experiment_is_refused_with_what_is_possible(changes, mess
         Experiment(**changes)
 
 
+def test_a_control_without_rectifier_may_be_trained_on():
+    """`qr_predictive` of width 0 puts nothing before the decoder."""
+    stages = ("joint", "qr_predictive", "post")
+    assert not Experiment(stages=stages, rectifier_width=0).rectified
+
+
 def test_the_stages_are_the_papers():
     """Sections 4 and 5.2: surrogates and bound 0.11, then the decoder alone on rounded latents and
     bound 1e-6."""

@@ -7,7 +7,7 @@ import math
 import pytest
 from PIL import Image
 
-from tfquant.training import folder, history, run
+from tfquant.training import checkpoint, folder, history, hosts, run
 from tfquant.training.experiment import Experiment
 from tfquant.training.exploration import Search, State, best, explore, run_search, verdict
 
@@ -50,6 +50,23 @@ def test_stopping_early_finds_it_as_well_and_says_so(optimum):
     assert asked == SEARCH.weights()[:beyond]
     said = "Stopped early: J rose 2 times in a row; not tried" in " ".join(verdict(search, tried))
     assert said == (beyond < len(SEARCH.weights()))
+
+
+@pytest.mark.parametrize(
+    "values,stops",
+    [
+        ([1.0, 2.0], False),
+        ([1.0, 2.0, 3.0], True),
+        ([3.0, 1.0, 2.0, 3.0], True),
+        ([1.0, 2.0, 2.0], False),  # level, not risen
+        ([1.0, None, None], False),  # nor from divergence to divergence
+        ([1.0, 2.0, None], True),
+    ],
+)
+def test_a_search_stops_once_J_has_risen_twice_in_a_row(values, stops):
+    search = dataclasses.replace(SEARCH, rises=2)
+    assert search.stops([{"J": J} for J in values]) is stops
+    assert not SEARCH.stops([{"J": J} for J in values])
 
 
 def test_a_maximum_at_an_end_of_the_range_is_called_one():
@@ -114,6 +131,9 @@ def test_another_exploration_is_refused_naming_what_differs(tmp_path):
         ((1.0, 0.1, 0.0), "must be positive and not above the first one, 1.0; got 0.0"),
         ((1.0, 0.1, 2.0), "must be positive and not above the first one, 1.0; got 2.0"),
         ((1.0, 0.1, 0.1, -1), "rises must not be negative; got -1"),
+        ((math.inf, 0.1, 0.1), "the first weight must be a positive number; got inf"),
+        ((math.nan, 0.1, 0.1), "the first weight must be a positive number; got nan"),
+        ((0.0, 0.1, 0.1), "the first weight must be a positive number; got 0.0"),
     ],
 )
 def test_a_search_without_meaning_is_refused(values, message):
@@ -169,23 +189,49 @@ def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp
     stored = json.loads((tmp_path / "exploration.json").read_text())
     assert [trial["weight"] for trial in stored["tried"]] == SEARCH.weights()
     chosen = stored["tried"][2]
-    assert chosen["start_psnr"] == 30 and chosen["start_D"] == pytest.approx(30)
+    assert chosen["start_quality"] == 30 and chosen["start_J"] == 0.5
     with Image.open(tmp_path / "exploration.png") as picture:
         assert picture.size[0] > 1000
+
+
+def test_a_search_by_ms_ssim_reports_ms_ssim(tmp_path):
+    """D is 1 - MS-SSIM: 0.1 at the start, then 0.01."""
+
+    def train(experiment, run_dir):
+        records = [record("qr_predictive", 0, 0.201, 30.0), record("qr_predictive", 5, 0.2001, 29)]
+        folder.write_json(f"{run_dir}/{history.FILE}", records)
+
+    experiment = dataclasses.replace(EXPERIMENT, distortion="ms_ssim")
+    text = searched(tmp_path, experiment, train=train)
+    assert "| MS-SSIM [dB] | gain [dB] |" in text and "PSNR" not in text
+    assert "| 0.20010 | 0.2000 | 0.01 | 20.000 | +10.000 |" in text
 
 
 def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
     """Though its training went on to the end; nothing that is no number is kept."""
 
     def train(experiment, run_dir):
-        J = math.nan if experiment.qr_weight == 10 else 0.5
-        records = [record("qr_predictive", 0, 0.5, 30.0), record("qr_predictive", 5, J, J)]
+        bad = {10.0: (5, 10), 1.0: (5,)}.get(experiment.qr_weight, ())
+        values = {step: math.nan if step in bad else 0.5 for step in (0, 5, 10)}
+        records = [record("qr_predictive", step, J, J + 30) for step, J in values.items()]
         folder.write_json(f"{run_dir}/{history.FILE}", records)
 
     assert "| 10 | diverged |" in searched(tmp_path, train=train)
     stored = (tmp_path / "exploration.json").read_text()
     assert json.loads(stored)["tried"][0] == {"weight": 10.0, "J": None}
+    assert json.loads(stored)["tried"][1]["quality_of_step"] == [[0, 30.5], [10, 30.5]]
     assert "NaN" not in stored
+
+
+def test_a_search_goes_on_from_the_same_checkpoint_alone(tmp_path, monkeypatch):
+    """All weights start from one baseline, which may train on in the meantime."""
+    found = ["ckpt-5", "ckpt-5", "ckpt-9"]
+    monkeypatch.setattr(checkpoint, "newest_readable", lambda run_dir: found.pop(0))
+    monkeypatch.setattr(hosts, "identity", lambda path: (path, 7))
+    for _ in range(2):
+        searched(tmp_path, train=fake_training([], PSNR))
+    with pytest.raises(ValueError, match=r"\(differs in checkpoint of init_from\)"):
+        searched(tmp_path, train=fake_training([], PSNR))
 
 
 def test_a_search_goes_on_with_epochs_of_the_same_length_alone(tmp_path):
@@ -201,12 +247,13 @@ def test_a_search_goes_on_with_epochs_of_the_same_length_alone(tmp_path):
     "changes,message",
     [
         ({"init_from": "", "stages": ("joint", "qr_predictive")}, "needs init_from, the run from"),
-        ({"stages": ("joint", "post")}, "stages that train the rectifier; got 48, joint, post"),
-        ({"rectifier_width": 0}, "needs a rectifier_width, and stages .*; got 0, qr_predictive"),
+        ({"stages": ("joint", "post")}, "got 48, joint_steps=10000, post_steps=2000"),
+        ({"rectifier_width": 0}, "and a rectifier_width; got 0, qr_predictive_steps=2000"),
         (
             {"stages": ("post", "qr_predictive"), "qr_predictive_steps": 0},
-            "needs steps of a stage .*; got qr_predictive_steps=0",
+            r"needs steps of a stage that decodes with the rectifier it trains \(qr_predictive\)",
         ),
+        ({"stages": ("qr_soft",)}, "decodes with the rectifier .* got 48, qr_soft_steps=10000"),
     ],
 )
 def test_an_exploration_without_baseline_or_rectifier_is_refused(tmp_path, changes, message):

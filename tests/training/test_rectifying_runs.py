@@ -189,7 +189,7 @@ def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, 
     assert [trial["weight"] for trial in resumed] == [1, 0.1]
     for one, other in zip(resumed, whole):
         assert one.keys() == other.keys()
-        for key in ("J", "R", "D", "psnr", "start_J", "error_reduction"):
+        for key in ("J", "R", "D", "quality", "start_J", "error_reduction"):
             assert one[key] == pytest.approx(other[key], rel=1e-4, abs=1e-4), key
     assert exploration.best(resumed)["weight"] == exploration.best(whole)["weight"]
     for weight in (1, 0.1):
@@ -221,8 +221,18 @@ def _with_claimed(folder):
     [
         (["--init_from=nowhere"], "nowhere is no training run: it has no experiment.json"),
         (["--init_from={}/baseline", "--M=8"], "baseline trained another codec: .*this run's is"),
-        (["--init_from={}/claimed", "--rectifier_width=0"], "trained a rectifier, which this"),
-        (["--explore_qr", "--stages=joint", "--init_from={}/baseline"], "stages that train the"),
+        (
+            ["--init_from={}/claimed", "--rectifier_width=0"],
+            "trained a rectifier of width 4 and depth 0; this run has none",
+        ),
+        (
+            ["--init_from={}/claimed", "--rectifier_depth=3"],
+            "trained a rectifier of width 4 and depth 0; this run has width 4 and depth 3",
+        ),
+        (
+            ["--explore_qr", "--stages=qr_soft", "--init_from={}/baseline"],
+            "needs steps of a stage that decodes with the rectifier",
+        ),
     ],
 )
 def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(

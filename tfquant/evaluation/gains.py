@@ -21,11 +21,8 @@ from tfquant.training import exploration
 TIMED_PICTURES, TIMED_ROUNDS = 4, 5
 
 # What a search is listed by, the quality that it trained for: the distortion -> a key of
-# `curves.METRICS`, and which of a trial's values becomes it, and how.
-_QUALITIES = {
-    "mse": ("psnr", "psnr", float),
-    "ms_ssim": ("ms_ssim_db", "D", lambda D: measure.decibels(1.0 - D)),
-}
+# `curves.METRICS`.
+_QUALITIES = {"mse": "psnr", "ms_ssim": "ms_ssim_db"}
 
 # Without one fingerprint: what a model and its baseline have in common.
 _SHARED = ("codec", "codec_options", "lmbda", "distortion")
@@ -64,13 +61,9 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
     """
     pairs = list(zip(model["images"], baseline["images"]))
 
-    def differences(key):
-        return [a[key] - b[key] for a, b in pairs if None not in (a[key], b[key])]
-
-    def mean_difference(key):
-        values = (model["mean"][key], baseline["mean"][key])
-        return None if None in values else values[0] - values[1]
-
+    psnr = [a["psnr"] - b["psnr"] for a, b in pairs if None not in (a["psnr"], b["psnr"])]
+    # The decibels of a mean are no mean of decibels.
+    ms_ssim = (model["mean"]["ms_ssim_db"], baseline["mean"]["ms_ssim_db"])
     return {
         "model": model["name"],
         "baseline": baseline["name"],
@@ -78,10 +71,10 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
         "same_bits": all(a["bpp"] == b["bpp"] for a, b in pairs),
         "bpp": model["mean"]["bpp"],
         "bits_percent": 100 * (model["mean"]["bpp"] / baseline["mean"]["bpp"] - 1),
-        "psnr_gain": mean_difference("psnr"),
-        "psnr_gain_largest": max(differences("psnr"), default=None),
-        "psnr_gain_smallest": min(differences("psnr"), default=None),
-        "ms_ssim_gain_db": mean_difference("ms_ssim_db"),
+        "psnr_gain": statistics.mean(psnr) if psnr else None,
+        "psnr_gain_largest": max(psnr, default=None),
+        "psnr_gain_smallest": min(psnr, default=None),
+        "ms_ssim_gain_db": None if None in ms_ssim else ms_ssim[0] - ms_ssim[1],
         "error_reduction": model["mean"].get("error_reduction"),
         **seconds,
     }
@@ -160,18 +153,12 @@ def weights(directory: str) -> dict:
     if not tried:
         raise EvaluationError(f"--explorations: {directory} has tried no weight yet")
     good = [trial for trial in tried if trial["J"] is not None]
-    metric, key, decibels = _QUALITIES[experiment["distortion"]]
-
-    def quality(trial, name):
-        known = trial["J"] is not None and name in trial
-        return decibels(trial[name]) if known else None
-
     return {
         "curve": models.family(experiment["codec"], experiment),
         "lmbda": experiment["lmbda"],
         "distortion": experiment["distortion"],
-        "metric": metric,
-        "start_quality": next((quality(trial, f"start_{key}") for trial in good), None),
-        "quality": {f"{trial['weight']:g}": quality(trial, key) for trial in tried},
+        "metric": _QUALITIES[experiment["distortion"]],
+        "start_quality": good[0]["start_quality"] if good else None,
+        "quality": {f"{trial['weight']:g}": trial.get("quality") for trial in tried},
         "best": f"{exploration.best(tried)['weight']:g}" if good else None,
     }

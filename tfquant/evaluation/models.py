@@ -12,6 +12,7 @@ import numpy as np
 from tfquant import files, images, metrics
 from tfquant.coding.model_file import FOLDER, MANIFEST
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 
 # Settings that vary along one curve: a higher rate asks for more weight and, in the papers, for
 # wider latents.
@@ -64,21 +65,28 @@ def _name(path: str, entries) -> str:
 
 def _stages_after(experiment: dict) -> str:
     """What the rectifier's stages made of a codec; empty where there were none."""
-    stages = experiment.get("stages", ())
-    if "qr_predictive" in stages:
-        return "+QR" if experiment["rectifier_width"] else "+decoder"
-    return "+soft" if "qr_soft" in stages else ""
+    soft, predictive = (
+        name in experiment.get("stages", ()) and experiment.get(f"{name}_steps", 1) > 0
+        for name in ("qr_soft", "qr_predictive")
+    )
+    if not predictive:
+        return "+soft" if soft else ""
+    if not experiment["rectifier_width"]:
+        return "+soft+decoder" if soft else "+decoder"
+    return "+STP" if soft else "+QR"
 
 
 def family(codec: str, experiment: dict) -> str:
     """The curve that a model is a point of: its codec and how it was trained, whatever its lmbda.
 
-    Named plans stand for themselves; replaced branches, a distortion other than MSE and the codec's
-    options, widths apart, are appended. `+QR` is a codec with a rectifier, `+decoder` one whose
-    decoder alone was trained on without, for comparison, `+soft` one that went no further than the
-    soft stage, which decodes without.
+    Named plans stand for themselves; replaced branches, a distortion other than MSE, the codec's
+    options, widths apart, and a rectifier's width and depth other than the light one's are
+    appended. `+STP` is a codec with a rectifier by soft-to-predictive training, `+QR` one by the
+    predictive stage alone, `+decoder` one whose decoder alone was trained on without, for
+    comparison, `+soft` one whose soft stage moved everything: alone, it decodes without rectifier.
     """
-    parts = [codec + _stages_after(experiment)]
+    after = _stages_after(experiment)
+    parts = [codec + after]
     if experiment.get("plan"):
         parts.append(str(experiment["plan"]))
     for role in ("rate", "distortion", "context"):
@@ -89,6 +97,10 @@ def family(codec: str, experiment: dict) -> str:
         parts.append(str(experiment["distortion"]))
     options = experiment.get("codec_options") or {}
     parts += [f"{key}={value}" for key, value in sorted(options.items()) if key not in WIDTHS]
+    if after in ("+STP", "+QR"):
+        light = {"rectifier_width": LIGHT_WIDTH, "rectifier_depth": LIGHT_DEPTH}
+        own = {key: experiment.get(key, value) for key, value in light.items()}
+        parts += [f"{key}={value}" for key, value in own.items() if value != light[key]]
     return " ".join(parts)
 
 

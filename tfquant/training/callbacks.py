@@ -110,10 +110,6 @@ class _Log:
             with self._writer.as_default(step):  # writes out at its end
                 yield
 
-    def flush(self):
-        with files.as_oserror(self._directory):
-            self._writer.flush()
-
 
 class _FirstImages:
     """The first validation batch's pictures, uint8 [B, H, W, 3], read once."""
@@ -221,7 +217,6 @@ class ValidationScalars(_Logging):
                 tf.summary.scalar(f"validation/{symbol}_tilde", surrogate, description=text)
             text = "PSNR in dB under real rounding, mean over pictures."
             tf.summary.scalar("validation/psnr", logs["val_psnr"], description=text)
-        self._log.flush()
 
 
 class Gap(_Logging):
@@ -237,7 +232,6 @@ class Gap(_Logging):
                     f" {meaning[symbol]}. Below 0, training takes itself for better than it is."
                 )
                 tf.summary.scalar(f"gap/{symbol}", surrogate - rounding, description=text)
-        self._log.flush()
 
 
 class Rectification(_Logging):
@@ -264,7 +258,6 @@ class Rectification(_Logging):
         with self.writing():
             for name, (value, text) in values.items():
                 tf.summary.scalar(f"rectifier/{name}", value, description=text)
-        self._log.flush()
 
 
 class Latents(_Logging):
@@ -306,7 +299,6 @@ class Latents(_Logging):
                     description="Validation pictures: original left, reconstruction (real"
                     " rounding) right.",
                 )
-        self._log.flush()
 
 
 _LATENTS = {
@@ -348,7 +340,6 @@ class GradientRisk(_Logging):
                 branch, _, quantity = name.partition("_")
                 text = f"Gradient of {_LOSSES[branch]} with respect to y: {_QUANTITIES[quantity]}."
                 tf.summary.scalar(f"gradient/{name}", value, description=text)
-        self._log.flush()
 
 
 _LOSSES = {

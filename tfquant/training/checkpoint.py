@@ -92,8 +92,10 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
         raise ValueError(f"{run_dir} trained another codec: {found}; this run's is {expected}")
     if newest is None:
         raise ValueError(f"{run_dir} has no checkpoint yet")
-    if other.rectified and not experiment.rectified:
-        raise ValueError(f"{run_dir} trained a rectifier, which this run's codec has not")
+    if other.rectified:
+        theirs, ours = (_rectifier(e) for e in (other, experiment))
+        if theirs != ours:
+            raise ValueError(f"{run_dir} trained a rectifier of {theirs}; this run has {ours}")
     for name in _ALIKE:
         theirs, ours = getattr(other, name), getattr(experiment, name)
         if theirs != ours:
@@ -103,6 +105,12 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
     wrapped = experiment.rectified and not other.rectified
     restore_codec(codec.codec if wrapped else codec, newest)
     logging.info("Started from %s", newest)
+
+
+def _rectifier(experiment: Experiment) -> str:
+    if not experiment.rectified:
+        return "none"
+    return f"width {experiment.rectifier_width} and depth {experiment.rectifier_depth}"
 
 
 class RunCheckpoint:

@@ -142,7 +142,7 @@ class Experiment:
             steps = ", ".join(f"{name}_steps=0" for name in self.stages) or "no stage"
             raise ValueError(f"nothing to train: {steps}")
         for before, after in zip(stages, stages[1:]):
-            if before.rectified and not after.rectified:
+            if self.rectified and before.rectified and not after.rectified:
                 raise ValueError(
                     f"stage {after.name!r} would train the decoder without the rectifier that"
                     f" {before.name!r} put before it"

@@ -27,11 +27,18 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
-from tfquant import claims, files, looks
-from tfquant.training import folder, history, run
+from tfquant import claims, files, looks, metrics
+from tfquant.training import checkpoint, folder, history, hosts, run
 from tfquant.training.experiment import Experiment
 
 STATE, TABLE, PLOT, RUNS = "exploration.json", "exploration.md", "exploration.png", "weights"
+
+# The quality that a search reports, that which it trains for: the distortion -> its name, and its
+# decibels in a record of `history.json`.
+QUALITIES = {
+    "mse": ("PSNR", lambda record: record["psnr"]),
+    "ms_ssim": ("MS-SSIM", lambda record: float(metrics.ms_ssim_db(1.0 - record["D"]))),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Search:
     rises: int = 0
 
     def __post_init__(self):
+        if not 0 < self.start < math.inf:
+            raise ValueError(f"the first weight must be a positive number; got {self.start}")
         if not 0 < self.factor < 1:
             raise ValueError(f"the factor must lie between 0 and 1; got {self.factor}")
         if not 0 < self.minimum <= self.start:
@@ -72,11 +81,9 @@ class Search:
         return [float(f"{self.start * self.factor**k:.6g}") for k in powers]
 
     def stops(self, tried: Sequence[dict]) -> bool:
-        """Whether J has risen long enough."""
+        """Whether J has risen long enough; it does not from one divergence to the next."""
         values = [J(trial) for trial in tried[-self.rises - 1 :]]
-        risen = all(
-            b > a for a, b in zip(values, values[1:])
-        )  # not from one divergence to the next
+        risen = all(b > a for a, b in zip(values, values[1:]))
         return 0 < self.rises < len(tried) and risen
 
 
@@ -194,25 +201,45 @@ def _flat(asked: dict) -> dict:
     return {**asked["experiment"], **{k: v for k, v in asked.items() if k != "experiment"}}
 
 
-def outcome(run_dir: str) -> dict:
-    """A trial's numbers from its run: the epoch of the lowest J of the last stage."""
+def outcome(run_dir: str, distortion: str) -> dict:
+    """A trial's numbers from its run: the epoch of the lowest J of the last stage.
+
+    Args:
+      run_dir: the run's folder.
+      distortion: that of its loss, a key of `QUALITIES`.
+
+    Returns:
+      `J`, `R`, `D`, `error_reduction` [%] and `quality` [dB] of that epoch, and its `step`;
+      `start_J` and `start_quality` from before the stage; `quality_of_step`, [step, dB] of all
+      epochs with a finite J. Where there is none, `J` alone, None.
+    """
     records = history.read(run_dir)
-    stage = records[-1]["stage"]
-    epochs = [r for r in records if r["stage"] == stage and r["step"] > 0]
-    found = min(epochs, key=lambda r: r["J"] if math.isfinite(r["J"]) else math.inf)
-    if not math.isfinite(found["J"]):
+    stage = [r for r in records if r["stage"] == records[-1]["stage"]]
+    start, *epochs = (r for r in stage if math.isfinite(r["J"]) or r["step"] == 0)
+    if not epochs:
         return {"J": None}  # as of a training that was ended for it
-    kept = {name: found.get(name) for name in ("J", "R", "D", "psnr", "error_reduction")}
-    start = next((r for r in records if r["stage"] == stage and r["step"] == 0), None)
-    steps = [[r["step"], r["psnr"]] for r in records if r["stage"] == stage]
-    if start is not None:
-        kept.update({f"start_{name}": start[name] for name in ("J", "D", "psnr")})
-    return {**kept, "step": found["step"], "psnr_of_step": steps}
+    found = min(epochs, key=lambda r: r["J"])
+    _, quality = QUALITIES[distortion]
+    return {
+        **{name: found[name] for name in ("J", "R", "D", "error_reduction", "step")},
+        "quality": quality(found),
+        "start_J": start["J"],
+        "start_quality": quality(start),
+        "quality_of_step": [[r["step"], quality(r)] for r in (start, *epochs)],
+    }
 
 
-def table(tried: Sequence[dict]) -> str:
-    """A row a weight, Markdown; what the paper's Table 1 has of one codec, and more."""
-    head = "| weight | J | R [bpp] | D | PSNR [dB] | gain [dB] | error reduction [%] | best step |"
+def table(tried: Sequence[dict], quality: str) -> str:
+    """A row a weight, Markdown; what the paper's Table 1 has of one codec, and more.
+
+    Args:
+      tried: the trials.
+      quality: what theirs is called.
+    """
+    head = (
+        f"| weight | J | R [bpp] | D | {quality} [dB] | gain [dB] | error reduction [%] "
+        "| best step |"
+    )
     lines = [head, "|" + 8 * " ---: |"]
     chosen = best(tried)
     for trial in tried:
@@ -220,18 +247,17 @@ def table(tried: Sequence[dict]) -> str:
         if trial["J"] is None:
             lines.append(f"| {trial['weight']:g} | diverged |" + 6 * " |")
             continue
-        gain = trial["psnr"] - trial.get("start_psnr", math.nan)
-        reduction = trial.get("error_reduction")
+        gain = trial["quality"] - trial["start_quality"]
         lines.append(
             f"| {mark}{trial['weight']:g}{mark} | {trial['J']:.5f} | {trial['R']:.4f} |"
-            f" {trial['D']:.5g} | {trial['psnr']:.3f} | {gain:+.3f} |"
-            f" {'-' if reduction is None else format(reduction, '.2f')} | {trial['step']} |"
+            f" {trial['D']:.5g} | {trial['quality']:.3f} | {gain:+.3f} |"
+            f" {trial['error_reduction']:.2f} | {trial['step']} |"
         )
     return "\n".join(lines)
 
 
-def plot(tried: Sequence[dict], path: str) -> None:
-    """J against the weight; PSNR against the steps of each weight, like the paper's Figure 2."""
+def plot(tried: Sequence[dict], quality: str, path: str) -> None:
+    """J against the weight; quality against the steps of each weight, like the paper's Figure 2."""
     figure, ((left, right),) = looks.new_figure((12, 4.4), 2)
     good = [trial for trial in tried if trial["J"] is not None]
     chosen = best(tried)
@@ -240,29 +266,28 @@ def plot(tried: Sequence[dict], path: str) -> None:
     left.plot(
         chosen["weight"], chosen["J"], "*", color=looks.VERMILION, markersize=16, label="best"
     )
-    if "start_J" in chosen:
-        left.axhline(chosen["start_J"], **looks.REFERENCE, label="at the start")
+    left.axhline(chosen["start_J"], **looks.REFERENCE, label="at the start")
     left.set(xscale="log", xlabel="weight of the feature distance",
              ylabel="R + lmbda D [bits per pixel]")  # fmt: skip
     for i, trial in enumerate(good):
         best_one = trial is chosen
         right.plot(
-            *zip(*trial["psnr_of_step"]), label=f"weight {trial['weight']:g}",
+            *zip(*trial["quality_of_step"]), label=f"weight {trial['weight']:g}",
             marker=looks.series(i)["marker"], markevery=0.2, zorder=3 if best_one else 2,
             color=looks.VERMILION if best_one else looks.shade(looks.BLUE, i, len(good)),
         )  # fmt: skip
-    right.set(xlabel="step of the last stage", ylabel="PSNR of validation pictures [dB]")
+    right.set(xlabel="step of the last stage", ylabel=f"{quality} of validation pictures [dB]")
     looks.legend(figure)
     with tf.io.gfile.GFile(path, "wb") as file:
         figure.savefig(file, format="png")
 
 
-def report(directory: str, search: Search, tried: Sequence[dict]) -> str:
+def report(directory: str, search: Search, tried: Sequence[dict], quality: str) -> str:
     """Writes table and plot; gives the table and the verdict as text."""
-    text = "\n\n".join([table(tried), "\n".join(verdict(search, tried))])
+    text = "\n\n".join([table(tried, quality), "\n".join(verdict(search, tried))])
     with tf.io.gfile.GFile(tf.io.gfile.join(directory, TABLE), "w") as f:
         f.write(f"# Weight of the feature distance\n\n{text}\n\n![exploration]({PLOT})\n")
-    plot(tried, tf.io.gfile.join(directory, PLOT))
+    plot(tried, quality, tf.io.gfile.join(directory, PLOT))
     return text
 
 
@@ -293,23 +318,26 @@ def run_search(
       warm_start: start from the weight before.
 
     Raises:
-      ValueError: the experiment trains no rectifier, for no steps, or starts from nothing; the
-        folder holds another exploration; or training diverged with every weight.
+      ValueError: no stage of the experiment decodes with a rectifier, for any steps, or it starts
+        from nothing; the folder holds another exploration, or one from another checkpoint; or
+        training diverged with every weight.
     """
     if not experiment.init_from:
         raise ValueError("an exploration needs init_from, the run from which every weight starts")
-    if not experiment.rectified:
+    stages = experiment.all_stages()
+    if not any(s.steps for s in stages if s.trains_rectifier and s.rectified):
         raise ValueError(
-            "an exploration needs a rectifier_width, and stages that train the rectifier; got"
-            f" {experiment.rectifier_width}, {', '.join(experiment.stages)}"
+            "an exploration needs steps of a stage that decodes with the rectifier it trains"
+            f" (qr_predictive), and a rectifier_width; got {experiment.rectifier_width},"
+            f" {', '.join(f'{s.name}_steps={s.steps}' for s in stages)}"
         )
-    training = [stage for stage in experiment.all_stages() if stage.trains_rectifier]
-    if not any(stage.steps for stage in training):
-        raise ValueError(
-            "an exploration needs steps of a stage that trains the rectifier; got"
-            f" {', '.join(f'{stage.name}_steps={stage.steps}' for stage in training)}"
-        )
-    options = {"patience": patience, "epoch_steps": epoch_steps, "warm_start": warm_start}
+    start = hosts.identity(checkpoint.newest_readable(experiment.init_from))
+    options = {
+        "patience": patience,
+        "epoch_steps": epoch_steps,
+        "warm_start": warm_start,
+        "checkpoint of init_from": start and list(start),  # as JSON keeps it
+    }
     state = State(directory, search, experiment, options)
 
     def evaluate(weight: float) -> dict:
@@ -326,6 +354,8 @@ def run_search(
         except run.TrainingDiverged as error:
             logging.warning("Weight %g: %s", weight, error)
             return {"J": None}
-        return outcome(run_dir(directory, weight))
+        return outcome(run_dir(directory, weight), experiment.distortion)
 
-    return report(directory, search, explore(search, evaluate, state.tried, state.keep))
+    tried = explore(search, evaluate, state.tried, state.keep)
+    quality, _ = QUALITIES[experiment.distortion]
+    return report(directory, search, tried, quality)
