@@ -77,12 +77,11 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
     folder = FLAGS.report_dir
-    if not folder or not files.is_local(folder):
-        sys.exit(f"eval.py: --report_dir must name a folder of this machine; got {folder!r}")
     codecs = FLAGS.conventional
     if FLAGS.explorations and not FLAGS.model_dir and not FLAGS["conventional"].present:
         codecs = []  # to list searches takes no pictures
     try:
+        files.check_local_folder("--report_dir", folder)
         evaluation = run.Evaluation(
             model_dirs=tuple(FLAGS.model_dir),
             baselines=tuple(FLAGS.baseline),

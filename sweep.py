@@ -87,14 +87,13 @@ def _run(script: str, *arguments: str, log: Path) -> None:
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
-    if not FLAGS.out or not files.is_local(FLAGS.out):
-        sys.exit(f"sweep.py: --out must name a folder of this machine; got {FLAGS.out!r}")
     try:
+        files.check_local_folder("--out", FLAGS.out)
         grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda)
         anchor = None
         if FLAGS.anchor:
             anchor = curves.read_published(Path(FLAGS.anchor), FLAGS.anchor_codec)
-    except EvaluationError as error:
+    except (EvaluationError, OSError) as error:
         sys.exit(f"sweep.py: {error}")
     try:
         sweep.claim(

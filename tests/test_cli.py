@@ -242,6 +242,7 @@ def test_wrong_models_are_refused(model, picture, tmp_path, refused):
         ({"fingerprint": "0011"}, "has fingerprint '0011'; it takes 16 hexadecimal digits"),
         ({"codec": "a b"}, "has codec name 'a b'; it takes 1 to 16 printable ASCII characters"),
         ({"codec": None}, "has codec name None; it takes 1 to 16 printable ASCII characters"),
+        ({"experiment": None}, "has no object as experiment; export the model again"),
     ):
         (tmp_path / "tfquant.json").write_text(json.dumps({**MANIFEST, **wrong}))
         assert message in refused(1, "compress", tmp_path, picture, target)

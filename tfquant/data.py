@@ -94,7 +94,7 @@ class Selection(ImageSource):
 class DeadLeaves(ImageSource):
     """A pool of canvases from `dead_leaves`, which threads paint: about 0.2 s each on one core.
 
-    Whoever asks for one waits for it. Meanwhile the model is built and traced.
+    Whoever asks for one waits for it; meanwhile the model is built.
     """
 
     def __init__(self, seed: int, *, count: int = 24, size: int = 512, stream: int = 0):

@@ -38,6 +38,12 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def check_local_folder(flag: str, path: str) -> None:
+    """OSError unless `path`, that `flag` gave, names a folder of this machine."""
+    if not path or not is_local(path):
+        raise OSError(f"{flag} must name a folder of this machine; got {path!r}")
+
+
 def _system(path: str):
     """The file system of a name."""
     if is_local(path):

@@ -215,7 +215,15 @@ class Branch:
         return self.sample_with(self.noise(v, seeds), v, offset, alpha)
 
     def noise(self, v, seeds) -> tf.Tensor | None:
-        """What the forward pass draws for `v`; the same for all branches of one surrogate."""
+        """What the forward pass draws for `v`; the same for all branches of one surrogate.
+
+        Args:
+          v: [B, ...] float32, of which the shape counts.
+          seeds: [B, 3] int64.
+
+        Returns:
+          [B, ...] float32 that broadcasts to `v`; None for a deterministic forward pass.
+        """
         draw = SURROGATES[self.surrogate].noise
         if draw is None:
             return None
@@ -223,7 +231,7 @@ class Branch:
         return draw(seeds, static.as_list() if static.is_fully_defined() else tf.shape(v)[1:])
 
     def sample_with(self, noise, v, offset, alpha) -> Sample:
-        """What `sample` gives, of noise that has been drawn."""
+        """What `sample` gives, of `noise` that `self.noise` has drawn."""
         surrogate = SURROGATES[self.surrogate]
         if self.estimator in ("standard", "pathwise"):
             return Sample(surrogate.forward(v, alpha, noise) + offset)

@@ -84,6 +84,8 @@ def read_manifest(path: str) -> Manifest:
                if name not in fields]  # fmt: skip
     if missing:
         raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
+    if not isinstance(fields["experiment"], dict):
+        raise ModelError(f"{path}: {MANIFEST} has no object as experiment; export the model again")
     try:
         container.check_identity(fields["codec"], fields["fingerprint"])
     except ValueError as error:

@@ -21,9 +21,10 @@ class Density(tfc.DeepFactorized):
 class NoisyDensity(tfc.UniformNoiseAdapter):
     """A `Density` plus uniform noise: `p(v) = F(v + 1/2) - F(v - 1/2)`.
 
-    With the logits `b` and `a` of the two, `p = s(b) s(-a) (1 - exp(a - b))`, `s` the sigmoid: no
-    factor of it cancels in either tail, and the network runs once at each end, where TFC's own form
-    runs it for the CDF and again for its complement.
+    With `above` and `below`, the logits of the two, and `s`, the sigmoid,
+    `p = s(above) s(-below) (1 - exp(below - above))`: no factor of it cancels in either tail, and
+    the network runs once at each end, where TFC's own form runs it for the CDF and again for its
+    complement.
     """
 
     def _log_prob(self, v):
@@ -36,7 +37,7 @@ class NoisyDensity(tfc.UniformNoiseAdapter):
         )
 
 
-# Of a logit across the box: so far out that float32 does not tell its ends apart.
+# What a logit rises by across the box where it is so large that float32 no longer tells.
 _LEAST_RISE = 1e-12
 
 
