@@ -213,9 +213,14 @@ def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
             f"no branch of the plan is annealed ({plan.rate}, {plan.distortion})",
         ),
         (
-            ("rectifier_depth", "qr_distance", "qr_stop_gradient"),
+            ("rectifier_depth", "qr_distance"),
             experiment.rectified,
             "no stage trains a rectifier, or its width is 0",
+        ),
+        (
+            ("qr_stop_gradient",),
+            experiment.rectified and "qr_soft" in experiment.stages,
+            "no stage qr_soft trains a rectifier",
         ),
         (search, values.explore_qr, "only --explore_qr searches"),
     ):

@@ -231,6 +231,18 @@ def test_groups_are_rounded_written_and_read_bit_for_bit(models):
     assert abs(spent - bits) <= 0.005 * bits + 64 * 2
 
 
+@pytest.mark.parametrize("forged", [lambda s: s[:1], lambda s: [*s, s[-1]]], ids=["none", "two"])
+def test_groups_read_something_of_any_number_of_streams(models, forged):
+    """Which symbols, the file's checksum judges."""
+    tables = {model.name: model.coding_table() for model in models}
+    writing = Writing(tables)
+    in_groups(writing, models, *latents())
+    streams = tf.constant(forged(list(writing.streams().numpy())))
+    shapes = {"z": tf.constant(Z_SHAPE), "y": tf.constant(Y_SHAPE)}
+    y_hat = in_groups(Reading(tables, streams, shapes), models, None, None)
+    assert y_hat.shape == Y_SHAPE and np.all(np.isfinite(y_hat))
+
+
 def test_the_parameters_of_groups_are_those_of_the_whole(models):
     """Means with means and scales with scales: bits of the whole latent come out again."""
     z, y = latents()

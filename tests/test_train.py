@@ -211,6 +211,8 @@ def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
     )
     (line,) = warnings(caplog, *start, "--explore_start=1", "--explore_patience=2")
     assert line.startswith("--explore_patience, --explore_start: no effect, only --explore_qr")
+    (line,) = warnings(caplog, *start, "--qr_stop_gradient")
+    assert line == "--qr_stop_gradient: no effect, no stage qr_soft trains a rectifier"
     assert not warnings(caplog, *start, "--explore_qr", "--qr_distance=l1", "--explore_start=1")
 
 

@@ -122,8 +122,8 @@ def test_decisions_reach_any_integer_from_any_centre():
     assert coded < 50 * n
 
 
-@pytest.mark.parametrize("distance", [0, 1, 2, 5, 20, 300, 10_000, 1_000_000])
-@pytest.mark.parametrize("sigma", [1e-6, 0.1, 1.0, 20.0])
+@pytest.mark.parametrize("distance", [0, 1, 2, 5, 20, 120, 400, 1500, 10_000, 1_000_000])
+@pytest.mark.parametrize("sigma", [1e-6, 0.1, 1.0, 20.0, 60.0, 256.0])
 def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussian_bits):
     n = 2000
     rng = np.random.default_rng(0)
@@ -136,6 +136,22 @@ def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussia
     assert price <= np.sum(bits) + 2.0**-12 * n
     coded = _through_decisions(symbols, *arguments)
     assert abs(coded - price) < 0.04 * price + 2 * 16 + 2.0 * UNIT * n
+
+
+@pytest.mark.parametrize("distance", [0, 40, 150, 300, 3000, 1_000_000, 5_000_000])
+def test_the_price_holds_where_neither_of_two_components_is(distance):
+    """Between them, at the centre and off it, and beyond; weights that add up to 1 but nearly."""
+    n = 2000
+    rng = np.random.default_rng(0)
+    mu = np.float32([[-500], [500]]) + rng.uniform(-5, 5, (2, n)).astype(np.float32)
+    weights = tf.nn.softmax(tf.constant(rng.normal(0, 0.1, (2, n)), tf.float32), axis=0).numpy()
+    symbols = distance * rng.choice([-1, 1], n).astype(np.int32)
+    centre, sigma = np.zeros(n, np.int32), np.ones((2, n), np.float32)
+    arguments = centre, np.full(n, 510.0), _mixture(centre, mu, sigma, weights)
+    price = np.sum(DecisionTable().price(np.full(n, 1e6, np.float32), symbols, *arguments))
+    coded = _through_decisions(symbols, *arguments)
+    # It may take less: no decision costs more than the coder's 16 bits.
+    assert 0.8 * price < coded < 1.04 * price + 2 * 16
 
 
 def test_decoding_forged_decisions_ends():

@@ -10,7 +10,7 @@ from tfquant.exchange import Reading, Rounding, Surrogates, Writing
 from tfquant.plans import PLANS
 
 M, F = 4, 6
-SIZES = [(1, 1), (1, 7), (5, 1), (2, 3), (4, 6), (7, 3), (6, 8)]
+SIZES = [(1, 1), (1, 7), (5, 1), (4, 2), (2, 3), (4, 6), (7, 3), (6, 8), (2, 12)]
 
 
 @pytest.fixture(scope="module", params=["gaussian", "mixture"], name="parts")

@@ -230,6 +230,10 @@ def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
     assert written == {"report.json", "report.csv", "report.md"}
     with pytest.raises(EvaluationError, match="--explorations: .* is no exploration: it has no ex"):
         gains.weights(str(tmp_path))
+    earlier = tmp_path / "low" / "exploration.json"
+    earlier.write_text(earlier.read_text().replace('"quality"', '"psnr"'))
+    with pytest.raises(EvaluationError, match="--explorations: .* by an earlier version"):
+        gains.weights(folders[0])
 
 
 def test_baselines_alone_are_refused(tmp_path):

@@ -9,13 +9,15 @@ CDF, choose one of 1024 binary rows by the exponent and the upper five bits of t
 So that any integer up to MAX_SYMBOL from the centre can be coded, each distribution has a little of
 a heavy-tailed one mixed in: on either side, `HEAVY / (2 sqrt(1 + d))` more for distances from d on.
 What that makes of the bits, `price` says. It lies above what float32 has of `1 - erf`, so that the
-CDF need not be accurate in its tails.
+mixture's own tails need not be accurate.
 
 Decisions go in rounds, one for each element. Encoder and decoder run the same rounds on tensors of
 the same shapes, so all they compute in floats agrees bit for bit.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -48,7 +50,7 @@ class DecisionTable(Table):
     _SHIFT = 23 - _STEP_BITS
     _BOTTOM = (127 - PRECISION) << _STEP_BITS  # the bucket where odds of 2**-16 begin
     _ROWS = 2 * PRECISION << _STEP_BITS
-    # Far above any float32 that underflows, far below all that matters: 0 : 0 becomes even odds.
+    # A floor far below all that matters: nothing against nothing becomes even odds.
     _LEAST = 1e-30
 
     def __init__(self):
@@ -110,113 +112,129 @@ class DecisionTable(Table):
         from `answer(left, distance)`, the decoder from the stream; both return (handle, decisions).
         """
         weights, start, slope = mixture
-        half_weights = 0.5 * weights
+        weights = 0.5 * weights
+        whole = tf.reduce_sum(weights, axis=0)  # 1/2, but for rounding
 
-        def share(distance):
-            """The heavy tail's mass of `distance` and more."""
-            return 0.5 * HEAVY / tf.sqrt(1.0 + tf.cast(distance, tf.float32))
+        def edge(parts, distance):
+            weights, start, slope = parts
+            distance = tf.cast(distance, tf.float32)
+            nearer = tf.reduce_sum(weights * odd(start + slope * distance), axis=0)
+            return _Edge(nearer, 0.5 * HEAVY / tf.sqrt(1.0 + distance))
 
-        def nearer(parts, distance):
-            """The mixture's mass from the median to before `distance` on the symbol's side."""
-            half_weights, start, slope = parts
-            points = start + slope * tf.cast(distance, tf.float32)
-            return tf.reduce_sum(half_weights * odd(points), axis=0)
+        def rows_of(low, middle, high):
+            return self.index(low.mass_to(middle), middle.mass_to(high))
 
-        def mass(parts, distance):
-            """Of `distance` and more on the symbol's side."""
-            return (0.5 + share(distance)) - nearer(parts, distance)
+        centre_line = tf.reduce_sum(weights * odd(start), axis=0)
+        above, below = (whole + side * centre_line for side in (-1.0, 1.0))
+        rows = self.index(above + 0.5 * HEAVY, below + 0.5 * HEAVY)
+        handle, left = exchange(handle, rows, lambda left, distance: left)
+        mirror = tf.where(left, -1.0, 1.0)
+        parts = weights, mirror * start, slope
 
-        off_median = tf.reduce_sum(half_weights * odd(start), axis=0)
-        above, below = ((0.5 + 0.5 * HEAVY) + side * off_median for side in (-1.0, 1.0))
-        handle, left = exchange(handle, self.index(above, below), lambda left, distance: left)
-        parts = half_weights, tf.where(left, -start, start), slope
-
-        def halve(handle, low, half, mass_low, mass_high, active=None):
-            """Decides whether the distance is `low + half` or more; certain where not active."""
-            middle = low + half
-            mass_middle = mass(parts, middle)
-            rows = self.index(mass_low - mass_middle, mass_middle - mass_high)
+        def halve(handle, distance, half, low, high, active=None):
+            """Decides whether the distance is at least `half` more; certain where not active."""
+            further = distance + half
+            middle = edge(parts, further)
+            rows = rows_of(low, middle, high)
             if active is not None:
                 rows = tf.where(active, rows, range_coder.CERTAIN)
-            handle, far = exchange(
-                handle, rows,
-                lambda left, distance: distance >= middle if active is None
-                else active & (distance >= middle),
-            )  # fmt: skip
-            low, mass_low = tf.where(far, middle, low), tf.where(far, mass_middle, mass_low)
-            kept = far if active is None else far | ~active
-            return handle, low, mass_low, tf.where(kept, mass_high, mass_middle)
+
+            def answer(left, true_distance):
+                far = true_distance >= further
+                return far if active is None else active & far
+
+            handle, far = exchange(handle, rows, answer)
+            distance, low = tf.where(far, further, distance), _where(far, middle, low)
+            return (
+                handle,
+                distance,
+                low,
+                _where(far if active is None else far | ~active, high, middle),
+            )
 
         # Those with a longer reach first, until all have the same number of distances left.
         width = tf.bitwise.left_shift(tf.ones_like(centre), _log2_width(reach))
         common = 1 << _LOG_WIDTH
 
-        def some_are_wider(handle, low, width, mass_low, mass_high):
+        def some_are_wider(handle, distance, width, low, high):
             return tf.reduce_any(width > common)
 
-        def narrow_wide(handle, low, width, mass_low, mass_high):
+        def halve_the_wider(handle, distance, width, low, high):
             active = width > common
             half = tf.where(active, width // 2, 0)
-            handle, low, mass_low, mass_high = halve(handle, low, half, mass_low, mass_high, active)
-            return handle, low, tf.where(active, half, width), mass_low, mass_high
+            handle, distance, low, high = halve(handle, distance, half, low, high, active)
+            return handle, distance, tf.where(active, half, width), low, high
 
-        state = (
-            handle,
-            tf.zeros_like(centre),
-            width,
-            tf.where(left, below, above),
-            tf.zeros_like(off_median),
-        )
-        handle, distance, _, mass_low, mass_high = tf.while_loop(some_are_wider, narrow_wide, state)
+        nothing = tf.zeros_like(whole)
+        low, high = _Edge(mirror * centre_line, nothing + 0.5 * HEAVY), _Edge(whole, nothing)
+        state = (handle, tf.zeros_like(centre), width, low, high)
+        handle, distance, _, low, high = tf.while_loop(some_are_wider, halve_the_wider, state)
         for log_half in reversed(range(_LOG_WIDTH)):
-            handle, distance, mass_low, mass_high = halve(
-                handle, distance, 1 << log_half, mass_low, mass_high
-            )
+            handle, distance, low, high = halve(handle, distance, 1 << log_half, low, high)
 
-        # The last distance stands for all that are beyond. There the heavy tail is nearly all
-        # that is left: its mass is kept apart from what would round it away.
+        # The last distance stands for all that are beyond.
         ids = tf.where(distance == width - 1)[:, 0]
-        few = tuple(tf.gather(part, ids, axis=-1) for part in parts)
-        low = tf.gather(distance, ids)
-        nearer_than_low = nearer(few, low)
+        few, low, end = tf.nest.map_structure(
+            lambda t: tf.gather(t, ids, axis=-1), (parts, low, _Edge(whole, nothing))
+        )
+        nearest = tf.gather(distance, ids)
         state = (
             handle,
-            low,  # <= distance
-            tf.zeros_like(low),  # > distance, 0 for none
-            nearer_than_low,
-            tf.fill(tf.shape(nearer_than_low), 0.5),
+            nearest,  # <= distance
+            tf.zeros_like(nearest),  # > distance, 0 for none
+            low,
+            end,
         )
 
-        def open_or_wide(handle, low, high, nearer_than_low, nearer_than_high):
-            return tf.reduce_any(high != low + 1)
+        def open_or_wide(handle, nearest, furthest, low, high):
+            return tf.reduce_any(furthest != nearest + 1)
 
-        def narrow(handle, low, high, nearer_than_low, nearer_than_high):
-            active = high != low + 1
-            middle = tf.where(high == 0, 2 * low + 1, (low + high) // 2)
-            middle = tf.where(active, middle, low)
-            nearer_than_middle = nearer(few, middle)
-            beyond = tf.where(high == 0, 0.0, share(high))
-            near = (nearer_than_middle - nearer_than_low) + (share(low) - share(middle))
-            far = (nearer_than_high - nearer_than_middle) + (share(middle) - beyond)
-            rows = tf.where(active, self.index(near, far), range_coder.CERTAIN)
-            handle, is_far = exchange(
+        def narrow(handle, nearest, furthest, low, high):
+            active = furthest != nearest + 1
+            further = tf.where(furthest == 0, 2 * nearest + 1, (nearest + furthest) // 2)
+            further = tf.where(active, further, nearest)
+            middle = edge(few, further)
+            rows = tf.where(active, rows_of(low, middle, high), range_coder.CERTAIN)
+            handle, far = exchange(
                 handle, rows,
-                lambda left, distance: active & (tf.gather(distance, ids) >= middle),
+                lambda left, distance: active & (tf.gather(distance, ids) >= further),
             )  # fmt: skip
             # Only a forged stream goes on beyond the largest distance.
-            is_far &= middle <= 2 * MAX_SYMBOL
-            is_near = active & ~is_far
+            far &= further <= 2 * MAX_SYMBOL
+            near = active & ~far
             return (
                 handle,
-                tf.where(is_far, middle, low),
-                tf.where(is_near, middle, high),
-                tf.where(is_far, nearer_than_middle, nearer_than_low),
-                tf.where(is_near, nearer_than_middle, nearer_than_high),
+                tf.where(far, further, nearest),
+                tf.where(near, further, furthest),
+                _where(far, middle, low),
+                _where(near, middle, high),
             )
 
-        handle, low, *_ = tf.while_loop(open_or_wide, narrow, state)
-        distance = tf.tensor_scatter_nd_update(distance, ids[:, None], low)
+        handle, nearest, *_ = tf.while_loop(open_or_wide, narrow, state)
+        distance = tf.tensor_scatter_nd_update(distance, ids[:, None], nearest)
         return handle, tf.where(left, centre - 1 - distance, centre + distance)
+
+
+class _Edge(NamedTuple):
+    """Where the integers from some distance on begin: what lies before it and behind it.
+
+    The two are kept apart, as far out the mixture's would round the heavy tail's away.
+
+    Attributes:
+      nearer: [n] the mixture's mass from its median to there.
+      beyond: [n] the heavy tail's mass from there on.
+    """
+
+    nearer: tf.Tensor
+    beyond: tf.Tensor
+
+    def mass_to(self, other: _Edge) -> tf.Tensor:
+        """[n] the mass between this one and one further out."""
+        return (other.nearer - self.nearer) + (self.beyond - other.beyond)
+
+
+def _where(condition, one: _Edge, other: _Edge) -> _Edge:
+    return _Edge(*(tf.where(condition, a, b) for a, b in zip(one, other)))
 
 
 def _side_and_distance(symbols, centre):

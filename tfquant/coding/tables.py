@@ -5,16 +5,16 @@
 | ChannelTable   | of a fixed distribution per channel         | channel                       |
 | ScaleTable     | of a symmetric family around zero           | scale                         |
 | MeanScaleTable | of a symmetric family around any mean       | scale, distance to a boundary |
-| DecisionTable  | of any distribution with a CDF, per element | odds: see `decisions.py`      |
+| DecisionTable  | of a mixture, one per element               | odds: see `decisions.py`      |
 
 A table is a value: made once from NumPy arrays in float64, saved with the model as integers, and
 never made again by a decoder. Each one has `lookup` (what `range_coder` starts coders with),
 `encode`, `decode`, `price` (what coding takes, escapes included) and `to_bytes` (for
 fingerprints). Symbols are coded flat, in row-major order, spread over the handle's streams.
 
-Rows are chosen by integer operations on float32 bit patterns and by single, correctly rounded float
-operations, never by a logarithm: given the same parameters, the choice depends on neither the
-machine, nor an element's neighbours, nor the shape of the batch.
+But for decisions, rows are chosen by integer operations on float32 bit patterns and by single,
+correctly rounded float operations, never by a logarithm: given the same parameters, the choice
+depends on neither the machine, nor an element's neighbours, nor the shape of the batch.
 """
 
 from __future__ import annotations

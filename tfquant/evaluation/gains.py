@@ -60,7 +60,6 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
       seconds: what `timing` gave for the two.
     """
     pairs = list(zip(model["images"], baseline["images"]))
-
     psnr = [a["psnr"] - b["psnr"] for a, b in pairs if None not in (a["psnr"], b["psnr"])]
     # The decibels of a mean are no mean of decibels.
     ms_ssim = (model["mean"]["ms_ssim_db"], baseline["mean"]["ms_ssim_db"])
@@ -143,7 +142,8 @@ def weights(directory: str) -> dict:
       both on the exploration's validation pictures; the `best` weight, None where all diverged.
 
     Raises:
-      EvaluationError: the folder holds no exploration, or none that has tried anything.
+      EvaluationError: the folder holds no exploration, none that has tried anything, or one by an
+        earlier version.
     """
     try:
         found = exploration.read(directory)
@@ -153,6 +153,10 @@ def weights(directory: str) -> dict:
     if not tried:
         raise EvaluationError(f"--explorations: {directory} has tried no weight yet")
     good = [trial for trial in tried if trial["J"] is not None]
+    if any("quality" not in trial for trial in good):
+        raise EvaluationError(
+            f"--explorations: {directory} was explored by an earlier version; explore again"
+        )
     return {
         "curve": models.family(experiment["codec"], experiment),
         "lmbda": experiment["lmbda"],

@@ -210,8 +210,8 @@ def outcome(run_dir: str, distortion: str) -> dict:
 
     Returns:
       `J`, `R`, `D`, `error_reduction` [%] and `quality` [dB] of that epoch, and its `step`;
-      `start_J` and `start_quality` from before the stage; `quality_of_step`, [step, dB] of all
-      epochs with a finite J. Where there is none, `J` alone, None.
+      `start_J` and `start_quality` from before the stage; `quality_of_step`, [step, dB] of that and
+      of all epochs with a finite J. Where there are none, `J` alone, None.
     """
     records = history.read(run_dir)
     stage = [r for r in records if r["stage"] == records[-1]["stage"]]
