@@ -114,46 +114,48 @@ class DecisionTable(Table):
         weights, start, slope = mixture
         weights = 0.5 * weights
         whole = tf.reduce_sum(weights, axis=0)  # 1/2, but for rounding
-
-        def edge(parts, distance):
-            weights, start, slope = parts
-            distance = tf.cast(distance, tf.float32)
-            nearer = tf.reduce_sum(weights * odd(start + slope * distance), axis=0)
-            return _Edge(nearer, 0.5 * HEAVY / tf.sqrt(1.0 + distance))
-
-        def rows_of(low, middle, high):
-            return self.index(low.mass_to(middle), middle.mass_to(high))
-
-        centre_line = tf.reduce_sum(weights * odd(start), axis=0)
-        above, below = (whole + side * centre_line for side in (-1.0, 1.0))
+        off_median = tf.reduce_sum(weights * odd(start), axis=0)
+        above, below = (whole + side * off_median for side in (-1.0, 1.0))
         rows = self.index(above + 0.5 * HEAVY, below + 0.5 * HEAVY)
         handle, left = exchange(handle, rows, lambda left, distance: left)
         mirror = tf.where(left, -1.0, 1.0)
-        parts = weights, mirror * start, slope
+        side = _Side(weights, mirror * start, slope)
 
-        def halve(handle, distance, half, low, high, active=None):
-            """Decides whether the distance is at least `half` more; certain where not active."""
+        width = tf.bitwise.left_shift(tf.ones_like(centre), _log2_width(reach))
+        nothing = tf.zeros_like(whole)
+        low, end = _Edge(mirror * off_median, nothing + 0.5 * HEAVY), _Edge(whole, nothing)
+        handle, distance, low = self._within_reach(handle, width, side, odd, low, end, exchange)
+
+        # The last distance stands for all that are beyond.
+        ids = tf.where(distance == width - 1)[:, 0]
+        few = tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), (side, low, end))
+        handle, found = self._beyond_reach(
+            handle, tf.gather(distance, ids), *few, odd,
+            lambda handle, rows, answer: exchange(
+                handle, rows, lambda left, distance: answer(left, tf.gather(distance, ids))
+            ),
+        )  # fmt: skip
+        distance = tf.tensor_scatter_nd_update(distance, ids[:, None], found)
+        return handle, tf.where(left, centre - 1 - distance, centre + distance)
+
+    def _rows(self, low: _Edge, middle: _Edge, high: _Edge) -> tf.Tensor:
+        """Of the decisions whether a symbol lies from `middle` on, known to lie in between."""
+        return self.index(low.mass_to(middle), middle.mass_to(high))
+
+    def _within_reach(self, handle, width, side, odd, low, end, exchange):
+        """Halves `width` distances down to one: handle, distance, and its edge."""
+
+        def halve(handle, distance, half, active, low, high):
             further = distance + half
-            middle = edge(parts, further)
-            rows = rows_of(low, middle, high)
-            if active is not None:
-                rows = tf.where(active, rows, range_coder.CERTAIN)
-
-            def answer(left, true_distance):
-                far = true_distance >= further
-                return far if active is None else active & far
-
-            handle, far = exchange(handle, rows, answer)
-            distance, low = tf.where(far, further, distance), _where(far, middle, low)
-            return (
-                handle,
-                distance,
-                low,
-                _where(far if active is None else far | ~active, high, middle),
+            middle = side.edge(odd, further)
+            rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
+            handle, far = exchange(
+                handle, rows, lambda left, distance: active & (distance >= further)
             )
+            distance, low = tf.where(far, further, distance), _where(far, middle, low)
+            return handle, distance, low, _where(far | ~active, high, middle)
 
         # Those with a longer reach first, until all have the same number of distances left.
-        width = tf.bitwise.left_shift(tf.ones_like(centre), _log2_width(reach))
         common = 1 << _LOG_WIDTH
 
         def some_are_wider(handle, distance, width, low, high):
@@ -162,29 +164,20 @@ class DecisionTable(Table):
         def halve_the_wider(handle, distance, width, low, high):
             active = width > common
             half = tf.where(active, width // 2, 0)
-            handle, distance, low, high = halve(handle, distance, half, low, high, active)
+            handle, distance, low, high = halve(handle, distance, half, active, low, high)
             return handle, distance, tf.where(active, half, width), low, high
 
-        nothing = tf.zeros_like(whole)
-        low, high = _Edge(mirror * centre_line, nothing + 0.5 * HEAVY), _Edge(whole, nothing)
-        state = (handle, tf.zeros_like(centre), width, low, high)
+        state = (handle, tf.zeros_like(width), width, low, end)
         handle, distance, _, low, high = tf.while_loop(some_are_wider, halve_the_wider, state)
+        everyone = tf.constant(True)
         for log_half in reversed(range(_LOG_WIDTH)):
-            handle, distance, low, high = halve(handle, distance, 1 << log_half, low, high)
+            handle, distance, low, high = halve(
+                handle, distance, 1 << log_half, everyone, low, high
+            )
+        return handle, distance, low
 
-        # The last distance stands for all that are beyond.
-        ids = tf.where(distance == width - 1)[:, 0]
-        few, low, end = tf.nest.map_structure(
-            lambda t: tf.gather(t, ids, axis=-1), (parts, low, _Edge(whole, nothing))
-        )
-        nearest = tf.gather(distance, ids)
-        state = (
-            handle,
-            nearest,  # <= distance
-            tf.zeros_like(nearest),  # > distance, 0 for none
-            low,
-            end,
-        )
+    def _beyond_reach(self, handle, nearest, side, low, end, odd, exchange):
+        """Doubles `nearest` distances until they are too large, then halves: handle, distances."""
 
         def open_or_wide(handle, nearest, furthest, low, high):
             return tf.reduce_any(furthest != nearest + 1)
@@ -193,12 +186,11 @@ class DecisionTable(Table):
             active = furthest != nearest + 1
             further = tf.where(furthest == 0, 2 * nearest + 1, (nearest + furthest) // 2)
             further = tf.where(active, further, nearest)
-            middle = edge(few, further)
-            rows = tf.where(active, rows_of(low, middle, high), range_coder.CERTAIN)
+            middle = side.edge(odd, further)
+            rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
             handle, far = exchange(
-                handle, rows,
-                lambda left, distance: active & (tf.gather(distance, ids) >= further),
-            )  # fmt: skip
+                handle, rows, lambda left, distance: active & (distance >= further)
+            )
             # Only a forged stream goes on beyond the largest distance.
             far &= further <= 2 * MAX_SYMBOL
             near = active & ~far
@@ -210,9 +202,28 @@ class DecisionTable(Table):
                 _where(near, middle, high),
             )
 
+        # Between `nearest` (<= distance) and `furthest` (> distance, 0 for none).
+        state = (handle, nearest, tf.zeros_like(nearest), low, end)
         handle, nearest, *_ = tf.while_loop(open_or_wide, narrow, state)
-        distance = tf.tensor_scatter_nd_update(distance, ids[:, None], nearest)
-        return handle, tf.where(left, centre - 1 - distance, centre + distance)
+        return handle, nearest
+
+
+class _Side(NamedTuple):
+    """A mixture as seen from the centre, on the symbol's side: see `DecisionTable`.
+
+    Attributes:
+      weights: [K, n] half of the components' weights.
+      start, slope: [K, n].
+    """
+
+    weights: tf.Tensor
+    start: tf.Tensor
+    slope: tf.Tensor
+
+    def edge(self, odd, distance) -> _Edge:
+        distance = tf.cast(distance, tf.float32)
+        nearer = tf.reduce_sum(self.weights * odd(self.start + self.slope * distance), axis=0)
+        return _Edge(nearer, 0.5 * HEAVY / tf.sqrt(1.0 + distance))
 
 
 class _Edge(NamedTuple):
