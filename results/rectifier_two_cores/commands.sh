@@ -69,10 +69,9 @@ compare scale_hyperprior_ms_ssim 8.73 --codec=scale_hyperprior --distortion=ms_s
 cd runs/qr
 list() { ls -d "$@" | sed 's|^|runs/qr/|' | paste -sd,; }
 baselines=$(list *_0.0067 *_0.025 *_ms_ssim) controls=$(list *_b)
-rectified=$(list *_a *_c) tried=$(list more/*)
+rectified=$(list *_a *_c)
 cd ../..
 compare_models() { python eval.py --images="$KODAK" --conventional= --noreconstructions "$@"; }
 compare_models --model_dir="$rectified" --baseline="$controls" --report_dir=runs/qr_report \
   --explorations=runs/qr/scale_hyperprior_0.0067_weights
 compare_models --model_dir="$controls" --baseline="$baselines" --report_dir=runs/qr_control_report
-compare_models --model_dir="$tried" --baseline="$controls" --report_dir=runs/qr_tried_report
