@@ -51,6 +51,8 @@ for rate in 1e-4 3e-5; do
 done
 more 0.025_b_5e-4 scale_hyperprior_0.025 --lmbda=0.025 --rectifier_width=0
 more 0.025_c_5e-4 scale_hyperprior_0.025 --lmbda=0.025
+train --flagfile=configs/qr_stp.flags --model_dir=runs/qr/more/0.025_a_5e-4 --lmbda=0.025 \
+  --codec=scale_hyperprior --init_from=runs/qr/scale_hyperprior_0.025
 more wide scale_hyperprior_0.0067 --lmbda=0.0067 --rectifier_width=96 --rectifier_depth=3
 
 # Which weight: from the baseline that the rest starts from, on training photographs alone.
@@ -65,13 +67,13 @@ compare cheng_attn_0.0067 0.0067 --codec=cheng_attn --joint_steps=3000 --qr_pred
 compare scale_hyperprior_ms_ssim 8.73 --codec=scale_hyperprior --distortion=ms_ssim --crop=192 \
   --batch_size=4 --qr_weight=0.1 --joint_steps=3000
 
-# The gain that counts is that over (b), and what (b) gains over the baselines.
+# The gain that counts is that over (b) (here: over_control/), and what (b) gains over the baselines
+# (here: control_over_baseline/).
 cd runs/qr
 list() { ls -d "$@" | sed 's|^|runs/qr/|' | paste -sd,; }
 baselines=$(list *_0.0067 *_0.025 *_ms_ssim) controls=$(list *_b)
 rectified=$(list *_a *_c)
 cd ../..
 compare_models() { python eval.py --images="$KODAK" --conventional= --noreconstructions "$@"; }
-compare_models --model_dir="$rectified" --baseline="$controls" --report_dir=runs/qr_report \
-  --explorations=runs/qr/scale_hyperprior_0.0067_weights
+compare_models --model_dir="$rectified" --baseline="$controls" --report_dir=runs/qr_report
 compare_models --model_dir="$controls" --baseline="$baselines" --report_dir=runs/qr_control_report
