@@ -121,6 +121,16 @@ class SubpixelConv(tf.keras.layers.Layer):
         return tf.nn.depth_to_space(self.conv(x), self.stride)
 
 
+def residual(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """`x + y`, `y` as a convolution gives it.
+
+    Between the two stands an operation that does nothing: TensorFlow's optimizer would make the sum
+    a part of the convolution, and that damages memory in TF 2.14's oneDNN where two threads run the
+    graph at a time.
+    """
+    return x + tf.ensure_shape(y, y.shape)
+
+
 class ResidualBlock(tf.keras.layers.Layer):
     """conv 3x3, leaky ReLU, conv 3x3, leaky ReLU, + x (1x1 projected where widths differ).
 
@@ -141,7 +151,7 @@ class ResidualBlock(tf.keras.layers.Layer):
             self.skip = conv(self.filters, 1, kernel_initializer=Near(identity))
 
     def call(self, x):
-        return self.main(x) + (x if self.skip is None else self.skip(x))
+        return residual(self.main(x), x if self.skip is None else self.skip(x))
 
 
 class ResidualDown(tf.keras.layers.Layer):
@@ -181,7 +191,7 @@ class ResidualDown(tf.keras.layers.Layer):
     def call(self, x):
         # The same as a 1x1 convolution of stride 2, whose gradient in TF 2.14's oneDNN writes
         # outside its memory where channels are few, as in a picture.
-        return self.main(x) + self.skip(x[:, ::2, ::2])
+        return residual(self.main(x), self.skip(x[:, ::2, ::2]))
 
 
 class ResidualUp(tf.keras.layers.Layer):
@@ -206,7 +216,7 @@ class ResidualUp(tf.keras.layers.Layer):
         self.skip = SubpixelConv(filters, kernel_initializer=Near(kernel))
 
     def call(self, x):
-        return self.main(x) + self.skip(x)
+        return residual(self.main(x), self.skip(x))
 
 
 class ResidualUnit(tf.keras.layers.Layer):
@@ -233,7 +243,7 @@ class ResidualUnit(tf.keras.layers.Layer):
         )
 
     def call(self, x):
-        return x + self.main(x)
+        return residual(x, self.main(x))
 
 
 class Attention(tf.keras.layers.Layer):

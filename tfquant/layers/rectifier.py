@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfquant.layers.blocks import Attention, ResidualBlock, conv
+from tfquant.layers.blocks import Attention, ResidualBlock, conv, residual
 from tfquant.layers.chain import Chain
 
 # Some 3 % of the multiplications of a synthesis transform at N = 128, M = 192.
@@ -48,4 +48,4 @@ class QuantizationRectifier(tf.keras.layers.Layer):
         self.last = conv(input_shape[-1], 3, kernel_initializer="zeros", dtype="float32")
 
     def call(self, y_hat):
-        return y_hat + self.last(self.trunk(y_hat))
+        return residual(y_hat, self.last(self.trunk(y_hat)))
