@@ -56,6 +56,18 @@ def forgotten_garbage() -> Iterator[None]:
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def stir() -> Callable:
+    """`stir(rectifier)`: the rectifier, no longer the identity; always by the same weights."""
+
+    def stirred(rectifier):
+        kernel = rectifier.last.kernel
+        kernel.assign(np.random.default_rng(0).normal(0, 0.02, kernel.shape))
+        return rectifier
+
+    return stirred
+
+
 @pytest.fixture
 def no_saved_models(monkeypatch) -> None:
     """`tf.saved_model.save` makes an empty folder, in no time: for claims about what is around."""

@@ -31,13 +31,6 @@ def plain(name="ms_hyper_zero"):
     return models.build_codec(name, N=8, M=12)
 
 
-def stir(rectifier):
-    """A rectifier that has left the identity."""
-    rng = np.random.default_rng(0)
-    rectifier.last.kernel.assign(rng.normal(0, 0.02, rectifier.last.kernel.shape))
-    return rectifier
-
-
 @pytest.fixture(scope="module", name="pictures")
 def _pictures(make_photograph):
     """uint8 [4, 64, 64, 3]"""
@@ -73,7 +66,7 @@ def loaded(codec):
     return ExportedModel(Manifest(codec.name, module.fingerprint(), {}, "0"), module)
 
 
-def test_files_go_both_ways_between_a_codec_and_its_rectified_one(make_photograph):
+def test_files_go_both_ways_between_a_codec_and_its_rectified_one(make_photograph, stir):
     """Real bytes; the rectified decoder makes another picture of them. Every codec: conformance."""
     codec = plain("scale_hyperprior")
     rectified = RectifiedCodec(codec, 8, 1)
@@ -112,7 +105,7 @@ def reached(trainer, term, batch):
     return {n for n, gs in gradients.items() if any(g is not None and np.any(g) for g in gs)}
 
 
-def test_gradients_reach_what_they_should_in_the_soft_stage(batch):
+def test_gradients_reach_what_they_should_in_the_soft_stage(batch, stir):
     """The picture is decoded beside the rectifier; the feature term's gradient passes y."""
     trainer = begun(SOFT)
     stir(trainer.codec.rectifier)
@@ -121,14 +114,14 @@ def test_gradients_reach_what_they_should_in_the_soft_stage(batch):
     assert reached(trainer, "feature_l2", batch) == {"g_a", "rectifier"}
 
 
-def test_the_feature_gradient_can_be_stopped_at_y(batch):
+def test_the_feature_gradient_can_be_stopped_at_y(batch, stir):
     trainer = begun(SOFT, qr_stop_gradient=True)
     stir(trainer.codec.rectifier)
     assert reached(trainer, "feature_l2", batch) == {"rectifier"}
     assert reached(trainer, "mse", batch) == {"g_a", "g_s"}
 
 
-def test_gradients_reach_what_they_should_in_the_predictive_stage(batch):
+def test_gradients_reach_what_they_should_in_the_predictive_stage(batch, stir):
     trainer = begun(PREDICTIVE)
     stir(trainer.codec.rectifier)
     assert reached(trainer, "mse", batch) == {"g_s", "rectifier"}
@@ -182,7 +175,7 @@ def test_the_predictive_stage_touches_neither_encoder_nor_entropy_weights_nor_an
     assert all(np.any(old != new) for old, new in zip(decoder, codec.codec.g_s.weights))
 
 
-def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch):
+def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch, stir):
     """Recomputed from the codec's parts in NumPy: soft decodes y_hat, predictive y_bar."""
     for stage in (SOFT, PREDICTIVE):
         trainer = begun(stage)
@@ -221,7 +214,7 @@ def test_no_feature_distance_reaches_the_control_without_rectifier(distance, bat
 
 
 @pytest.mark.parametrize("index,name", list(enumerate(EXPERIMENT.stages)))
-def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures, caplog):
+def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures, caplog, stir):
     """The soft stage warms a rectifier up that its decoder has not met."""
     folder.prepare(str(tmp_path), EXPERIMENT)
     trainer = begun(EXPERIMENT.all_stages()[index])
