@@ -137,6 +137,57 @@ def factorized(channels=6, filters=(3, 3, 3)):
     return model
 
 
+def tfcs(density):
+    """TFC's own density with the weights of ours."""
+    theirs = tfc.DeepFactorized(density.batch_shape, density.num_filters, density.init_scale)
+    for weight, ours in zip(theirs.trainable_variables, density.trainable_variables):
+        weight.assign(ours)
+    return theirs
+
+
+@pytest.mark.parametrize("filters", [(3, 3, 3), (2,), (1, 4), ()])
+def test_the_density_is_tfcs(filters):
+    density = factorized(filters=filters).density
+    v = np.linspace(-60, 60, 2 * 7 * 6).reshape(2, 7, 6).astype(np.float32)
+    np.testing.assert_allclose(density.log_cdf(v), tfcs(density).log_cdf(v), rtol=1e-5, atol=1e-6)
+
+
+def confusable(density, n):
+    """Matrix products of a forward and backward pass that TF 2.14's oneDNN may take for another.
+
+    They are of the same sizes as that one, and a matrix of one row or column is transposed in one
+    of the two alone.
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec([n, 6])])
+    def passes(v):
+        with tf.GradientTape() as tape:
+            tape.watch(v)
+            logits = density.log_cdf(v)
+        return tape.gradient(logits, [v, *density.trainable_variables])
+
+    seen, found = {}, []
+    for operation in passes.get_concrete_function().graph.get_operations():
+        if operation.type.startswith("BatchMatMul"):
+            transposed = [operation.get_attr(name) for name in ("adj_x", "adj_y")]
+            sizes = [
+                tuple(tensor.shape[-2:])[:: -1 if turned else 1]
+                for tensor, turned in zip(operation.inputs, transposed)
+            ]
+            alike = [(s, None if 1 in s else turned) for s, turned in zip(sizes, transposed)]
+            if seen.setdefault(tuple(alike), transposed) != transposed:
+                found.append(operation)
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 3, 30])
+def test_the_densitys_matrix_products_are_not_confusable(n):
+    """See `factorized._product`; those of TFC's density are."""
+    density = factorized().density
+    assert confusable(tfcs(density), n)
+    assert not confusable(density, n)
+
+
 def test_medians_are_tracked_to_one_half_and_get_no_gradient():
     model = factorized()
     for _ in range(60):
@@ -174,16 +225,16 @@ def test_factorized_bits_and_their_gradients_are_those_of_tfcs_adapter():
     """Where that one is exact to start with: a few hundred bins to either side of the median."""
     model = factorized()
     v = tf.constant(np.linspace(-300, 300, 6 * 999).reshape(999, 6).astype(np.float32))
-    weights = [v, *model.density.trainable_variables]
+    theirs = tfcs(model.density)
 
-    def of(prior):
+    def of(prior, density):
         with tf.GradientTape() as tape:
             tape.watch(v)
             log_p = prior.log_prob(v)
-        return log_p, tape.gradient(log_p, weights)
+        return log_p, tape.gradient(log_p, [v, *density.trainable_variables])
 
-    log_p, gradients = of(model.prior())
-    expected, expected_gradients = of(tfc.UniformNoiseAdapter(model.density))
+    log_p, gradients = of(model.prior(), model.density)
+    expected, expected_gradients = of(tfc.UniformNoiseAdapter(theirs), theirs)
     np.testing.assert_allclose(log_p, expected, rtol=1e-5, atol=1e-4)
     for ours, theirs in zip(gradients, expected_gradients):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max())
