@@ -68,6 +68,26 @@ def stir() -> Callable:
     return stirred
 
 
+@pytest.fixture(scope="session")
+def fused_sums() -> Callable[..., int]:
+    """`fused_sums(function, *arguments)`: how many sums the optimizer takes into a convolution.
+
+    See `layers.blocks.residual`. The function is called, in a graph of its own.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    def count(function, *arguments):
+        with context.collect_graphs(optimized=True) as graphs:
+            tf.function(function, autograph=False)(*arguments)
+        nodes = [node for graph in graphs for node in graph.node]
+        nodes += [n for g in graphs for f in g.library.function for n in f.node_def]
+        assert any("Conv2D" in node.op for node in nodes)
+        return sum(b"Add" in node.attr["fused_ops"].list.s for node in nodes)
+
+    return count
+
+
 @pytest.fixture
 def no_saved_models(monkeypatch) -> None:
     """`tf.saved_model.save` makes an empty folder, in no time: for claims about what is around."""

@@ -92,6 +92,10 @@ def test_a_graph_computes_what_eager_execution_does(codec, x):
         np.testing.assert_allclose(graph, eager, rtol=1e-3, atol=1e-3 * np.max(np.abs(eager)))
 
 
+def test_no_sum_is_taken_into_a_convolution(codec, x, fused_sums):
+    assert fused_sums(lambda x: codec(x, Rounding()), x) == 0
+
+
 def test_bfloat16_stays_within_the_networks(label, codec, x, build):
     """Latents, likelihoods and weights are float32, and a training step leaves them finite."""
     exact, codec = codec, build(label, "bfloat16")

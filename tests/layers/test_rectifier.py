@@ -62,6 +62,14 @@ def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
     assert after < 0.8 * before
 
 
+def test_the_sum_stays_outside_of_the_last_convolution(fused_sums):
+    y = latent()
+    for depth in range(2):
+        rectifier = QuantizationRectifier(8, depth)
+        rectifier(y)
+        assert fused_sums(rectifier, y) == 0
+
+
 def test_the_sum_is_float32_under_bfloat16_networks():
     """At magnitude 20, bfloat16 would round to eighths."""
     before = tf.keras.mixed_precision.global_policy()

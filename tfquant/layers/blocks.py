@@ -125,8 +125,9 @@ def residual(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """`x + y`, `y` as a convolution gives it.
 
     Between the two stands an operation that does nothing: TensorFlow's optimizer would make the sum
-    a part of the convolution, and that damages memory in TF 2.14's oneDNN where two threads run the
-    graph at a time.
+    a part of the convolution, and TF 2.14's oneDNN kernel of that keeps the summand's memory where
+    two threads that run the graph take each other's. (`x` is used more than once, or that would be
+    another such sum; tests look at the optimized graphs of all codecs.)
     """
     return x + tf.ensure_shape(y, y.shape)
 
