@@ -138,6 +138,22 @@ def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussia
     assert abs(coded - price) < 0.04 * price + 2 * 16 + 2.0 * UNIT * n
 
 
+@pytest.mark.parametrize(
+    "sigma,distance", [(20.0, 105), (60.0, 297), (256.0, 1365), (1.0, MAX_SYMBOL - 9)]
+)
+def test_coding_takes_little_more_where_float32_has_no_more_of_an_integers_mass(
+    sigma, distance, gaussian_bits
+):
+    n = 500
+    mu = np.random.default_rng(0).uniform(-5, 5, n).astype(np.float32)
+    centre, sigma = np.rint(mu).astype(np.int32), np.full(n, sigma, np.float32)
+    symbols = centre + np.int32(distance)
+    bits = np.minimum(gaussian_bits(symbols, mu, sigma), 1e6).astype(np.float32)
+    arguments = centre, 5 * sigma, _mixture(centre, mu, sigma)
+    price = np.sum(DecisionTable().price(bits, symbols, *arguments))
+    assert _through_decisions(symbols, *arguments) < price + 16 * n
+
+
 @pytest.mark.parametrize("distance", [0, 40, 150, 300, 3000, 1_000_000, 5_000_000])
 def test_the_price_holds_where_neither_of_two_components_is(distance):
     """Between them, at the centre and off it, and beyond; weights that add up to 1 but nearly."""

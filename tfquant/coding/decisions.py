@@ -9,7 +9,9 @@ CDF, choose one of 1024 binary rows by the exponent and the upper five bits of t
 So that any integer up to MAX_SYMBOL from the centre can be coded, each distribution has a little of
 a heavy-tailed one mixed in: on either side, `HEAVY / (2 sqrt(1 + d))` more for distances from d on.
 What that makes of the bits, `price` says. It lies above what float32 has of `1 - erf`, so that the
-mixture's own tails need not be accurate.
+mixture's own tails need not be accurate. What float32 has of a single integer's mass is not: where
+that is under 2**-25 beside a half, five sigmas out of a sigma above 10, or further than 4e6 from
+the centre, coding takes up to 16 bits more.
 
 Decisions go in rounds, one for each element. Encoder and decoder run the same rounds on tensors of
 the same shapes, so all they compute in floats agrees bit for bit.
@@ -28,6 +30,11 @@ from tfquant.coding.tables import CPU, Table, clipped
 
 # The tail's first far decision is then about as improbable as the coder allows.
 HEAVY = 2.0**-13
+_HALF_HEAVY = 0.5 * HEAVY  # on either side
+
+# Of the arithmetic of all decisions, here and where their arguments are made: to be counted up with
+# every change that could choose another row, as files of before cannot be read after it.
+_VERSION = 2
 
 # Distances to begin with, 2**4 doubled until they cover the distribution's reach, at most to 2**12.
 _LOG_WIDTH, _LOG_WIDTH_MAX = 4, 12
@@ -61,7 +68,7 @@ class DecisionTable(Table):
         super().__init__([0, int(n), TOTAL] for n in near)
 
     def _numbers(self):
-        return [_LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
+        return [_VERSION, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
 
     def index(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
         """Row of a decision between masses `near` (symbol 0) and `far` (symbol 1), int32."""
@@ -74,8 +81,9 @@ class DecisionTable(Table):
         """What coding takes, [n] float32, where the distribution alone says `bits`, [n] float32."""
         _, distance = _side_and_distance(symbols, centre)
         distance = tf.cast(distance, tf.float32)
-        near, far = tf.sqrt(1.0 + distance), tf.sqrt(2.0 + distance)
-        heavy = 0.5 * HEAVY / (near * far * (near + far))  # 1 / near - 1 / far, without cancelling
+        root, next_root = tf.sqrt(1.0 + distance), tf.sqrt(2.0 + distance)
+        # The difference of their reciprocals, without cancelling.
+        heavy = _HALF_HEAVY / (root * next_root * (root + next_root))
         return -_log2((tf.pow(2.0, -bits) + heavy) / (1.0 + HEAVY))
 
     def encode(self, handle, symbols, centre, reach, mixture, odd) -> tf.Tensor:
@@ -87,51 +95,52 @@ class DecisionTable(Table):
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(bounded), [message])]):
             left, distance = tf.identity(left), tf.identity(distance)
 
-        def exchange(handle, rows, answer):
+        def code_round(handle, rows, answer):
             bits = answer(left, distance)
             return range_coder.encode_rows(handle, rows, tf.cast(bits, tf.int32)), bits
 
         with tf.device(CPU):
-            return self._traverse(handle, centre, reach, mixture, odd, exchange)[0]
+            return self._traverse(handle, centre, reach, mixture, odd, code_round)[0]
 
     def decode(self, handle, centre, reach, mixture, odd) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads symbols, [n] int32; returns handle and symbols."""
 
-        def exchange(handle, rows, answer):
+        def code_round(handle, rows, answer):
             del answer
             handle, bits = range_coder.decode_rows(handle, rows)
             return handle, bits > 0
 
         with tf.device(CPU):
-            return self._traverse(handle, centre, reach, mixture, odd, exchange)
+            return self._traverse(handle, centre, reach, mixture, odd, code_round)
 
-    def _traverse(self, handle, centre, reach, mixture, odd, exchange):
+    def _traverse(self, handle, centre, reach, mixture, odd, code_round):
         """Walks all decisions.
 
-        `exchange(handle, rows, answer)` codes one round: the encoder takes the decisions, [m] bool,
-        from `answer(left, distance)`, the decoder from the stream; both return (handle, decisions).
+        `code_round(handle, rows, answer)` codes one round, of [m] elements: the encoder takes the
+        decisions, [m] bool, from `answer(left, distance)`, which it calls with what it codes, [n]
+        both; the decoder takes them from the stream. Both return (handle, decisions).
         """
         weights, start, slope = mixture
         weights = 0.5 * weights
         whole = tf.reduce_sum(weights, axis=0)  # 1/2, but for rounding
         off_median = tf.reduce_sum(weights * odd(start), axis=0)
-        above, below = (whole + side * off_median for side in (-1.0, 1.0))
-        rows = self.index(above + 0.5 * HEAVY, below + 0.5 * HEAVY)
-        handle, left = exchange(handle, rows, lambda left, distance: left)
+        above, below = (whole + sign * off_median for sign in (-1.0, 1.0))
+        rows = self.index(above + _HALF_HEAVY, below + _HALF_HEAVY)
+        handle, left = code_round(handle, rows, lambda left, distance: left)
         mirror = tf.where(left, -1.0, 1.0)
         side = _Side(weights, mirror * start, slope)
 
         width = tf.bitwise.left_shift(tf.ones_like(centre), _log2_width(reach))
         nothing = tf.zeros_like(whole)
-        low, end = _Edge(mirror * off_median, nothing + 0.5 * HEAVY), _Edge(whole, nothing)
-        handle, distance, low = self._within_reach(handle, width, side, odd, low, end, exchange)
+        low, end = _Edge(mirror * off_median, nothing + _HALF_HEAVY), _Edge(whole, nothing)
+        handle, distance, low = self._within_reach(handle, width, side, odd, low, end, code_round)
 
         # The last distance stands for all that are beyond.
         ids = tf.where(distance == width - 1)[:, 0]
         few = tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), (side, low, end))
         handle, found = self._beyond_reach(
             handle, tf.gather(distance, ids), *few, odd,
-            lambda handle, rows, answer: exchange(
+            lambda handle, rows, answer: code_round(
                 handle, rows, lambda left, distance: answer(left, tf.gather(distance, ids))
             ),
         )  # fmt: skip
@@ -142,14 +151,14 @@ class DecisionTable(Table):
         """Of the decisions whether a symbol lies from `middle` on, known to lie in between."""
         return self.index(low.mass_to(middle), middle.mass_to(high))
 
-    def _within_reach(self, handle, width, side, odd, low, end, exchange):
-        """Halves `width` distances down to one: handle, distance, and its edge."""
+    def _within_reach(self, handle, width, side, odd, low, end, code_round):
+        """Halves `width` [n] distances down to one: handle, distance [n], and its edge."""
 
         def halve(handle, distance, half, active, low, high):
             further = distance + half
             middle = side.edge(odd, further)
             rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
-            handle, far = exchange(
+            handle, far = code_round(
                 handle, rows, lambda left, distance: active & (distance >= further)
             )
             distance, low = tf.where(far, further, distance), _where(far, middle, low)
@@ -176,8 +185,8 @@ class DecisionTable(Table):
             )
         return handle, distance, low
 
-    def _beyond_reach(self, handle, nearest, side, low, end, odd, exchange):
-        """Doubles `nearest` distances until they are too large, then halves: handle, distances."""
+    def _beyond_reach(self, handle, nearest, side, low, end, odd, code_round):
+        """Doubles `nearest` [m] until it is too far, then halves: handle, distances [m]."""
 
         def open_or_wide(handle, nearest, furthest, low, high):
             return tf.reduce_any(furthest != nearest + 1)
@@ -188,18 +197,18 @@ class DecisionTable(Table):
             further = tf.where(active, further, nearest)
             middle = side.edge(odd, further)
             rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
-            handle, far = exchange(
+            handle, far = code_round(
                 handle, rows, lambda left, distance: active & (distance >= further)
             )
             # Only a forged stream goes on beyond the largest distance.
             far &= further <= 2 * MAX_SYMBOL
-            near = active & ~far
+            not_far = active & ~far
             return (
                 handle,
                 tf.where(far, further, nearest),
-                tf.where(near, further, furthest),
+                tf.where(not_far, further, furthest),
                 _where(far, middle, low),
-                _where(near, middle, high),
+                _where(not_far, middle, high),
             )
 
         # Between `nearest` (<= distance) and `furthest` (> distance, 0 for none).
@@ -221,9 +230,10 @@ class _Side(NamedTuple):
     slope: tf.Tensor
 
     def edge(self, odd, distance) -> _Edge:
+        """Where the integers from `distance`, [n] or scalar int32, on begin."""
         distance = tf.cast(distance, tf.float32)
         nearer = tf.reduce_sum(self.weights * odd(self.start + self.slope * distance), axis=0)
-        return _Edge(nearer, 0.5 * HEAVY / tf.sqrt(1.0 + distance))
+        return _Edge(nearer, _HALF_HEAVY / tf.sqrt(1.0 + distance))
 
 
 class _Edge(NamedTuple):
@@ -241,10 +251,12 @@ class _Edge(NamedTuple):
 
     def mass_to(self, other: _Edge) -> tf.Tensor:
         """[n] the mass between this one and one further out."""
-        return (other.nearer - self.nearer) + (self.beyond - other.beyond)
+        # Where float32 has no more of it, `odd` may fall by its last bit.
+        return tf.maximum(other.nearer - self.nearer, 0.0) + (self.beyond - other.beyond)
 
 
 def _where(condition, one: _Edge, other: _Edge) -> _Edge:
+    """`tf.where` of edges, [n] bool."""
     return _Edge(*(tf.where(condition, a, b) for a, b in zip(one, other)))
 
 
