@@ -159,6 +159,16 @@ def test_several_damaged_checkpoints_are_passed_over(copy):
     assert_same(found, states[2])
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_not_passed_over(copy):
+    """Another time it may be: to go on from the one before would write over it."""
+    folder, _ = copy
+    path = folder / "checkpoints" / "ckpt-4.data-00000-of-00001"
+    path.unlink()
+    path.symlink_to(path)  # even root's `open` fails
+    with pytest.raises(OSError, match="^.*ckpt-4.data-00000-of-00001: [^\n]*$"):
+        newest_readable(str(folder))
+
+
 def test_a_run_without_a_readable_checkpoint_does_not_start_over(copy):
     folder, _ = copy
     for path in (folder / "checkpoints").glob("*.data*"):

@@ -34,7 +34,7 @@ def newest_readable(run_dir: str) -> str | None:
 
     Raises:
       ValueError: there are checkpoints, but none is readable.
-      OSError: nobody can tell, as their folder cannot be read.
+      OSError: nobody can tell, as they or their folder cannot be opened.
     """
     directory = tf.io.gfile.join(run_dir, folder.CHECKPOINTS)
     with files.as_oserror(directory):
@@ -46,6 +46,7 @@ def newest_readable(run_dir: str) -> str | None:
     numbers = {int(match[1]) for match in found}
     for number in sorted(numbers, reverse=True):
         path = tf.io.gfile.join(directory, f"{_NAME}-{number}")
+        _open_all(path)
         try:
             _read_all(path)
         except (tf.errors.OpError, ValueError, IndexError) as error:  # the last: cut short
@@ -126,7 +127,7 @@ class RunCheckpoint:
 
     Raises:
       ValueError: there are checkpoints, but none is readable.
-      OSError: nobody can tell, as their folder cannot be read.
+      OSError: nobody can tell, as they or their folder cannot be opened.
     """
 
     def __init__(self, run_dir: str, trainer: Trainer):
@@ -185,6 +186,13 @@ def _restore(target: tf.train.Checkpoint, path: str) -> None:
             f"{path} does not fit the codec {target.codec.name}: it is another codec's, or another"
             f" version's, which {folder.EXPERIMENT} names; this is {tfquant.__version__}: {reason}"
         ) from None
+
+
+def _open_all(path: str) -> None:
+    """Raises OSError where a checkpoint's files cannot be opened: they may still be whole."""
+    for name in tf.io.gfile.glob(f"{path}.*"):
+        with files.as_oserror(name), tf.io.gfile.GFile(name, "rb") as file:
+            file.read(1)
 
 
 def _read_all(path: str) -> None:
