@@ -72,7 +72,8 @@ def stir() -> Callable:
 def fused_sums() -> Callable[..., int]:
     """`fused_sums(function, *arguments)`: how many sums the optimizer takes into a convolution.
 
-    See `layers.blocks.residual`. The function is called, in a graph of its own.
+    See `layers.blocks.residual`. The function is called, in a graph of its own. Where TensorFlow
+    has no such fusion, without oneDNN, the test is skipped.
     """
     import tensorflow as tf
     from tensorflow.python.eager import context
@@ -82,9 +83,13 @@ def fused_sums() -> Callable[..., int]:
             tf.function(function, autograph=False)(*arguments)
         nodes = [node for graph in graphs for node in graph.node]
         nodes += [n for g in graphs for f in g.library.function for n in f.node_def]
-        assert any("Conv2D" in node.op for node in nodes)
         return sum(b"Add" in node.attr["fused_ops"].list.s for node in nodes)
 
+    conv = tf.keras.layers.Conv2D(4, 3, padding="same")
+    x = tf.ones([1, 8, 8, 4])
+    conv(x)
+    if count(lambda x: x + conv(x), x) != 1:
+        pytest.skip("this TensorFlow takes no sum into a convolution")
     return count
 
 

@@ -159,13 +159,15 @@ def test_several_damaged_checkpoints_are_passed_over(copy):
     assert_same(found, states[2])
 
 
-def test_a_checkpoint_that_cannot_be_opened_is_not_passed_over(copy):
+@pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
+def test_a_checkpoint_that_cannot_be_opened_is_not_passed_over(copy, suffix):
     """Another time it may be: to go on from the one before would write over it."""
     folder, _ = copy
-    path = folder / "checkpoints" / "ckpt-4.data-00000-of-00001"
+    folder = folder.rename(folder.with_name(f"{folder.name}[1]"))  # no pattern
+    path = folder / "checkpoints" / f"ckpt-4.{suffix}"
     path.unlink()
     path.symlink_to(path)  # even root's `open` fails
-    with pytest.raises(OSError, match="^.*ckpt-4.data-00000-of-00001: [^\n]*$"):
+    with pytest.raises(OSError, match=f"^.*ckpt-4.{suffix}: [^\n]*$"):
         newest_readable(str(folder))
 
 

@@ -18,13 +18,16 @@ class Density(tfc.DeepFactorized):
         return self._logits_cumulative(self._broadcast_inputs(v))
 
     def _logits_cumulative(self, inputs):
-        """In the place of TFC's, which all its methods compute by; for `_product`'s sake."""
-        flat = tf.reshape(inputs, [-1, self.batch_shape.num_elements()])
-        units = tf.transpose(flat)[:, None]  # [C, units, n]
-        for i, matrix in enumerate(self._matrices):
-            units = _product(tf.nn.softplus(matrix), units) + self._biases[i]
-            if i < len(self._factors):
-                units += tf.tanh(self._factors[i]) * tf.tanh(units)
+        """`log(F / (1 - F))` at `inputs` [..., C], of their shape; what all of TFC's methods ask.
+
+        Appendix 6.1 of Balle et al. (2018): affine maps with positive weights, and between them
+        `x + tanh(a) tanh(x)`. In the place of TFC's own, for the products of `_product`.
+        """
+        row = tf.transpose(tf.reshape(inputs, [-1, self.batch_shape.num_elements()]))[:, None]
+        (weights, bias), *rest = zip(map(tf.nn.softplus, self._matrices), self._biases)
+        units = weights * row + bias  # [C, units, n]
+        for bend, (weights, bias) in zip(self._factors, rest):
+            units = _product(weights, units + tf.tanh(bend) * tf.tanh(units)) + bias
         return tf.reshape(tf.transpose(units[:, 0]), tf.shape(inputs))
 
 
@@ -32,8 +35,8 @@ def _product(a, b):
     """`a [C, m, k]` times `b [C, k, n]`: [C, m, n].
 
     Where `a` is one row or one column this is no matrix product. TF 2.14's oneDNN takes a matrix of
-    one row for the transpose of one of one column; when two threads make both for the first time,
-    as a step's forward and backward passes do, it writes outside of its memory.
+    one row for the transpose of one of one column. When two threads make both for the first time,
+    it writes outside of its memory.
     """
     if 1 in a.shape[1:]:
         return tf.reduce_sum(a[..., None] * b[:, None], axis=2)

@@ -124,10 +124,10 @@ class SubpixelConv(tf.keras.layers.Layer):
 def residual(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """`x + y`, `y` as a convolution gives it.
 
-    Between the two stands an operation that does nothing: TensorFlow's optimizer would make the sum
-    a part of the convolution, and TF 2.14's oneDNN kernel of that keeps the summand's memory where
-    two threads that run the graph take each other's. (`x` is used more than once, or that would be
-    another such sum; tests look at the optimized graphs of all codecs.)
+    Between the two stands an operation that does nothing. TensorFlow's optimizer would make the sum
+    a part of the convolution, and TF 2.14's oneDNN kernel of that keeps a field for the summand:
+    two threads that run the graph write into each other's memory. For the same reason `x` must be
+    no convolution's result that is used only here; tests count such sums in all codecs.
     """
     return x + tf.ensure_shape(y, y.shape)
 

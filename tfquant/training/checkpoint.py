@@ -7,6 +7,7 @@ keeps the checkpoint before.
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import tensorflow as tf
@@ -46,7 +47,9 @@ def newest_readable(run_dir: str) -> str | None:
     numbers = {int(match[1]) for match in found}
     for number in sorted(numbers, reverse=True):
         path = tf.io.gfile.join(directory, f"{_NAME}-{number}")
-        _open_all(path)
+        for name in names:
+            if name.startswith(f"{_NAME}-{number}."):
+                _open(tf.io.gfile.join(directory, name))
         try:
             _read_all(path)
         except (tf.errors.OpError, ValueError, IndexError) as error:  # the last: cut short
@@ -188,11 +191,11 @@ def _restore(target: tf.train.Checkpoint, path: str) -> None:
         ) from None
 
 
-def _open_all(path: str) -> None:
-    """Raises OSError where a checkpoint's files cannot be opened: they may still be whole."""
-    for name in tf.io.gfile.glob(f"{path}.*"):
-        with files.as_oserror(name), tf.io.gfile.GFile(name, "rb") as file:
-            file.read(1)
+def _open(path: str) -> None:
+    """Raises OSError where a file is there and cannot be opened: it may still be whole."""
+    missing = contextlib.suppress(tf.errors.NotFoundError)
+    with files.as_oserror(path), missing, tf.io.gfile.GFile(path, "rb") as file:
+        file.read(1)
 
 
 def _read_all(path: str) -> None:
