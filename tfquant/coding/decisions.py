@@ -9,9 +9,9 @@ CDF, choose one of 1024 binary rows by the exponent and the upper five bits of t
 So that any integer up to MAX_SYMBOL from the centre can be coded, each distribution has a little of
 a heavy-tailed one mixed in: on either side, `HEAVY / (2 sqrt(1 + d))` more for distances from d on.
 What that makes of the bits, `price` says. It lies above what float32 has of `1 - erf`, so that the
-mixture's own tails need not be accurate. What float32 has of a single integer's mass is not: where
-that is under 2**-25 beside a half, five sigmas out of a sigma above 10, or further than 4e6 from
-the centre, coding takes up to 16 bits more.
+mixture's own tails need not be accurate. A single integer's mass may still be less than float32
+resolves next to 1/2, 2**-25: five sigmas out, of a sigma above 10, coding takes some ten bits more
+than `price` says, and further than 4e6 from the centre up to 16.
 
 Decisions go in rounds, one for each element. Encoder and decoder run the same rounds on tensors of
 the same shapes, so all they compute in floats agrees bit for bit.
@@ -32,8 +32,8 @@ from tfquant.coding.tables import CPU, Table, clipped
 HEAVY = 2.0**-13
 _HALF_HEAVY = 0.5 * HEAVY  # on either side
 
-# Of the arithmetic of all decisions, here and where their arguments are made: to be counted up with
-# every change that could choose another row, as files of before cannot be read after it.
+# To be counted up with every change that could choose another row, here or where a model makes the
+# arguments: files of before cannot be read after it. 1 had masses from `erfc`.
 _VERSION = 2
 
 # Distances to begin with, 2**4 doubled until they cover the distribution's reach, at most to 2**12.

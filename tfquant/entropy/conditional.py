@@ -180,7 +180,10 @@ class ConditionalModel(EntropyModel):
         return (sigma,) if self._centred else (mu, sigma)
 
     def _decisions(self, raw) -> tuple:
-        """What `DecisionTable` asks for, of the integers `round(y - offset)` of a mixture."""
+        """What `DecisionTable` asks for, of the integers `round(y - offset)` of a mixture.
+
+        Part of what gives files their meaning: see `_VERSION` there.
+        """
         blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
         logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
         # tf.nn.softmax would transpose there and back.
