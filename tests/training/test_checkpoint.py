@@ -163,7 +163,7 @@ def test_several_damaged_checkpoints_are_passed_over(copy):
 def test_a_checkpoint_that_cannot_be_opened_is_not_passed_over(copy, suffix):
     """Another time it may be: to go on from the one before would write over it."""
     folder, _ = copy
-    folder = folder.rename(folder.with_name(f"{folder.name}[1]"))  # no pattern
+    folder = folder.rename(folder.with_name(f"{suffix}[1]"))  # no pattern
     path = folder / "checkpoints" / f"ckpt-4.{suffix}"
     path.unlink()
     path.symlink_to(path)  # even root's `open` fails
