@@ -72,12 +72,12 @@ class _WindowTable(Table):
         escapes = np.array([row.escape for row in self.rows], np.int32)
         return tf.gather(escapes, rows - self.BASE)
 
-    def _price(self, bits, rows, below, count, symbols):
+    def _price(self, bits, rows, first, count, symbols):
         """`bits`, and those of an escape where a symbol leaves its window: [n] float32.
 
         Other arguments as in `_encode`.
         """
-        shifted = symbols + below
+        shifted = symbols - first
         above = shifted >= count
         excess = tf.maximum(tf.where(above, shifted - count, -1 - shifted), 0)
         classes = range_coder.log2(excess + 1)
@@ -87,17 +87,17 @@ class _WindowTable(Table):
         escaped += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
         return tf.where(above | (shifted < 0), escaped, bits)
 
-    def _encode(self, handle, rows, below, count, symbols):
+    def _encode(self, handle, rows, first, count, symbols):
         """Codes symbols [n] int32.
 
         Args:
           handle: [S] variant.
           rows: [n] int32, rows of the lookup.
-          below, count: [n] int32, their windows: symbols below 0, and in all.
+          first, count: [n] int32, their windows.
           symbols: [n] int32.
         """
         # As unsigned integers what lies below the window is large as well.
-        shifted = tf.bitcast(symbols + below, tf.uint32)
+        shifted = tf.bitcast(symbols - first, tf.uint32)
         coded = tf.bitcast(tf.minimum(shifted, tf.bitcast(count, tf.uint32)), tf.int32)
         escaped = coded == count
         handle = range_coder.encode_rows(handle, rows, coded)
@@ -112,10 +112,10 @@ class _WindowTable(Table):
 
         return tf.cond(tf.reduce_any(escaped), escape, lambda: tf.identity(handle))
 
-    def _decode(self, handle, rows, below, count):
+    def _decode(self, handle, rows, first, count):
         """Reads symbols [n] int32; arguments as in `_encode`."""
         handle, shifted = range_coder.decode_rows(handle, rows)
-        symbols = shifted - below
+        symbols = shifted + first
         escaped = shifted == count
 
         def escape():
@@ -124,7 +124,7 @@ class _WindowTable(Table):
                 handle, self._escape_rows(tf.gather(rows, which[:, 0]))
             )
             value = tf.where(side == 1, tf.gather(count, which[:, 0]) + excess, -1 - excess)
-            value -= tf.gather(below, which[:, 0])
+            value += tf.gather(first, which[:, 0])
             return after, tf.tensor_scatter_nd_update(symbols, which, value)
 
         return tf.cond(
@@ -186,8 +186,8 @@ class ChannelTable(_WindowTable):
         return len(self.rows)
 
     def _windows(self, shape):
-        """Row, symbols below 0, and in all, of every element's window, [n] int32 each."""
-        numbers = np.array([(-row.first, row.count) for row in self.rows], np.int32)
+        """Row, first symbol and count of every element, [n] int32 each."""
+        numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
         per_channel = (self.BASE + np.arange(self.channels, dtype=np.int32), *numbers.T)
         return [tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel]
 
@@ -278,14 +278,14 @@ class _Levels:
         return int(self._edge(bucket) * self._window)
 
     def of(self, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Level of each sigma float32, and how many symbols its window has, int32 of its shape.
+        """Level and half of the window of each sigma float32, int32 of the same shape.
 
         By integer operations and one float product, which is correctly rounded on every machine.
         """
         bucket = tf.bitwise.right_shift(tf.bitcast(sigma, tf.int32), self._shift)
         bucket = clipped(bucket, self.bottom, self.top)
         edge = tf.bitcast(tf.bitwise.left_shift(bucket, self._shift), tf.float32)
-        return bucket, tf.bitwise.bitwise_or(tf.cast(edge * (2 * self._window), tf.int32), 1)
+        return bucket, tf.cast(edge * self._window, tf.int32)
 
 
 class ScaleTable(_WindowTable):
@@ -314,10 +314,9 @@ class ScaleTable(_WindowTable):
         return np.concatenate([self._levels.numbers(), super()._numbers()])
 
     def _windows(self, sigma):
-        """Row, symbols below 0, and in all, of every element's window, [n] int32 each."""
-        bucket, count = self._levels.of(tf.reshape(sigma, [-1]))
-        below = tf.bitwise.right_shift(count, 1)
-        return bucket + (self.BASE - self._levels.bottom), below, count
+        """Row, first symbol and count of every element, [n] int32 each."""
+        bucket, half = self._levels.of(tf.reshape(sigma, [-1]))
+        return bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1
 
     def price(self, bits, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
         """What coding takes, [n] float32, where the distribution alone says `bits`."""
@@ -383,41 +382,40 @@ class MeanScaleTable(_WindowTable):
         return np.concatenate([self._levels.numbers(), own, super()._numbers()])
 
     def _windows(self, mu, sigma):
-        """As other tables' windows, then centre and direction (+-1) of every element, [n] int32."""
+        """Row, first symbol, count, centre and direction (+-1) of every element, [n] int32 each."""
         levels = self._levels
         mu, sigma = tf.reshape(mu, [-1]), tf.reshape(sigma, [-1])
         nearest = tf.floor(mu + 0.5)
         fraction = mu - nearest
         steps = (0.5 - tf.abs(fraction)) / sigma * self._STEPS
         column = tf.cast(clipped(steps, 0.0, self._columns - 1.0), tf.int32)
-        bucket, count = levels.of(sigma)
-        below = tf.bitwise.right_shift(count, 1)
+        bucket, half = levels.of(sigma)
         row = (
             (tf.minimum(bucket, self._wide) - levels.bottom) * self._columns
             + tf.maximum(bucket - self._wide, 0)
             + column
         )
         row = clipped(row, 0, len(self.rows) - 1)
-        count += tf.cast(column < self._lonely, tf.int32)
+        count = 2 * half + 1 + tf.cast(column < self._lonely, tf.int32)
         direction = 1 - 2 * tf.cast(fraction < 0.0, tf.int32)
-        return row + self.BASE, below, count, tf.cast(nearest, tf.int32), direction
+        return row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction
 
     def price(self, bits, symbols, mu, sigma) -> tf.Tensor:
         """What coding takes, [n] float32, where the distribution alone says `bits`."""
-        row, below, count, centre, direction = self._windows(mu, sigma)
+        row, first, count, centre, direction = self._windows(mu, sigma)
         mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
-        return self._price(bits, row, below, count, mirrored)
+        return self._price(bits, row, first, count, mirrored)
 
     def encode(self, handle, symbols, mu, sigma) -> tf.Tensor:
         """Codes symbols int32 with means and scales float32 of the same shape."""
         with tf.device(CPU):
-            row, below, count, centre, direction = self._windows(mu, sigma)
+            row, first, count, centre, direction = self._windows(mu, sigma)
             mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
-            return self._encode(handle, row, below, count, mirrored)
+            return self._encode(handle, row, first, count, mirrored)
 
     def decode(self, handle, mu, sigma) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads symbols of sigma's shape; returns handle and symbols."""
         with tf.device(CPU):
-            row, below, count, centre, direction = self._windows(mu, sigma)
-            handle, mirrored = self._decode(handle, row, below, count)
+            row, first, count, centre, direction = self._windows(mu, sigma)
+            handle, mirrored = self._decode(handle, row, first, count)
             return handle, tf.reshape(mirrored * direction + centre, tf.shape(sigma))
