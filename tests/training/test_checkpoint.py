@@ -1,6 +1,8 @@
 """Checkpoints: everything comes back, and what is damaged is passed over."""
 
+import contextlib
 import dataclasses
+import resource
 
 import numpy as np
 import pytest
@@ -197,6 +199,37 @@ def test_checkpoints_that_cannot_be_listed_or_written_are_no_new_run(tmp_path):
     with pytest.raises(OSError, match="^.*/checkpoints: the same command goes on [^\n]*$"):
         checkpoint.save(0, 1)
     assert (tmp_path / "checkpoints").read_text() == "kept"
+
+
+@pytest.fixture(name="full_disk")
+def _full_disk():
+    """`with full_disk():` no file grows beyond a thousand bytes."""
+
+    @contextlib.contextmanager
+    def full():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
+
+
+def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(copy, full_disk):
+    folder, states = copy
+    trainer = new_trainer(seed=1, stage=1)
+    checkpoint = RunCheckpoint(str(folder), trainer)
+    checkpoint.restore()
+    message = "^.*/checkpoints: the same command goes on [^\n]*$"
+    with full_disk(), pytest.raises(OSError, match=message):
+        checkpoint.save(1, 5)
+    index, found = resumed(folder)
+    assert index == 1
+    assert_same(found, states[4])
+    checkpoint.save(1, 5)
+    assert newest_readable(str(folder)).endswith("ckpt-5")
 
 
 def test_a_damaged_checkpoint_is_overwritten_when_the_run_gets_there_again(copy):
