@@ -69,7 +69,13 @@ def stir() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def fused_sums() -> Callable[..., int]:
+def nodes_of() -> Callable[..., list]:
+    """`nodes_of(graph_def)`: its nodes, and those of its functions."""
+    return lambda graph: [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+
+
+@pytest.fixture(scope="session")
+def fused_sums(nodes_of) -> Callable[..., int]:
     """`fused_sums(function, *arguments)`: how many sums the optimizer takes into a convolution.
 
     See `layers.blocks.residual`. The function is called, in a graph of its own. Where TensorFlow
@@ -81,8 +87,7 @@ def fused_sums() -> Callable[..., int]:
     def count(function, *arguments):
         with context.collect_graphs(optimized=True) as graphs:
             tf.function(function, autograph=False)(*arguments)
-        nodes = [node for graph in graphs for node in graph.node]
-        nodes += [n for g in graphs for f in g.library.function for n in f.node_def]
+        nodes = [node for graph in graphs for node in nodes_of(graph)]
         return sum(b"Add" in node.attr["fused_ops"].list.s for node in nodes)
 
     conv = tf.keras.layers.Conv2D(4, 3, padding="same")

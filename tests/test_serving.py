@@ -223,16 +223,20 @@ def test_full_works_in_a_process_that_knows_only_tensorflow(path, model, picture
     )
 
 
-def operations(path):
-    """Names of all operations in a SavedModel, those of its functions included."""
-    saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    graph = saved.meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    functions = {f.signature.name for f in graph.library.function}
-    return {node.op for node in nodes} - functions
+@pytest.fixture(scope="module", name="operations")
+def _operations(nodes_of):
+    """`operations(path)`: names of all in a SavedModel, those of its functions included."""
+
+    def names(path):
+        saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        graph = saved.meta_graphs[0].graph_def
+        functions = {f.signature.name for f in graph.library.function}
+        return {node.op for node in nodes_of(graph)} - functions
+
+    return names
 
 
-def test_stock_consists_of_standard_operations(path, stock, pictures, fresh_python):
+def test_stock_consists_of_standard_operations(path, stock, pictures, operations, fresh_python):
     """By name, in a process without TFC, whose own registry knows them; there it runs as well."""
     images = pictures((17, 33))
     np.save(path.parent / "stock.npy", images)
