@@ -24,6 +24,7 @@ from tfquant import data, export, files, rectified
 from tfquant.entropy.conditional import FAMILIES
 from tfquant.images import ImageError
 from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
+from tfquant.legacy_keras import keras
 from tfquant.plans import PLANS
 from tfquant.training import (
     callbacks,
@@ -245,7 +246,7 @@ def train(
 ) -> None:
     """Trains each stage to its end, or until its loss stays up for `patience` epochs (0: never)."""
     strategy = host.strategy()
-    tf.keras.utils.set_random_seed(experiment.seed)
+    keras.utils.set_random_seed(experiment.seed)
     downscale = experiment.downscale
     min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
     source = data.open_source(experiment.train_images, experiment.seed, min_side)

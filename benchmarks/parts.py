@@ -29,6 +29,7 @@ from tfquant.entropy.distributions import NoisyGaussian
 from tfquant.export import CodecModule
 from tfquant.layers import transforms
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
+from tfquant.legacy_keras import keras
 from tfquant.rectified import RectifiedCodec
 from tfquant.training.adam import Adam
 
@@ -52,12 +53,12 @@ def training_step(codec: str, precision: str, plan: str):
 
 def plain_pair(precision: str):
     """A training step of `g_a` and `g_s` alone, MSE, same widths and batch."""
-    tf.keras.mixed_precision.set_global_policy(models.PRECISIONS[precision])
+    keras.mixed_precision.set_global_policy(models.PRECISIONS[precision])
     g_a = transforms.analysis("plain", *WIDTHS.values())
     g_s = transforms.synthesis("plain", *WIDTHS.values())
     x = tf.random.stateless_uniform((BATCH["batch_size"], BATCH["crop"], BATCH["crop"], 3), [0, 0])
     g_s(g_a(x[:1]))
-    tf.keras.mixed_precision.set_global_policy("float32")
+    keras.mixed_precision.set_global_policy("float32")
     optimizer = Adam(1e-4)
     variables = g_a.trainable_variables + g_s.trainable_variables
 

@@ -27,6 +27,7 @@ from tfquant import cli, data, images
 from tfquant.codec import Codec
 from tfquant.coding import model_file, range_coder
 from tfquant.entropy.conditional import ConditionalModel
+from tfquant.legacy_keras import keras
 from tfquant.training import callbacks
 from tfquant.training.experiment import Experiment
 
@@ -160,7 +161,7 @@ def start(settings: dict) -> tuple:
     """`train.py` up to the end of its first step; there is nothing left to run."""
     import train
 
-    class FirstStep(tf.keras.callbacks.Callback):
+    class FirstStep(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             raise _FirstStepIsOver
 

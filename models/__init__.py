@@ -14,6 +14,7 @@ from models.factorized import Factorized
 from models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 from tfquant.codec import Codec
 from tfquant.exchange import Rounding
+from tfquant.legacy_keras import keras
 
 CODECS = {
     "factorized": Factorized,
@@ -60,13 +61,13 @@ def build_codec(name: str, precision: str = "float32", **options) -> Codec:
     for option in options:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known)}")
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(PRECISIONS[precision])
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(PRECISIONS[precision])
     try:
         codec = CODECS[name](**options)
         codec(tf.zeros([1, codec.downsampling, codec.downsampling, 3]), Rounding())
     finally:
-        tf.keras.mixed_precision.set_global_policy(before)
+        keras.mixed_precision.set_global_policy(before)
     return codec
 
 

@@ -27,12 +27,13 @@ from tfquant.exchange import Groups
 from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.chain import Chain
 from tfquant.layers.context import ParameterNetwork
+from tfquant.legacy_keras import keras
 
 # A later slice sees this many, the first ones: in the paper more of them hardly lower the rate.
 SUPPORT = 5
 
 
-class SliceContext(tf.keras.layers.Layer):
+class SliceContext(keras.layers.Layer):
     """What the hyper-decoders and decoded slices say about each slice.
 
     Args:

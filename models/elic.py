@@ -29,6 +29,7 @@ from tfquant.layers import checkerboard
 from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.chain import Chain
 from tfquant.layers.context import ContextNetwork, ParameterNetwork
+from tfquant.legacy_keras import keras
 
 
 def group_sizes(M: int) -> tuple:
@@ -45,7 +46,7 @@ def group_sizes(M: int) -> tuple:
     return unit, unit, 2 * unit, 4 * unit, M - 8 * unit
 
 
-class SpaceChannelContext(tf.keras.layers.Layer):
+class SpaceChannelContext(keras.layers.Layer):
     """What the hyper-decoder and decoded elements say about each half of each group."""
 
     def __init__(self, M: int, sizes: tuple):

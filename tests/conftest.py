@@ -84,13 +84,15 @@ def fused_sums(nodes_of) -> Callable[..., int]:
     import tensorflow as tf
     from tensorflow.python.eager import context
 
+    from tfquant.legacy_keras import keras
+
     def count(function, *arguments):
         with context.collect_graphs(optimized=True) as graphs:
             tf.function(function, autograph=False)(*arguments)
         nodes = [node for graph in graphs for node in nodes_of(graph)]
         return sum(b"Add" in node.attr["fused_ops"].list.s for node in nodes)
 
-    conv = tf.keras.layers.Conv2D(4, 3, padding="same")
+    conv = keras.layers.Conv2D(4, 3, padding="same")
     x = tf.ones([1, 8, 8, 4])
     conv(x)
     if count(lambda x: x + conv(x), x) != 1:

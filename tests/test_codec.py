@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant.codec import Codec, pad_to_multiple
+from tfquant.legacy_keras import keras
 
 SIZES = [(1, 1), (17, 33), (64, 64), (100, 37), (128, 65)]
 
@@ -14,9 +15,9 @@ class Blocks(Codec):
 
     def __init__(self):
         super().__init__(name="blocks", dtype="float32")
-        self.g_a = tf.keras.layers.Lambda(lambda x: tf.nn.space_to_depth(x, 16))
-        self.g_s = tf.keras.layers.Lambda(lambda y: tf.nn.depth_to_space(y, 16))
-        self.h_s = tf.keras.layers.Dense(2)
+        self.g_a = keras.layers.Lambda(lambda x: tf.nn.space_to_depth(x, 16))
+        self.g_s = keras.layers.Lambda(lambda y: tf.nn.depth_to_space(y, 16))
+        self.h_s = keras.layers.Dense(2)
 
     def latent_channels(self):
         return {"y": (16, 768), "z": (64, 5)}
@@ -69,8 +70,8 @@ def test_a_decoder_knows_the_latents_shapes_from_the_pictures_size(codec, size):
 
 def test_latents_and_pictures_are_float32_whatever_the_networks_give(codec):
     half = Blocks()
-    half.g_a = tf.keras.layers.Lambda(lambda x: tf.cast(tf.nn.space_to_depth(x, 16), tf.bfloat16))
-    half.g_s = tf.keras.layers.Lambda(lambda y: tf.cast(tf.nn.depth_to_space(y, 16), tf.bfloat16))
+    half.g_a = keras.layers.Lambda(lambda x: tf.cast(tf.nn.space_to_depth(x, 16), tf.bfloat16))
+    half.g_s = keras.layers.Lambda(lambda y: tf.cast(tf.nn.depth_to_space(y, 16), tf.bfloat16))
     x = picture(64, 64)
     assert half.analyze(x).dtype == half(x, exchange=None).dtype == tf.float32
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 import models
 from tfquant.coding import container, model_file
 from tfquant.export import CodecModule, export_run
+from tfquant.legacy_keras import keras
 from tfquant.training import folder, history
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
@@ -26,7 +27,7 @@ def _module():
 @pytest.fixture(name="run")
 def _run(tmp_path):
     """A run that was stopped after two checkpoints: its folder, and the weights at each."""
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     directory, weights = tmp_path / "run", {}
     folder.prepare(str(directory), EXPERIMENT)
     trainer = Trainer(models.build_codec("factorized", "bfloat16", N=4, M=6), EXPERIMENT)

@@ -10,6 +10,7 @@ import models
 from tfquant.coding.model_file import ExportedModel, Manifest
 from tfquant.exchange import Rounding
 from tfquant.export import CodecModule
+from tfquant.legacy_keras import keras
 from tfquant.rectified import RectifiedCodec, trained
 from tfquant.training import folder, losses
 from tfquant.training.checkpoint import RunCheckpoint
@@ -27,7 +28,7 @@ SOFT, PREDICTIVE = EXPERIMENT.all_stages()[1:]
 
 def plain(name="ms_hyper_zero"):
     """A codec with latents a few bins wide."""
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     return models.build_codec(name, N=8, M=12)
 
 
@@ -57,7 +58,7 @@ def test_a_codec_that_gets_a_rectifier_computes_what_it_did(precision, pictures)
     np.testing.assert_array_equal(RectifiedCodec(codec)(x, after), codec(x, before))
     for name in ("y", "z"):
         np.testing.assert_array_equal(after.bits[name], before.bits[name])
-    assert tf.keras.mixed_precision.global_policy().name == "float32"
+    assert keras.mixed_precision.global_policy().name == "float32"
 
 
 def loaded(codec):

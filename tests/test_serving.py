@@ -27,6 +27,7 @@ from tfquant.coding import container
 from tfquant.coding.model_file import ExportedModel, ModelError
 from tfquant.evaluation.models import find_models
 from tfquant.export import CodecModule, export_codec
+from tfquant.legacy_keras import keras
 from tfquant.rectified import RectifiedCodec
 from tfquant.training.experiment import Experiment
 
@@ -38,7 +39,7 @@ METRICS = {"R": 0.5, "psnr": 31.0}
 @pytest.fixture(scope="module", name="path")
 def _path(tmp_path_factory, stir):
     """With a rectifier, so that every way to a picture has to take it."""
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     codec = RectifiedCodec(models.build_codec("ms_hyper_zero", N=8, M=12), 8, 1)
     stir(codec.rectifier)
     path = tmp_path_factory.mktemp("run") / "export"
@@ -146,7 +147,7 @@ def test_the_rate_map_lays_bits_where_their_elements_lie(size):
 )
 def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
     """Serial, sliced and checkerboard contexts, without the way through a file."""
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     codec = models.build_codec(name, N=8, M=12, **options)
     module = CodecModule(codec)
     images = pictures((20, 70))

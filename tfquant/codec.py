@@ -12,13 +12,14 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfquant.exchange import Exchange
+from tfquant.legacy_keras import keras
 
 # What the networks of a codec are for: a stage freezes them by these names, and `entropy` is what
 # gives a file's bits their meaning, so what its fingerprint covers.
 GROUPS = ("encoder", "entropy", "decoder")
 
 
-class Codec(tf.keras.Model):
+class Codec(keras.Model):
     """A learned image codec.
 
     A subclass sets `g_a`, `g_s` and `entropy_models` (in coding order), and writes `transmit`. Its
@@ -85,7 +86,7 @@ class Codec(tf.keras.Model):
 
     def parts(self) -> dict:
         """Name -> Keras layer: the networks, such as g_a and h_s, and the entropy models."""
-        return {n: v for n, v in vars(self).items() if isinstance(v, tf.keras.layers.Layer)}
+        return {n: v for n, v in vars(self).items() if isinstance(v, keras.layers.Layer)}
 
     def group(self, name: str) -> dict:
         """The parts that belong to a group of `GROUPS`; a ValueError lists the known ones."""

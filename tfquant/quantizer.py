@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
 from tfquant.ops.rounding import hard_round
 from tfquant.plans import QuantizationPlan
 from tfquant.surrogates import Sample
@@ -19,7 +20,7 @@ class Quantized(NamedTuple):
     context: tf.Tensor
 
 
-class Quantizer(tf.keras.layers.Layer):
+class Quantizer(keras.layers.Layer):
     """`y -> y_tilde`: the surrogate of `round(y - offset) + offset` that a plan prescribes.
 
     Always computes in float32, whatever the precision of the networks around it: a latent of

@@ -17,6 +17,7 @@ from absl import logging
 
 from tfquant.codec import Codec
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH, QuantizationRectifier
+from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder
 from tfquant.training.experiment import Experiment
 
@@ -36,14 +37,14 @@ class RectifiedCodec(Codec):
         self.encoder_parts = codec.encoder_parts
         self.decoder_parts = (*codec.decoder_parts, "rectifier")
         self.entropy_models = codec.entropy_models
-        before = tf.keras.mixed_precision.global_policy()
-        tf.keras.mixed_precision.set_global_policy(codec.g_s.dtype_policy)
+        before = keras.mixed_precision.global_policy()
+        keras.mixed_precision.set_global_policy(codec.g_s.dtype_policy)
         try:
             self.rectifier = QuantizationRectifier(width, depth, name="rectifier")
             _, channels = codec.latent_channels()["y"]
             self.rectifier(tf.zeros([1, 1, 1, channels]))
         finally:
-            tf.keras.mixed_precision.set_global_policy(before)
+            keras.mixed_precision.set_global_policy(before)
 
     def transmit(self, y, exchange):
         return self.codec.transmit(y, exchange)

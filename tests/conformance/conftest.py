@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Callable
 
 import pytest
-import tensorflow as tf
 
 import models
+from tfquant.legacy_keras import keras
 
 WIDTHS = {"N": 8, "M": 12}
 _SPREAD = 8.0
@@ -47,11 +47,11 @@ def label(request) -> str:
 
 
 @pytest.fixture(scope="session")
-def build() -> Callable[..., tf.keras.Model]:
+def build() -> Callable[..., keras.Model]:
     """`build(label, precision, builder)`: that codec at small widths, always the same weights."""
 
     def make(label, precision="float32", builder=models.build_codec):
-        tf.keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(0)
         name, options = CODECS[label]
         codec = builder(name, precision, **{**WIDTHS, **options})
         if hasattr(codec, "h_a"):

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import models
 from tfquant.exchange import Rounding, Surrogates
+from tfquant.legacy_keras import keras
 from tfquant.plans import PLANS
 from tfquant.training import losses
 from tfquant.training.experiment import Experiment
@@ -157,7 +158,7 @@ def test_parameters_are_as_many_as_published(
 def test_a_codec_that_cannot_be_is_refused_with_what_is_possible(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.build_codec(name, **options)
-    assert tf.keras.mixed_precision.global_policy().name == "float32"
+    assert keras.mixed_precision.global_policy().name == "float32"
 
 
 def test_two_devices_take_the_step_that_one_takes(fresh_python):
@@ -170,6 +171,7 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
     sys.path.insert(0, "tests/conformance")
     import conftest
     import models
+    from tfquant.legacy_keras import keras
     from tfquant.training.experiment import Experiment
     from tfquant.training.trainer import Trainer
 
@@ -178,7 +180,7 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
 
     def losses(strategy, name, options):
-        tf.keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(0)
         experiment = Experiment(batch_size=2, crop=64, joint_schedule="constant")
         with strategy.scope():
             codec = models.build_codec(name, **{**conftest.WIDTHS, **options})

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.serial import SerialContext
 from tfquant.exchange import Reading, Rounding, Surrogates, Writing
+from tfquant.legacy_keras import keras
 from tfquant.plans import PLANS
 
 M, F = 4, 6
@@ -16,7 +17,7 @@ SIZES = [(1, 1), (1, 7), (5, 1), (4, 2), (2, 3), (4, 6), (7, 3), (6, 8), (2, 12)
 @pytest.fixture(scope="module", params=["gaussian", "mixture"], name="parts")
 def _parts(request):
     """(context, entropy model, its tables) with outputs that depend on the elements before."""
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     model = ConditionalModel(request.param, zero_center=False)
     context = SerialContext(M, model.outputs, (16, 12))
     context(tf.zeros([1, 2, 2, F]), tf.zeros([1, 2, 2, M]))

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant.layers import blocks, klt
+from tfquant.legacy_keras import keras
 
 
 def features(height=8, width=6, channels=4, seed=0):
@@ -62,11 +63,11 @@ def test_convolutions_and_their_transposes_scale_by_the_stride(stride):
 
 def test_precise_values_are_float32_and_their_gradients_of_the_policys_type():
     x = tf.cast(features(channels=16), tf.bfloat16)
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         precise, coarse = blocks.PreciseConv(4, 5, 2), blocks.conv(4, 5, 2)
     finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+        keras.mixed_precision.set_global_policy("float32")
     scrambled(precise, x), coarse(x)
     coarse.set_weights(precise.get_weights())
     values, gradients = [], []
@@ -192,12 +193,12 @@ def test_blocks_of_small_gain_start_close_to_a_multiple_of_their_input():
 
 
 def test_attention_on_latents_stays_float32_under_a_mixed_policy():
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         attention = blocks.Attention(dtype="float32")
         y = attention(features())
     finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+        keras.mixed_precision.set_global_policy("float32")
     assert y.dtype == tf.float32
     assert np.any(y != tf.cast(tf.cast(y, tf.bfloat16), tf.float32))
     inner = {layer.compute_dtype for layer in attention.mask.layers + attention.trunk.layers}

@@ -4,10 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfquant.layers.chain import Chain
+from tfquant.legacy_keras import keras
 
 
 def test_layers_are_called_in_turn_and_their_weights_are_the_chains():
-    chain = Chain([tf.keras.layers.Dense(3), tf.keras.layers.ReLU(), tf.keras.layers.Dense(2)])
+    chain = Chain([keras.layers.Dense(3), keras.layers.ReLU(), keras.layers.Dense(2)])
     x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     y = chain(tf.constant(x)).numpy()
     first, first_bias, last, last_bias = chain.get_weights()
@@ -19,13 +20,13 @@ def test_layers_are_called_in_turn_and_their_weights_are_the_chains():
 
 def test_each_layer_chooses_its_precision():
     """A float32 layer gets what came in, under a policy of bfloat16: not a rounded copy of it."""
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        chain = Chain([tf.keras.layers.Dense(1, dtype="float32"), tf.keras.layers.Dense(1)])
+        chain = Chain([keras.layers.Dense(1, dtype="float32"), keras.layers.Dense(1)])
         chain(tf.ones([1, 1]))
     finally:
-        tf.keras.mixed_precision.set_global_policy(before)
+        keras.mixed_precision.set_global_policy(before)
     x = tf.constant([[1.0 + 2.0**-20]])
     assert chain.layers[0](x).numpy() == x.numpy() * chain.layers[0].kernel.numpy()
     received = []

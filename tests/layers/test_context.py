@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant.layers.context import ContextNetwork, ParameterNetwork
+from tfquant.legacy_keras import keras
 
 
 def inputs(*channels, scale=1.0):
@@ -33,13 +34,13 @@ def test_a_context_network_is_convolutions_with_relu_between():
     "kind,last", [(ContextNetwork, tf.bfloat16), (ParameterNetwork, "float32")]
 )
 def test_inputs_of_two_types_are_brought_to_the_policys(kind, last):
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         network = kind((4, 2), (3, 3))
         features, decoded = inputs(3, 2)
         out = network([tf.cast(features, tf.bfloat16), decoded])
     finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+        keras.mixed_precision.set_global_policy("float32")
     assert out.dtype == last
     assert network.layers.layers[0].compute_dtype == "bfloat16"
     assert all(weight.dtype == tf.float32 for weight in network.weights)

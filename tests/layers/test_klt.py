@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant.layers import klt, transforms
+from tfquant.legacy_keras import keras
 
 WIDTHS = (16, 24, 24, 32)
 
@@ -60,7 +61,7 @@ def test_channels_beyond_the_components_start_at_zero():
 
 
 def test_a_codec_reconstructs_a_picture_before_any_training(make_photograph):
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     x = make_photograph(128, 128)[None].astype(np.float32) / 255
     g_a, g_s = transforms.analysis("plain", 32, 48), transforms.synthesis("plain", 32, 48)
     y = g_a(x)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant.layers.rectifier import QuantizationRectifier
+from tfquant.legacy_keras import keras
 
 
 def latent(seed=0, channels=6):
@@ -42,9 +43,9 @@ def test_a_new_rectifier_learns_at_its_last_layer_first_and_then_everywhere():
 
 def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
     """Rounding errors of smooth fields can be told from the neighbours, in part."""
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     rectifier = QuantizationRectifier(16, 1)
-    optimizer = tf.keras.optimizers.Adam(1e-2)
+    optimizer = keras.optimizers.Adam(1e-2)
     train = tf.concat([latent(seed) for seed in range(1, 97)], 0)
 
     @tf.function
@@ -72,14 +73,14 @@ def test_the_sum_stays_outside_of_the_last_convolution(fused_sums):
 
 def test_the_sum_is_float32_under_bfloat16_networks():
     """At magnitude 20, bfloat16 would round to eighths."""
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         rectifier = QuantizationRectifier(8, 1)
         y_hat = 20.0 + latent()
         y_bar = rectifier(y_hat)
     finally:
-        tf.keras.mixed_precision.set_global_policy(before)
+        keras.mixed_precision.set_global_policy(before)
     assert rectifier.trunk.layers[0].compute_dtype == "bfloat16"
     assert y_bar.dtype == tf.float32
     np.testing.assert_array_equal(y_bar, y_hat)

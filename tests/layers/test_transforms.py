@@ -16,6 +16,7 @@ from tfquant.layers.blocks import (
     SubpixelConv,
 )
 from tfquant.layers.gdn import GDN
+from tfquant.legacy_keras import keras
 
 KINDS = ["plain", "res", "res_attn", "elic_sm", "elic"]
 N, M = 8, 12
@@ -81,7 +82,7 @@ def test_residual_transforms_halve_and_double_in_residual_blocks(kind, attention
 def test_elic_is_four_5x5_layers_with_bottlenecks_between(kind, blocks, attention, pairs):
     """He et al. (2022), figure 3; attention after the second stage and at the latent."""
     g_a, g_s = pairs[kind]
-    down, up = tf.keras.layers.Conv2D, tf.keras.layers.Conv2DTranspose
+    down, up = keras.layers.Conv2D, keras.layers.Conv2DTranspose
     stage = blocks * [ResidualUnit]
     assert [type(layer) for layer in g_a.layers] == [
         down, *stage, down, *stage, *attention, down, *stage, PreciseConv, *attention,
@@ -107,12 +108,12 @@ def test_the_linear_start_is_a_transform_and_its_inverse(kind, photograph):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_latents_are_not_rounded_to_the_networks_precision(kind):
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         g_a = transforms.analysis(kind, N, M)
         y = g_a(picture())
     finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
+        keras.mixed_precision.set_global_policy("float32")
     assert y.dtype == tf.float32
     assert np.mean(y != tf.cast(tf.cast(y, tf.bfloat16), tf.float32)) > 0.9
     assert g_a.layers[0].compute_dtype == "bfloat16"

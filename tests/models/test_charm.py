@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import models
 from tfquant.exchange import Rounding
+from tfquant.legacy_keras import keras
 
 N, M, SLICES = 8, 20, 10
 WIDTH = M // SLICES
@@ -13,7 +13,7 @@ WIDTH = M // SLICES
 
 @pytest.fixture(scope="module", name="codec", params=["charm", "charm_zero"])
 def _codec(request):
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     return models.build_codec(request.param, N=N, M=M)
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 import models
 from models.elic import group_sizes
 from tfquant.exchange import Rounding
+from tfquant.legacy_keras import keras
 from tfquant.surrogates import Sample
 
 N, M = 8, 24
@@ -16,7 +17,7 @@ STARTS = np.cumsum((0, *SIZES))
 
 @pytest.fixture(scope="module", name="codec", params=["elic_sm_zero", "elic_zero"])
 def _codec(request):
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     return models.build_codec(request.param, N=N, M=M)
 
 

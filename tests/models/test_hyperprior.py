@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import models
 from tfquant.exchange import Surrogates
+from tfquant.legacy_keras import keras
 from tfquant.plans import PLANS
 
 M = 20
@@ -15,7 +16,7 @@ M = 20
     scope="module", name="codec", params=["charm", "charm_zero", "elic_sm_zero", "elic_zero"]
 )
 def _codec(request):
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     return models.build_codec(request.param, N=8, M=M)
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_compression as tfc
 
 from tfquant.ops import rounding
 
@@ -56,15 +55,6 @@ def test_denoise_has_the_papers_value_and_slope(alpha):
     high, low = (inverse64(np.float64(w) - 0.5 + d, alpha) for d in (h, -h))
     numeric = (high - low) / (2 * h)
     np.testing.assert_allclose(slope(rounding.denoise, w, alpha), numeric, rtol=5e-3)
-
-
-@pytest.mark.parametrize("alpha", [1.0, 5.0, 12.0])
-def test_soft_rounds_agree_with_tensorflow_compression(alpha):
-    v = grid(2)
-    np.testing.assert_allclose(rounding.soft_round(v, alpha), tfc.soft_round(v, alpha), atol=1e-5)
-    np.testing.assert_allclose(
-        rounding.denoise(v, alpha), tfc.soft_round_conditional_mean(v, alpha), atol=2e-3
-    )
 
 
 @pytest.mark.parametrize("alpha", [1.0, 5.0, 12.0, 40.0])

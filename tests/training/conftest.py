@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
+
 
 @pytest.fixture(scope="module")
 def eagerly():
@@ -22,7 +24,7 @@ def compiled(eagerly):
     tf.config.run_functions_eagerly(True)
 
 
-class Interruption(tf.keras.callbacks.Callback):
+class Interruption(keras.callbacks.Callback):
     """Ends a run like a kill once a stage stands at `step`: amid an epoch, or after its record."""
 
     def __init__(self, step: int, after_record: bool = False):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
 from tfquant.training.adam import Adam
 
-RATE = tf.keras.optimizers.schedules.PolynomialDecay(0.1, 10)
+RATE = keras.optimizers.schedules.PolynomialDecay(0.1, 10)
 
 
 def weights(rng):
@@ -20,7 +21,7 @@ def gradients(rng, size=1.0):
 
 
 def clipping_keras(rate):
-    return tf.keras.optimizers.Adam(rate, global_clipnorm=1.0)
+    return keras.optimizers.Adam(rate, global_clipnorm=1.0)
 
 
 def trained(optimizer, apply, steps=5):
@@ -140,23 +141,23 @@ def test_the_loss_is_scaled_as_keras_scales_it():
     rng = np.random.default_rng(2)
     ours, theirs = weights(np.random.default_rng(3)), weights(np.random.default_rng(3))
     optimizer = Adam(1e-3, scales_loss=True)
-    keras = tf.keras.mixed_precision.LossScaleOptimizer(tf.keras.optimizers.Adam(1e-3))
+    reference = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.Adam(1e-3))
 
     @tf.function
     def both(gradients):
         scaled = [optimizer.scaled(g) for g in gradients]
         optimizer.step(tf.constant(1.0), scaled, ours)
-        scaled = [keras.get_scaled_loss(g) for g in gradients]
-        keras.apply_gradients(zip(keras.get_unscaled_gradients(scaled), theirs))
+        scaled = [reference.get_scaled_loss(g) for g in gradients]
+        reference.apply_gradients(zip(reference.get_unscaled_gradients(scaled), theirs))
 
     good, bad = gradients(rng), [g * np.inf for g in gradients(rng)]
     scales = []
     for batch in [good, bad, bad, *[good] * 2000, bad]:
         both(batch)
         if batch is bad:
-            keras.iterations.assign_sub(1)  # ours counts the steps that were taken
+            reference.iterations.assign_sub(1)  # ours counts the steps that were taken
         scales.append(float(optimizer.loss_scale))
-        assert scales[-1] == float(keras.loss_scale)
+        assert scales[-1] == float(reference.loss_scale)
     assert scales[0] == 2.0**15 and scales[2] == 2.0**13 and scales[-2:] == [2.0**14, 2.0**13]
     for a, b in zip(ours, theirs):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)

@@ -11,6 +11,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import models
 from tfquant.exchange import Rounding, Surrogates
+from tfquant.legacy_keras import keras
 from tfquant.training import callbacks, run
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
@@ -27,7 +28,7 @@ class Stopped(Exception):
     pass
 
 
-class Oracle(tf.keras.callbacks.Callback):
+class Oracle(keras.callbacks.Callback):
     """Keeps what the logs must show, computed here, by the step of the run."""
 
     def __init__(self, seen, images, earlier_steps, stop_at):
@@ -91,7 +92,7 @@ def finished(tmp_path_factory, eagerly):
         return index.map(lambda i: {"image": tf.gather(pictures, i % 8), "index": i}).batch(2)
 
     def train(stop_at, gradient_risk):
-        tf.keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(0)
         codec = models.build_codec(EXPERIMENT.codec, **EXPERIMENT.codec_options)
         ours = callbacks.for_stage(directory, validation, gradient_risk)
         run.run_stages(

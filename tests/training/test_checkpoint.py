@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import models
+from tfquant.legacy_keras import keras
 from tfquant.training import folder as folders
 from tfquant.training.checkpoint import RunCheckpoint, newest_readable, start_from
 from tfquant.training.experiment import Experiment
@@ -21,7 +22,7 @@ EXPERIMENT = Experiment(
 
 
 def new_trainer(seed=0, stage=0):
-    tf.keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed)
     trainer = Trainer(models.build_codec("factorized", N=4, M=6), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[stage])
     return trainer

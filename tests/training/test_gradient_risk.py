@@ -11,6 +11,7 @@ from scipy.stats import norm
 import models
 from tfquant.codec import Codec
 from tfquant.entropy.conditional import ConditionalModel
+from tfquant.legacy_keras import keras
 from tfquant.plans import PLANS, QuantizationPlan
 from tfquant.surrogates import Branch
 from tfquant.training import losses
@@ -28,8 +29,8 @@ class PictureCodec(Codec):
 
     def __init__(self):
         super().__init__(dtype="float32")
-        self.g_a = tf.keras.layers.Lambda(lambda x: SCALE * x)
-        self.g_s = tf.keras.layers.Lambda(lambda y: y / SCALE)
+        self.g_a = keras.layers.Lambda(lambda x: SCALE * x)
+        self.g_s = keras.layers.Lambda(lambda y: y / SCALE)
         self.y_model = ConditionalModel("scale_gaussian", zero_center=False)
         self.entropy_models = (self.y_model,)
 
@@ -135,7 +136,7 @@ def test_the_distortions_reference_is_the_slope_of_the_expected_distortion():
         def __init__(self):
             super().__init__()
             mix = tf.constant([[1.0, 0.5, 0.0], [-0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
-            self.g_s = tf.keras.layers.Lambda(lambda y: tf.square(y @ mix) / SCALE**2)
+            self.g_s = keras.layers.Lambda(lambda y: tf.square(y @ mix) / SCALE**2)
 
     x = np.array([0.22, 0.43, 0.71], np.float32).reshape(1, 1, 1, 3)
     found = risk(x, "sr:expected", "sr:straight_through", 5000, elements=3, codec=Mixing())

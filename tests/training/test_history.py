@@ -9,6 +9,7 @@ import tensorflow as tf
 import models
 from tfquant import rectified
 from tfquant.exchange import Rounding
+from tfquant.legacy_keras import keras
 from tfquant.training import history, run
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
@@ -38,7 +39,7 @@ def _train(images):
         return tf.data.Dataset.from_tensor_slices(data).skip(first).batch(2, drop_remainder=True)
 
     def train(folder, experiment=EXPERIMENT, patience=0, others=lambda *_: ()):
-        tf.keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(0)
         trainer = Trainer(rectified.build(experiment, models.build_codec, "float32"), experiment)
         validation = batches(0).take(1)
         run.run_stages(
@@ -54,7 +55,7 @@ def _train(images):
     return train
 
 
-class Oracle(tf.keras.callbacks.Callback):
+class Oracle(keras.callbacks.Callback):
     """Measures what the records say, apart from the trainer."""
 
     def __init__(self, found, images):

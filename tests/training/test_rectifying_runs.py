@@ -253,6 +253,7 @@ STEPS = """
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     import models
     from tfquant import rectified
+    from tfquant.legacy_keras import keras
     from tfquant.training.experiment import Experiment
     from tfquant.training.hosts import Host
     from tfquant.training.trainer import Trainer
@@ -266,14 +267,14 @@ STEPS = """
         {"image": images, "index": np.arange(12)}).batch(4, drop_remainder=True)
     seen = []
     for strategy in (tf.distribute.get_strategy(), Host().strategy()):
-        tf.keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(0)
         with strategy.scope():
             codec = rectified.build(experiment, models.build_codec, "float32")
             trainer = Trainer(codec, experiment)
         seen.append([])
         for stage in experiment.all_stages():
             trainer.begin(stage)
-            log = tf.keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs:
+            log = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs:
                 seen[-1].append([logs[k] for k in ("loss", "feature_l2", "bpp", "mse")]))
             trainer.fit(data, verbose=0, callbacks=[log], epochs=1)
     print(json.dumps([strategy.num_replicas_in_sync, *seen]))

@@ -84,6 +84,7 @@ SCRIPT = """
     import numpy as np
     import tensorflow as tf
     import models
+    from tfquant.legacy_keras import keras
     from tfquant.training.experiment import Experiment
     from tfquant.training.trainer import Trainer
 
@@ -118,7 +119,7 @@ def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_give
     fresh_python(
         SCRIPT
         + """
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     codecs = {n: models.build_codec(n, **WIDTHS) for n in ("factorized", "ms_hyper_zero")}
     starts = {name: codec.get_weights() for name, codec in codecs.items()}
     for argument in sys.argv[1:]:
@@ -183,7 +184,7 @@ def test_two_devices_train_as_one_does_at_the_same_global_batch(fresh_python):
         codec.set_weights(weights)
         seen = []
 
-        class Seen(tf.keras.callbacks.Callback):
+        class Seen(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None):
                 seen.append([logs["loss"], logs["val_loss"], logs["val_surrogate_loss"]])
 

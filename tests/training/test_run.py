@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import models
+from tfquant.legacy_keras import keras
 from tfquant.training import run
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
@@ -37,7 +38,7 @@ def batches(first, broken=()):
 
 
 def new_trainer(experiment, seed=0):
-    tf.keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed)
     return Trainer(models.build_codec(experiment.codec, **experiment.codec_options), experiment)
 
 
@@ -137,7 +138,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run_and_leave_the_last_good_checkpo
     experiment = dataclasses.replace(EXPERIMENT, joint_steps=8)
     good = []
 
-    class Keeping(tf.keras.callbacks.Callback):
+    class Keeping(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if self.model.stage_step.numpy() == 3:
                 good.extend(w.numpy() for w in self.model.trained_variables())
@@ -174,7 +175,7 @@ def test_a_bad_last_step_costs_nothing_of_its_epoch(tmp_path):
 def test_weights_that_broke_are_not_kept(tmp_path, caplog):
     """By a step that was finite itself, here the third: nobody can go on from them."""
 
-    class Breaking(tf.keras.callbacks.Callback):
+    class Breaking(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if self.model.stage_step.numpy() == 3:
                 weight = self.model.trained_variables()[0]

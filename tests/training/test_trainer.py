@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import models
 from tfquant.exchange import Rounding
+from tfquant.legacy_keras import keras
 from tfquant.ops import random
 from tfquant.training import losses
 from tfquant.training.experiment import Experiment
@@ -35,7 +36,7 @@ def experiment(**changes):
 @pytest.fixture(scope="module", name="fresh_codec")
 def _fresh_codec():
     """`fresh_codec()`: the same untrained codec again and again."""
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     codec = models.build_codec("ms_hyper_zero", N=8, M=12)
     weights = codec.get_weights()
 
@@ -171,7 +172,7 @@ def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
     """Adam's first step is the learning rate times the gradient's sign, where that is large."""
     moves = []
     for precision in ("float32", "float16"):
-        tf.keras.utils.set_random_seed(0)
+        keras.utils.set_random_seed(0)
         codec = models.build_codec("factorized", precision, N=8, M=12)
         trainer = Trainer(codec, experiment(codec="factorized", precision=precision))
         trainer.begin(trainer.experiment.all_stages()[0])

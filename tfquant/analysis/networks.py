@@ -10,6 +10,8 @@ from typing import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
+
 _INNER_STEPS = 50
 
 
@@ -92,8 +94,8 @@ def train(
       after: called after each step.
     """
     rounds = -(-steps // _INNER_STEPS)
-    schedule = tf.keras.optimizers.schedules.CosineDecay(learning_rate, rounds * _INNER_STEPS)
-    optimizer = tf.keras.optimizers.Adam(schedule)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, rounds * _INNER_STEPS)
+    optimizer = keras.optimizers.Adam(schedule)
     optimizer.build(variables)
 
     def one_step(step):

@@ -22,6 +22,7 @@ from tfquant.coding.decisions import DecisionTable
 from tfquant.coding.tables import MeanScaleTable, ScaleTable
 from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
+from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import lower_bound, upper_bound
 from tfquant.quantizer import symbols
 
@@ -110,7 +111,7 @@ class ConditionalModel(EntropyModel):
         self.sigma_bound = self.add_weight(
             "sigma_bound",
             shape=(),
-            initializer=tf.keras.initializers.Constant(JOINT_SIGMA_BOUND),
+            initializer=keras.initializers.Constant(JOINT_SIGMA_BOUND),
             trainable=False,
         )
 

@@ -144,8 +144,11 @@ def _broadcast(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.broadcast_to(x, shape), tf.broadcast_to(y, shape)
 
 
-class _UniformNoise(tfd.Distribution):
-    """`X + U`, `X` from `base` and `U` uniform on [-1/2, 1/2); events are scalars."""
+class UniformNoise(tfd.Distribution):
+    """`X + U`, `X` from `base` and `U` uniform on [-1/2, 1/2); events are scalars.
+
+    A subclass adds `_log_prob`.
+    """
 
     def __init__(self, base, parameters, validate_args, allow_nan_stats, name):
         if base.dtype not in (tf.float32, tf.float64):
@@ -189,7 +192,7 @@ class _UniformNoise(tfd.Distribution):
         return self.base.variance() + 1.0 / 12.0
 
 
-class _NoisyLocationScale(_UniformNoise):
+class _NoisyLocationScale(UniformNoise):
     """A base density symmetric about `loc`; `_log_mass(c, scale)` is its `log p`."""
 
     @property
@@ -260,7 +263,7 @@ class NoisyLaplacian(_NoisyLocationScale):
         return tfd.Laplace.parameter_properties(dtype, num_classes)
 
 
-class NoisyGaussianMixture(_UniformNoise):
+class NoisyGaussianMixture(UniformNoise):
     """`sum_k w_k N(loc_k, scale_k^2)` plus uniform noise, `w = softmax(logits)`.
 
     Args:

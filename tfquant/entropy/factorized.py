@@ -2,55 +2,122 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import tensorflow as tf
-import tensorflow_compression as tfc
+import tensorflow_probability as tfp
 
 from tfquant.coding.tables import ChannelTable
+from tfquant.entropy.distributions import UniformNoise
 from tfquant.entropy.model import EntropyModel
 
+tfd = tfp.distributions
 
-class Density(tfc.DeepFactorized):
-    """TFC's density, with the logit of its CDF: what the network behind all of it computes."""
+
+class Density(tfd.Distribution):
+    """A learned density per channel, whose CDF `F` is the sigmoid of a monotone network.
+
+    Balle et al., "Variational image compression with a scale hyperprior" (2018), appendix 6.1. The
+    network alternates affine maps of positive weights, `softplus(matrix) x + bias`, with
+    `x + tanh(factor) tanh(x)`. Each channel has its own network from one unit to one unit.
+
+    Args:
+      channels: C; `batch_shape` is [C].
+      filters: widths of the hidden layers.
+      init_scale: width of the density at first, in quantization steps.
+    """
+
+    def __init__(self, channels: int, filters: tuple = (3, 3, 3), init_scale: float = 10.0):
+        self.channels = channels
+        super().__init__(
+            dtype=tf.float32,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=False,
+            parameters={"channels": channels, "filters": filters, "init_scale": init_scale},
+            name="DeepFactorized",  # part of the variables' names, which weights are matched by
+        )
+        self._matrices, self._biases, self._factors = [], [], []
+        widths = (1, *filters, 1)
+        # At first the network multiplies by 1 / init_scale, the same share in each layer.
+        gain = init_scale ** (-1.0 / (len(widths) - 1))
+        with self.name_scope:
+            for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
+                weight = math.log(math.expm1(gain / outputs))  # of which softplus is the inverse
+                matrix = tf.fill([channels, outputs, inputs], weight)
+                bias = tf.random.uniform([channels, outputs, 1], -0.5, 0.5)
+                self._matrices.append(tf.Variable(matrix, name=f"matrix_{layer}"))
+                self._biases.append(tf.Variable(bias, name=f"bias_{layer}"))
+                if layer < len(filters):
+                    factor = tf.zeros([channels, outputs, 1])
+                    self._factors.append(tf.Variable(factor, name=f"factor_{layer}"))
 
     def logit_cdf(self, v) -> tf.Tensor:
-        """`log(F(v) / (1 - F(v)))`, of `v`'s shape, [..., C]."""
-        return self._logits_cumulative(self._broadcast_inputs(v))
-
-    def _logits_cumulative(self, inputs):
-        """`log(F / (1 - F))` at `inputs` [..., C], of their shape; what all of TFC's methods ask.
-
-        Appendix 6.1 of Balle et al. (2018): affine maps with positive weights, and between them
-        `x + tanh(a) tanh(x)`. In the place of TFC's own, for the products of `_product`.
-        """
-        row = tf.transpose(tf.reshape(inputs, [-1, self.batch_shape.num_elements()]))[:, None]
+        """`log(F(v) / (1 - F(v)))`, of `v: [..., C]` or what broadcasts to it, of that shape."""
+        v = tf.convert_to_tensor(v, tf.float32)
+        v = tf.broadcast_to(v, tf.broadcast_dynamic_shape(tf.shape(v), [self.channels]))
+        row = tf.transpose(tf.reshape(v, [-1, self.channels]))[:, None]
         (weights, bias), *rest = zip(map(tf.nn.softplus, self._matrices), self._biases)
         units = weights * row + bias  # [C, units, n]
         for bend, (weights, bias) in zip(self._factors, rest):
             units = _product(weights, units + tf.tanh(bend) * tf.tanh(units)) + bias
-        return tf.reshape(tf.transpose(units[:, 0]), tf.shape(inputs))
+        return tf.reshape(tf.transpose(units[:, 0]), tf.shape(v))
+
+    def _log_cdf(self, v):
+        return tf.math.log_sigmoid(self.logit_cdf(v))
+
+    def _cdf(self, v):
+        return tf.math.sigmoid(self.logit_cdf(v))
+
+    def _log_prob(self, v):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(v)
+            logit = self.logit_cdf(v)
+        slope = tape.gradient(logit, v)
+        return tf.math.log_sigmoid(logit) + tf.math.log_sigmoid(-logit) + tf.math.log(slope)
+
+    def _batch_shape(self):
+        return tf.TensorShape([self.channels])
+
+    def _batch_shape_tensor(self):
+        return tf.constant([self.channels])
+
+    def _event_shape(self):
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self):
+        return tf.constant([], tf.int32)
 
 
 def _product(a, b):
     """`a [C, m, k]` times `b [C, k, n]`: [C, m, n].
 
-    Where `a` is one row or one column this is no matrix product. TF 2.14's oneDNN takes a matrix of
-    one row for the transpose of one of one column. When two threads make both for the first time,
-    it writes outside of its memory.
+    Where `a` is one row or one column, a sum replaces the matrix product. oneDNN in TensorFlow 2.14
+    confuses a matrix of one row with the transpose of one of one column. If two threads create both
+    for the first time, it writes outside of its memory.
     """
     if 1 in a.shape[1:]:
         return tf.reduce_sum(a[..., None] * b[:, None], axis=2)
     return a @ b
 
 
-class NoisyDensity(tfc.UniformNoiseAdapter):
+class NoisyDensity(UniformNoise):
     """A `Density` plus uniform noise: `p(v) = F(v + 1/2) - F(v - 1/2)`.
 
     With `above` and `below`, the logits of the two, and `s`, the sigmoid,
     `p = s(above) s(-below) (1 - exp(below - above))`: no factor of it cancels in either tail, and
-    the network runs once at each end, where TFC's own form runs it for the CDF and again for its
-    complement.
+    the network runs once at each end.
     """
+
+    def __init__(self, density: Density):
+        super().__init__(density, {"density": density}, False, False, "NoisyDensity")
+
+    def _batch_shape(self):
+        return self.base.batch_shape
+
+    def _batch_shape_tensor(self):
+        return self.base.batch_shape_tensor()
 
     def _log_prob(self, v):
         below, above = tf.unstack(self.base.logit_cdf(tf.stack([v - 0.5, v + 0.5])))
@@ -67,7 +134,7 @@ _LEAST_RISE = 1e-12
 
 
 class FactorizedModel(EntropyModel):
-    """`p(z)`: TFC's `DeepFactorized` density for each channel, plus uniform noise.
+    """`p(z)`: a learned `Density` for each channel, plus uniform noise.
 
     The quantization offset is each channel's median. It is a weight that gets no gradient: one
     Newton step on the density's logit a training step (`track_offset`) keeps it at the median
@@ -84,7 +151,7 @@ class FactorizedModel(EntropyModel):
     def __init__(self, channels: int, filters=(3, 3, 3), init_scale: float = 10.0, name: str = "z"):
         super().__init__(name=name)
         self.channels = channels
-        self.density = Density(batch_shape=(channels,), num_filters=filters, init_scale=init_scale)
+        self.density = Density(channels, filters, init_scale)
         self.medians = self.add_weight(
             "medians",
             shape=(channels,),

@@ -7,11 +7,12 @@ from typing import Callable
 
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import attach_gradient
 from tfquant.surrogates import Sample
 
 
-class EntropyModel(tf.keras.layers.Layer):
+class EntropyModel(keras.layers.Layer):
     """A distribution of one latent, elementwise; always float32.
 
     The layer's `name` is the latent's: `y` or `z`. A subclass says which distribution its

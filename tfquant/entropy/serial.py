@@ -29,6 +29,7 @@ from tfquant.exchange import Exchange, Passed, Received
 from tfquant.layers.blocks import leaky_relu
 from tfquant.layers.causal import NEIGHBOURS, REACH, CausalConv
 from tfquant.layers.chain import Chain
+from tfquant.legacy_keras import keras
 
 # One row up is as far as this many columns to the left: beyond the window's right end.
 _ROW = REACH + 1
@@ -36,7 +37,7 @@ _ROW = REACH + 1
 _FRONTS = -min(column + _ROW * row for row, column in NEIGHBOURS)
 
 
-class SerialContext(tf.keras.layers.Layer):
+class SerialContext(keras.layers.Layer):
     """`features: [B, h, w, F]` and the elements before -> `raw`, passed on with the latent.
 
     Args:
@@ -50,9 +51,9 @@ class SerialContext(tf.keras.layers.Layer):
         self.M = M
         self.causal = CausalConv(2 * M)
         hidden = [
-            layer for width in widths for layer in (tf.keras.layers.Dense(width), leaky_relu())
+            layer for width in widths for layer in (keras.layers.Dense(width), leaky_relu())
         ]
-        last = tf.keras.layers.Dense(outputs * M, dtype="float32")
+        last = keras.layers.Dense(outputs * M, dtype="float32")
         self.parameters = Chain([*hidden, last])
 
     def call(self, features, context):

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-import tensorflow as tf
 from PIL import __version__ as PILLOW_VERSION
 
 import tfquant
@@ -27,6 +26,7 @@ from tfquant.evaluation import (
     plots,
     report,
 )
+from tfquant.legacy_keras import keras
 
 # The codec whose nearest rate is put beside every model.
 NEAREST = "jpeg"
@@ -200,7 +200,7 @@ def _measure(described, evaluation, chosen, load_model, say) -> dict:
 
 
 def _progress_bar(pictures: int) -> Callable:
-    bar = tf.keras.utils.Progbar(pictures, unit_name="picture", interval=2)
+    bar = keras.utils.Progbar(pictures, unit_name="picture", interval=2)
     return lambda: bar.add(1)
 
 

@@ -12,9 +12,10 @@ import tensorflow as tf
 from tfquant.layers import klt
 from tfquant.layers.chain import Chain
 from tfquant.layers.gdn import GDN
+from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import straight_through
 
-Constant = tf.keras.initializers.Constant
+Constant = keras.initializers.Constant
 
 # The reference networks' leaky ReLU; TensorFlow's own default is 0.2.
 LEAKY_SLOPE = 0.01
@@ -31,7 +32,7 @@ UNIT_GAIN = 0.1
 LINEAR_GAMMA = 0.01
 
 
-class Near(tf.keras.initializers.Initializer):
+class Near(keras.initializers.Initializer):
     """A given value, plus a little of Glorot's noise so that no two weights start alike."""
 
     _NOISE = 0.02
@@ -40,21 +41,21 @@ class Near(tf.keras.initializers.Initializer):
         self._value = value
 
     def __call__(self, shape, dtype=None, **kwargs):
-        noise = tf.keras.initializers.GlorotUniform()(shape, dtype)
+        noise = keras.initializers.GlorotUniform()(shape, dtype)
         return tf.constant(self._value, dtype) + self._NOISE * noise
 
 
-def glorot(gain: float) -> tf.keras.initializers.Initializer:
+def glorot(gain: float) -> keras.initializers.Initializer:
     """Glorot's initial weights, `gain` times as large."""
-    return tf.keras.initializers.VarianceScaling(gain**2, "fan_avg", "uniform")
+    return keras.initializers.VarianceScaling(gain**2, "fan_avg", "uniform")
 
 
-def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs) -> tf.keras.layers.Layer:
+def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs) -> keras.layers.Layer:
     """A "same" convolution, downsampling by `stride`."""
-    return tf.keras.layers.Conv2D(filters, kernel, stride, padding="same", **kwargs)
+    return keras.layers.Conv2D(filters, kernel, stride, padding="same", **kwargs)
 
 
-class PreciseConv(tf.keras.layers.Conv2D):
+class PreciseConv(keras.layers.Conv2D):
     """A "same" convolution that makes latents or their parameters: float32 under any policy.
 
     Its gradients are those of a convolution in the policy's type, as every other layer's are, and
@@ -64,7 +65,7 @@ class PreciseConv(tf.keras.layers.Conv2D):
 
     def __init__(self, filters: int, kernel: int = 5, stride: int = 1, **kwargs):
         super().__init__(filters, kernel, stride, padding="same", dtype="float32", **kwargs)
-        self._backward_dtype = tf.keras.mixed_precision.global_policy().compute_dtype
+        self._backward_dtype = keras.mixed_precision.global_policy().compute_dtype
 
     def convolution_op(self, inputs, kernel):
         precise = super().convolution_op(inputs, kernel)
@@ -76,12 +77,12 @@ class PreciseConv(tf.keras.layers.Conv2D):
         return straight_through(precise, tf.cast(coarse, tf.float32))
 
 
-def deconv(filters: int, kernel: int = 5, stride: int = 2, **kwargs) -> tf.keras.layers.Layer:
+def deconv(filters: int, kernel: int = 5, stride: int = 2, **kwargs) -> keras.layers.Layer:
     """A "same" transposed convolution, upsampling by `stride`."""
-    return tf.keras.layers.Conv2DTranspose(filters, kernel, stride, padding="same", **kwargs)
+    return keras.layers.Conv2DTranspose(filters, kernel, stride, padding="same", **kwargs)
 
 
-class PictureDeconv(tf.keras.layers.Conv2DTranspose):
+class PictureDeconv(keras.layers.Conv2DTranspose):
     """`deconv` to a picture's 3 channels, its weights and its values, in less than half the time.
 
     Output pixels 2 i and 2 i + 1 see inputs i - 1, i and i + 1, in rows as in columns: a 3x3
@@ -105,11 +106,11 @@ def _leaky(x: tf.Tensor) -> tf.Tensor:
     return tf.maximum(x, LEAKY_SLOPE * x)
 
 
-def leaky_relu() -> tf.keras.layers.Layer:
-    return tf.keras.layers.Activation(_leaky)
+def leaky_relu() -> keras.layers.Layer:
+    return keras.layers.Activation(_leaky)
 
 
-class SubpixelConv(tf.keras.layers.Layer):
+class SubpixelConv(keras.layers.Layer):
     """3x3 convolution to `stride^2` times the channels, then depth to space."""
 
     def __init__(self, filters: int, stride: int = 2, **kwargs):
@@ -132,7 +133,7 @@ def residual(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return x + tf.ensure_shape(y, y.shape)
 
 
-class ResidualBlock(tf.keras.layers.Layer):
+class ResidualBlock(keras.layers.Layer):
     """conv 3x3, leaky ReLU, conv 3x3, leaky ReLU, + x (1x1 projected where widths differ).
 
     It starts close to the identity; a projection, to the first channels.
@@ -155,7 +156,7 @@ class ResidualBlock(tf.keras.layers.Layer):
         return residual(self.main(x), x if self.skip is None else self.skip(x))
 
 
-class ResidualDown(tf.keras.layers.Layer):
+class ResidualDown(keras.layers.Layer):
     """conv 3x3 stride 2, leaky ReLU, conv 3x3, GDN, + 1x1 stride-2 projection of x.
 
     Args:
@@ -195,7 +196,7 @@ class ResidualDown(tf.keras.layers.Layer):
         return residual(self.main(x), self.skip(x[:, ::2, ::2]))
 
 
-class ResidualUp(tf.keras.layers.Layer):
+class ResidualUp(keras.layers.Layer):
     """subpixel 3x3 up 2, leaky ReLU, conv 3x3, inverse GDN, + subpixel projection of x.
 
     Args:
@@ -220,7 +221,7 @@ class ResidualUp(tf.keras.layers.Layer):
         return residual(self.main(x), self.skip(x))
 
 
-class ResidualUnit(tf.keras.layers.Layer):
+class ResidualUnit(keras.layers.Layer):
     """A bottleneck: 1x1 to half the width, ReLU, 3x3, ReLU, 1x1 back, + x.
 
     The attention block's unit, and ELIC's residual block (He et al., 2022).
@@ -247,7 +248,7 @@ class ResidualUnit(tf.keras.layers.Layer):
         return residual(x, self.main(x))
 
 
-class Attention(tf.keras.layers.Layer):
+class Attention(keras.layers.Layer):
     """The simplified attention block: `x + trunk(x) * sigmoid(mask(x))`, no non-local part.
 
     Args:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
+
 REACH = 2
 # Rows and columns from an element to its neighbours, in the order of the weights.
 NEIGHBOURS = tuple(
@@ -23,7 +25,7 @@ NEIGHBOURS = tuple(
 )
 
 
-class CausalConv(tf.keras.layers.Layer):
+class CausalConv(keras.layers.Layer):
     """Convolves `[B, h, w, C]`, zeros outside, with a causal 5x5 window: `[B, h, w, filters]`."""
 
     def __init__(self, filters: int, **kwargs):

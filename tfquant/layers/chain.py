@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+from tfquant.legacy_keras import keras
 
 
-class Chain(tf.keras.layers.Layer):
+class Chain(keras.layers.Layer):
     """Calls `layers` in turn, each on what the one before gave.
 
     Keras' `Sequential` traces its layers into a graph of its own, and again when the shape of its

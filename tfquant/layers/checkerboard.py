@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
+
 
 def _sizes(x: tf.Tensor) -> list:
     """Of each axis: a number where it is known, which costs no operation, else a tensor."""
@@ -43,7 +45,7 @@ def merge(anchors: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.stack([upper, lower], axis=2), [batch, h, 2 * half, channels])
 
 
-class CheckerboardConv(tf.keras.layers.Layer):
+class CheckerboardConv(keras.layers.Layer):
     """What the others see of the anchors in a window of 5x5, zeros outside.
 
     Anchors `[B, h, w/2, C]` -> features of the others, [B, h, w/2, filters]. Every other place of

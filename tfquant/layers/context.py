@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from tfquant.layers.blocks import conv, glorot
 from tfquant.layers.chain import Chain
+from tfquant.legacy_keras import keras
 
 
-class ContextNetwork(tf.keras.layers.Layer):
+class ContextNetwork(keras.layers.Layer):
     """Convolutions of stride 1 with ReLU between, on several tensors side by side.
 
     Call it with a list of `[B, h, w, C_i]`, of any floating-point types.

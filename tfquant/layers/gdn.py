@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import lower_bound
 
 _MIN = 1e-6  # of beta and of every element of gamma
@@ -13,7 +14,7 @@ _LARGE = 2**27
 _STRIPS = 16
 
 
-class GDN(tf.keras.layers.Layer):
+class GDN(keras.layers.Layer):
     """`x / sqrt(beta + gamma x^2)` over channels; the inverse multiplies instead.
 
     `x: [B, H, W, C]`, any precision. The weights are the square roots of beta and gamma, so that

@@ -14,16 +14,15 @@ at zero, so that a new rectifier is the identity: a trained codec loses nothing 
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from tfquant.layers.blocks import Attention, ResidualBlock, conv, residual
 from tfquant.layers.chain import Chain
+from tfquant.legacy_keras import keras
 
 # Some 3 % of the multiplications of a synthesis transform at N = 128, M = 192.
 LIGHT_WIDTH, LIGHT_DEPTH = 48, 2
 
 
-class QuantizationRectifier(tf.keras.layers.Layer):
+class QuantizationRectifier(keras.layers.Layer):
     """`y_hat: [B, h, w, M]` -> `y_bar`, same shape; both float32 under any policy.
 
     Args:

@@ -12,8 +12,6 @@ transform starts at mid-grey.
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from tfquant.layers import klt
 from tfquant.layers.blocks import (
     ATTENTION_START,
@@ -35,13 +33,14 @@ from tfquant.layers.blocks import (
 )
 from tfquant.layers.chain import Chain
 from tfquant.layers.gdn import GDN
+from tfquant.legacy_keras import keras
 
 # Latents of the linear start, in units of a quantization bin: a bin of a quarter is the best one at
 # about lmbda = 0.0067 for components of pictures in [0, 1], by high-rate theory.
 _GAIN = 4.0
 
 
-def _first(kernel, filters: int) -> tf.keras.layers.Layer:
+def _first(kernel, filters: int) -> keras.layers.Layer:
     """The convolution that sees the picture; its biases make mid-grey zero."""
     bias = Constant(-MID_GREY * kernel.sum((0, 1, 2)))
     return conv(filters, 5, 2, kernel_initializer=Near(kernel), bias_initializer=bias)
@@ -73,7 +72,7 @@ def _plain_synthesis(N: int, M: int) -> list:
     return [*layers, GDN(inverse=True, gamma=LINEAR_GAMMA), _last(first)]
 
 
-def _last(kernel) -> tf.keras.layers.Layer:
+def _last(kernel) -> keras.layers.Layer:
     return PictureDeconv(kernel_initializer=Near(kernel), bias_initializer=Constant(MID_GREY))
 
 
@@ -100,7 +99,7 @@ def _residual_synthesis(attention: bool):
         del M  # the first block makes N channels of them
         first, second, third, last = klt.levels((N, N, N, N))
         return [
-            tf.keras.layers.Rescaling(1.0 / gain),
+            keras.layers.Rescaling(1.0 / gain),
             *_attention(attention), ResidualBlock(N), ResidualUp(last),
             ResidualBlock(N), ResidualUp(third),
             *_attention(attention), ResidualBlock(N), ResidualUp(second),

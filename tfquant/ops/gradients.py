@@ -7,7 +7,6 @@ captures from outside silently gets no gradient.
 from __future__ import annotations
 
 import tensorflow as tf
-import tensorflow_compression as tfc
 
 
 @tf.custom_gradient
@@ -44,11 +43,24 @@ def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tens
     return tf.identity(value), grad
 
 
-def lower_bound(x: tf.Tensor, bound) -> tf.Tensor:
-    """`max(x, bound)`; below the bound the gradient still passes where descent would raise `x`."""
-    return tfc.lower_bound(x, bound, gradient="identity_if_towards")
+@tf.custom_gradient
+def lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
+    """`max(x, bound)`; below the bound the gradient still passes where descent would raise `x`.
+
+    Args:
+      x: [...] float.
+      bound: broadcasts to the shape of `x`; gets no gradient.
+    """
+
+    def grad(upstream):
+        return tf.where((x >= bound) | (upstream < 0), upstream, tf.zeros_like(upstream)), None
+
+    return tf.maximum(x, bound), grad
 
 
-def upper_bound(x: tf.Tensor, bound) -> tf.Tensor:
-    """`min(x, bound)`; above the bound the gradient still passes where descent would lower `x`."""
-    return tfc.upper_bound(x, bound, gradient="identity_if_towards")
+def upper_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
+    """`min(x, bound)`; above the bound the gradient still passes where descent would lower `x`.
+
+    Arguments as in `lower_bound`.
+    """
+    return -lower_bound(-x, -bound)

@@ -11,6 +11,8 @@ import types
 
 import tensorflow as tf
 
+from tfquant.legacy_keras import keras
+
 # float16 ends at 65504: the scale starts here, doubles after so many good steps in a row, and
 # halves with every bad one. The numbers are those of Keras' LossScaleOptimizer.
 _FIRST_SCALE, _GOOD_STEPS = 2.0**15, 2000
@@ -24,7 +26,7 @@ def state_variable(name: str, value=0, dtype=tf.int64) -> tf.Variable:
     )  # fmt: skip
 
 
-class Adam(tf.keras.optimizers.Adam):
+class Adam(keras.optimizers.Adam):
     """Keras' Adam, its slots and its numbers, for dense gradients; leaves out steps gone wrong.
 
     m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2,

@@ -32,6 +32,7 @@ from tensorboard.plugins.hparams import api as hp
 
 from tfquant import files
 from tfquant.exchange import Rounding
+from tfquant.legacy_keras import keras
 from tfquant.pixels import to_float, to_uint8
 from tfquant.quantizer import dequantize, symbols
 from tfquant.training import gradient_risk as risk
@@ -124,7 +125,7 @@ class _FirstImages:
         return self._images
 
 
-class _Logging(tf.keras.callbacks.Callback):
+class _Logging(keras.callbacks.Callback):
     """A callback that writes at the step of the run."""
 
     def __init__(self, log: _Log, earlier_steps: int):
@@ -354,7 +355,7 @@ _QUANTITIES = {
 }
 
 
-class Hyperparameters(tf.keras.callbacks.Callback):
+class Hyperparameters(keras.callbacks.Callback):
     """Describes the run to TensorBoard's HPARAMS and CUSTOM SCALARS tabs, once."""
 
     def __init__(self, log: _Log):

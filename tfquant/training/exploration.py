@@ -28,6 +28,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfquant import claims, files, looks, metrics
+from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder, history, hosts, run
 from tfquant.training.experiment import Experiment
 
@@ -346,7 +347,7 @@ def run_search(
         if warm_start and earlier:
             start = run_dir(directory, earlier[-1])
         logging.info("Weight %g, from %s", weight, start)
-        tf.keras.backend.clear_session()
+        keras.backend.clear_session()
         gc.collect()  # the trainer before, its graphs and its pictures hold each other
         one = dataclasses.replace(experiment, qr_weight=weight, init_from=start)
         try:

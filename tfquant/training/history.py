@@ -17,6 +17,7 @@ from typing import Callable
 import tensorflow as tf
 
 from tfquant import files, metrics
+from tfquant.legacy_keras import keras
 from tfquant.training import folder
 from tfquant.training.experiment import Experiment, Stage
 
@@ -29,7 +30,7 @@ def read(run_dir: str) -> list:
     return folder.read_json(path) if files.exists(path) else []
 
 
-class Recording(tf.keras.callbacks.Callback):
+class Recording(keras.callbacks.Callback):
     """Keeps the records of a stage.
 
     Args:

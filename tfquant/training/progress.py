@@ -6,8 +6,7 @@ import shutil
 import sys
 import time
 
-import tensorflow as tf
-
+from tfquant.legacy_keras import keras
 from tfquant.training.experiment import Stage
 from tfquant.training.gap import trains_encoder, validated
 
@@ -15,7 +14,7 @@ from tfquant.training.gap import trains_encoder, validated
 VERBOSE = {"bar": 1, "line": 2, "silent": 0}
 
 
-class Throughput(tf.keras.callbacks.Callback):
+class Throughput(keras.callbacks.Callback):
     """Puts `images_per_s` into the logs, a mean over the epoch's training steps so far.
 
     Validation is left out, and so is a stage's first step, which traces or compiles the graph, as
@@ -45,7 +44,7 @@ class Throughput(tf.keras.callbacks.Callback):
         logs["images_per_s"] = self._rate
 
 
-class ProgressBar(tf.keras.callbacks.ProgbarLogger):
+class ProgressBar(keras.callbacks.ProgbarLogger):
     """Keras' bar, as wide as the terminal allows; validation has a line of its own below it.
 
     A bar that is too wide for its line cannot be redrawn and fills the screen. Where the output is

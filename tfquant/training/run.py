@@ -9,6 +9,7 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
+from tfquant.legacy_keras import keras
 from tfquant.training import folder
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Stage
@@ -18,7 +19,7 @@ class TrainingDiverged(RuntimeError):
     """Too many steps in a row had no finite loss or gradient."""
 
 
-class Checkpointing(tf.keras.callbacks.Callback):
+class Checkpointing(keras.callbacks.Callback):
     """Saves at the end of every epoch, unless the weights are broken.
 
     They are where the loss of the validation pictures is not finite. Skipped steps say nothing of
@@ -39,7 +40,7 @@ class Checkpointing(tf.keras.callbacks.Callback):
             logging.warning("Step %d is not kept: its validation loss is not finite", number)
 
 
-class DivergenceGuard(tf.keras.callbacks.Callback):
+class DivergenceGuard(keras.callbacks.Callback):
     """Ends a run whose steps have been skipped `limit` times in a row."""
 
     def __init__(self, limit: int, run_dir: str):
@@ -59,7 +60,7 @@ class DivergenceGuard(tf.keras.callbacks.Callback):
             )
 
 
-class EndEarly(tf.keras.callbacks.Callback):
+class EndEarly(keras.callbacks.Callback):
     """Ends a stage that is over before its last step."""
 
     def __init__(self, is_over: Callable[[Stage, int], bool]):
@@ -92,7 +93,7 @@ def run_stages(
     training_data: Callable[[int], tf.data.Dataset],
     validation_data: tf.data.Dataset,
     epoch_steps: int,
-    callbacks: Callable[[Stage, int], Sequence[tf.keras.callbacks.Callback]] = lambda *_: (),
+    callbacks: Callable[[Stage, int], Sequence[keras.callbacks.Callback]] = lambda *_: (),
     is_over: Callable[[Stage, int], bool] = lambda stage, step: False,
     max_skipped_in_a_row: int = 20,
     jit_compile: bool = False,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+from tfquant.legacy_keras import keras
 
-_schedules = tf.keras.optimizers.schedules
+_schedules = keras.optimizers.schedules
 
 
 def _drops(*fractions):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfquant import metrics
 from tfquant.codec import GROUPS, Codec
 from tfquant.exchange import Exchange, Rounding, Surrogates
+from tfquant.legacy_keras import keras
 from tfquant.pixels import to_float
 from tfquant.training import losses
 from tfquant.training.adam import Adam, state_variable
@@ -19,7 +20,7 @@ from tfquant.training.experiment import Experiment, Stage
 from tfquant.training.losses import Outcome
 
 
-class Trainer(tf.keras.Model):
+class Trainer(keras.Model):
     """Trains `codec` as `experiment` says, one stage at a time.
 
     Args:
@@ -49,7 +50,7 @@ class Trainer(tf.keras.Model):
         terms = [name for stage in experiment.all_stages() for name in self._reported(stage)]
         names = [*terms, "loss", *latents, "psnr"]
         names += [f"surrogate_{name}" for name in [*terms, "loss"]]
-        self._means = {name: tf.keras.metrics.Mean(name=name) for name in dict.fromkeys(names)}
+        self._means = {name: keras.metrics.Mean(name=name) for name in dict.fromkeys(names)}
 
     def begin(self, stage: Stage, jit_compile: bool = False) -> None:
         """Makes `stage` the current one: freezes, sets the bound, takes a fresh Adam."""

@@ -1,0 +1,47 @@
+"""Keras 2, under the name that it has beside the installed TensorFlow.
+
+    from tfquant.legacy_keras import keras
+
+TensorFlow up to 2.15 contains Keras 2 as `tf.keras`. From 2.16 on, `tf.keras` is Keras 3, and
+Keras 2 is the package `tf_keras`. This project uses Keras 2 on every TensorFlow, so that
+checkpoints, variable names and the optimizer stay the same. A user's own Keras 3 is not touched.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import types
+
+import tensorflow as tf
+
+if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
+    keras = tf.keras
+else:
+    pass
+
+
+class _WholeRandom(random.Random):
+    """Draws integers between bounds of any type, as Python did before version 3.12."""
+
+    def randint(self, a, b):
+        return super().randint(int(a), int(b))
+
+
+def _accept_float_bounds() -> None:
+    """Lets `tf_keras` up to 2.18 draw seeds on Python 3.12 and later.
+
+    It calls `random.randint(1, 1e9)`, which Python 3.12 refuses because 1e9 is a float. The seeds,
+    and so the initial weights, are those of older Pythons.
+    """
+    from tf_keras.src.utils import tf_utils
+
+    module = types.ModuleType("random")
+    module.__dict__.update(random.__dict__)
+    module.Random = _WholeRandom
+    module.randint = lambda a, b: random.randint(int(a), int(b))
+    tf_utils.random = module
+
+
+if sys.version_info >= (3, 12):
+    _accept_float_bounds()
