@@ -13,12 +13,18 @@ import random
 import sys
 import types
 
-import tensorflow as tf
+from tfquant import stack
 
-if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
+stack.require()  # before the import of TensorFlow can fail
+
+import tensorflow as tf  # noqa: E402
+
+if stack.has_keras_2():
     keras = tf.keras
 else:
-    pass
+    import tf_keras
+
+    keras = tf_keras
 
 
 class _WholeRandom(random.Random):
@@ -43,5 +49,5 @@ def _accept_float_bounds() -> None:
     tf_utils.random = module
 
 
-if sys.version_info >= (3, 12):
+if sys.version_info >= (3, 12) and not stack.has_keras_2():
     _accept_float_bounds()

@@ -1,40 +1,32 @@
-"""Coding by decisions: symbols of a mixture of symmetric distributions, with no table for them.
+"""Coding by decisions: symbols of a Gaussian mixture, with no table for them.
 
-On which side of the element's central integer is the symbol? How far from it? The distance is
-halved, from the distribution's reach down to one integer; what lies beyond the reach, which is
-rare, is found by doubling and then halving. The odds of a decision, two differences of the exact
-CDF, choose one of 1024 binary rows by the exponent and the upper five bits of their float32: within
-1/64 of the true odds.
+The first decision is the side of the element's central integer that the symbol is on. The others
+find its distance from the centre. The distance is halved, from the distribution's reach down to one
+integer. A distance beyond the reach, which is rare, is found by doubling and then halving. The odds
+of a decision are those of two masses (`masses.py`). They choose one of 1024 binary rows by the
+exponent and the upper five bits of their float32, which is within 1/64 of the true odds.
 
-So that any integer up to MAX_SYMBOL from the centre can be coded, each distribution has a little of
-a heavy-tailed one mixed in: on either side, `HEAVY / (2 sqrt(1 + d))` more for distances from d on.
-What that makes of the bits, `price` says. It lies above what float32 has of `1 - erf`, so that the
-mixture's own tails need not be accurate. A single integer's mass may still be less than float32
-resolves next to 1/2, 2**-25: five sigmas out, of a sigma above 10, coding takes some ten bits more
-than `price` says, and further than 4e6 from the centre up to 16.
+`price` returns the resulting code length. It includes the heavy tail that `masses.py` mixes in. An
+integer further than 4e6 from the centre takes up to 16 bits more.
 
 Decisions go in rounds, one for each element. Encoder and decoder run the same rounds on tensors of
-the same shapes, so all they compute in floats agrees bit for bit.
+the same shapes, so all that they compute in floats agrees bit for bit.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfquant.coding import range_coder
+from tfquant.coding.masses import HALF_HEAVY, HEAVY, Edge, seen_from_centre
 from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL
 from tfquant.coding.tables import CPU, Table, clipped
 
-# The tail's first far decision is then about as improbable as the coder allows.
-HEAVY = 2.0**-13
-_HALF_HEAVY = 0.5 * HEAVY  # on either side
-
-# To be counted up with every change that could choose another row, here or where a model makes the
-# arguments: files of before cannot be read after it. 1 had masses from `erfc`.
-_VERSION = 2
+# Rises with every change that could choose another row, here or where a model makes the arguments:
+# files of one version cannot be read as those of another. Version 1 was never released.
+VERSION = 3
+VERSIONS = (2, VERSION)  # those that `masses.py` has
 
 # Distances to begin with, 2**4 doubled until they cover the distribution's reach, at most to 2**12.
 _LOG_WIDTH, _LOG_WIDTH_MAX = 4, 12
@@ -43,14 +35,15 @@ _LOG_WIDTH, _LOG_WIDTH_MAX = 4, 12
 class DecisionTable(Table):
     """1024 binary rows: two masses, as odds, choose one for each decision.
 
-    What an element is coded by:
+    An element is coded by:
 
       centre: [n] int32, an integer near its median.
       reach: [n] float32, a distance from the centre beyond which little is left.
-      mixture: (weights, start, slope), [K, n] float32 each, of K components. Weights sum to 1. The
-        integers at distance d above the centre, and all beyond, begin at `start + slope d` in units
-        of a component: `start = (centre - 1/2 - mu) / sigma`, `slope = 1 / sigma`.
-      odd: of a component of unit scale around 0, `u -> 2 P(U <= u) - 1`; `tf.math.erf` for one.
+      mixture: (weights, start, slope), [K, n] float32 each, as in `masses.seen_from_centre`. With
+        `unit = sqrt(2) sigma`, `start = (centre - 1/2 - mu) / unit` and `slope = 1 / unit`.
+
+    Args:
+      version: one of VERSIONS.
     """
 
     _STEP_BITS = 5
@@ -60,7 +53,8 @@ class DecisionTable(Table):
     # A floor far below all that matters: nothing against nothing becomes even odds.
     _LEAST = 1e-30
 
-    def __init__(self):
+    def __init__(self, version: int = VERSION):
+        self._version = version
         buckets = self._BOTTOM + np.arange(self._ROWS + 1)
         edges = (buckets.astype(np.int32) << self._SHIFT).view(np.float32).astype(np.float64)
         odds = np.sqrt(edges[:-1] * edges[1:])
@@ -68,7 +62,7 @@ class DecisionTable(Table):
         super().__init__([0, int(n), TOTAL] for n in near)
 
     def _numbers(self):
-        return [_VERSION, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
+        return [self._version, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
 
     def index(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
         """Row of a decision between masses `near` (symbol 0) and `far` (symbol 1), int32."""
@@ -83,10 +77,10 @@ class DecisionTable(Table):
         distance = tf.cast(distance, tf.float32)
         root, next_root = tf.sqrt(1.0 + distance), tf.sqrt(2.0 + distance)
         # The difference of their reciprocals, without cancelling.
-        heavy = _HALF_HEAVY / (root * next_root * (root + next_root))
+        heavy = HALF_HEAVY / (root * next_root * (root + next_root))
         return -_log2((tf.pow(2.0, -bits) + heavy) / (1.0 + HEAVY))
 
-    def encode(self, handle, symbols, centre, reach, mixture, odd) -> tf.Tensor:
+    def encode(self, handle, symbols, centre, reach, mixture):
         """Codes symbols, [n] int32, within MAX_SYMBOL of 0; else an InvalidArgumentError."""
         message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
         left, distance = _side_and_distance(symbols, centre)
@@ -100,9 +94,9 @@ class DecisionTable(Table):
             return range_coder.encode_rows(handle, rows, tf.cast(bits, tf.int32)), bits
 
         with tf.device(CPU):
-            return self._traverse(handle, centre, reach, mixture, odd, code_round)[0]
+            return self._traverse(handle, centre, reach, mixture, code_round)[0]
 
-    def decode(self, handle, centre, reach, mixture, odd) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode(self, handle, centre, reach, mixture) -> tuple:
         """Reads symbols, [n] int32; returns handle and symbols."""
 
         def code_round(handle, rows, answer):
@@ -111,35 +105,27 @@ class DecisionTable(Table):
             return handle, bits > 0
 
         with tf.device(CPU):
-            return self._traverse(handle, centre, reach, mixture, odd, code_round)
+            return self._traverse(handle, centre, reach, mixture, code_round)
 
-    def _traverse(self, handle, centre, reach, mixture, odd, code_round):
+    def _traverse(self, handle, centre, reach, mixture, code_round):
         """Walks all decisions.
 
         `code_round(handle, rows, answer)` codes one round, of [m] elements: the encoder takes the
         decisions, [m] bool, from `answer(left, distance)`, which it calls with what it codes, [n]
         both; the decoder takes them from the stream. Both return (handle, decisions).
         """
-        weights, start, slope = mixture
-        weights = 0.5 * weights
-        whole = tf.reduce_sum(weights, axis=0)  # 1/2, but for rounding
-        off_median = tf.reduce_sum(weights * odd(start), axis=0)
-        above, below = (whole + sign * off_median for sign in (-1.0, 1.0))
-        rows = self.index(above + _HALF_HEAVY, below + _HALF_HEAVY)
-        handle, left = code_round(handle, rows, lambda left, distance: left)
-        mirror = tf.where(left, -1.0, 1.0)
-        side = _Side(weights, mirror * start, slope)
+        above, below, turn = seen_from_centre(self._version, mixture)
+        handle, left = code_round(handle, self.index(above, below), lambda left, distance: left)
+        side, low, end = turn(left)
 
         width = tf.bitwise.left_shift(tf.ones_like(centre), _log2_width(reach))
-        nothing = tf.zeros_like(whole)
-        low, end = _Edge(mirror * off_median, nothing + _HALF_HEAVY), _Edge(whole, nothing)
-        handle, distance, low = self._within_reach(handle, width, side, odd, low, end, code_round)
+        handle, distance, low = self._within_reach(handle, width, side, low, end, code_round)
 
         # The last distance stands for all that are beyond.
         ids = tf.where(distance == width - 1)[:, 0]
         few = tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), (side, low, end))
         handle, found = self._beyond_reach(
-            handle, tf.gather(distance, ids), *few, odd,
+            handle, tf.gather(distance, ids), *few,
             lambda handle, rows, answer: code_round(
                 handle, rows, lambda left, distance: answer(left, tf.gather(distance, ids))
             ),
@@ -147,16 +133,16 @@ class DecisionTable(Table):
         distance = tf.tensor_scatter_nd_update(distance, ids[:, None], found)
         return handle, tf.where(left, centre - 1 - distance, centre + distance)
 
-    def _rows(self, low: _Edge, middle: _Edge, high: _Edge) -> tf.Tensor:
-        """Of the decisions whether a symbol lies from `middle` on, known to lie in between."""
-        return self.index(low.mass_to(middle), middle.mass_to(high))
+    def _rows(self, low: Edge, middle: Edge, high: Edge) -> tf.Tensor:
+        """Rows of the decisions on which side of `middle` symbols between two edges lie."""
+        return self.index(low.to(middle), middle.to(high))
 
-    def _within_reach(self, handle, width, side, odd, low, end, code_round):
+    def _within_reach(self, handle, width, side, low, end, code_round):
         """Halves `width` [n] distances down to one: handle, distance [n], and its edge."""
 
         def halve(handle, distance, half, active, low, high):
             further = distance + half
-            middle = side.edge(odd, further)
+            middle = side.edge(further)
             rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
             handle, far = code_round(
                 handle, rows, lambda left, distance: active & (distance >= further)
@@ -185,7 +171,7 @@ class DecisionTable(Table):
             )
         return handle, distance, low
 
-    def _beyond_reach(self, handle, nearest, side, low, end, odd, code_round):
+    def _beyond_reach(self, handle, nearest, side, low, end, code_round):
         """Doubles `nearest` [m] until it is too far, then halves: handle, distances [m]."""
 
         def open_or_wide(handle, nearest, furthest, low, high):
@@ -195,7 +181,7 @@ class DecisionTable(Table):
             active = furthest != nearest + 1
             further = tf.where(furthest == 0, 2 * nearest + 1, (nearest + furthest) // 2)
             further = tf.where(active, further, nearest)
-            middle = side.edge(odd, further)
+            middle = side.edge(further)
             rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
             handle, far = code_round(
                 handle, rows, lambda left, distance: active & (distance >= further)
@@ -217,47 +203,9 @@ class DecisionTable(Table):
         return handle, nearest
 
 
-class _Side(NamedTuple):
-    """A mixture as seen from the centre, on the symbol's side: see `DecisionTable`.
-
-    Attributes:
-      weights: [K, n] half of the components' weights.
-      start, slope: [K, n].
-    """
-
-    weights: tf.Tensor
-    start: tf.Tensor
-    slope: tf.Tensor
-
-    def edge(self, odd, distance) -> _Edge:
-        """Where the integers from `distance`, [n] or scalar int32, on begin."""
-        distance = tf.cast(distance, tf.float32)
-        nearer = tf.reduce_sum(self.weights * odd(self.start + self.slope * distance), axis=0)
-        return _Edge(nearer, _HALF_HEAVY / tf.sqrt(1.0 + distance))
-
-
-class _Edge(NamedTuple):
-    """Where the integers from some distance on begin: what lies before it and behind it.
-
-    The two are kept apart, as far out the mixture's would round the heavy tail's away.
-
-    Attributes:
-      nearer: [n] the mixture's mass from its median to there.
-      beyond: [n] the heavy tail's mass from there on.
-    """
-
-    nearer: tf.Tensor
-    beyond: tf.Tensor
-
-    def mass_to(self, other: _Edge) -> tf.Tensor:
-        """[n] the mass between this one and one further out."""
-        # Where float32 has no more of it, `odd` may fall by its last bit.
-        return tf.maximum(other.nearer - self.nearer, 0.0) + (self.beyond - other.beyond)
-
-
-def _where(condition, one: _Edge, other: _Edge) -> _Edge:
+def _where(condition, one: Edge, other: Edge) -> Edge:
     """`tf.where` of edges, [n] bool."""
-    return _Edge(*(tf.where(condition, a, b) for a, b in zip(one, other)))
+    return Edge(*(tf.where(condition, a, b) for a, b in zip(one, other)))
 
 
 def _side_and_distance(symbols, centre):
@@ -267,7 +215,7 @@ def _side_and_distance(symbols, centre):
 
 
 def _log2_width(reach):
-    """Exponent of the power of two above `reach`, within its bounds; whatever, for what is NaN."""
+    """Exponent of the power of two above `reach`; arbitrary, but within its bounds, for NaN."""
     whole = tf.cast(tf.clip_by_value(reach, 1.0, 2.0**_LOG_WIDTH_MAX), tf.int32)
     whole = tf.clip_by_value(whole, 1, 2**_LOG_WIDTH_MAX - 1)
     return tf.maximum(range_coder.log2(whole) + 1, _LOG_WIDTH)

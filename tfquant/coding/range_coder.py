@@ -1,22 +1,28 @@
-"""Range coding over several streams: thin wrappers around TensorFlow Compression's operations.
+"""Range coding over several streams, with the coder that this platform has.
 
-A *handle* is a `[S]` variant tensor, one coder per stream. Calls on a handle form a chain: each
-takes the handle and returns the next one, also inside `tf.while_loop`, `tf.cond` and SavedModels.
-Symbols come flat, `[n]`, with one table row each; they are cut into S contiguous parts of equal
-length, the last one filled up with a row that has a single certain symbol and costs no bits.
+The coder is TensorFlow Compression's operations (`operations.py`) or the portable one
+(`portable.py`). Both write the same bytes.
 
-What differs from TFC's entropy models: the coder's own overflow code is not used. Its decoder does
-not return from some forged streams (0xff repeated), nor its encoder from the value -2**30; -2**31,
-which a NaN turns into, is coded as another value. Here an escaped value takes a fixed number of
-ordinary symbols instead: side and magnitude class, then the class's bits in three parts.
+A *handle* is a tensor or a nest of tensors that stands for S coders, one per stream. Calls on a
+handle form a chain: each takes the handle and returns the next one, also inside `tf.while_loop` and
+`tf.cond`. Symbols come flat, `[n]`, with one table row each. They are cut into S contiguous parts
+of equal length. The last part is filled up with a row that has a single symbol and costs no bits.
+
+The overflow code of TFC's operations is not used. Its decoder does not return from some forged
+streams (0xff repeated), and its encoder does not return from the value -2**30. It codes -2**31,
+which a NaN turns into, as another value. Here an escaped value takes a fixed number of ordinary
+symbols: side and magnitude class, then the class's bits in three parts.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+
 import numpy as np
 import tensorflow as tf
-import tensorflow_compression as tfc
 
+from tfquant import stack
 from tfquant.coding.pmf import CLASSES, ESCAPE_CDFS, MAX_EXCESS, MAX_SYMBOL, PRECISION, TOTAL
 
 # A stream more costs 4 bytes of length in the container and about 1 byte in the coder: 40 bits,
@@ -58,7 +64,13 @@ def choose_streams(bits: tf.Tensor) -> tf.Tensor:
     return 1 + tf.cast(tf.clip_by_value(bits / BITS_PER_STREAM, 0.0, MAX_STREAMS - 1.0), tf.int32)
 
 
-def start_encoder(table, streams) -> tf.Tensor:
+@functools.lru_cache(maxsize=1)
+def _coder():
+    """The module with this process's coder."""
+    return importlib.import_module(f"tfquant.coding.{stack.coder().kind}")
+
+
+def start_encoder(table, streams):
     """Opens encoders.
 
     Args:
@@ -66,46 +78,55 @@ def start_encoder(table, streams) -> tf.Tensor:
       streams: int32 scalar S.
 
     Returns:
-      handle: [S] variant.
+      The handle of S encoders.
     """
     with tf.device("/CPU:0"):
-        return tfc.create_range_encoder(tf.reshape(streams, [1]), table.lookup)
+        return _coder().start_encoder(tf.convert_to_tensor(streams, tf.int32), table.lookup)
 
 
-def finish(handle: tf.Tensor) -> tf.Tensor:
-    """Closes encoders: [S] variant -> [S] string."""
+def finish(handle) -> tf.Tensor:
+    """Closes encoders: handle -> [S] string."""
     with tf.device("/CPU:0"):
-        return tfc.entropy_encode_finalize(handle)
+        return _coder().finish(handle)
 
 
-def start_decoder(table, strings: tf.Tensor) -> tf.Tensor:
-    """Opens decoders: [S] string -> [S] variant. The number of strings is the number of streams."""
+def start_decoder(table, strings: tf.Tensor):
+    """Opens decoders: [S] string -> handle. The number of strings is the number of streams."""
     with tf.device("/CPU:0"):
-        return tfc.create_range_decoder(strings, table.lookup)
+        return _coder().start_decoder(strings, table.lookup)
+
+
+def same_handle(handle):
+    """The handle itself as new tensors, for a branch of `tf.cond` that codes nothing."""
+    return tf.nest.map_structure(tf.identity, handle)
+
+
+def _per_stream(handle) -> tf.Tensor:
+    """A tensor of the handle whose first axis has one element for each stream."""
+    return tf.nest.flatten(handle)[0]
 
 
 def _spread(handle, values):
     """[n] int32 -> [S, ceil(n / S)], filled up with zeros (the certain row and its only symbol)."""
-    if handle.shape[0] == 1:
+    if _per_stream(handle).shape[0] == 1:
         return values[None]
-    streams = tf.shape(handle)[0]
+    streams = tf.shape(_per_stream(handle))[0]
     n = tf.shape(values)[0]
     columns = -(-n // streams)
     return tf.reshape(tf.pad(values, [[0, streams * columns - n]]), [streams, columns])
 
 
-def encode_rows(handle: tf.Tensor, rows: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
+def encode_rows(handle, rows: tf.Tensor, symbols: tf.Tensor):
     """Codes `symbols` [n] int32, each by its row of the lookup, `rows` [n] int32."""
     with tf.device("/CPU:0"):
-        return tfc.entropy_encode_index(handle, _spread(handle, rows), _spread(handle, symbols))
+        return _coder().encode(handle, _spread(handle, rows), _spread(handle, symbols))
 
 
-def decode_rows(handle: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_rows(handle, rows: tf.Tensor) -> tuple:
     """Reads one symbol for each of `rows` [n] int32; returns the handle and [n] int32."""
     with tf.device("/CPU:0"):
-        index = _spread(handle, rows)
-        handle, symbols = tfc.entropy_decode_index(handle, index, tf.shape(index)[1:], tf.int32)
-        if handle.shape[0] == 1:
+        handle, symbols = _coder().decode(handle, _spread(handle, rows))
+        if _per_stream(handle).shape[0] == 1:
             return handle, symbols[0]
         return handle, tf.reshape(symbols, [-1])[: tf.shape(rows)[0]]
 
@@ -120,11 +141,11 @@ def log2(n):
     return tf.bitwise.right_shift(tf.bitcast(tf.cast(n, tf.float32), tf.int32), 23) - 127
 
 
-def encode_escapes(handle, excess, side, escape) -> tf.Tensor:
+def encode_escapes(handle, excess, side, escape):
     """Codes what left its row's window.
 
     Args:
-      handle: [S] variant.
+      handle: the encoders.
       excess: [n] int32, n > 0, steps beyond the window, from 0; InvalidArgumentError for what
         is not within 0 ... MAX_EXCESS - 1.
       side: [n] int32, 0 below, 1 above.
@@ -142,7 +163,7 @@ def encode_escapes(handle, excess, side, escape) -> tf.Tensor:
     return handle
 
 
-def decode_escapes(handle, escape) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def decode_escapes(handle, escape) -> tuple:
     """Reads what `encode_escapes` wrote: handle, excess [n] int32, side [n] int32."""
     handle, pairs = decode_rows(handle, escape + _ESCAPES)
     classes, side = pairs // 2, pairs % 2

@@ -91,7 +91,7 @@ class _WindowTable(Table):
         """Codes symbols [n] int32.
 
         Args:
-          handle: [S] variant.
+          handle: of `range_coder`.
           rows: [n] int32, rows of the lookup.
           first, count: [n] int32, their windows.
           symbols: [n] int32.
@@ -110,7 +110,7 @@ class _WindowTable(Table):
             escape_rows = self._escape_rows(tf.gather(rows, which))
             return range_coder.encode_escapes(handle, excess, tf.cast(above, tf.int32), escape_rows)
 
-        return tf.cond(tf.reduce_any(escaped), escape, lambda: tf.identity(handle))
+        return tf.cond(tf.reduce_any(escaped), escape, lambda: range_coder.same_handle(handle))
 
     def _decode(self, handle, rows, first, count):
         """Reads symbols [n] int32; arguments as in `_encode`."""
@@ -127,9 +127,10 @@ class _WindowTable(Table):
             value += tf.gather(first, which[:, 0])
             return after, tf.tensor_scatter_nd_update(symbols, which, value)
 
-        return tf.cond(
-            tf.reduce_any(escaped), escape, lambda: (tf.identity(handle), tf.identity(symbols))
-        )
+        def keep():
+            return range_coder.same_handle(handle), tf.identity(symbols)
+
+        return tf.cond(tf.reduce_any(escaped), escape, keep)
 
 
 class ChannelTable(_WindowTable):

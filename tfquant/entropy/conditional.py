@@ -183,7 +183,7 @@ class ConditionalModel(EntropyModel):
     def _decisions(self, raw) -> tuple:
         """What `DecisionTable` asks for, of the integers `round(y - offset)` of a mixture.
 
-        Part of what gives files their meaning: see `_VERSION` there.
+        They decide the bits of a file: see `decisions.VERSION`.
         """
         blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
         logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
@@ -197,9 +197,9 @@ class ConditionalModel(EntropyModel):
         centre = symbols(mean, 0.0)
         far = tf.abs(mu - mean) + _REACH * sigma
         reach = tf.reduce_max(tf.where(weights > _LIGHT, far, 0.0), axis=0)
-        slope = math.sqrt(0.5) / sigma  # for erf, whose sigma is that
+        slope = math.sqrt(0.5) / sigma
         start = (tf.cast(centre, tf.float32) - 0.5 - mu) * slope
-        return centre, reach, (weights, start, slope), tf.math.erf
+        return centre, reach, (weights, start, slope)
 
 
 # Beyond this many sigmas of every component that weighs something, a mixture has next to nothing.

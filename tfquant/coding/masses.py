@@ -1,0 +1,157 @@
+"""Masses of a Gaussian mixture's integers, as decisions ask for them (`decisions.py`).
+
+Decisions look at a mixture from its central integer. On either side, the integers are numbered by
+their distance 0, 1, 2, ... from the centre. The *edge* of a distance is the point where the
+integers from that distance on begin. A heavy tail is mixed in: on either side, `HEAVY / (2 sqrt(1 +
+d))` more for distances from d on. With it, any integer up to MAX_SYMBOL can be coded.
+
+There are two versions, because the version decides the bits of a file:
+
+- Version 3 computes each component's tail probability by additions, multiplications, divisions and
+  square roots, which give the same float32 on every machine. Its relative error is below 1e-3
+  everywhere, so a mass far out is as exact as one near the centre. A last bit of a mean or a scale
+  hardly moves it.
+- Version 2 computes cumulative probabilities from `tf.math.erf`, whose bits changed with TensorFlow
+  2.20. It serves to read the files of models that were exported by tfquant 0.1.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+# The first far decision of the tail is then about as improbable as the coder allows.
+HEAVY = 2.0**-13
+HALF_HEAVY = 0.5 * HEAVY  # on either side
+
+# erfc(u) / 2 = 1 / (2 P(u)^32) for 0 <= u <= _FAR. P(0) = 1 makes the value at 0 exact. The other
+# five coefficients minimize the largest relative error, 6.4e-4, against scipy.special.log_ndtr: the
+# linear program "minimize e subject to |P(u) erfc(u)^(1/32) - 1| <= e" over 4000 Chebyshev points,
+# solved by scipy.optimize.linprog. A decision's odds are rounded to 1/32, which costs more.
+_TAIL = (1.0, 0.0354533531, 0.0199537985, 0.00443928363, -0.000496892259, 0.000133236521)
+_SQUARINGS = 5
+_FAR = 6.0 * np.sqrt(0.5)  # six standard deviations, where the heavy tail is all that counts
+
+
+def tail(u: tf.Tensor) -> tf.Tensor:
+    """`P(X > u) = erfc(u) / 2` for a Gaussian X of variance 1/2, by elementary operations alone.
+
+    Args:
+      u: [...] float32.
+
+    Returns:
+      [...] float32, relative error below 1e-3 for u <= 4.24; constant beyond.
+    """
+    distance = tf.minimum(tf.abs(u), np.float32(_FAR))
+    power = _TAIL[-1] * distance
+    for coefficient in _TAIL[-2:0:-1]:
+        power = (power + coefficient) * distance
+    power += _TAIL[0]
+    for _ in range(_SQUARINGS):
+        power = tf.square(power)
+    beyond = 0.5 / power
+    return tf.where(u < 0.0, 1.0 - beyond, beyond)
+
+
+class Edge(NamedTuple):
+    """What lies beyond the edge of a distance, [n] float32 each, up to a constant per element.
+
+    The two are kept apart: in their sum, the mixture's mass would round the heavy tail's away.
+    """
+
+    mixture: tf.Tensor
+    heavy: tf.Tensor
+
+    def to(self, further: Edge) -> tf.Tensor:
+        """Mass between this edge and one further out, [n] float32."""
+        # The mixture's may rise by a last bit where float32 cannot tell the edges apart.
+        return tf.maximum(self.mixture - further.mixture, 0.0) + (self.heavy - further.heavy)
+
+
+class Side(NamedTuple):
+    """A mixture on one side of its centre, version 3; attributes as in `seen_from_centre`."""
+
+    weights: tf.Tensor
+    start: tf.Tensor
+    slope: tf.Tensor
+
+    def edge(self, distance) -> Edge:
+        """The edge of `distance`, [n] or scalar int32."""
+        distance = tf.cast(distance, tf.float32)
+        return Edge(self.beyond(self.start + self.slope * distance), self.heavy(distance))
+
+    def beyond(self, points) -> tf.Tensor:
+        """Mass beyond `points: [K, n]`, one for each component, up to a constant: [n]."""
+        # A reduction: TensorFlow's optimizer would join a chain of additions with others, and add
+        # in another order in the decoder than in the encoder.
+        return tf.reduce_sum(self.weights * tail(points), axis=0)
+
+    def heavy(self, distance) -> tf.Tensor:
+        # The optimizer would turn a division by a root into an approximate `rsqrt`.
+        return HALF_HEAVY * tf.sqrt(1.0 / (1.0 + distance))
+
+    def halves(self) -> tuple:
+        """The mixture's masses above and below the centre, and `mixture` of three edges: of
+        distance 0 above, of distance 0 below, and of the one that has nothing beyond."""
+        above = self.beyond(self.start)
+        below = tf.reduce_sum(self.weights, axis=0) - above
+        return above, below, (above, below, tf.zeros_like(above))
+
+
+class SideOfVersion2(Side):
+    """Version 2, which starts from half the weights. An edge's `mixture` is minus the mass between
+    the median and the edge."""
+
+    def beyond(self, points):
+        return -tf.reduce_sum(self.weights * tf.math.erf(points), axis=0)
+
+    def heavy(self, distance):
+        return HALF_HEAVY / tf.sqrt(1.0 + distance)
+
+    def halves(self):
+        half = tf.reduce_sum(self.weights, axis=0)  # 1/2, but for rounding
+        median = self.beyond(self.start)
+        return half + median, half - median, (median, -median, -half)
+
+
+def seen_from_centre(version: int, mixture: tuple) -> tuple:
+    """A mixture's masses on both sides of its centre.
+
+    Args:
+      version: of the decisions.
+      mixture: (weights, start, slope), [K, n] float32 each, of K components. Weights sum to 1. The
+        edge of distance d above the centre is at `start + slope d` in units of a component, whose
+        variance is 1/2 there.
+
+    Returns:
+      above, below: [n] float32, the masses of the integers from the centre on, and of those below.
+      turn: maps `left: [n] bool`, the symbols' sides, to the `Side`, the edge of its distance 0,
+        and the edge that has nothing beyond.
+    """
+    weights, start, slope = mixture
+    both = SideOfVersion2(0.5 * weights, start, slope) if version == 2 else Side(*mixture)
+    above, below, (first_above, first_below, last) = both.halves()
+
+    def turn(left):
+        side = both._replace(start=tf.where(left, -1.0, 1.0) * start)
+        nothing = tf.zeros_like(last)
+        first = Edge(tf.where(left, first_below, first_above), nothing + HALF_HEAVY)
+        return side, first, Edge(last, nothing)
+
+    return above + HALF_HEAVY, below + HALF_HEAVY, turn
+
+
+# The bits of `tf.math.erf` on 2**14 points from -4 to 4, in TensorFlow 2.14 to 2.19.
+_ERF_CHECKSUM = 0x456582F1
+
+
+@functools.lru_cache(maxsize=1)
+def has_version_2() -> bool:
+    """Whether `tf.math.erf` gives here the bits that the files of version 2 were made with."""
+    with tf.init_scope(), tf.device("/CPU:0"):
+        values = tf.math.erf(tf.range(-(2**13), 2**13, dtype=tf.float32) / 2**11)
+    return zlib.crc32(values.numpy().tobytes()) == _ERF_CHECKSUM

@@ -1,0 +1,214 @@
+"""The software stack: what is installed, whether it goes together, and which coder it offers.
+
+| TensorFlow | Keras 2 from   | range coder                          | stack                     |
+|------------|----------------|--------------------------------------|---------------------------|
+| 2.14       | `tf.keras`     | `tensorflow-compression` 2.14.1      | classic                   |
+| 2.17       | `tf_keras`     | `tensorflow-compression-ops` 2.17.0  | default                   |
+| others     | the same rule  | portable, in Python: `portable.py`   | 2.20 and 2.21 are tested  |
+
+Versions are read from the installed packages' metadata, so that a wrong combination is named before
+an import of it can fail. Nothing here imports TensorFlow but `load_operations`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import platform
+import re
+from importlib import metadata
+from typing import NamedTuple
+
+OLDEST_TENSORFLOW = (2, 14)
+KERAS_3 = (2, 16)  # the first TensorFlow whose `tf.keras` is Keras 3
+NUMPY_2 = (2, 18)  # the first one that takes NumPy 2
+# The oldest TensorFlow for each tensorflow-probability, and the first one that is too new for it.
+_PROBABILITY = {
+    (0, 22): ((2, 14), KERAS_3),
+    (0, 23): ((2, 15), KERAS_3),
+    (0, 24): ((2, 16), None),
+    (0, 25): ((2, 18), None),
+}
+# Packages that contain the coder's operations, their modules, and the TensorFlow that each is for.
+_OPERATIONS = {
+    "tensorflow-compression-ops": ("tensorflow_compression_ops", (2, 17)),
+    "tensorflow-compression": ("tensorflow_compression", (2, 14)),
+}
+
+CODER_VARIABLE = "TFQUANT_CODER"
+OPERATIONS, PORTABLE = "operations", "portable"
+
+
+class StackError(ImportError):
+    """The installed packages do not go together; the message is one line that says what to do."""
+
+
+class Coder(NamedTuple):
+    """The range coder of this process.
+
+    Attributes:
+      kind: OPERATIONS or PORTABLE.
+      source: the package with the operations, or why there is none.
+    """
+
+    kind: str
+    source: str
+
+
+def version(package: str) -> str | None:
+    """Version of an installed package, None if it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def tensorflow_version() -> str | None:
+    """Version of the installed TensorFlow, None if there is none."""
+    names = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tensorflow-intel")
+    return next(filter(None, map(version, names)), None)
+
+
+def has_keras_2() -> bool:
+    """Whether the installed TensorFlow's `tf.keras` is Keras 2."""
+    return _minor(tensorflow_version()) < KERAS_3
+
+
+def _minor(text: str) -> tuple:
+    """The first two numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+def _text(numbers: tuple) -> str:
+    return ".".join(map(str, numbers))
+
+
+def problem() -> str | None:
+    """The first thing that keeps the installed packages from working together, in one line."""
+    installed = tensorflow_version()
+    if installed is None:
+        return "TensorFlow is not installed: pip install tfquant"
+    tensorflow = _minor(installed)
+    if tensorflow < OLDEST_TENSORFLOW:
+        return f"TensorFlow {installed} is too old: pip install 'tensorflow==2.17.1'"
+    for check in (_numpy_problem, _keras_problem, _probability_problem):
+        found = check(installed, tensorflow)
+        if found:
+            return found
+    return None
+
+
+def _numpy_problem(installed: str, tensorflow: tuple) -> str | None:
+    numpy = version("numpy")
+    if numpy and tensorflow < NUMPY_2 and _minor(numpy) >= (2, 0):
+        return f"TensorFlow {installed} does not work with NumPy {numpy}: pip install 'numpy<2'"
+    return None
+
+
+def _keras_problem(installed: str, tensorflow: tuple) -> str | None:
+    keras = version("tf-keras")
+    if tensorflow < KERAS_3 or (keras and _minor(keras) == tensorflow):
+        return None
+    found = f"tf-keras {keras}" if keras else "no tf-keras"
+    wanted = f"pip install 'tf-keras=={_text(tensorflow)}.*'"
+    return f"TensorFlow {installed} needs tf-keras {_text(tensorflow)}, found {found}: {wanted}"
+
+
+def _probability_problem(installed: str, tensorflow: tuple) -> str | None:
+    found = version("tensorflow-probability")
+    newest = max(_PROBABILITY)
+    oldest_for, too_new = _PROBABILITY.get(_minor(found), _PROBABILITY[newest]) if found else (
+        (), None)  # fmt: skip
+    if found and tensorflow >= oldest_for and (too_new is None or tensorflow < too_new):
+        return None
+    fitting = max(
+        release
+        for release, (first, end) in _PROBABILITY.items()
+        if first <= tensorflow and (end is None or tensorflow < end)
+    )
+    return (
+        f"TensorFlow {installed} needs tensorflow-probability {_text(fitting)}, found "
+        f"{found or 'none'}: pip install 'tensorflow-probability=={_text(fitting)}.*'"
+    )
+
+
+def require() -> None:
+    """Checks the installed packages.
+
+    Raises:
+      StackError: they do not go together.
+    """
+    found = problem()
+    if found:
+        raise StackError(f"{found} (see: tfquant doctor)")
+
+
+def require_or_exit(program: str) -> None:
+    """Ends a program with one line if the installed packages do not go together."""
+    try:
+        require()
+    except StackError as error:
+        raise SystemExit(f"{program}: {error}") from None
+
+
+@functools.lru_cache(maxsize=1)
+def coder() -> Coder:
+    """The range coder that this process uses.
+
+    The operations are used where a package has them for the installed TensorFlow and they load. The
+    environment variable TFQUANT_CODER chooses one: `operations` or `portable`.
+
+    Raises:
+      StackError: the variable has another value, or asks for operations that are not there.
+    """
+    wanted = os.environ.get(CODER_VARIABLE, "")
+    if wanted not in ("", OPERATIONS, PORTABLE):
+        raise StackError(
+            f"{CODER_VARIABLE}={wanted!r}; known: {OPERATIONS}, {PORTABLE}, or not set"
+        )
+    if wanted == PORTABLE:
+        return Coder(PORTABLE, f"{CODER_VARIABLE} asks for it")
+    package, reason = operations_package()
+    if package:
+        try:
+            importlib.import_module(_OPERATIONS[package][0])
+            return Coder(OPERATIONS, f"{package} {version(package)}")
+        except Exception as error:  # whatever a library of another build raises
+            first_line = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = f"{package} {version(package)} does not load: {first_line}"
+    if wanted == OPERATIONS:
+        raise StackError(f"{CODER_VARIABLE}={OPERATIONS}, but {reason}")
+    return Coder(PORTABLE, reason)
+
+
+def operations_package() -> tuple:
+    """The package whose operations fit the installed TensorFlow, or None and why there is none."""
+    tensorflow = tensorflow_version() or "0"
+    installed = [package for package in _OPERATIONS if version(package)]
+    for package in installed:
+        if _OPERATIONS[package][1] == _minor(tensorflow):
+            return package, ""
+    if not installed:
+        packages = " or ".join(f"{package} (TensorFlow {_text(fits)})"
+                               for package, (_, fits) in _OPERATIONS.items())  # fmt: skip
+        return None, f"{packages} is not installed"
+    package = installed[0]
+    needed = _text(_OPERATIONS[package][1])
+    return None, f"{package} {version(package)} is for TensorFlow {needed}, not {tensorflow}"
+
+
+def load_operations():
+    """The module with the coder's operations.
+
+    Raises:
+      StackError: this process has the portable coder.
+    """
+    if coder().kind != OPERATIONS:
+        raise StackError(f"the coder's operations are not available: {coder().source}")
+    return importlib.import_module(_OPERATIONS[operations_package()[0]][0])
+
+
+def platform_name() -> str:
+    """System and processor, such as `Linux x86_64`."""
+    return f"{platform.system()} {platform.machine()}"
