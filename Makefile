@@ -1,22 +1,43 @@
 # make demo   train a small codec, measure it, compress a picture to a file and back
 # make test   the tests
+# make test-stack   the tests of what differs between stacks
 # make lint   ruff
 # make venv   only the environment, .venv; PYTHON=/path/to/python chooses the interpreter
 # make clean  remove .venv, the demo's run and all caches; other runs are yours to remove
 #
-# Needs git, make and a Python 3.9, 3.10 or 3.11.
+# STACK chooses the versions that are installed; VENV names the environment's folder.
+#   tf217  the default: TensorFlow 2.17, Python 3.9 to 3.12, Linux on x86-64
+#   tf214  classic: TensorFlow 2.14 and tensorflow-compression, Python 3.9 to 3.11, x86-64
+#   tf221  portable: TensorFlow 2.21 without the coder's operations, Python 3.13
+#
+# Needs git, make and one of these Pythons.
 
 SHELL := /bin/sh
-BIN := .venv/bin
+STACK ?= tf217
+VENV ?= .venv
+BIN := $(VENV)/bin
 DEMO := runs/quickstart
-# Level 3 hides the errors about CUDA plugins that TensorFlow 2.14 prints on every machine.
+# Hides the messages about CUDA that TensorFlow prints on machines without a GPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# setup.py asks for this stack's packages.
+export TFQUANT_STACK := $(STACK)
 
-# The first of these that runs, is a 3.9 to 3.11, and can make environments.
-CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.10 python3.9 python3 python)
-SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 11))
+PYTHONS_tf217 := 3.12 3.11 3.10 3.9
+PYTHONS_tf214 := 3.11 3.10 3.9
+PYTHONS_tf221 := 3.13
+PYTHONS := $(PYTHONS_$(STACK))
+ifeq ($(PYTHONS),)
+  $(error STACK=$(STACK) is unknown; known: tf217, tf214, tf221)
+endif
+CONSTRAINTS := $(if $(filter tf217,$(STACK)),constraints.txt,constraints-$(STACK).txt)
+STAMP := $(VENV)/installed-$(STACK)
 
-.PHONY: demo test lint venv clean
+# The first of these that runs, is one of the stack's Pythons, and can make environments.
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",$(PYTHONS:%=python%) python3 python)
+SUITABLE := import sys, venv, ensurepip; \
+  sys.exit("%d.%d" % sys.version_info[:2] not in "$(PYTHONS)".split())
+
+.PHONY: demo test test-stack lint venv clean
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -34,26 +55,34 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10
 
+# What a stack can change: the coder, bits of kernels, Keras, exported models, a run's way through.
+STACK_TESTS := tests/coding tests/compatibility tests/entropy tests/ops tests/test_against_tfc.py \
+  tests/test_stack.py tests/test_export.py tests/test_surrogates.py tests/training/test_adam.py \
+  tests/training/test_checkpoint.py tests/training/test_trainer.py
+
+test-stack: venv
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=5 $(STACK_TESTS)
+
 lint: venv
 	$(BIN)/ruff check .
 
-venv: .venv/installed
+venv: $(STAMP)
 
 # The stamp is written last: an installation that was interrupted starts over.
-.venv/installed: setup.py constraints.txt
+$(STAMP): setup.py $(CONSTRAINTS)
 	@found=; for python in $(CANDIDATES); do \
 	  "$$python" -c '$(SUITABLE)' >/dev/null 2>&1 && found="$$python" && break; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "tfquant needs Python 3.9, 3.10 or 3.11 with its venv module; found none as:" \
-	    $(CANDIDATES)"; name one with make PYTHON=/path/to/python3.11" >&2; \
+	  echo "STACK=$(STACK) needs Python $(PYTHONS) with its venv module; found none as:" \
+	    $(CANDIDATES)"; name one with make PYTHON=/path/to/python" >&2; \
 	  exit 1; \
 	fi; \
-	echo "making .venv with $$("$$found" -V); the packages take about 2 GB and a few minutes"; \
-	"$$found" -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	echo "making $(VENV) with $$("$$found" -V); the packages take about 2 GB and a few minutes"; \
+	"$$found" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'
 	@touch $@
 
 clean:
-	rm -rf .venv $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,12 +9,12 @@ and prints the tables. Without --model_dir it measures the conventional codecs a
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-# Read when TensorFlow loads; level 3 hides the plugin errors that 2.14 prints on every machine.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from tfquant import stack
+
+stack.prepare("eval.py")
 
 from absl import app, flags
 

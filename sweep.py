@@ -16,6 +16,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tfquant import stack
+
+stack.prepare("sweep.py")
+
 from absl import app, flags
 
 from tfquant import files

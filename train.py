@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import sys
 
-# Read when TensorFlow loads; level 3 hides the plugin errors that 2.14 prints on every machine.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from tfquant import stack
+
+stack.prepare("train.py")
 
 import tensorflow as tf
 from absl import app, flags, logging

@@ -7,6 +7,7 @@
     tfquant info out.tfq
     tfquant export RUN --out=MODEL
     tfquant records pictures/ SET --shards=16
+    tfquant doctor
 
 Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
 file appears under its name when it is complete, or not at all; an existing one is replaced only
@@ -22,7 +23,7 @@ import os
 import sys
 import tempfile
 
-from tfquant import __version__, files
+from tfquant import __version__, files, stack
 from tfquant.coding import container, model_file
 
 _JOBS = 2  # while the coder works on one picture, the networks do on another
@@ -60,8 +61,6 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv=None) -> int:
     """Runs one command; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
-    # TensorFlow's libraries read it when they are loaded; level 3 hides CUDA's plugin messages.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, errors
@@ -165,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--overwrite", action="store_true", help="replace the output if there is one"
         )
+
+    doctor = commands.add_parser("doctor", help="what works with this machine's packages")
+    doctor.set_defaults(command=_doctor)
 
     info = commands.add_parser("info", help="what a .tfq file's header says")
     info.add_argument("file", help="the .tfq file")
@@ -334,6 +336,17 @@ def _info(arguments) -> None:
     )
 
 
+def _doctor(arguments) -> None:
+    del arguments
+    from tfquant import doctor
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    report = doctor.examine()
+    print(report)
+    if not report.healthy:
+        raise _CommandError(dict(report.lines)["problem"])
+
+
 def _export(arguments) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
     _check_new(out, arguments.overwrite)
@@ -386,11 +399,15 @@ def _load_model(path):
 
 @contextlib.contextmanager
 def _tensorflow():
-    """For imports of TensorFlow; says what is missing."""
+    """For imports of TensorFlow; says in one line what does not go together."""
     try:
+        stack.require()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         yield
+    except stack.StackError as error:
+        raise _CommandError(error) from None
     except ImportError as error:
-        raise _CommandError(f"cannot import TensorFlow and its codec operations: {error}") from None
+        raise _CommandError(f"cannot import TensorFlow: {error} (see: tfquant doctor)") from None
 
 
 def _check_output(output, source, overwrite) -> None:

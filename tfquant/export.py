@@ -1,11 +1,16 @@
-"""From a trained codec to an exported model: SavedModels that need nothing of this package.
+"""From a trained codec to an exported model, and back to a codec.
 
-Two flavours are written together: the full one, `CodecModule`, with TFC's range coder, in `path`,
-and the stock one of `tfquant/serving.py` in `path/stock`.
+An export has two SavedModels that need nothing of this package: the full one, `CodecModule`, with
+the coder's operations, in `path`, and the stock one of `tfquant/serving.py` in `path/stock`. Where
+the operations are not available, the full one is replaced by `PortableModule`, without the coder.
 
-The export holds integer coding tables made once from the weights. They, and the weights that the
-bits' meaning depends on (priors, hyper-decoder, context), are what the fingerprint covers; `g_s` is
-not, so a better decoder still reads old files.
+The export holds integer coding tables, made once from the weights, in the SavedModel and in
+`tables.npz`. The fingerprint covers the tables and the weights that the bits' meaning depends on
+(priors, hyper-decoder, context). It does not cover `g_s`, so a better decoder still reads old
+files.
+
+`rebuilt` makes the codec again from an export's manifest, weights and tables. Its functions code
+with whatever coder this process has.
 """
 
 from __future__ import annotations
@@ -20,11 +25,12 @@ import tensorflow as tf
 from absl import logging
 
 import tfquant
-from tfquant import files, rectified, serving
+from tfquant import files, rectified, serving, stack
 from tfquant.codec import Codec
-from tfquant.coding import model_file, packing
+from tfquant.coding import masses, model_file, packing, table_file
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
+from tfquant.coding.decisions import DecisionTable
 from tfquant.exchange import Reading, Writing
 from tfquant.pixels import to_float, to_uint8
 from tfquant.serving import IMAGE, IMAGES, PICTURE, SIDES, StockModule, one_by_one, traced
@@ -61,15 +67,19 @@ class CodecModule(tf.Module):
 
     Pictures go through one at a time: the parameters that the range coder depends on must come out
     bit-equal when the file is read, alone.
+
+    Args:
+      codec: with its trained weights.
+      tables: latent's name -> its coding table; None makes them from the weights.
     """
 
-    def __init__(self, codec: Codec):
+    def __init__(self, codec: Codec, tables: dict | None = None):
         super().__init__(name="codec")
         # The weights are saved. The Keras object is hidden from the saver behind a function: Keras
         # would try to trace its call with one argument.
         self._codec = lambda: codec
         self._weights = list(codec.variables)
-        self._tables = {model.name: model.coding_table() for model in codec.entropy_models}
+        self._tables = tables or {m.name: m.coding_table() for m in codec.entropy_models}
         y = serving.latent_spec(codec, "y")
         self.encode_latent = traced(y, *SIDES)(self._encode_latent)
         self._write = traced(tf.TensorSpec([1, *y.shape[1:]], name="y"))(self._write_latent)
@@ -79,8 +89,18 @@ class CodecModule(tf.Module):
         """Latent's name -> its coding table."""
         return self._tables
 
+    @property
+    def weights(self) -> list:
+        """The codec's variables."""
+        return list(self._weights)
+
     def signatures(self) -> dict:
-        """Name -> function, for `tf.saved_model.save`."""
+        """Name -> function, for `tf.saved_model.save`.
+
+        Raises:
+          StackError: this process has the portable coder, which a graph cannot contain.
+        """
+        stack.load_operations()
         names = ("compress", "decompress", "compress_one", "decompress_one",
                  "encode_latent", "decode_latent")  # fmt: skip
         return {name: getattr(self, name) for name in names}
@@ -232,6 +252,22 @@ class CodecModule(tf.Module):
         return check
 
 
+class PortableModule(tf.Module):
+    """In place of `CodecModule` where the coder's operations are not available.
+
+    It saves the same weights under the same names, and evaluates.
+    """
+
+    def __init__(self, full: CodecModule):
+        super().__init__(name="codec")
+        self._weights = full.weights
+        self.evaluate = full.evaluate
+
+    def signatures(self) -> dict:
+        """Name -> function, for `tf.saved_model.save`."""
+        return {}
+
+
 def export_codec(
     codec: Codec, experiment: Experiment, path: str, metrics: dict | None = None
 ) -> None:
@@ -260,12 +296,18 @@ def export_codec(
         "experiment": json.loads(experiment.to_json()),
     }
     with files.new_folder(path) as partial:
-        _save(full, manifest, model_file.FULL, partial)
+        coder = stack.coder()
+        if coder.kind == stack.OPERATIONS:
+            _save(full, manifest, model_file.FULL, partial)
+        else:
+            logging.info("%s has no range coder in its SavedModel: %s", path, coder.source)
+            _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
+        files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
         stock = StockModule(codec, full.tables)
         _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
 
 
-def _save(module: CodecModule | StockModule, manifest: dict, flavour: str, path: str) -> None:
+def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
     """One flavour's SavedModel, its manifest beside it and inside, as what `about` gives."""
     text = json.dumps({**manifest, "flavour": flavour}, indent=2) + "\n"
     module.about = serving.about(text)
@@ -288,6 +330,57 @@ def _without_chatter():
         yield
     finally:
         logger.removeFilter(told_by_others)
+
+
+def rebuilt(path: str, manifest: model_file.Manifest, build_codec: Callable) -> CodecModule:
+    """The codec of an exported model, built again by this package, with its weights and tables.
+
+    Args:
+      path: the exported model.
+      manifest: its manifest.
+      build_codec: `(name, precision, **options) -> codec`.
+
+    Raises:
+      ModelError: the export is damaged or of another version's codec, or its files cannot be coded
+        here.
+    """
+    try:
+        experiment = Experiment.from_json(json.dumps(manifest.experiment))
+        codec = rectified.as_decoded(
+            rectified.build(experiment, build_codec, manifest.precision), experiment
+        )
+        reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
+        for index, weight in enumerate(codec.variables):
+            weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
+        tables = tf.io.gfile.join(path, table_file.NAME)
+        tables = table_file.load(files.read(tables)) if files.exists(tables) else None
+    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
+        said = " ".join(str(error).split())
+        raise model_file.ModelError(f"{path}: cannot build the model again: {said}") from None
+    tables = _tables_of_0_1(codec, path) if tables is None else tables
+    module = CodecModule(codec, tables)
+    if module.fingerprint() != manifest.fingerprint:
+        raise model_file.ModelError(
+            f"{path}: cannot build the model again: its coding tables come out differently here"
+        )
+    return module
+
+
+def _tables_of_0_1(codec: Codec, path: str) -> dict:
+    """Coding tables of an export of tfquant 0.1, which has no file of them.
+
+    Its channel tables were made in float32, and its decisions are of version 2.
+    """
+    tables = {}
+    for model in codec.entropy_models:
+        older = getattr(model, "coding_table_of_0_1", model.coding_table)()
+        tables[model.name] = DecisionTable(2) if isinstance(older, DecisionTable) else older
+    has_decisions = any(isinstance(table, DecisionTable) for table in tables.values())
+    if has_decisions and not masses.has_version_2():
+        raise model_file.ModelError(
+            f"{path}: an export of tfquant 0.1 whose decisions need TensorFlow 2.19 or older"
+        )
+    return tables
 
 
 def export_run(

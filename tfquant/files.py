@@ -118,15 +118,15 @@ def read(path: str) -> bytes:
         return file.read()
 
 
-def write(path: str, text: str) -> None:
+def write(path: str, content: str | bytes) -> None:
     """Writes a file whole or not at all, into a folder that is made if it is not there."""
     import tensorflow as tf
 
     gfile, partial = tf.io.gfile, path + ".partial"
     with as_oserror(path, "cannot be written: "):
         gfile.makedirs(os.path.dirname(path))
-        with gfile.GFile(partial, "w") as file:
-            file.write(text)
+        with gfile.GFile(partial, "wb" if isinstance(content, bytes) else "w") as file:
+            file.write(content)
         gfile.rename(partial, path, overwrite=True)
 
 

@@ -17,7 +17,7 @@ from tfquant import stack
 
 stack.require()  # before the import of TensorFlow can fail
 
-import tensorflow as tf  # noqa: E402
+import tensorflow as tf
 
 if stack.has_keras_2():
     keras = tf.keras

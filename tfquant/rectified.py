@@ -79,6 +79,15 @@ def build(experiment: Experiment, build_codec: Callable[..., Codec], precision: 
     return RectifiedCodec(codec, experiment.rectifier_width, experiment.rectifier_depth)
 
 
+def as_decoded(codec: Codec, experiment: Experiment) -> Codec:
+    """The codec as it decodes after the experiment's last stage, without an unused rectifier.
+
+    A rectifier that is trained beside the decoder, or not yet, is left out.
+    """
+    unused = experiment.rectified and not experiment.all_stages()[-1].rectified
+    return codec.codec if unused else codec
+
+
 class Trained(NamedTuple):
     """What a run has come to.
 
@@ -118,11 +127,10 @@ def trained(run_dir: str, build_codec: Callable[..., Codec], precision: str = "f
     checkpoint.restore_codec(codec, newest)
     reached = experiment.stages[: checkpoint.stage_index(newest) + 1]
     come_to = dataclasses.replace(experiment, stages=reached)
-    stage = come_to.all_stages()[-1]
-    if experiment.rectified and not stage.rectified:
+    decoded = as_decoded(codec, come_to)
+    if decoded is not codec:
         logging.warning(
             "%s stands in stage %s, which decodes without the rectifier: it is left out",
-            run_dir, stage.name,
+            run_dir, reached[-1],
         )  # fmt: skip
-        codec = codec.codec
-    return Trained(come_to, codec, newest)
+    return Trained(come_to, decoded, newest)

@@ -72,16 +72,16 @@ def tensorflow_version() -> str | None:
 
 def has_keras_2() -> bool:
     """Whether the installed TensorFlow's `tf.keras` is Keras 2."""
-    return _minor(tensorflow_version()) < KERAS_3
+    return numbers(tensorflow_version()) < KERAS_3
 
 
-def _minor(text: str) -> tuple:
+def numbers(text: str) -> tuple:
     """The first two numbers of a version."""
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
-def _text(numbers: tuple) -> str:
-    return ".".join(map(str, numbers))
+def _text(release: tuple) -> str:
+    return ".".join(map(str, release))
 
 
 def problem() -> str | None:
@@ -89,26 +89,29 @@ def problem() -> str | None:
     installed = tensorflow_version()
     if installed is None:
         return "TensorFlow is not installed: pip install tfquant"
-    tensorflow = _minor(installed)
+    tensorflow = numbers(installed)
     if tensorflow < OLDEST_TENSORFLOW:
         return f"TensorFlow {installed} is too old: pip install 'tensorflow==2.17.1'"
     for check in (_numpy_problem, _keras_problem, _probability_problem):
         found = check(installed, tensorflow)
         if found:
             return found
+    wanted = os.environ.get(CODER_VARIABLE, "")
+    if wanted not in ("", OPERATIONS, PORTABLE):
+        return f"{CODER_VARIABLE}={wanted!r}; known: {OPERATIONS}, {PORTABLE}, or not set"
     return None
 
 
 def _numpy_problem(installed: str, tensorflow: tuple) -> str | None:
     numpy = version("numpy")
-    if numpy and tensorflow < NUMPY_2 and _minor(numpy) >= (2, 0):
+    if numpy and tensorflow < NUMPY_2 and numbers(numpy) >= (2, 0):
         return f"TensorFlow {installed} does not work with NumPy {numpy}: pip install 'numpy<2'"
     return None
 
 
 def _keras_problem(installed: str, tensorflow: tuple) -> str | None:
     keras = version("tf-keras")
-    if tensorflow < KERAS_3 or (keras and _minor(keras) == tensorflow):
+    if tensorflow < KERAS_3 or (keras and numbers(keras) == tensorflow):
         return None
     found = f"tf-keras {keras}" if keras else "no tf-keras"
     wanted = f"pip install 'tf-keras=={_text(tensorflow)}.*'"
@@ -118,7 +121,7 @@ def _keras_problem(installed: str, tensorflow: tuple) -> str | None:
 def _probability_problem(installed: str, tensorflow: tuple) -> str | None:
     found = version("tensorflow-probability")
     newest = max(_PROBABILITY)
-    oldest_for, too_new = _PROBABILITY.get(_minor(found), _PROBABILITY[newest]) if found else (
+    oldest_for, too_new = _PROBABILITY.get(numbers(found), _PROBABILITY[newest]) if found else (
         (), None)  # fmt: skip
     if found and tensorflow >= oldest_for and (too_new is None or tensorflow < too_new):
         return None
@@ -144,8 +147,13 @@ def require() -> None:
         raise StackError(f"{found} (see: tfquant doctor)")
 
 
-def require_or_exit(program: str) -> None:
-    """Ends a program with one line if the installed packages do not go together."""
+def prepare(program: str) -> None:
+    """Prepares a program for the import of TensorFlow, which comes after this call.
+
+    It hides the messages about CUDA that TensorFlow prints on machines without a GPU. If the
+    installed packages do not go together, it ends the program with one line.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         require()
     except StackError as error:
@@ -160,13 +168,11 @@ def coder() -> Coder:
     environment variable TFQUANT_CODER chooses one: `operations` or `portable`.
 
     Raises:
-      StackError: the variable has another value, or asks for operations that are not there.
+      StackError: the packages do not go together, the variable has another value, or it asks for
+        operations that are not there.
     """
-    wanted = os.environ.get(CODER_VARIABLE, "")
-    if wanted not in ("", OPERATIONS, PORTABLE):
-        raise StackError(
-            f"{CODER_VARIABLE}={wanted!r}; known: {OPERATIONS}, {PORTABLE}, or not set"
-        )
+    require()
+    wanted = os.environ.get(CODER_VARIABLE)
     if wanted == PORTABLE:
         return Coder(PORTABLE, f"{CODER_VARIABLE} asks for it")
     package, reason = operations_package()
@@ -187,7 +193,7 @@ def operations_package() -> tuple:
     tensorflow = tensorflow_version() or "0"
     installed = [package for package in _OPERATIONS if version(package)]
     for package in installed:
-        if _OPERATIONS[package][1] == _minor(tensorflow):
+        if _OPERATIONS[package][1] == numbers(tensorflow):
             return package, ""
     if not installed:
         packages = " or ".join(f"{package} (TensorFlow {_text(fits)})"
@@ -205,7 +211,7 @@ def load_operations():
       StackError: this process has the portable coder.
     """
     if coder().kind != OPERATIONS:
-        raise StackError(f"the coder's operations are not available: {coder().source}")
+        raise StackError(f"this needs the coder's operations: {coder().source}")
     return importlib.import_module(_OPERATIONS[operations_package()[0]][0])
 
 

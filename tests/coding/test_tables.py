@@ -39,7 +39,7 @@ def gaussian_table():
 def _row_of(table, *parameters):
     """The row by which an element with these parameters is coded."""
     row, *_ = table._windows(*(tf.constant(p) for p in parameters))
-    return table.rows[int(row) - table.BASE]
+    return table.rows[row.numpy().item() - table.BASE]
 
 
 def _bits(strings):

@@ -71,7 +71,8 @@ def make(stack: str, name: str, folder: Path) -> None:
     (folder / "picture.tfq").write_bytes(data)
     Image.fromarray(picture()).save(folder / "picture.png")
     Image.fromarray(model.decompress(data)).save(folder / "decoded.png")
-    np.save(folder / "y_hat.npy", model.evaluate(picture())["y_hat"])
+    evaluated = model.evaluate(picture())
+    np.savez(folder / "latents.npz", y=evaluated["y"], y_hat=evaluated["y_hat"])
     shutil.make_archive(str(FOLDER / f"{stack}-{name}"), "xztar", folder)
 
 

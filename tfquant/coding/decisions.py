@@ -64,6 +64,10 @@ class DecisionTable(Table):
     def _numbers(self):
         return [self._version, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
 
+    @classmethod
+    def from_numbers(cls, numbers, cdfs):
+        return cls(numbers[0])
+
     def index(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
         """Row of a decision between masses `near` (symbol 0) and `far` (symbol 1), int32."""
         odds = tf.maximum(near, self._LEAST) / tf.maximum(far, self._LEAST)

@@ -1,11 +1,17 @@
 """An exported model: the folder that training leaves, and what is done with it.
 
     MODEL/tfquant.json     {"format": 2, "codec": ..., "fingerprint": ..., "experiment": {...}, ...}
-    MODEL/saved_model.pb   the full flavour, over TensorFlow and TFC operations: functions encode,
-    MODEL/variables/       decode and evaluate, and the signatures of `tfquant/export.py`
+    MODEL/saved_model.pb   the full flavour, over TensorFlow and the coder's operations: functions
+    MODEL/variables/       encode, decode and evaluate, and the signatures of `tfquant/export.py`
+    MODEL/tables.npz       the integer coding tables: see `table_file.py`
     MODEL/stock/           the stock flavour, over standard operations: see `tfquant/serving.py`
 
     image --encode--> streams --Bitstream--> .tfq bytes --Bitstream--> streams --decode--> image
+
+Where the coder's operations are not available, an export has the portable flavour in the place of
+the full one: a SavedModel that evaluates, with the same variables. Either flavour loads on every
+platform. With the operations, the full SavedModel is used. Without them, the codec is built again
+from the manifest, the variables and the tables.
 
 The manifest can be read without TensorFlow, which is imported when a model is loaded.
 """
@@ -18,13 +24,14 @@ import os
 import re
 from typing import Any
 
-from tfquant import files
+from tfquant import files, stack
 from tfquant.coding import container
 
 MANIFEST = "tfquant.json"
 FORMAT = 2  # 1: decode took no checksum
 FOLDER = "export"  # in the folder of a training run
-FULL, STOCK = "full", "stock"  # the flavours; the second is the name of its folder as well
+# The flavours. STOCK is the name of that flavour's folder as well.
+FULL, PORTABLE, STOCK = "full", "portable", "stock"
 
 
 class ModelError(ValueError):
@@ -42,7 +49,7 @@ class Manifest:
         through.
       version: of the tfquant that exported it.
       precision: of the transforms; entropy models compute in float32.
-      flavour: "full", or "stock" for the one without range coder.
+      flavour: FULL, PORTABLE or STOCK.
       metrics: the last validation's, a record of the run's history; empty where there is none.
     """
 
@@ -111,24 +118,20 @@ class ExportedModel:
         Raises:
           ModelError: not an exported model, one without range coder, or one that this TensorFlow
             cannot load.
+          StackError: the installed packages do not go together.
         """
         manifest = read_manifest(path)
-        if manifest.flavour != FULL:
+        if manifest.flavour == STOCK:
             raise ModelError(
-                f"{path}: the {manifest.flavour} flavour of a model, without range coder; name the"
-                " folder that it is in"
+                f"{path}: the stock flavour of a model, without range coder; name the folder that"
+                " it is in"
             )
-        import tensorflow as tf
-        import tensorflow_compression  # noqa: F401  registers the coder's operations
+        if manifest.flavour == FULL and stack.coder().kind == stack.OPERATIONS:
+            return cls(manifest, _saved_functions(path))
+        import models
+        from tfquant import export
 
-        try:
-            functions = tf.saved_model.load(os.fspath(path))
-        except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # of damaged files
-            raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
-        for name in ("encode", "decode", "evaluate"):
-            if not hasattr(functions, name):
-                raise ModelError(f"{path}: the SavedModel has no function {name}; export it again")
-        return cls(manifest, functions)
+        return cls(manifest, export.rebuilt(path, manifest, models.build_exported))
 
     @property
     def codec(self) -> str:
@@ -201,6 +204,21 @@ class ExportedModel:
         result = self._functions.evaluate(tf.constant(image))
         values = {name: value.numpy() for name, value in result.items()}
         return {**values, "bits": float(values["bits"])}
+
+
+def _saved_functions(path: str):
+    """The functions of the full SavedModel."""
+    import tensorflow as tf
+
+    stack.load_operations()  # registers the coder's operations
+    try:
+        functions = tf.saved_model.load(os.fspath(path))
+    except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # of damaged files
+        raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
+    for name in ("encode", "decode", "evaluate"):
+        if not hasattr(functions, name):
+            raise ModelError(f"{path}: the SavedModel has no function {name}; export it again")
+    return functions
 
 
 def _one_line(error: Exception) -> str:

@@ -63,7 +63,11 @@ def start_decoder(strings: tf.Tensor, lookup: np.ndarray) -> Handle:
 
 
 def encode(handle: Handle, rows: tf.Tensor, symbols: tf.Tensor) -> Handle:
-    """Codes `symbols: [S, n] int32`, each with its row of the lookup, `rows: [S, n] int32`."""
+    """Codes `symbols: [S, n] int32`, each with its row of the lookup, `rows: [S, n] int32`.
+
+    Raises:
+      InvalidArgumentError: a row does not exist, or has no such symbol.
+    """
     state, data = tf.numpy_function(
         _encode, [*handle, rows, symbols], (tf.int64, tf.string), stateful=False
     )
@@ -105,6 +109,12 @@ def _rows(lookup: np.ndarray) -> tuple:
 
 def _encode(state, data, lookup, starts, middles, rows, symbols):
     del middles
+    last_row = len(starts) - 2
+    rows_exist = np.all((rows >= 0) & (rows <= last_row))
+    # A row's symbols end two places before the next row begins: at TOTAL, and before its precision.
+    counts = np.diff(starts)[np.clip(rows, 0, last_row)] - 2
+    if not rows_exist or np.any((symbols < 0) | (symbols >= counts)):
+        raise ValueError("a symbol lies outside its row of the coding table")
     index = starts[rows] + symbols
     low, high = lookup[index], lookup[index + 1]
     coded = [_encode_stream(*stream) for stream in zip(state.tolist(), data, low, high)]

@@ -9,8 +9,9 @@
 
 A table is a value: made once from NumPy arrays in float64, saved with the model as integers, and
 never made again by a decoder. Each one has `lookup` (what `range_coder` starts coders with),
-`encode`, `decode`, `price` (what coding takes, escapes included) and `to_bytes` (for
-fingerprints). Symbols are coded flat, in row-major order, spread over the handle's streams.
+`encode`, `decode`, `price` (what coding takes, escapes included) and `to_bytes` (for fingerprints
+and exported models; `table_file.py` reads them). Symbols are coded flat, in row-major order, spread
+over the handle's streams.
 
 But for decisions, rows are chosen by integer operations on float32 bit patterns and by single,
 correctly rounded float operations, never by a logarithm: given the same parameters, the choice
@@ -25,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfquant.coding import range_coder
-from tfquant.coding.pmf import PAIR_BITS, PRECISION, TOTAL, fit_row, make_row
+from tfquant.coding.pmf import PAIR_BITS, PRECISION, TOTAL, Row, fit_row, make_row
 
 CPU = "/CPU:0"  # where the coder runs
 
@@ -53,6 +54,11 @@ class Table:
         numbers = np.concatenate([[len(self._cdfs)], self._numbers(), *self._cdfs])
         return type(self).__name__.encode() + b"\0" + numbers.astype("<i4").tobytes()
 
+    @classmethod
+    def from_numbers(cls, numbers: list, cdfs: list) -> Table:
+        """The table that has these numbers, as `_numbers` gives them, and these rows."""
+        raise NotImplementedError
+
 
 class _WindowTable(Table):
     """Rows with a window of symbols each, and an escape for all other integers.
@@ -67,6 +73,21 @@ class _WindowTable(Table):
 
     def _numbers(self):
         return np.array([(row.first, row.count, row.escape) for row in self.rows]).reshape(-1)
+
+    @classmethod
+    def from_numbers(cls, numbers, cdfs):
+        own = len(numbers) - 3 * len(cdfs)  # the subclass's, before three for each row
+        rows = [
+            Row(first, cdf, escape)
+            for (first, _, escape), cdf in zip(np.reshape(numbers[own:], [-1, 3]).tolist(), cdfs)
+        ]
+        table = cls.__new__(cls)
+        table._restore(numbers[:own])
+        _WindowTable.__init__(table, rows)
+        return table
+
+    def _restore(self, numbers: list) -> None:
+        """Sets what the subclass's own numbers say."""
 
     def _escape_rows(self, rows):
         escapes = np.array([row.escape for row in self.rows], np.int32)
@@ -251,13 +272,20 @@ class _Levels:
     possible frequency from there on down.
     """
 
-    def __init__(self, tail, sigma_max: float, step_bits: int):
-        self._shift = 23 - step_bits
-        self._window = np.float32(_quantile(tail, _WINDOW_TAIL))
-        self.top = self.bucket(sigma_max)
-        self.bottom = self.top
-        while 2.0 * tail(0.5 / self.centre(self.bottom)) * TOTAL > 1.0:
-            self.bottom -= 1
+    def __init__(self, shift: int, bottom: int, top: int, window: int):
+        """Takes what `numbers` gives."""
+        self._shift, self.bottom, self.top = shift, bottom, top
+        self._window = np.array(window, np.int32).view(np.float32)[()]
+
+    @classmethod
+    def fit(cls, tail, sigma_max: float, step_bits: int) -> _Levels:
+        """Levels of a family whose `P(X > x)` at scale 1 is `tail`, up to a largest scale."""
+        window = np.float32(_quantile(tail, _WINDOW_TAIL)).view(np.int32)
+        levels = cls(23 - step_bits, 0, 0, int(window))
+        levels.bottom = levels.top = levels.bucket(sigma_max)
+        while 2.0 * tail(0.5 / levels.centre(levels.bottom)) * TOTAL > 1.0:
+            levels.bottom -= 1
+        return levels
 
     def numbers(self) -> list:
         """What the levels consist of: integers."""
@@ -302,7 +330,7 @@ class ScaleTable(_WindowTable):
     _STEP_BITS = 6
 
     def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
-        self._levels = levels = _Levels(tail, sigma_max, self._STEP_BITS)
+        self._levels = levels = _Levels.fit(tail, sigma_max, self._STEP_BITS)
         reach = _quantile(tail, _SUPPORT_TAIL)
         rows = []
         for bucket in range(levels.bottom, levels.top + 1):
@@ -313,6 +341,9 @@ class ScaleTable(_WindowTable):
 
     def _numbers(self):
         return np.concatenate([self._levels.numbers(), super()._numbers()])
+
+    def _restore(self, numbers):
+        self._levels = _Levels(*numbers)
 
     def _windows(self, sigma):
         """Row, first symbol and count of every element, [n] int32 each."""
@@ -355,7 +386,7 @@ class MeanScaleTable(_WindowTable):
     _NEIGHBOUR_TAIL = 2.0**-8
 
     def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
-        self._levels = _Levels(tail, sigma_max, self._STEP_BITS)
+        self._levels = _Levels.fit(tail, sigma_max, self._STEP_BITS)
         levels, steps = self._levels, float(self._STEPS)
         reach = _quantile(tail, _SUPPORT_TAIL)
         self._wide = levels.bucket(0.5 * steps) + 1  # the first level where g has one step
@@ -381,6 +412,10 @@ class MeanScaleTable(_WindowTable):
     def _numbers(self):
         own = [self._wide, self._columns, self._lonely, int(self._STEPS)]
         return np.concatenate([self._levels.numbers(), own, super()._numbers()])
+
+    def _restore(self, numbers):
+        *levels, self._wide, self._columns, self._lonely, _ = numbers
+        self._levels = _Levels(*levels)
 
     def _windows(self, mu, sigma):
         """Row, first symbol, count, centre and direction (+-1) of every element, [n] int32 each."""

@@ -1,0 +1,155 @@
+"""The software stack: wrong combinations are named, and every command ends with that line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfquant import doctor, stack
+from tfquant.legacy_keras import keras
+
+ROOT = Path(__file__).parent.parent
+# Combinations of installed packages, and what is said of them.
+WRONG = [
+    ({}, "TensorFlow is not installed"),
+    ({"tensorflow": "2.13.1"}, "too old"),
+    ({"tensorflow": "2.14.1", "numpy": "2.0.0"}, "does not work with NumPy 2.0.0"),
+    ({"tensorflow": "2.17.1"}, "needs tf-keras 2.17, found no tf-keras"),
+    ({"tensorflow": "2.17.1", "tf-keras": "2.18.0"}, "found tf-keras 2.18.0"),
+    (
+        {"tensorflow": "2.17.1", "tf-keras": "2.17.0", "tensorflow-probability": "0.22.1"},
+        "needs tensorflow-probability 0.24, found 0.22.1",
+    ),
+    (
+        {"tensorflow": "2.14.1", "tensorflow-probability": "0.25.0"},
+        "needs tensorflow-probability 0.22, found 0.25.0",
+    ),
+    ({"tensorflow": "2.14.1"}, "needs tensorflow-probability 0.22, found none"),
+]
+RIGHT = [
+    {"tensorflow": "2.14.1", "tensorflow-probability": "0.22.1", "numpy": "1.26.4"},
+    {"tensorflow": "2.17.1", "tf-keras": "2.17.0", "tensorflow-probability": "0.24.0"},
+    {"tensorflow": "2.21.0", "tf-keras": "2.21.0", "tensorflow-probability": "0.25.0"},
+    {"tensorflow-cpu": "2.20.0", "tf-keras": "2.20.1", "tensorflow-probability": "0.25.0"},
+]
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """`install(packages)`: name -> version, all that seems to be installed."""
+
+    def pretend(packages):
+        monkeypatch.setattr(stack, "version", packages.get)
+
+    return pretend
+
+
+@pytest.mark.parametrize("packages, said", WRONG)
+def test_a_wrong_combination_is_named_in_one_line_that_says_what_to_install(
+    install, packages, said
+):
+    install(packages)
+    problem = stack.problem()
+    assert said in problem and "pip install" in problem and "\n" not in problem
+    with pytest.raises(stack.StackError, match="tfquant doctor"):
+        stack.require()
+    report = doctor.examine()
+    assert not report.healthy and ("problem", problem) in report.lines
+
+
+@pytest.mark.parametrize("packages", RIGHT)
+def test_the_stacks_combinations_are_right(install, packages):
+    install(packages)
+    assert stack.problem() is None
+
+
+@pytest.mark.parametrize(
+    "packages, package",
+    [
+        ({"tensorflow": "2.17.1", "tensorflow-compression-ops": "2.17.0"}, "-ops"),
+        ({"tensorflow": "2.14.1", "tensorflow-compression": "2.14.1"}, "compression"),
+        # With both, the one that is for this TensorFlow.
+        (
+            {
+                "tensorflow": "2.14.1",
+                "tensorflow-compression": "2.14.1",
+                "tensorflow-compression-ops": "2.17.0",
+            },
+            "compression",
+        ),
+        ({"tensorflow": "2.18.0", "tensorflow-compression-ops": "2.17.0"}, None),
+        ({"tensorflow": "2.21.0"}, None),
+    ],
+)
+def test_operations_are_taken_from_the_package_for_this_tensorflow(install, packages, package):
+    install(packages)
+    found, reason = stack.operations_package()
+    assert (found is None) == (package is None)
+    assert found.endswith(package) if package else "TensorFlow 2.17" in reason
+
+
+# A package of another TensorFlow in front of the path: as installed as the real one.
+STRANGER = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+COMMANDS = [
+    [sys.executable, "train.py", "--model_dir=runs/none"],
+    [sys.executable, "eval.py", "--images=sample", "--report_dir=none"],
+    [sys.executable, "sweep.py", "--base=none", "--out=none"],
+    [sys.executable, "-m", "tfquant.analysis", "all"],
+    [sys.executable, "-m", "tfquant.cli", "export", "."],
+    [sys.executable, "-m", "tfquant.cli", "doctor"],
+]
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory) -> dict:
+    """The environment of a process that sees NumPy's and TensorFlow's versions of a wrong stack."""
+    folder = tmp_path_factory.mktemp("strangers")
+    for name, version in (("numpy", "2.9.0"), ("tensorflow", "2.16.9")):
+        info = folder / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(STRANGER.format(name=name, version=version))
+    return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[1:])[:24])
+def test_every_command_ends_with_the_line_of_a_wrong_combination(command, strangers):
+    done = subprocess.run(command, cwd=ROOT, env=strangers, capture_output=True, text=True)
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert "TensorFlow 2.16.9 does not work with NumPy 2.9.0: pip install 'numpy<2'" in line
+
+
+def test_an_unknown_coder_is_refused(monkeypatch):
+    monkeypatch.setenv(stack.CODER_VARIABLE, "fast")
+    assert "known: operations, portable" in stack.problem()
+
+
+def test_the_doctor_has_a_line_for_each_subject():
+    report = doctor.examine()
+    assert report.healthy
+    subjects = [subject for subject, _ in report.lines]
+    assert subjects == ["python", "tensorflow", "coder", "gpu", "onednn", "works", "broken"]
+    text = dict(report.lines)
+    assert ("full SavedModel" in text["works"]) == (stack.coder().kind == stack.OPERATIONS)
+    assert "training" in text["works"] and "\n" not in "".join(text.values())
+
+
+def test_tensorboard_without_an_old_setuptools_is_named(install):
+    install({"tensorboard": "2.17.1", "setuptools": "82.0.0"})
+    assert "pip install 'setuptools<81'" in doctor._tensorboard_problem()
+    install({"tensorboard": "2.21.0", "setuptools": "82.0.0"})
+    assert doctor._tensorboard_problem() is None
+
+
+def test_initial_weights_are_those_of_every_python():
+    """`tf_keras` up to 2.18 draws seeds with a float for a bound, which Python 3.12 refuses."""
+    keras.utils.set_random_seed(5)
+    layer = keras.layers.Dense(3)
+    layer.build([None, 2])
+    expected = [[0.52829254, 0.46155143, -0.29581273], [0.65442598, 0.99876571, 0.49839270]]
+    np.testing.assert_allclose(layer.kernel, expected, rtol=1e-7)

@@ -1,0 +1,137 @@
+"""`tfquant doctor`: the software and hardware of this machine, and what works with it.
+
+One line each for Python, TensorFlow, the coder, the GPU, oneDNN, what works and what does not work.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import NamedTuple
+
+from tfquant import stack
+
+_WITH_ANY_CODER = (
+    "training", "evaluation", "compress", "decompress", "export", "stock SavedModel"
+)  # fmt: skip
+_FULL = "full SavedModel with the coder in its graph"
+_PIP_GPU = "pip install 'tfquant[gpu]' on Linux x86_64 brings CUDA"
+
+
+class Report(NamedTuple):
+    """What `examine` found.
+
+    Attributes:
+      lines: (subject, text) pairs, in the order to print.
+      healthy: whether the commands work.
+    """
+
+    lines: list
+    healthy: bool
+
+    def __str__(self) -> str:
+        return "\n".join(f"{subject:<12} {text}" for subject, text in self.lines)
+
+
+def examine() -> Report:
+    """Looks at the installed packages and, if they go together, at what TensorFlow finds."""
+    lines = [("python", f"{platform.python_version()}, {stack.platform_name()}")]
+    problem = stack.problem()
+    if problem is None:
+        problem = _import_problem()
+    if problem is None:
+        lines.append(("tensorflow", _packages()))
+        try:
+            coder = stack.coder()
+        except stack.StackError as error:
+            problem = str(error)
+    if problem is not None:
+        lines += [("problem", problem), ("works", "info"), ("broken", "every other command")]
+        return Report(lines, healthy=False)
+    works, broken = list(_WITH_ANY_CODER), []
+    if coder.kind == stack.OPERATIONS:
+        lines.append(("coder", f"operations of {coder.source}"))
+        works.append(_FULL)
+    else:
+        lines.append(("coder", f"portable, in Python: {coder.source}"))
+        broken.append(f"{_FULL}: it needs the coder's operations")
+    board = _tensorboard_problem()
+    (broken if board else works).append(board or "TensorBoard")
+    lines += [
+        ("gpu", _gpu()),
+        ("onednn", _onednn()),
+        ("works", ", ".join(works)),
+        ("broken", "; ".join(broken) or "nothing"),
+    ]
+    return Report(lines, healthy=True)
+
+
+def _packages() -> str:
+    others = ("tf-keras", "tensorflow-probability", "numpy")
+    found = [f"{package} {stack.version(package)}" for package in others if stack.version(package)]
+    return ", ".join([str(stack.tensorflow_version()), *found])
+
+
+def _import_problem() -> str | None:
+    """The first line that importing TensorFlow and Keras says, None if they load."""
+    try:
+        import tfquant.legacy_keras  # noqa: F401
+    except Exception as error:  # whatever a library of another build raises
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        return f"TensorFlow {stack.tensorflow_version()} cannot be imported: {first_line}"
+    return None
+
+
+def _tensorboard_problem() -> str | None:
+    """The reason why TensorBoard does not start, None if it does."""
+    board, setuptools = stack.version("tensorboard"), stack.version("setuptools")
+    if board is None:
+        return "TensorBoard is not installed: pip install tensorboard"
+    if stack.numbers(board) < (2, 20) and (
+        setuptools is None or stack.numbers(setuptools) >= (81,)
+    ):
+        found = f"setuptools {setuptools}" if setuptools else "no setuptools"
+        return f"TensorBoard {board} needs setuptools 80 or older, found {found}: " + (
+            "pip install 'setuptools<81'"
+        )
+    return None
+
+
+def _gpu() -> str:
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    if devices:
+        names = [tf.config.experimental.get_device_details(d).get("device_name", d.name)
+                 for d in devices]  # fmt: skip
+        return f"{len(devices)}: {', '.join(names)}"
+    cuda = tf.sysconfig.get_build_info().get("cuda_version")
+    built = f"this TensorFlow is made for CUDA {cuda} and sees no GPU" if cuda else (
+        "this TensorFlow is made for CPUs")  # fmt: skip
+    return f"none: {built} ({_PIP_GPU})"
+
+
+def _onednn() -> str:
+    setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")
+    if platform.machine() not in ("x86_64", "AMD64", "aarch64") or sys.platform == "darwin":
+        return "not part of this TensorFlow"
+    if setting == "0":
+        return "off: TF_ENABLE_ONEDNN_OPTS=0"
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    limited = f", limited to {limit} by ONEDNN_MAX_CPU_ISA" if limit else ""
+    extensions = _extensions()
+    processor = f"; the processor has {', '.join(extensions)}" if extensions else ""
+    return f"on{limited}{processor}"
+
+
+def _extensions() -> list:
+    """Vector extensions that matter to oneDNN, where the system says which there are."""
+    known = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512 bfloat16",
+             "amx_tile": "AMX"}  # fmt: skip
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+            flags = next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:
+        return []
+    return [name for flag, name in known.items() if flag in flags]
