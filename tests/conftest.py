@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 # Read when TensorFlow and matplotlib are first imported, which is after this file. Level 3 hides
-# the errors about CUDA plugins "already registered" that TensorFlow 2.14 prints on every machine.
+# the messages about CUDA that TensorFlow prints on machines without a GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -98,6 +98,16 @@ def fused_sums(nodes_of) -> Callable[..., int]:
     if count(lambda x: x + conv(x), x) != 1:
         pytest.skip("this TensorFlow takes no sum into a convolution")
     return count
+
+
+@pytest.fixture(scope="session")
+def operations_module() -> str:
+    """Name of the module with the coder's operations; skips where there is none."""
+    from tfquant import stack
+
+    if stack.operations_module() is None:
+        pytest.skip("no package has the coder's operations for this TensorFlow")
+    return stack.operations_module()
 
 
 @pytest.fixture

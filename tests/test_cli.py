@@ -392,7 +392,7 @@ def test_a_write_that_the_system_cuts_off_leaves_nothing(
     before = sorted(os.listdir(tmp_path))
     limited = (
         "import resource, sys; from tfquant import cli;"
-        "import tensorflow, tensorflow_compression;"
+        "from tfquant.coding import range_coder;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)); sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = [command, str(model), str(source), str(tmp_path / out)]

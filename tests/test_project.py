@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 from pathlib import Path
+from typing import Callable
 
 import pytest
 import setuptools
@@ -33,20 +34,43 @@ def _tracked_files() -> list[Path]:
 
 
 @pytest.fixture
-def metadata(monkeypatch) -> dict:
-    """What setup.py hands to setuptools."""
-    handed = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **keywords: handed.update(keywords))
-    monkeypatch.chdir(ROOT)
-    runpy.run_path("setup.py")
-    return handed
+def metadata_of(monkeypatch) -> Callable[..., dict]:
+    """`metadata_of(stack)`: what setup.py hands to setuptools; None: without TFQUANT_STACK."""
+
+    def run(stack=None):
+        handed = {}
+        monkeypatch.setattr(setuptools, "setup", lambda **keywords: handed.update(keywords))
+        monkeypatch.chdir(ROOT)
+        monkeypatch.delenv("TFQUANT_STACK", raising=False)
+        if stack:
+            monkeypatch.setenv("TFQUANT_STACK", stack)
+        runpy.run_path("setup.py")
+        return handed
+
+    return run
 
 
-def _pins() -> dict[str, str]:
-    """Package -> version, from constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pins}
+@pytest.fixture
+def metadata(metadata_of) -> dict:
+    return metadata_of()
+
+
+# Stack -> its file of pinned versions, and the extras that it pins.
+STACKS = {
+    "tf217": ("constraints.txt", ("gpu", "test", "digits", "tfds")),
+    "tf214": ("constraints-tf214.txt", ("test", "digits", "tfds")),
+    "tf221": ("constraints-tf221.txt", ("test", "digits")),
+}
+
+
+def _pins(name: str) -> dict[str, list]:
+    """Package -> versions, from a file of constraints; several where they depend on the Python."""
+    lines = (ROOT / name).read_text().splitlines()
+    pins = {}
+    for requirement in (Requirement(line) for line in lines if line and line[0] != "#"):
+        (specifier,) = requirement.specifier
+        pins.setdefault(canonicalize_name(requirement.name), []).append(specifier.version)
+    return pins
 
 
 def test_package_and_metadata_agree_on_the_version(metadata):
@@ -58,11 +82,39 @@ def test_every_folder_of_code_is_packaged(metadata):
     assert set(metadata["packages"]) == folders
 
 
-def test_every_requirement_is_pinned_to_a_version_it_allows(metadata):
-    pins = _pins()
-    texts = metadata["install_requires"] + sum(metadata["extras_require"].values(), [])
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_requirement_is_pinned_to_a_version_it_allows(metadata_of, stack):
+    name, extras = STACKS[stack]
+    pins, metadata = _pins(name), metadata_of(stack)
+    optional = (metadata["extras_require"][extra] for extra in extras)
+    texts = sum(optional, metadata["install_requires"])
     for requirement in map(Requirement, texts):
-        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+        for version in pins[canonicalize_name(requirement.name)]:
+            assert version in requirement.specifier, requirement
+
+
+@pytest.mark.parametrize(
+    "platform, stack",
+    [
+        (("linux", "x86_64", "3.9"), "2.17"),
+        (("linux", "x86_64", "3.12"), "2.17"),
+        (("linux", "x86_64", "3.13"), "2.20"),
+        (("linux", "aarch64", "3.12"), "2.20"),
+        (("darwin", "arm64", "3.12"), "2.20"),
+        (("darwin", "x86_64", "3.11"), "2.14"),
+        (("win32", "AMD64", "3.12"), "2.20"),
+    ],
+)
+def test_every_platform_gets_one_stack(metadata, platform, stack):
+    names = ("sys_platform", "platform_machine", "python_version")
+    here = dict(zip(names, platform))
+    chosen = [r for r in map(Requirement, metadata["install_requires"])
+              if r.marker is None or r.marker.evaluate(here)]  # fmt: skip
+    (tensorflow,) = (r for r in chosen if r.name == "tensorflow")
+    assert stack in str(tensorflow.specifier)
+    assert len({r.name for r in chosen}) == len(chosen)
+    operations = [r.name for r in chosen if r.name.startswith("tensorflow-compression")]
+    assert len(operations) == (stack != "2.20")
 
 
 def test_importing_the_package_does_not_import_tensorflow(fresh_python):

@@ -22,7 +22,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 import models
-from tfquant import serving
+from tfquant import serving, stack
 from tfquant.coding import container
 from tfquant.coding.model_file import ExportedModel, ModelError
 from tfquant.evaluation.models import find_models
@@ -192,13 +192,16 @@ def test_what_does_not_fit_together_is_refused(model, full, stock, pictures):
         full["encode_latent"](y=y, height=tf.fill([3], 170), width=tf.fill([3], 33))
 
 
-def test_full_works_in_a_process_that_knows_only_tensorflow(path, model, pictures, fresh_python):
+def test_full_works_in_a_process_that_knows_only_tensorflow(
+    path, model, pictures, fresh_python, operations_module
+):
     images = pictures((17, 33))
     np.save(path.parent / "images.npy", images)
     out = fresh_python(
         """
-        import sys
-        import numpy as np, tensorflow as tf, tensorflow_compression
+        import importlib, sys
+        import numpy as np, tensorflow as tf
+        importlib.import_module(sys.argv[3])
         model = tf.saved_model.load(sys.argv[1])
         images = tf.constant(np.load(sys.argv[2]))
         files = model.signatures["compress"](images=images)["tfq_bytes"]
@@ -213,6 +216,7 @@ def test_full_works_in_a_process_that_knows_only_tensorflow(path, model, picture
         """,
         str(path),
         str(path.parent / "images.npy"),
+        operations_module,
     )
     files, refusal, ours = out.splitlines()[-3:]
     expected = [model.compress(image) for image in images]
@@ -283,7 +287,9 @@ def test_programs_take_the_full_flavour_and_refuse_the_other(path):
         ExportedModel.load(path / "stock")
 
 
-def test_saved_model_cli_shows_and_runs_both(path, pictures, tmp_path, model, fresh_python):
+def test_saved_model_cli_shows_and_runs_both(
+    path, pictures, tmp_path, model, fresh_python, operations_module
+):
     images = pictures((17, 33))
     np.save(tmp_path / "images.npy", images)
 
@@ -309,7 +315,7 @@ def test_saved_model_cli_shows_and_runs_both(path, pictures, tmp_path, model, fr
         assert f"signature_def['{name}']" in shown
     assert np.load(tmp_path / "reconstruct" / "images.npy").shape == images.shape
     assert np.load(tmp_path / "reconstruct" / "rate_map.npy").shape == images.shape[:3]
-    shown = shown_and_run(path, "compress", known="tensorflow_compression")
+    shown = shown_and_run(path, "compress", known=operations_module)
     for name in ("compress", "decompress", "encode_latent", "decode_latent", "about"):
         assert f"signature_def['{name}']" in shown
     files = np.load(tmp_path / "compress" / "tfq_bytes.npy", allow_pickle=True)
@@ -319,6 +325,7 @@ def test_saved_model_cli_shows_and_runs_both(path, pictures, tmp_path, model, fr
 def blocks(language):
     """The code in `docs/serving.md`, in order."""
     text = (ROOT / "docs" / "serving.md").read_text()
+    text = text.replace("tensorflow_compression_ops", stack.operations_module() or "")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 

@@ -178,7 +178,7 @@ def coder() -> Coder:
     package, reason = operations_package()
     if package:
         try:
-            importlib.import_module(_OPERATIONS[package][0])
+            importlib.import_module(operations_module())
             return Coder(OPERATIONS, f"{package} {version(package)}")
         except Exception as error:  # whatever a library of another build raises
             first_line = next(iter(str(error).splitlines()), type(error).__name__)
@@ -204,6 +204,12 @@ def operations_package() -> tuple:
     return None, f"{package} {version(package)} is for TensorFlow {needed}, not {tensorflow}"
 
 
+def operations_module() -> str | None:
+    """Name of the installed module with the coder's operations for this TensorFlow, or None."""
+    package, _ = operations_package()
+    return package and _OPERATIONS[package][0]
+
+
 def load_operations():
     """The module with the coder's operations.
 
@@ -212,7 +218,7 @@ def load_operations():
     """
     if coder().kind != OPERATIONS:
         raise StackError(f"this needs the coder's operations: {coder().source}")
-    return importlib.import_module(_OPERATIONS[operations_package()[0]][0])
+    return importlib.import_module(operations_module())
 
 
 def platform_name() -> str:

@@ -127,14 +127,14 @@ def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak
 
 
 @pytest.fixture(scope="module", name="foreigner")
-def _foreigner():
+def _foreigner(operations_module):
     """`foreigner(folder)`: decodes with the model saved there, in one process for all of them.
 
     It knows only TensorFlow and its compression library; returns what it says.
     """
-    program = """
+    program = f"import {operations_module}" + """
 import sys
-import numpy as np, tensorflow as tf, tensorflow_compression
+import numpy as np, tensorflow as tf
 for line in sys.stdin:
     folder = line.strip()
     coded = np.load(folder + "/coded.npz", allow_pickle=True)
