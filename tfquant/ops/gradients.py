@@ -43,22 +43,26 @@ def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tens
     return tf.identity(value), grad
 
 
-@tf.custom_gradient
-def lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
+def lower_bound(x: tf.Tensor, bound) -> tf.Tensor:
     """`max(x, bound)`; below the bound the gradient still passes where descent would raise `x`.
 
     Args:
       x: [...] float.
       bound: broadcasts to the shape of `x`; gets no gradient.
     """
+    x = tf.convert_to_tensor(x)  # a variable would not be an argument of the custom gradient
+    return _lower_bound(x, tf.convert_to_tensor(bound, x.dtype))
 
+
+@tf.custom_gradient
+def _lower_bound(x, bound):
     def grad(upstream):
         return tf.where((x >= bound) | (upstream < 0), upstream, tf.zeros_like(upstream)), None
 
     return tf.maximum(x, bound), grad
 
 
-def upper_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
+def upper_bound(x: tf.Tensor, bound) -> tf.Tensor:
     """`min(x, bound)`; above the bound the gradient still passes where descent would lower `x`.
 
     Arguments as in `lower_bound`.
