@@ -281,7 +281,10 @@ def test_an_examples_noise_depends_on_its_place_in_the_run_alone(fresh_codec, im
     np.testing.assert_allclose(surrogate(3, 1, 0, 2), together, rtol=1e-5)
     apart = 0.25 * surrogate(2) + 0.75 * surrogate(3, 0, 1)
     np.testing.assert_allclose(apart, together, rtol=1e-5)
-    assert np.all(np.abs(surrogate(0, 1, 2, 3, offset=4) / together - 1) > 1e-4)
+    # Two places may give nearly the same value by chance. Over many places the relative standard
+    # deviation is 4e-3 and 6e-4; over eight it is below 1e-4 less than once in 10,000 times.
+    elsewhere = [surrogate(0, 1, 2, 3, offset=4 * n) for n in range(8)]
+    assert np.all(np.std(elsewhere, axis=0) > 1e-4 * together)
 
 
 def test_noise_is_the_same_compiled_by_xla_and_not():
