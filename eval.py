@@ -3,8 +3,15 @@
     python eval.py --model_dir=runs/low,runs/high --images=kodak/ --report_dir=reports/kodak
 
 writes report.json, report.csv, report.md, rd.png and the reconstructions into the report's folder
-and prints the tables. Without --model_dir it measures the conventional codecs alone; given
---explorations alone, it lists them and measures nothing.
+and prints the tables.
+
+Runs that differ in lmbda alone, or in what follows it (widths, lengths, the seed), are one curve.
+Any other setting makes another curve, and so do two runs at one lmbda; the names say in what they
+differ, and report.json has all that identifies each. A BD-rate over less than half of the
+shorter curve, or over less than 0.1 dB, is a dash, with a line that says why.
+
+Without --model_dir it measures the conventional codecs alone; given --explorations alone, it lists
+them and measures nothing.
 """
 
 from __future__ import annotations

@@ -52,6 +52,20 @@ def test_curves_of_a_series_differ_in_colour_and_in_marker():
     assert all(looks.series(i)["markerfacecolor"] == "white" for i in range(6, 12))
 
 
+def test_a_legend_below_breaks_names_that_are_wider_than_the_figure():
+    figure, axes = looks.new_figure((6, 5))
+    name = " ".join(f"setting_{i}=value" for i in range(9))
+    axes[0, 0].plot([0, 1], [0, 1], label=name)
+    looks.legend(figure, below=True)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    (text,) = legend.get_texts()
+    assert text.get_text().split() == name.split()
+    frame = legend.get_window_extent()
+    assert frame.x0 >= 0 and frame.x1 <= figure.bbox.width
+    assert axes[0, 0].get_window_extent().y0 >= frame.y1
+
+
 @pytest.mark.parametrize("below", [False, True])
 def test_the_legend_names_everything_once_and_outside_the_axes(below):
     figure, axes = looks.new_figure((10, 4), 2)

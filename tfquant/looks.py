@@ -7,6 +7,8 @@ its method's dash and goes from pale, first, to full colour, last.
 
 from __future__ import annotations
 
+import textwrap
+
 from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -113,17 +115,23 @@ def new_figure(size: tuple, columns: int = 1, rows: int = 1, **options):
 
 
 def legend(figure, title: str | None = None, below: bool = False) -> None:
-    """One legend for all axes, each name once: outside on the right, or below them."""
+    """One legend for all axes, each name once: outside on the right, or below them.
+
+    Below, a name that is wider than the figure goes on in the next line.
+    """
     found = {}
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels()):
             found.setdefault(text, handle)
-    place = {"loc": "outside right upper"}
+    place, texts = {"loc": "outside right upper"}, list(found)
     if below and found:
-        column = 0.085 * max(map(len, found)) + 0.8  # inches, about
-        columns = int(figure.get_figwidth() / column)
+        letter, handle_width, width = 0.085, 0.8, figure.get_figwidth()  # inches, about
+        fitting = int((width - handle_width) / letter)
+        texts = [textwrap.fill(text, fitting, break_on_hyphens=False) for text in found]
+        longest = max(len(line) for text in texts for line in text.splitlines())
+        columns = int(width / (letter * longest + handle_width))
         place = {"loc": "outside lower center", "ncols": max(1, min(4, columns, len(found)))}
     figure.legend(
-        list(found.values()), list(found), frameon=False, title=title, alignment="left",
+        list(found.values()), texts, frameon=False, title=title, alignment="left",
         handlelength=3.2, **place,
     )  # fmt: skip

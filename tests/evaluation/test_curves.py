@@ -41,7 +41,7 @@ def test_bd_rate_of_two_points_averages_over_the_common_qualities_alone():
         (curve("one", [0.3], [30.0]), "akima", "one: 1 point.* akima needs 2"),
         (curve("three", BPP[:3], PSNR[:3]), "cubic", "three: 3 point.* cubic needs 4"),
         (curve("bent", BPP, [27, 29, 28.5, 33, 36]), "pchip", "bent: PSNR .* does not grow"),
-        (curve("apart", BPP, PSNR + 20), "akima", "apart and a have no PSNR .* in common"),
+        (curve("apart", BPP, PSNR + 20), "akima", "a and apart have no PSNR .* in common: 27.00"),
     ],
 )
 def test_an_undefined_bd_rate_says_why_in_one_line(test, method, words):
@@ -49,6 +49,48 @@ def test_an_undefined_bd_rate_says_why_in_one_line(test, method, words):
     assert result.percent is None
     assert "\n" not in result.note
     assert re.search(words, result.note)
+
+
+def line(name, low, high, rate=0.1):
+    """Two points on `rate * 2^(PSNR / 6)`: BD-rates between such curves are ratios of rates."""
+    return curve(name, [rate * 2 ** (q / 6) for q in (low, high)], [low, high])
+
+
+@pytest.mark.parametrize("method", ["akima", "pchip"])
+@pytest.mark.parametrize(
+    "low, high, enough",
+    [
+        (32.98, 36.0, False),  # 0.02 dB
+        (31.51, 36.0, False),  # less than half of a's 3 dB
+        (31.49, 36.0, True),
+        (29.0, 30.51, False),  # of its own 1.51 dB
+        (29.0, 31.01, True),
+        (29.0, 31.0, True),
+        (31.0, 31.09, False),  # all of it, and yet nothing
+        (31.0, 31.11, True),
+        (10.0, 50.0, True),  # all of a's
+    ],
+)
+def test_a_bd_rate_takes_half_of_the_shorter_curve_and_a_tenth_of_a_decibel(
+    low, high, enough, method
+):
+    anchor, test = line("a", 30.0, 33.0), line("b", low, high, 0.11)
+    result = curves.bd_rate(anchor, test, "psnr", method)
+    np.testing.assert_allclose(result.quality, (max(low, 30), min(high, 33)))
+    if enough:
+        np.testing.assert_allclose(result.percent, 10)
+        assert not result.note
+    else:
+        assert result.percent is None
+        assert result.note == curves.bd_rate(test, anchor, "psnr", method).note
+
+
+def test_a_bd_rate_over_too_little_says_over_how_much():
+    result = curves.bd_rate(line("b", 30.0, 33.0), line("a", 32.98, 36.5), "psnr", "akima")
+    assert result.note == (
+        "a and b overlap by 0.020 dB of PSNR [dB], from 32.98 to 33.00, 0.7 % of the shorter curve;"
+        " at least 50 % and 0.1 dB are needed"
+    )
 
 
 def test_the_rate_for_a_quality_is_interpolated_in_its_logarithm():

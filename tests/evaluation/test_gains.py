@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from tfquant import images
-from tfquant.evaluation import EvaluationError, gains, models, pictures, report, run
+from tfquant.evaluation import EvaluationError, gains, pictures, report, run
 from tfquant.training.experiment import Experiment
 
-CURVE = "fake+QR mix rectifier_width=8"
+CURVE = "fake+QR mix"
 
 
 @pytest.fixture(name="rectifying_model")
@@ -216,15 +216,16 @@ def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
                        explorations=folders),
         None, lambda line: None,
     )  # fmt: skip
-    curve, quality = "ms_hyper_zero+QR sua_ste", "PSNR [dB]"
+    name, quality = "ms_hyper_zero+QR sua_ste", "PSNR [dB]"
+    curve = f"{name} distortion=mse"
     for text in ((report_dir / "report.md").read_text(), report.summary(result)):
         rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
         assert "rd.png" not in text and "bpp" not in text
         assert ["curve", "lmbda", "quality", "at the start", "10", "1", "0.1", "0.01"] in rows
         assert [curve, "0.01", quality, "30.000", "diverged", "**30.100**", "30.200", ""] in rows
         assert [curve, "0.02", quality, "30.000", "", "33.100", "", "**33.400**"] in rows
-        ssim = [f"{curve} ms_ssim", "10", "MS-SSIM [dB]", "30.000", "", "**31.000**", "diverged"]
-        assert [*ssim, ""] in rows
+        ssim = [f"{name} distortion=ms_ssim", "10", "MS-SSIM [dB]", "30.000", "", "**31.000**"]
+        assert [*ssim, "diverged", ""] in rows
         assert [curve, "20", quality, "-", "", "diverged", "", ""] in rows
     written = {path.name for path in report_dir.iterdir()}
     assert written == {"report.json", "report.csv", "report.md"}
@@ -240,27 +241,3 @@ def test_baselines_alone_are_refused(tmp_path):
     with pytest.raises(EvaluationError, match="--baseline: expected --model_dir"):
         run.Evaluation(model_dirs=(), baselines=("a",), images="sample", report_dir=tmp_path,
                        conventional=("jpeg",))  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "experiment,expected",
-    [
-        ({"stages": ["joint", "post"], "rectifier_width": 48}, "c"),
-        ({"stages": ["qr_predictive"], "rectifier_width": 48}, "c+QR"),
-        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48}, "c+STP"),
-        (
-            {"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48, "qr_soft_steps": 0},
-            "c+QR",
-        ),
-        (
-            {"stages": ["qr_predictive"], "rectifier_width": 96, "rectifier_depth": 3},
-            "c+QR rectifier_width=96 rectifier_depth=3",
-        ),
-        ({"stages": ["qr_predictive"], "rectifier_width": 0}, "c+decoder"),
-        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 0}, "c+soft+decoder"),
-        ({"stages": ["joint", "qr_soft"], "rectifier_width": 48}, "c+soft"),
-        ({}, "c"),
-    ],
-)
-def test_a_curves_name_says_whether_there_is_a_rectifier(experiment, expected):
-    assert models.family("c", experiment) == expected

@@ -1,4 +1,4 @@
-"""Finding models, naming their curves, and measuring what they do to pictures."""
+"""Finding models, and measuring what they do to pictures."""
 
 from __future__ import annotations
 
@@ -41,26 +41,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         models.find_models([str(tmp_path)])
     with pytest.raises(EvaluationError, match="^'.*nowhere' is no folder"):  # of whichever flag
         models.find_models([str(tmp_path / "nowhere")])
-
-
-def test_a_curve_is_a_codec_and_its_training_whatever_lmbda_and_widths():
-    low = {"plan": "mix", "lmbda": 0.01, "distortion": "mse", "codec_options": {"N": 64, "M": 96}}
-    high = {**low, "lmbda": 0.05, "codec_options": {"N": 128, "M": 192}}
-    assert models.family("ms_hyper", low) == models.family("ms_hyper", high) == "ms_hyper mix"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"plan": "sua_ste"},
-        {"rate_branch": "aun:expected"},
-        {"distortion": "ms_ssim"},
-        {"codec_options": {"N": 64, "g_a": "residual"}},
-    ],
-)
-def test_another_way_of_training_is_another_curve(change):
-    experiment = {"plan": "mix", "rate_branch": "", "distortion": "mse", "codec_options": {"N": 64}}
-    assert models.family("c", {**experiment, **change}) != models.family("c", experiment)
 
 
 @pytest.fixture

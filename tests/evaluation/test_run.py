@@ -164,6 +164,118 @@ def test_one_model_alone_says_why_there_is_no_bd_rate(
     assert not (tmp_path / "report" / "reconstructions").exists()
 
 
+class Exact:
+    """Has the PSNR and the file size that are asked for, on a grey picture of 200x200 pixels."""
+
+    codec, fingerprint = "fake", "0123456789abcdef"
+
+    def __init__(self, size, psnr, **experiment):
+        self.size = size
+        self.wrong = round(200 * 200 * 255**2 * 10 ** (-psnr / 10) / 16**2)  # pixels, by 16 each
+        self.experiment = {"codec": self.codec, **experiment}
+
+    def compress(self, image):
+        return bytes(self.size)
+
+    def decompress(self, data):
+        image = np.full((200 * 200, 3), 128, np.uint8)
+        image[: self.wrong] += 16
+        return image.reshape(200, 200, 3)
+
+    def evaluate(self, image):
+        return {"image": self.decompress(b""), "bits": 8.0 * self.size}
+
+
+@pytest.fixture(name="compare")
+def _compare(tmp_path, write_manifest):
+    """`compare(name=model, ...)`: the report, after checking that its files were written."""
+
+    def compare(**models):
+        images.write_image(tmp_path / "grey.png", np.full((200, 200, 3), 128, np.uint8))
+        for name, model in models.items():
+            write_manifest(tmp_path / name, model)
+        evaluation = run.Evaluation(
+            model_dirs=tuple(str(tmp_path / name) for name in models),
+            images=str(tmp_path / "grey.png"),
+            report_dir=tmp_path / "report",
+            reconstructions=False,
+        )
+        result = run.run(evaluation, lambda path: models[Path(path).name], lambda line: None)
+        assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(
+            json.dumps(result)
+        )
+        assert (tmp_path / "report" / "rd.png").stat().st_size > 10_000
+        return result, (tmp_path / "report" / "report.md").read_text()
+
+    return compare
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"joint_sigma_bound": 1e-6}, ("joint_sigma_bound=0.11", "joint_sigma_bound=1e-06")),
+        ({"stop_gradient": False}, ("stop_gradient=true", "stop_gradient=false")),
+        ({"alpha_max": 8.0}, ("alpha_max=12", "alpha_max=8")),
+        ({"clip_norm": 0.0}, ("clip_norm=1", "clip_norm=0")),
+        ({"hyper_aun": True}, ("hyper_aun=false", "hyper_aun=true")),
+        ({"stages": ["joint"]}, ("stages=joint,post", "stages=joint")),
+        ({"seed": 2}, ("seed=1", "seed=2")),
+    ],
+)
+def test_another_setting_is_another_curve_with_a_bd_rate_of_its_own(compare, change, words):
+    """A tenth less bytes at every PSNR: -10 %, whichever setting it was that saved them."""
+    result, text = compare(
+        a_low=Exact(1000, 30, lmbda=0.01, plan="mix"),
+        b_low=Exact(900, 30, lmbda=0.01, plan="mix", **change),
+        a_high=Exact(2000, 33, lmbda=0.05, plan="mix", codec_options={"N": 192}),
+        b_high=Exact(1800, 33, lmbda=0.05, plan="mix", codec_options={"N": 192}, **change),
+    )
+    first, second = (f"fake mix {word}" for word in words)
+    assert [(c["name"], c["models"]) for c in result["curves"]] == [
+        (first, ["a_low", "a_high"]), (second, ["b_low", "b_high"])
+    ]  # fmt: skip
+    (key,) = change
+    for curve, each in zip(result["curves"], ({}, change)):
+        assert "N" not in curve["identity"] and "lmbda" not in curve["identity"]
+        for setting, value in {"distortion": "mse", **each}.items():
+            assert curve["identity"][setting] == value
+    percent = {(r["test"], r["anchor"]): r["percent"] for r in result["bd_rate"]
+               if r["metric"] == "psnr"}  # fmt: skip
+    assert percent[second, first] == pytest.approx(-10)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert [second, "-10.00", ""] in rows and [second, "b_low, b_high"] in rows
+
+
+def test_an_overlap_that_is_too_small_is_a_dash_and_a_line(compare):
+    result, text = compare(
+        mix_low=Exact(1000, 30, lmbda=0.01, plan="mix"),
+        mix_high=Exact(2000, 33, lmbda=0.05, plan="mix"),
+        aun_low=Exact(2400, 32.98, lmbda=0.01, plan="aun"),
+        aun_high=Exact(4000, 36, lmbda=0.05, plan="aun"),
+        sua_low=Exact(1000, 30.5, lmbda=0.01, plan="sua_ste"),
+        sua_high=Exact(3600, 35.5, lmbda=0.05, plan="sua_ste"),
+    )
+    for shown in (text, report.summary(result)):
+        lines = shown.splitlines()
+        table = next(i for i, line in enumerate(lines) if "test \\ anchor" in line)
+        mix, aun, sua = (
+            [cell.strip() for cell in line.split("|")[2:-1]]
+            for line in lines[table + 2 : table + 5]
+        )
+        assert mix[:2] == ["", "-"] and aun[:2] == ["-", ""]
+        assert all(float(cell) for cell in (mix[2], aun[2], *sua[:2]))
+        (note,) = [line for line in lines if "dB of PSNR" in line]
+        assert "no BD-rate: fake aun and fake mix overlap by 0.020 dB of PSNR [dB]" in note
+        assert lines.index(note) > table
+
+
+def test_settings_that_all_curves_share_are_told_once(compare):
+    result, text = compare(low=Exact(1000, 30, lmbda=0.01, plan="mix", distortion="ms_ssim"))
+    assert [curve["name"] for curve in result["curves"]] == ["fake mix"]
+    line = "Settings that all curves share, apart from train.py's defaults: distortion=ms_ssim."
+    assert line in text and line in report.summary(result)
+
+
 def test_nothing_to_evaluate_is_refused(tmp_path):
     with pytest.raises(EvaluationError, match="nothing to evaluate"):
         run.Evaluation(model_dirs=(), images="sample", report_dir=tmp_path)

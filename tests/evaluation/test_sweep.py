@@ -73,6 +73,20 @@ def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten_percent(tmp_p
     assert (tmp_path / "rd.png").stat().st_size > 10_000
 
 
+def test_a_curve_that_hardly_overlaps_gets_no_bd_rate_but_a_line_that_says_so(tmp_path):
+    first, second, *_ = GRID.cells()
+    measured(tmp_path, first, "0.0067", joint=(0.4, 30.0))
+    measured(tmp_path, first, "0.025", joint=(0.8, 33.0))
+    measured(tmp_path, second, "0.0067", joint=(0.9, 32.98))
+    measured(tmp_path, second, "0.025", joint=(1.6, 36.0))
+    text = sweep.summarize(tmp_path, GRID, None, "akima")
+    assert "| aun | 1e-6 | 0.0 | - |" in text and "| aun | 0.11 | - | - |" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("- ")]
+    assert "joint_sigma_bound=0.11, joint and" in line and "overlap by 0.020 dB" in line
+    with open(tmp_path / "table.csv", newline="") as file:
+        assert [row["bd_rate_joint"] for row in csv.DictReader(file)][1:] == ["", "", ""]
+
+
 def test_an_anchor_of_ones_own_replaces_the_first_cell(tmp_path):
     measured(tmp_path, GRID.cells()[0], "0.0067", joint=(0.4, 30.0), post=(0.4, 30.0))
     measured(tmp_path, GRID.cells()[0], "0.025", joint=(0.8, 33.0), post=(0.8, 33.0))

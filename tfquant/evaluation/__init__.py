@@ -2,7 +2,8 @@
 
     pictures      what is evaluated on
     measure       one picture, one codec: real bytes, PSNR, MS-SSIM, seconds
-    models        exported models, and what of their experiments makes a curve
+    models        exported models
+    identity      what of their experiments makes a curve, and its name
     conventional  the codecs of Pillow
     curves        rate-distortion curves: means, interpolation, BD-rate, published points
     gains         rectified models beside their baselines

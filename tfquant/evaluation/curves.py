@@ -11,6 +11,8 @@ quality:
            many points over a wide range
 
 Over MS-SSIM the quality axis is in dB, as it is in the papers' plots.
+
+A BD-rate is refused where the qualities in common are too few, see `MIN_OVERLAP`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ LABELS = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
 
 # Interpolation -> the fewest points it takes.
 METHODS = {"akima": 2, "pchip": 2, "cubic": 4}
+
+# The least overlap that a BD-rate is averaged over: a share of the shorter curve's range, and dB.
+# Below half, most qualities of both curves are left out, and the mean describes neither. A single
+# run's PSNR means little below some 0.02 dB: an overlap of less than five times that is noise.
+MIN_OVERLAP, MIN_OVERLAP_DB = 0.5, 0.1
 
 ANCHOR_COLUMNS = ("metric", "codec", "bpp", "value")
 
@@ -66,8 +73,8 @@ class BDRate(NamedTuple):
     """A BD-rate, or why there is none.
 
     Attributes:
-      percent: the test's mean rate difference in percent of the anchor's; None if undefined.
-      quality: (lowest, highest) quality in dB that both curves reach and that was averaged over.
+      percent: the test's mean rate difference in percent of the anchor's; None if there is none.
+      quality: (lowest, highest) quality in dB that both curves reach; None if there is none.
       note: one line if `percent` is None, else empty.
     """
 
@@ -94,14 +101,10 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
     (anchor_bpp, anchor_quality), (test_bpp, test_quality) = curves
     low = max(anchor_quality[0], test_quality[0])
     high = min(anchor_quality[-1], test_quality[-1])
-    if low >= high:
-        return BDRate(
-            None,
-            None,
-            f"{test.name} and {anchor.name} have no {LABELS[metric]} in common: "
-            f"{test_quality[0]:.2f} to {test_quality[-1]:.2f} and "
-            f"{anchor_quality[0]:.2f} to {anchor_quality[-1]:.2f}",
-        )
+    quality = (float(low), float(high)) if low < high else None
+    note = _too_little((anchor.name, anchor_quality), (test.name, test_quality), quality, metric)
+    if note:
+        return BDRate(None, quality, note)
     with warnings.catch_warnings():
         # A published curve reaches far beyond two models; the interval in common is reported.
         warnings.simplefilter("ignore")
@@ -114,7 +117,36 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
             require_matching_points=False,
             min_overlap=0,
         )
-    return BDRate(float(percent), (float(low), float(high)), "")
+    return BDRate(float(percent), quality, "")
+
+
+def _too_little(anchor, test, common, metric: str) -> str:
+    """One line if two curves have too few qualities in common for a BD-rate, else empty.
+
+    The line is the same when the curves change places.
+
+    Args:
+      anchor, test: (name, qualities from low to high) of each.
+      common: (lowest, highest) quality that both reach, or None.
+      metric: a key of `METRICS`.
+    """
+    (first, first_quality), (second, second_quality) = sorted((anchor, test), key=lambda c: c[0])
+    names, label = f"{first} and {second}", LABELS[metric]
+    if common is None:
+        return (
+            f"{names} have no {label} in common: "
+            f"{first_quality[0]:.2f} to {first_quality[-1]:.2f} and "
+            f"{second_quality[0]:.2f} to {second_quality[-1]:.2f}"
+        )
+    overlap = common[1] - common[0]
+    share = overlap / min(np.ptp(first_quality), np.ptp(second_quality))
+    if share >= MIN_OVERLAP and overlap >= MIN_OVERLAP_DB:
+        return ""
+    return (
+        f"{names} overlap by {overlap:.3f} dB of {label}, from {common[0]:.2f} to {common[1]:.2f},"
+        f" {100 * share:.1f} % of the shorter curve; at least {100 * MIN_OVERLAP:g} % and"
+        f" {MIN_OVERLAP_DB:g} dB are needed"
+    )
 
 
 def bpp_at(curve: Curve, metric: str, quality: float) -> float | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 
-from tfquant.evaluation import EvaluationError, measure, models
+from tfquant.evaluation import EvaluationError, measure
 from tfquant.training import exploration
 
 # Times are compared on so many pictures, each as often, in turns.
@@ -137,9 +137,10 @@ def weights(directory: str) -> dict:
       directory: the exploration's folder.
 
     Returns:
-      `curve`, `lmbda` and `distortion` of what was trained; `metric`, a key of `curves.METRICS`, of
-      the `start_quality` of its baseline and the `quality` by weight, None where training diverged,
-      both on the exploration's validation pictures; the `best` weight, None where all diverged.
+      `experiment`, `lmbda` and `distortion` of what was trained; `metric`, a key of
+      `curves.METRICS`, of the `start_quality` of its baseline and the `quality` by weight, None
+      where training diverged, both on the exploration's validation pictures; the `best` weight,
+      None where all diverged.
 
     Raises:
       EvaluationError: the folder holds no exploration, none that has tried anything, or one by an
@@ -158,7 +159,7 @@ def weights(directory: str) -> dict:
             f"--explorations: {directory} was explored by an earlier version; explore again"
         )
     return {
-        "curve": models.family(experiment["codec"], experiment),
+        "experiment": experiment,
         "lmbda": experiment["lmbda"],
         "distortion": experiment["distortion"],
         "metric": _QUALITIES[experiment["distortion"]],

@@ -1,4 +1,4 @@
-"""Exported models under evaluation: where they lie, what they are, what they do to a picture."""
+"""Exported models under evaluation: where they lie, and what they do to a picture."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ import numpy as np
 from tfquant import files, images, metrics
 from tfquant.coding.model_file import FOLDER, MANIFEST
 from tfquant.evaluation import EvaluationError, measure
-from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
-
-# Settings that vary along one curve: a higher rate asks for more weight and, in the papers, for
-# wider latents.
-WIDTHS = ("N", "M")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,47 +56,6 @@ def _name(path: str, entries) -> str:
     if any(entry.name == name for entry in entries):
         name = "_".join(part for part in run.split("://")[-1].split("/") if part)
     return name
-
-
-def _stages_after(experiment: dict) -> str:
-    """What the rectifier's stages made of a codec; empty where there were none."""
-    soft, predictive = (
-        name in experiment.get("stages", ()) and experiment.get(f"{name}_steps", 1) > 0
-        for name in ("qr_soft", "qr_predictive")
-    )
-    if not predictive:
-        return "+soft" if soft else ""
-    if not experiment["rectifier_width"]:
-        return "+soft+decoder" if soft else "+decoder"
-    return "+STP" if soft else "+QR"
-
-
-def family(codec: str, experiment: dict) -> str:
-    """The curve that a model is a point of: its codec and how it was trained, whatever its lmbda.
-
-    Named plans stand for themselves; replaced branches, a distortion other than MSE, the codec's
-    options, widths apart, and a rectifier's width and depth other than the light one's are
-    appended. `+STP` is a codec with a rectifier by soft-to-predictive training, `+QR` one by the
-    predictive stage alone, `+decoder` one whose decoder alone was trained on without, for
-    comparison, `+soft` one whose soft stage moved everything: alone, it decodes without rectifier.
-    """
-    after = _stages_after(experiment)
-    parts = [codec + after]
-    if experiment.get("plan"):
-        parts.append(str(experiment["plan"]))
-    for role in ("rate", "distortion", "context"):
-        branch = experiment.get(f"{role}_branch")
-        if branch:
-            parts.append(f"{role}={branch}")
-    if experiment.get("distortion", "mse") != "mse":
-        parts.append(str(experiment["distortion"]))
-    options = experiment.get("codec_options") or {}
-    parts += [f"{key}={value}" for key, value in sorted(options.items()) if key not in WIDTHS]
-    if after in ("+STP", "+QR"):
-        light = {"rectifier_width": LIGHT_WIDTH, "rectifier_depth": LIGHT_DEPTH}
-        own = {key: experiment.get(key, value) for key, value in light.items()}
-        parts += [f"{key}={value}" for key, value in own.items() if value != light[key]]
-    return " ".join(parts)
 
 
 def evaluate(model, pictures, folder: Path | None, progress) -> list:

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from tfquant.evaluation import curves, gains
+from tfquant.evaluation import curves, gains, identity
 
 JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
 GAINS_PLOT = "gains.png"
@@ -50,6 +50,7 @@ def write(result: dict, folder: Path) -> None:
 def summary(result: dict) -> str:
     """The tables that say how well the models do, Markdown that also reads well on a terminal."""
     parts = [_means(result)] if _measured(result) else []
+    parts += _curves(result)
     if result["same_psnr"]:
         parts.append("bpp for the same mean PSNR:\n\n" + _same_psnr(result))
     if result["gains"]:
@@ -102,6 +103,8 @@ def _markdown(result: dict) -> str:
     ]
     if _measured(result):
         parts += [f"![rate-distortion curves]({PLOT})", "## Means", _means(result)]
+    if result["curves"]:
+        parts += ["## Curves", *_curves(result)]
     if result["same_psnr"]:
         parts += ["## Rate for the same mean PSNR", _same_psnr(result)]
     if result["gains"]:
@@ -193,6 +196,17 @@ def _explorations(result: dict) -> str:
         start = number(e["start_quality"], 3)
         rows.append([e["curve"], f"{e['lmbda']:g}", curves.LABELS[e["metric"]], start, *cells])
     return _table(["curve", "lmbda", "quality", "at the start", *columns], rows)
+
+
+def _curves(result: dict) -> list:
+    """A row per curve of models, and one line of what no name says as it is common to all."""
+    found = result["curves"]
+    if not found:
+        return []
+    rows = [[curve["name"], ", ".join(curve["models"])] for curve in found]
+    common = identity.describe(identity.shared([curve["identity"] for curve in found]))
+    line = "Settings that all curves share, apart from train.py's defaults: " + (common or "none")
+    return [_table(["curve", "models"], rows), f"{line}."]
 
 
 def _images(model: dict) -> str:

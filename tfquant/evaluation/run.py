@@ -20,6 +20,7 @@ from tfquant.evaluation import (
     conventional,
     curves,
     gains,
+    identity,
     measure,
     models,
     pictures,
@@ -91,9 +92,9 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
       EvaluationError, images.ImageError, ModelError: bad input, or a file that decodes wrongly;
         and what `load_model` raises.
     """
-    explored = [gains.weights(directory) for directory in evaluation.explorations]
+    explored = _explored(evaluation.explorations)
     entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
-    learned = [_describe(entry) for entry in entries]
+    learned, drawn = _describe(entries)
     asked = len(evaluation.model_dirs)
     # Before anything is measured: a model may turn out to have no baseline.
     pairs = gains.pair(learned[:asked], learned[asked:]) if evaluation.baselines else []
@@ -125,7 +126,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     nearest = _nearest(learned, codecs, measurer, chosen)
 
     every = learned or [point for codec in swept for point in codec["points"]]
-    rd_curves = _learned_curves(learned)
+    rd_curves = _learned_curves(drawn, learned)
     rd_curves += [
         curves.Curve(c["label"], "conventional", tuple(p["mean"] for p in c["points"]))
         for c in swept
@@ -146,6 +147,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
         },
         "units": report.UNITS,
         "notes": notes + (measure.missing_values(every[0]["images"]) if every else []),
+        "curves": drawn,
         "models": learned,
         "gains": gained,
         "explorations": explored,
@@ -162,19 +164,37 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     return result
 
 
-def _describe(entry) -> dict:
-    """A model as `report.json` lists it, less what is measured."""
-    manifest = model_file.read_manifest(entry.path)
-    return {
-        "name": entry.name,
-        "path": entry.path,
-        "codec": manifest.codec,
-        "curve": models.family(manifest.codec, manifest.experiment),
-        "plan": manifest.experiment.get("plan"),
-        "lmbda": manifest.experiment.get("lmbda"),
-        "fingerprint": manifest.fingerprint,
-        "experiment": manifest.experiment,
-    }
+def _explored(directories) -> list:
+    """What explorations found, each with the name of its curve."""
+    found = [gains.weights(directory) for directory in directories]
+    asked = [identity.Trained(each["experiment"]["codec"], each["experiment"]) for each in found]
+    names = identity.name_curves(asked)
+    return [{"curve": curve.name, **each} for curve, each in zip(names, found)]
+
+
+def _describe(entries) -> tuple:
+    """(models, curves) as `report.json` lists them, less what is measured."""
+    manifests = [model_file.read_manifest(entry.path) for entry in entries]
+    found = identity.name_curves(
+        [identity.Trained(m.codec, m.experiment, m.precision) for m in manifests]
+    )
+    described, drawn = [], {}
+    for entry, manifest, curve in zip(entries, manifests, found):
+        described.append(
+            {
+                "name": entry.name,
+                "path": entry.path,
+                "codec": manifest.codec,
+                "curve": curve.name,
+                "plan": curve.identity["plan"],
+                "lmbda": manifest.experiment.get("lmbda"),
+                "fingerprint": manifest.fingerprint,
+                "experiment": manifest.experiment,
+            }
+        )
+        new = {"name": curve.name, "models": [], "identity": curve.identity}
+        drawn.setdefault(curve.name, new)["models"].append(entry.name)
+    return described, list(drawn.values())
 
 
 def _measure(described, evaluation, chosen, load_model, say) -> dict:
@@ -204,14 +224,13 @@ def _progress_bar(pictures: int) -> Callable:
     return lambda: bar.add(1)
 
 
-def _learned_curves(learned) -> list:
-    groups = {}
-    for model in learned:
-        groups.setdefault((model["curve"], model["plan"] or ""), []).append(model["mean"])
-    return [
-        curves.Curve(name, "model", tuple(sorted(means, key=lambda m: m["bpp"])), plan)
-        for (name, plan), means in groups.items()
-    ]
+def _learned_curves(drawn, learned) -> list:
+    found = []
+    for curve in drawn:
+        means = [model["mean"] for model in learned if model["curve"] == curve["name"]]
+        points = tuple(sorted(means, key=lambda m: m["bpp"]))
+        found.append(curves.Curve(curve["name"], "model", points, curve["identity"]["plan"]))
+    return found
 
 
 def _nearest(learned, codecs, measurer, chosen) -> list:

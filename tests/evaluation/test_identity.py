@@ -1,0 +1,228 @@
+"""Which models make one curve, and how curves are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+
+from tfquant.evaluation import identity
+from tfquant.training.experiment import Experiment
+
+# Settings that do not identify a curve, as the documentation lists them.
+FREE = {
+    "lmbda", "seed", "validation_images",
+    "joint_steps", "post_steps", "qr_soft_steps", "qr_predictive_steps",
+}  # fmt: skip
+# An experiment in which every setting has an effect.
+FULL = dataclasses.asdict(
+    Experiment(
+        codec="c", codec_options={"N": 64, "M": 96}, plan="mix",
+        stages=("joint", "post", "qr_soft", "qr_predictive"),
+    )
+)  # fmt: skip
+OTHER = {
+    "codec": "d",
+    "codec_options": {"N": 64, "M": 96, "g_a": "residual"},
+    "stages": ("joint", "post", "qr_predictive"),
+    "downscale": (0.6, 0.95),
+}
+
+
+def other(field):
+    """Another value of a setting than that of FULL."""
+    value = FULL[field]
+    if field in OTHER:
+        return OTHER[field]
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, (int, float)) else f"{value}other"
+
+
+def named(*experiments, precision="float32"):
+    """The curves' names of models in the experiments."""
+    codecs = [e.get("codec", "c") for e in experiments]
+    asked = [identity.Trained(c, e, precision) for c, e in zip(codecs, experiments)]
+    return [curve.name for curve in identity.name_curves(asked)]
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Experiment)])
+def test_every_field_but_the_listed_ones_makes_another_curve_and_is_named(field):
+    changed = {**FULL, "lmbda": 0.05, field: other(field)}
+    first, second = named(FULL, changed)
+    if field in FREE:
+        assert first == second == "c+STP mix"
+    else:
+        assert first != second
+        told = {"codec": "d+STP", "plan": "mixother", "codec_options": "g_a=residual",
+                "stages": "+QR", "rectifier_width": "rectifier_width=49"}  # fmt: skip
+        assert told.get(field, f"{field}=") in second
+
+
+def test_widths_follow_lmbda_and_other_options_do_not():
+    low = {**FULL, "lmbda": 0.01}
+    high = {**FULL, "lmbda": 0.05, "codec_options": {"N": 192, "M": 320}}
+    residual = {**high, "codec_options": {"N": 192, "M": 320, "g_a": "residual"}}
+    assert named(low, high, residual) == ["c+STP mix", "c+STP mix", "c+STP mix g_a=residual"]
+
+
+def test_a_field_of_a_later_version_identifies():
+    first, second, third = named(FULL, {**FULL, "start": "klt"}, {**FULL, "start": "noise"})
+    assert (first, second, third) == ("c+STP mix", "c+STP mix start=klt", "c+STP mix start=noise")
+
+
+def test_a_field_that_an_old_manifest_lacks_has_its_default():
+    old = {key: value for key, value in FULL.items() if key not in ("hyper_aun", "clip_norm")}
+    first, second = named(old, {**FULL, "lmbda": 0.05})
+    assert first == second == "c+STP mix"
+    assert len(set(named(old, {**FULL, "lmbda": 0.05, "clip_norm": 0.0}))) == 2
+
+
+def test_names_tell_curves_apart_exactly_where_their_settings_do():
+    """Among random mixtures of two values a field, each with its own lmbda."""
+    draw = random.Random(1)
+    for _ in range(50):
+        fields = draw.sample(sorted(FULL), 4)
+        drawn = [
+            {**FULL, **{f: other(f) for f in fields if draw.random() < 0.5}, "lmbda": 0.01 * i}
+            for i in range(1, 9)
+        ]
+        names = named(*drawn)
+        kept = [repr([e[f] for f in sorted(FULL) if f not in FREE]) for e in drawn]
+        for i in range(8):
+            for j in range(i):
+                assert (names[i] == names[j]) == (kept[i] == kept[j]), (fields, names)
+        backwards = named(*drawn[::-1])
+        assert backwards[::-1] == names  # whatever the order
+
+
+def test_a_name_says_what_differs_and_nothing_else():
+    joint = {**FULL, "codec": "ms_hyper_zero", "plan": "sua_ste", "stages": ["joint"]}
+    bounds = [{**joint, "joint_sigma_bound": bound} for bound in (1e-6, 0.11)]
+    assert named(*bounds) == [
+        "ms_hyper_zero sua_ste joint_sigma_bound=1e-06",
+        "ms_hyper_zero sua_ste joint_sigma_bound=0.11",
+    ]
+    assert named(joint) == ["ms_hyper_zero sua_ste"]
+    aun = {**joint, "plan": "aun", "stop_gradient": False}
+    assert named(joint, aun) == [
+        "ms_hyper_zero sua_ste stop_gradient=true",
+        "ms_hyper_zero aun stop_gradient=false",
+    ]
+
+
+def test_the_post_stage_makes_another_curve_once_it_was_gone_through():
+    joint = {**FULL, "stages": ["joint"]}
+    both = {**FULL, "stages": ["joint", "post"]}
+    after = {**FULL, "stages": ["post"], "init_from": "runs/joint"}
+    passed_over = {**both, "post_steps": 0, "lmbda": 0.05}
+    assert named(joint, both, after, passed_over) == [
+        "c mix stages=joint", "c mix stages=joint,post", "c mix stages=post", "c mix stages=joint"
+    ]  # fmt: skip
+
+
+def test_where_a_run_started_makes_no_other_curve_and_that_it_did_does():
+    post = {**FULL, "stages": ["post"]}
+    low, high = ({**post, "init_from": f"runs/{x}", "lmbda": x} for x in (0.01, 0.05))
+    assert named(low, high) == ["c mix", "c mix"]
+    joint = {**FULL, "stages": ["joint"]}
+    assert named(joint, {**joint, "init_from": "runs/a", "lmbda": 0.05}) == [
+        "c mix init_from=false", "c mix init_from=true"
+    ]  # fmt: skip
+
+
+def test_settings_without_effect_take_no_part():
+    joint = {**FULL, "stages": ["joint"]}
+    idle = {"post_sigma_bound": 0.5, "rectifier_width": 8, "qr_weight": 3.0}
+    assert named(joint, {**joint, **idle, "lmbda": 0.05}) == ["c mix", "c mix"]
+    control = {**FULL, "rectifier_width": 0}
+    idle = {"rectifier_depth": 9, "qr_weight": 3.0}
+    assert len(set(named(control, {**control, **idle, "lmbda": 0.05}))) == 1
+    # The joint run that this one started from may have had them.
+    post = {**FULL, "stages": ["post"], "init_from": "a"}
+    assert len(set(named(post, {**post, "joint_sigma_bound": 0.5, "lmbda": 0.05}))) == 2
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"seed": 2}, ("seed=1", "seed=2")),
+        ({"joint_steps": 20}, ("joint_steps=10000", "joint_steps=20")),
+        ({"codec_options": {"N": 128, "M": 96}}, ("N=64", "N=128")),
+        ({"seed": 2, "validation_images": 3},
+         ("seed=1 validation_images=16", "seed=2 validation_images=3")),
+        ({}, ("repeat=1", "repeat=2")),
+        ({"init_from": "elsewhere"}, ("repeat=1", "repeat=2")),
+    ],
+)  # fmt: skip
+def test_two_models_at_one_lmbda_are_two_curves(change, words):
+    base = {**FULL, "init_from": "a"}
+    low, high = ({**base, "lmbda": lmbda} for lmbda in (0.01, 0.05))
+    assert named(low, high, {**high, **change}, {**low, **change}) == [
+        f"c+STP mix {word}" for word in (words[0], words[0], words[1], words[1])
+    ]
+
+
+def test_another_seed_at_another_lmbda_is_a_point_of_the_same_curve():
+    assert named({**FULL, "lmbda": 0.01}, {**FULL, "lmbda": 0.05, "seed": 2}) == ["c+STP mix"] * 2
+
+
+def test_only_the_curve_that_has_two_models_at_one_lmbda_is_split():
+    aun = {**FULL, "plan": "aun"}
+    assert named(FULL, {**FULL, "seed": 2}, aun, {**aun, "seed": 3, "lmbda": 0.05}) == [
+        "c+STP mix seed=1", "c+STP mix seed=2", "c+STP aun", "c+STP aun"
+    ]  # fmt: skip
+
+
+def test_exports_of_one_run_in_two_precisions_are_two_curves():
+    asked = [identity.Trained("c", FULL, precision) for precision in ("float32", "bfloat16")]
+    assert [curve.name for curve in identity.name_curves(asked)] == [
+        "c+STP mix export_precision=float32", "c+STP mix export_precision=bfloat16"
+    ]  # fmt: skip
+
+
+def test_the_identity_holds_every_setting_but_the_free_ones():
+    (curve,) = identity.name_curves([identity.Trained("c", FULL, "float32")])
+    assert curve.identity.keys() == (FULL.keys() - FREE - {"codec_options"}) | {"export_precision"}
+    assert curve.identity["joint_sigma_bound"] == 0.11
+    assert curve.identity["stages"] == ["joint", "post", "qr_soft", "qr_predictive"]
+
+
+def test_what_all_curves_share_is_told_where_it_is_not_the_default():
+    experiments = [{**FULL, "distortion": "ms_ssim", "plan": plan} for plan in ("mix", "aun")]
+    asked = [identity.Trained("c", experiment, "float32") for experiment in experiments]
+    found = identity.shared([curve.identity for curve in identity.name_curves(asked)])
+    assert identity.describe(found) == "distortion=ms_ssim"
+
+
+@pytest.mark.parametrize(
+    "experiment,expected",
+    [
+        ({"stages": ["joint", "post"], "rectifier_width": 48}, "c"),
+        ({"stages": ["qr_predictive"], "rectifier_width": 48}, "c+QR"),
+        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48}, "c+STP"),
+        (
+            {"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 48, "qr_soft_steps": 0},
+            "c+QR",
+        ),
+        ({"stages": ["qr_predictive"], "rectifier_width": 0}, "c+decoder"),
+        ({"stages": ["qr_soft", "qr_predictive"], "rectifier_width": 0}, "c+soft+decoder"),
+        ({"stages": ["joint", "qr_soft"], "rectifier_width": 48}, "c+soft"),
+        ({}, "c"),
+    ],
+)
+def test_a_curves_name_says_whether_there_is_a_rectifier(experiment, expected):
+    assert named({"plan": "mix", **experiment}) == [f"{expected} mix"]
+
+
+def test_a_rectifier_is_named_by_what_differs_among_rectifiers():
+    light = {**FULL, "stages": ["qr_predictive"], "init_from": "a"}
+    wide = {**light, "rectifier_width": 96, "rectifier_depth": 3}
+    baseline = {**FULL, "stages": ["joint"]}
+    assert named(baseline, light) == ["c mix", "c+QR mix"]
+    assert named(baseline, light, wide) == [
+        "c mix",
+        "c+QR mix rectifier_width=48 rectifier_depth=2",
+        "c+QR mix rectifier_width=96 rectifier_depth=3",
+    ]

@@ -1,0 +1,222 @@
+"""The curve that a model is a point of: the experiment that trained it, and a short name for it.
+
+A curve is one experiment at several `lmbda`. All fields of an experiment identify it, codec options
+and fields of later versions included, except:
+
+    lmbda              what moves along the curve
+    N, M               widths, which follow lmbda: the papers widen their codecs at high rates
+    *_steps            lengths of the stages; that a stage was gone through identifies
+    seed               the same experiment again
+    validation_images  they are looked at, not learned from
+    init_from          the folder; that a run started from another one identifies
+
+A curve has one model at each lmbda. Where two models would share one, the exceptions in which those
+two differ identify the curve as well: two seeds at the same lmbda are two curves, `seed=1` and
+`seed=2`. Models that differ in nothing that is recorded are `repeat=1` and `repeat=2`, in the order
+given.
+
+A setting without effect on a run takes no part: that of a stage that neither the run nor a run
+before it went through, or that of a rectifier which is not there.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import json
+from typing import NamedTuple
+
+from tfquant.training.experiment import STAGES, Experiment
+
+WIDTHS = ("N", "M")
+_AT_ONE_LMBDA = ("seed", *WIDTHS, *(f"{stage}_steps" for stage in STAGES), "validation_images")
+NOT_IDENTIFYING = ("lmbda", *_AT_ONE_LMBDA)
+
+_RECTIFYING = ("qr_soft", "qr_predictive")
+# Stages that keep the encoder: a run whose first one is among them started from another run.
+_NEED_A_START = ("post", "qr_predictive")
+# Settings of the rectifier itself. Its width says whether there is one.
+_OF_RECTIFIER = ("rectifier_depth", "qr_distance", "qr_weight", "qr_stop_gradient")
+# The transforms' arithmetic in the exported model, which `tfquant export` may change.
+EXPORT_PRECISION = "export_precision"
+_REPEAT = "repeat"
+_IN_EVERY_NAME = ("codec", "plan")
+# They differ wherever the rectifier's stages do, which the codec's suffix says: compared among
+# curves of one suffix.
+_FOLLOWING = ("stages", "init_from", "rectifier_width")
+
+_DEFAULTS = json.loads(json.dumps(dataclasses.asdict(Experiment())))
+
+
+class Trained(NamedTuple):
+    """What is known of a model.
+
+    Attributes:
+      codec: its name.
+      experiment: as its manifest has it; fields that it lacks have their defaults.
+      precision: of the exported transforms, or None for what is not exported.
+    """
+
+    codec: str
+    experiment: dict
+    precision: str | None = None
+
+
+class Identified(NamedTuple):
+    """The curve of a model.
+
+    Attributes:
+      name: its legend, one for each identity among the models that were named together.
+      identity: setting -> value, of all that identifies it.
+    """
+
+    name: str
+    identity: dict
+
+
+def name_curves(models) -> list:
+    """The curve of each of the models of a report.
+
+    Args:
+      models: the `Trained`.
+
+    Returns:
+      An `Identified` for each. A name is the codec, what rectifier stages made of it, the plan, and
+      all other settings that differ among the models.
+    """
+    settings = [_settings(model) for model in models]
+    identities = [
+        {key: value for key, value in each.items() if key not in NOT_IDENTIFYING}
+        for each in settings
+    ]
+    lmbdas = [_plain(model.experiment.get("lmbda", _DEFAULTS["lmbda"])) for model in models]
+    for members in _groups(identities):
+        rivals = [(a, b) for a, b in itertools.combinations(members, 2) if lmbdas[a] == lmbdas[b]]
+        for key in _AT_ONE_LMBDA:
+            if any(settings[a].get(key) != settings[b].get(key) for a, b in rivals):
+                for i in members:
+                    identities[i][key] = settings[i].get(key)
+    for members in _groups(identities):
+        places, found = [], collections.Counter()
+        for i in members:
+            found[lmbdas[i]] += 1
+            places.append(found[lmbdas[i]])
+        if max(places) > 1:
+            for i, place in zip(members, places):
+                identities[i][_REPEAT] = place
+    return [Identified(*pair) for pair in zip(_names(identities), identities)]
+
+
+def shared(identities) -> dict:
+    """The settings that all identities have in common and that are not the defaults."""
+    first, *others = identities
+    default = {**_DEFAULTS, "init_from": False, EXPORT_PRECISION: _DEFAULTS["precision"]}
+    return {
+        key: value
+        for key, value in first.items()
+        if key not in (*_IN_EVERY_NAME, "stages") and value != default.get(key)
+        and all(each.get(key) == value for each in others)
+    }  # fmt: skip
+
+
+def describe(settings: dict) -> str:
+    """`key=value` for each setting that has a value, named as the flags of train.py."""
+    return " ".join(f"{key}={_text(value)}" for key, value in settings.items() if _text(value))
+
+
+def _settings(model: Trained) -> dict:
+    """All settings that had an effect on a model, codec options among them, in a fixed order."""
+    experiment = {**_DEFAULTS, **model.experiment, "codec": model.codec}
+    options = experiment.pop("codec_options") or {}
+    passed = [s for s in experiment["stages"] if experiment.get(f"{s}_steps", 1) > 0]
+    experiment.update(stages=passed, init_from=bool(experiment["init_from"]))
+    known = [key for key in _DEFAULTS if key in experiment]
+    later = sorted(experiment.keys() - _DEFAULTS.keys())
+    found = {k: experiment[k] for k in [*known, *later] if _takes_part(k, experiment)}
+    found.update(sorted(options.items()))
+    if model.precision is not None:
+        found[EXPORT_PRECISION] = model.precision
+    return {key: _plain(value) for key, value in found.items()}
+
+
+def _takes_part(key: str, experiment: dict) -> bool:
+    """Whether a setting had an effect on the run, or on the run that it started from."""
+    stages = experiment["stages"]
+    if key == "init_from":
+        return not stages or stages[0] not in _NEED_A_START
+    if key.startswith(("qr_", "rectifier_")) and not set(stages) & set(_RECTIFYING):
+        return False
+    if key in _OF_RECTIFIER and not experiment["rectifier_width"]:
+        return False
+    # Joint training's settings serve other stages as well.
+    own = next((s for s in STAGES if s != "joint" and key.startswith(f"{s}_")), None)
+    return own is None or own in stages or experiment["init_from"]
+
+
+def _plain(value):
+    """A value as JSON gives it back, whichever number type it was."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _groups(identities) -> list:
+    """Places of the same identity, as lists."""
+    found = collections.defaultdict(list)
+    for i, each in enumerate(identities):
+        found[json.dumps(each, sort_keys=True)].append(i)
+    return list(found.values())
+
+
+def _names(identities) -> list:
+    rectified = [_rectified(each) for each in identities]
+    keys = dict.fromkeys(key for each in identities for key in each)
+    keys = [key for key in keys if key not in _IN_EVERY_NAME]
+    names = []
+    for each, suffix in zip(identities, rectified):
+        alike = [other for other, theirs in zip(identities, rectified) if theirs == suffix]
+        words = {
+            key: each[key]
+            for key in keys
+            if key in each and _differs(key, alike if key in _FOLLOWING else identities)
+        }
+        head = f"{each['codec']}{suffix} {each['plan']}"
+        names.append(" ".join(filter(None, (head, describe(words)))))
+    return names
+
+
+def _differs(key: str, identities) -> bool:
+    """Whether a setting has several values; where it takes no part, it has none.
+
+    A codec option that is not there has one, the codec's own.
+    """
+    found = identities
+    if key in _DEFAULTS:
+        found = [each for each in identities if key in each]
+    return len({json.dumps(each.get(key)) for each in found}) > 1
+
+
+def _rectified(identity: dict) -> str:
+    """What the rectifier's stages made of a codec; empty where there were none.
+
+    `+STP` is a codec with a rectifier by soft-to-predictive training, `+QR` one by the predictive
+    stage alone, `+decoder` one whose decoder alone was trained on without, for comparison, `+soft`
+    one whose soft stage moved everything: alone, it decodes without rectifier.
+    """
+    soft, predictive = (stage in identity["stages"] for stage in _RECTIFYING)
+    if not predictive:
+        return "+soft" if soft else ""
+    if not identity["rectifier_width"]:
+        return "+soft+decoder" if soft else "+decoder"
+    return "+STP" if soft else "+QR"
+
+
+def _text(value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(_text, value))
+    return "" if value is None else str(value)
