@@ -97,7 +97,13 @@ for _stage in STAGES:
     flags.DEFINE_enum(f"{_stage}_schedule", getattr(_DEFAULT, f"{_stage}_schedule"),
                       list(schedules.LEARNING_RATES),
                       f"Learning-rate schedule of stage {_stage}.")  # fmt: skip
-flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Global norm gradients are clipped to; 0: off.")
+flags.DEFINE_float(
+    "clip_norm", _DEFAULT.clip_norm,
+    "Global norm that gradients are clipped to; 0: no clipping. The default is this project's own:"
+    " arXiv 2309.17051 names no clipping, and configs/paper_*.flags turn it off. Clipping hides the"
+    " variance that gradient estimators differ in. Steps without a finite loss and gradient change"
+    " nothing at any value.",
+)  # fmt: skip
 flags.DEFINE_integer(
     "batch_size", _DEFAULT.batch_size, "Global batch size, over all devices and hosts."
 )

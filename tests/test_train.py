@@ -126,6 +126,7 @@ def test_the_papers_configuration_is_the_papers_recipe():
     assert (found.batch_size, found.crop) == (8, 256)
     assert (joint.steps, post.steps) == (450 * epoch, 100 * epoch)
     assert joint.plan == PLANS["sua_ste"]
+    assert found.clip_norm == 0
     rates = [(joint, 400), (joint, 401), (joint, 426), (post, 50), (post, 51), (post, 76)]
     expected = [1e-4, 1e-5, 1e-6, 1e-4, 1e-5, 1e-6]
     found = [float(stage.learning_rate(epochs * epoch)) for stage, epochs in rates]

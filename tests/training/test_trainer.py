@@ -186,6 +186,30 @@ def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
     assert np.mean(np.abs(moves[1] - moves[0])) < 0.1 * rate
 
 
+def test_without_clipping_a_step_follows_the_whole_gradient_and_a_broken_one_is_skipped(
+    fresh_codec, images
+):
+    """The moments of Adam's first step are a tenth of the gradient, here of a norm far above 1."""
+    trainer = Trainer(fresh_codec(), experiment(clip_norm=0.0))
+    trainer.begin(trainer.experiment.all_stages()[0])
+    good = batch(images, range(4), tf.float32)
+    bad = {**good, "image": np.nan * good["image"]}
+    before = state(trainer)
+    trainer.train_step(bad)
+    assert same(state(trainer), before) and trainer.skipped.numpy() == 1
+    for model in trainer.codec.entropy_models:
+        model.track_offset()  # as the step will, before its gradient
+    trainer.stage_step.assign(0)
+    with tf.GradientTape() as tape:
+        loss = trainer._terms(trainer._surrogate_outcome(good))["loss"]
+    norm = tf.linalg.global_norm(tape.gradient(loss, trainer.trained_variables())).numpy()
+    assert norm > 3
+    trainer.train_step(good)
+    moments = [v.numpy() for v in trainer.optimizer.variables if v.name.startswith("m/")]
+    found = np.sqrt(sum(np.sum(np.square(m, dtype=np.float64)) for m in moments))
+    assert found == pytest.approx(0.1 * norm, rel=0.05)
+
+
 def test_medians_follow_the_density_whatever_the_batch(trainer, images):
     """A skipped step tracks them as any other: one Newton step, from the density alone."""
     model = trainer.codec.z_model
