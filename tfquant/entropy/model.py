@@ -8,8 +8,11 @@ from typing import Callable
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
-from tfquant.ops.gradients import attach_gradient
+from tfquant.ops.gradients import attach_gradient, beyond_floor, floor_log
 from tfquant.surrogates import Sample
+
+# The literature's, for training: 29.9 bits. Evaluation and coding have no floor.
+LIKELIHOOD_FLOOR = 1e-9
 
 
 class EntropyModel(keras.layers.Layer):
@@ -83,20 +86,31 @@ class EntropyModel(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def bits(self, sample: Sample, *params) -> tf.Tensor:
+    def bits(self, sample: Sample, *params, floor: float | None = None) -> tf.Tensor:
         """Bits of every element, `-log2 p(value)`, [B, ...] float32.
 
         Under the expected gradient the value is the sampled one, its gradient reaches the model's
         parameters as usual, and the latent gets `slope (R(high) - R(low))` in closed form.
+
+        Args:
+          sample: the quantized latent.
+          *params: the model's parameters.
+          floor: of the likelihood, for training: no element costs more than `-log2 floor` bits.
+            Below it gradients are those of `beyond_floor` in `tfquant/ops/gradients.py`, the
+            expected one included, so that an element far out of its sigma still moves, and leaves
+            the rest of the step as it is. None: no floor.
         """
         prior = self.prior(*params)
 
-        def rate(value):
-            return prior.log_prob(value) * (-1.0 / math.log(2.0))
+        def rate(value, floored: Callable):
+            log_p = prior.log_prob(value)
+            if floor is not None:
+                log_p = floored(log_p, math.log(floor))
+            return log_p * (-1.0 / math.log(2.0))
 
-        bits = rate(sample.value)
+        bits = rate(sample.value, floor_log)
         if sample.expected is None:
             return bits
         v, slope, low, high = sample.expected
-        at_low, at_high = tf.unstack(rate(tf.stack([low, high])))
+        at_low, at_high = tf.unstack(rate(tf.stack([low, high]), beyond_floor))
         return attach_gradient(bits, v, tf.stop_gradient(slope * (at_high - at_low)))

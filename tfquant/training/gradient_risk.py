@@ -36,6 +36,7 @@ from typing import Callable
 import tensorflow as tf
 
 from tfquant.codec import Codec
+from tfquant.entropy.model import LIKELIHOOD_FLOOR
 from tfquant.exchange import Rounding
 from tfquant.ops import random
 from tfquant.ops.random import example_seeds
@@ -109,7 +110,8 @@ def gradient_risk(
     def rate_gradient(branch: Branch) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(y)
-            bits = model.bits(branch.sample(y - offset, offset, alpha, seeds), *params)
+            sample = branch.sample(y - offset, offset, alpha, seeds)
+            bits = model.bits(sample, *params, floor=LIKELIHOOD_FLOOR)
         return tape.gradient(bits, y)
 
     def distortion_gradient(branch: Branch) -> tf.Tensor:
