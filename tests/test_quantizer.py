@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 import tensorflow as tf
 
 from tfquant.entropy.conditional import ConditionalModel
@@ -109,6 +110,59 @@ def test_equal_branches_share_their_tensor_and_one_surrogate_shares_its_noise():
     assert quantized.rate.value is quantized.distortion is quantized.context
     quantized = Quantizer(PLANS["sua_ste"])(y, 0.0, ALPHA, SEEDS)
     np.testing.assert_allclose(quantized.rate.value, quantized.distortion, atol=1e-6)
+
+
+def test_different_surrogates_draw_independently_and_the_rates_is_what_it_is_alone():
+    """Rank correlations of AUN's and SUA's noise, which is a monotone map of SUA's sample."""
+    y = tf.zeros([2, 60, 60, 5]) + 0.3
+    context = Branch.parse("uq_i:straight_through")
+    mixed = Quantizer(plan("aun:pathwise", "sua:pathwise", context=context))
+    quantized = mixed(y, 0.0, ALPHA, SEEDS)
+    alone = Quantizer(plan("aun:pathwise"))(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_array_equal(quantized.rate.value, alone.rate.value)
+    again = mixed(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_array_equal(quantized.distortion, again.distortion)
+    noise = quantized.rate.value - y, quantized.distortion, np.mod(-quantized.context.numpy(), 1)
+    ranks = np.corrcoef([scipy.stats.rankdata(n) for n in noise])
+    assert np.abs(ranks - np.eye(3)).max() < 0.03
+    # Of one surrogate with two estimators, it is one draw.
+    one = Quantizer(plan("sua:expected", "sua:pathwise"))(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_allclose(one.rate.value, one.distortion, atol=1e-6)
+
+
+def test_independent_draws_leave_the_gradients_of_rate_and_distortion_uncorrelated():
+    """With one draw for both, they correlate at 0.7."""
+    draws, sigma = 300, 0.4
+    y = np.random.default_rng(0).normal(0, sigma, 64).astype(np.float32)
+    y = tf.constant(np.tile(y, (draws, 1)))
+    raw = tf.concat([tf.zeros_like(y), tf.fill(y.shape, np.float32(np.log(sigma)))], -1)
+    model = ConditionalModel("gaussian", zero_center=False)
+    seeds = example_seeds(0, "y", tf.range(draws))
+    aun, sua = Branch("aun", "pathwise"), Branch("sua", "pathwise")
+
+    def correlation(sample):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(y)
+            rate, distortion = sample(y)
+            bits = model.bits(rate, raw)
+            error = tf.square(distortion - tf.stop_gradient(y))
+        centred = [g - tf.reduce_mean(g, 0) for g in (tape.gradient(t, y) for t in (bits, error))]
+        a, b = (np.ravel(c) for c in centred)
+        return np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2))
+
+    def shared(y):
+        noise = aun.noise(y, seeds)
+        return (
+            aun.sample_with(noise, y, 0.0, ALPHA),
+            sua.sample_with(noise, y, 0.0, ALPHA).value,
+        )
+
+    def independent(y):
+        quantized = Quantizer(QuantizationPlan(aun, sua))(y, 0.0, ALPHA, seeds)
+        return quantized.rate, quantized.distortion
+
+    assert correlation(shared) > 0.6
+    assert abs(correlation(independent)) < 0.05
 
 
 def test_the_context_branch_is_chosen_apart():
