@@ -25,7 +25,7 @@ from tfquant.entropy.conditional import FAMILIES
 from tfquant.images import ImageError
 from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
 from tfquant.legacy_keras import keras
-from tfquant.plans import PLANS
+from tfquant.plans import MEAN_GRADIENTS, PLANS, STOP_GRADIENTS
 from tfquant.training import (
     callbacks,
     checkpoint,
@@ -80,7 +80,16 @@ for _role in ("rate", "distortion", "context"):
         f"{_role}_branch", "",
         f"surrogate:estimator in place of the plan's {_role} branch, such as aun:pathwise.",
     )  # fmt: skip
-flags.DEFINE_bool("stop_gradient", True, "Partial stop-gradient of the offset (zero-center).")
+flags.DEFINE_enum(
+    "stop_gradient", _DEFAULT.stop_gradient, list(STOP_GRADIENTS),
+    "Zero-center: the branches whose offset mu gets no gradient. Of arXiv 2309.17051, section 5.3,"
+    " both is the literal reading; with distortion, mu gets minus the rate's gradient to y.",
+)  # fmt: skip
+flags.DEFINE_enum(
+    "mean_gradient", _DEFAULT.mean_gradient, list(MEAN_GRADIENTS),
+    "The rate's gradient to mu with --stop_gradient=both: that of the sample, or its expectation in"
+    " closed form, for a Gaussian or a Laplacian and a rate of aun, uq_s, uq_i, sua_n, sr or sra.",
+)  # fmt: skip
 flags.DEFINE_bool("hyper_aun", False, "Keep additive uniform noise for z whatever the plan is.")
 flags.DEFINE_float("alpha_min", _DEFAULT.alpha_min, "Temperature at the start of annealing.")
 flags.DEFINE_float("alpha_max", _DEFAULT.alpha_max, "Temperature at its end.")

@@ -72,15 +72,15 @@ def test_there_is_at_least_one_slice():
 def test_flags_reach_the_experiment():
     found = experiment(
         "--codec=ms_hyper", "--N=8", "--M=12", "--family=mixture", "--g_s=res", "--plan=mix",
-        "--rate_branch=sua:expected", "--nostop_gradient", "--stages=joint", "--downscale=0.6,0.95",
-        "--joint_steps=30", "--lmbda=0.013", "--precision=bfloat16",
+        "--rate_branch=sua:expected", "--stop_gradient=none", "--stages=joint",
+        "--downscale=0.6,0.95", "--joint_steps=30", "--lmbda=0.013", "--precision=bfloat16",
     )  # fmt: skip
     assert found == Experiment(
         codec="ms_hyper",
         codec_options={"N": 8, "M": 12, "family": "mixture", "g_s": "res"},
         plan="mix",
         rate_branch="sua:expected",
-        stop_gradient=False,
+        stop_gradient="none",
         stages=("joint",),
         downscale=(0.6, 0.95),
         joint_steps=30,
@@ -92,7 +92,8 @@ def test_flags_reach_the_experiment():
 @pytest.mark.parametrize(
     "flag,choice",
     [("codec", "ms_hyper_zero"), ("plan", "sua_pge"), ("distortion", "ms_ssim"),
-     ("joint_schedule", "paper_joint"), ("precision", "bfloat16"), ("progress", "line"),
+     ("joint_schedule", "paper_joint"), ("stop_gradient", r"both\|distortion\|none"),
+     ("mean_gradient", r"sampled\|expected"), ("precision", "bfloat16"), ("progress", "line"),
      ("family", r"gaussian\|laplacian\|mixture"), ("g_a", r"plain\|res\|res_attn"),
      ("g_s", r"plain\|res\|res_attn")],
 )  # fmt: skip

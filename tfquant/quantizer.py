@@ -10,7 +10,7 @@ from tfquant.legacy_keras import keras
 from tfquant.ops.random import salted
 from tfquant.ops.rounding import hard_round
 from tfquant.plans import QuantizationPlan
-from tfquant.surrogates import Sample
+from tfquant.surrogates import Branch, Sample
 
 
 class Quantized(NamedTuple):
@@ -43,8 +43,8 @@ class Quantizer(keras.layers.Layer):
 
         Args:
           y: [B, ...] float, the latent.
-          offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. With the
-            plan's partial stop-gradient it receives none.
+          offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. It receives
+            a gradient from the branches that the plan's `stop_gradient` leaves alone.
           alpha: scalar float32 tensor, the temperature of annealed surrogates.
           seeds: [B, 3] int64 (see `tfquant.ops.random`).
 
@@ -53,23 +53,26 @@ class Quantizer(keras.layers.Layer):
         """
         y = tf.cast(y, tf.float32)
         offset = tf.cast(offset, tf.float32)
-        if self.plan.stop_gradient:
-            offset = tf.stop_gradient(offset)
         alpha = tf.cast(alpha, tf.float32)
-        v = y - offset
-        noise, samples = {}, {}
-        for branch in (self.plan.rate, self.plan.distortion, self.plan.context_branch):
-            name = branch.surrogate
+        plan, noise, samples = self.plan, {}, {}
+
+        def sample(role: str, branch: Branch) -> Sample:
+            name, stops = branch.surrogate, plan.stops(role)
+            centre = tf.stop_gradient(offset) if stops else offset
             if name not in noise:
-                own = seeds if name == self.plan.rate.surrogate else salted(seeds, name)
-                noise[name] = branch.noise(v, own)
-            if branch not in samples:
-                samples[branch] = branch.sample_with(noise[name], v, offset, alpha)
-        return Quantized(
-            rate=samples[self.plan.rate],
-            distortion=samples[self.plan.distortion].value,
-            context=samples[self.plan.context_branch].value,
-        )
+                own = seeds if name == plan.rate.surrogate else salted(seeds, name)
+                noise[name] = branch.noise(y - centre, own)
+            if (branch, stops) not in samples:
+                made = branch.sample_with(noise[name], y - centre, centre, alpha)
+                samples[branch, stops] = made
+            return samples[branch, stops]
+
+        rate = sample("rate", plan.rate)
+        distortion = sample("distortion", plan.distortion)
+        context = sample("context", plan.context_branch)
+        if plan.mean_gradient == "expected":
+            rate = rate._replace(mean=plan.rate.mean_gradient(y - offset, offset, alpha))
+        return Quantized(rate, distortion.value, context.value)
 
 
 def symbols(y: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

@@ -85,6 +85,13 @@ def same(a, b):
     return all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def test_an_expected_gradient_to_a_mean_needs_a_mean():
+    codec = models.build_codec("scale_hyperprior", N=4, M=6)
+    wrong = experiment(codec="scale_hyperprior", plan="aun", mean_gradient="expected")
+    with pytest.raises(ValueError, match="mean of a Gaussian or a Laplacian, which scale_hyperpri"):
+        Trainer(codec, wrong)
+
+
 def test_the_loss_is_rate_plus_weighted_distortion_under_rounding_and_surrogate(trainer, images):
     """Recomputed in NumPy from a forward pass of the codec alone."""
     values = {k: float(v) for k, v in trainer.test_step(batch(images, range(4))).items()}

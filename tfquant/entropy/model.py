@@ -31,6 +31,15 @@ class EntropyModel(keras.layers.Layer):
         """Whether the latent is side information: `y` is what the synthesis transform decodes."""
         return self.name != "y"
 
+    @property
+    def has_mean(self) -> bool:
+        """Whether one of the parameters is a mean that the distribution is symmetric about."""
+        return False
+
+    def split_mean(self, *params) -> tuple:
+        """Where `has_mean`: that parameter, and the parameters without gradient to it."""
+        raise NotImplementedError
+
     def mean(self, *params) -> tf.Tensor:
         """Where the distribution is centred, for display: broadcasts to the latent."""
         return self.offset(*params)
@@ -90,7 +99,8 @@ class EntropyModel(keras.layers.Layer):
         """Bits of every element, `-log2 p(value)`, [B, ...] float32.
 
         Under the expected gradient the value is the sampled one, its gradient reaches the model's
-        parameters as usual, and the latent gets `slope (R(high) - R(low))` in closed form.
+        parameters as usual, and the latent gets `slope (R(high) - R(low))` in closed form. A sample
+        with a `mean` gives its gradient to the distribution's mean, where there is one.
 
         Args:
           sample: the quantized latent.
@@ -100,6 +110,9 @@ class EntropyModel(keras.layers.Layer):
             expected one included, so that an element far out of its sigma still moves, and leaves
             the rest of the step as it is. None: no floor.
         """
+        mean = None
+        if sample.mean is not None and self.has_mean:
+            mean, params = self.split_mean(*params)
         prior = self.prior(*params)
 
         def rate(value, floored: Callable):
@@ -109,8 +122,20 @@ class EntropyModel(keras.layers.Layer):
             return log_p * (-1.0 / math.log(2.0))
 
         bits = rate(sample.value, floor_log)
-        if sample.expected is None:
-            return bits
-        v, slope, low, high = sample.expected
-        at_low, at_high = tf.unstack(rate(tf.stack([low, high]), beyond_floor))
-        return attach_gradient(bits, v, tf.stop_gradient(slope * (at_high - at_low)))
+        if sample.expected is not None:
+            v, slope, low, high = sample.expected
+            at_low, at_high = tf.unstack(rate(tf.stack([low, high]), beyond_floor))
+            bits = attach_gradient(bits, v, tf.stop_gradient(slope * (at_high - at_low)))
+        if mean is not None:
+            low, high, odds = sample.mean
+            ends = tf.stack([low, high])
+            with tf.GradientTape() as tape:
+                tape.watch(ends)
+                at_ends = rate(ends, beyond_floor)
+            if odds is None:
+                slope = at_ends[1] - at_ends[0]
+            else:
+                at_low, at_high = tf.unstack(tape.gradient(at_ends, ends))
+                slope = (1.0 - odds) * at_low + odds * at_high
+            bits = attach_gradient(bits, mean, -tf.stop_gradient(slope))
+        return bits

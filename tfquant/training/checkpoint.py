@@ -26,7 +26,7 @@ _NAME = "ckpt"  # then a hyphen and the run's total of steps
 # In what a run is expected to be like the one that it starts from.
 _ALIKE = (
     "lmbda", "distortion", "plan", "rate_branch", "distortion_branch", "context_branch",
-    "stop_gradient", "hyper_aun",
+    "stop_gradient", "mean_gradient", "hyper_aun",
 )  # fmt: skip
 
 

@@ -75,7 +75,8 @@ class Experiment:
     rate_branch: str = ""
     distortion_branch: str = ""
     context_branch: str = ""
-    stop_gradient: bool = True
+    stop_gradient: str = "both"
+    mean_gradient: str = "sampled"
     hyper_aun: bool = False
     stages: tuple[str, ...] = ("joint", "post")
     init_from: str = ""
@@ -156,7 +157,9 @@ class Experiment:
     def joint_plan(self) -> QuantizationPlan:
         """The named plan with the branches that flags replace."""
         plan = plan_named(self.plan)
-        changes = {"stop_gradient": self.stop_gradient, "hyper_aun": self.hyper_aun}
+        changes = {
+            name: getattr(self, name) for name in ("stop_gradient", "mean_gradient", "hyper_aun")
+        }
         for role in ("rate", "distortion", "context"):
             text = getattr(self, f"{role}_branch")
             if text:
@@ -181,6 +184,8 @@ class Experiment:
     @classmethod
     def from_json(cls, text: str) -> Experiment:
         values = json.loads(text)
+        if isinstance(values.get("stop_gradient"), bool):  # of runs begun when it was a switch
+            values["stop_gradient"] = "both" if values["stop_gradient"] else "none"
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(

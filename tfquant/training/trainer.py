@@ -28,7 +28,8 @@ class Trainer(keras.Model):
       experiment: the hyperparameters.
 
     Raises:
-      ValueError: the devices cannot share the batch equally.
+      ValueError: the devices cannot share the batch equally, or a latent's mean has no expected
+        gradient.
     """
 
     def __init__(self, codec: Codec, experiment: Experiment):
@@ -38,6 +39,13 @@ class Trainer(keras.Model):
             raise ValueError(
                 f"batch_size must be a multiple of the {replicas} devices;"
                 f" got {experiment.batch_size}"
+            )
+        if experiment.mean_gradient == "expected" and not any(
+            model.has_mean for model in codec.entropy_models
+        ):
+            raise ValueError(
+                "mean_gradient 'expected' is that of the mean of a Gaussian or a Laplacian, which"
+                f" {experiment.codec} has not"
             )
         self.codec = codec
         self.experiment = experiment
