@@ -43,15 +43,20 @@ def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tens
     return tf.identity(value), grad
 
 
-@tf.custom_gradient
 def lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
     """`max(x, bound)`; below the bound the gradient still passes where descent would raise `x`.
 
     Args:
-      x: [...] float.
+      x: [...] float, a tensor or a variable.
       bound: broadcasts to the shape of `x`; gets no gradient.
     """
+    # A variable that casts itself, or that has replicas, would be taken for a captured one.
+    x = tf.convert_to_tensor(x)
+    return _lower_bound(x, tf.cast(bound, x.dtype))
 
+
+@tf.custom_gradient
+def _lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
     def grad(upstream):
         return tf.where((x >= bound) | (upstream < 0), upstream, tf.zeros_like(upstream)), None
 
