@@ -118,6 +118,24 @@ def test_every_configuration_is_an_experiment_of_whole_epochs(path):
         assert any(line.startswith(what) for line in head), what
 
 
+def included(path):
+    """The lines of a flag file and of those that it includes."""
+    for line in path.read_text().splitlines():
+        yield line
+        if line.startswith("--flagfile="):
+            yield from included(path.parent.parent / line.partition("=")[2])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_with_annealing_says_which_temperature_and_why(path):
+    found = experiment(f"--flagfile={path}")
+    annealed = any(stage.plan.annealed for stage in found.all_stages())
+    lines = list(included(path))
+    assert (f"--alpha_max={found.alpha_max:g}" in lines) == annealed
+    said = any(line.startswith(f"# Alpha:  {found.alpha_max:g}, ") for line in lines)
+    assert said == annealed
+
+
 def test_the_papers_configuration_is_the_papers_recipe():
     """Section 6.1.2: batches of 8, crops of 256; 450 and 100 epochs of some 20,000 pictures."""
     path = next(path for path in CONFIGS if path.stem == "paper_ms_hyper_zero")
