@@ -23,7 +23,7 @@ import models
 from tfquant import data, export, files, rectified
 from tfquant.entropy.conditional import FAMILIES
 from tfquant.images import ImageError
-from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
+from tfquant.layers.transforms import ANALYSIS, STARTS, SYNTHESIS
 from tfquant.legacy_keras import keras
 from tfquant.plans import MEAN_GRADIENTS, PLANS, STOP_GRADIENTS
 from tfquant.training import (
@@ -67,6 +67,11 @@ flags.DEFINE_enum("g_s", None, list(SYNTHESIS), "ms_hyper*: synthesis transform;
 flags.DEFINE_integer(
     "slices", None, "charm*: channel slices, which divide M; not given: 10.", lower_bound=1
 )
+flags.DEFINE_enum(
+    "start", _DEFAULT.start, list(STARTS),
+    "First weights of g_a and g_s: near the Karhunen-Loeve transform of a model of pictures, or at"
+    " random, as in the papers (Glorot's kernels, biases 0, GDN's gamma 0.1).",
+)  # fmt: skip
 flags.DEFINE_float("lmbda", _DEFAULT.lmbda, "Weight of the distortion against bits per pixel.")
 flags.DEFINE_enum(
     "distortion", _DEFAULT.distortion, list(losses.DISTORTIONS),
@@ -238,6 +243,7 @@ def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
             experiment.rectified and "qr_soft" in experiment.stages,
             "no stage qr_soft trains a rectifier",
         ),
+        (("start",), not experiment.init_from, "the weights are those of --init_from"),
         (search, values.explore_qr, "only --explore_qr searches"),
     ):
         given = [f"--{name}" for name in names if values[name].present]

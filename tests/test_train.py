@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import PIL.Image
@@ -92,7 +93,8 @@ def test_flags_reach_the_experiment():
 @pytest.mark.parametrize(
     "flag,choice",
     [("codec", "ms_hyper_zero"), ("plan", "sua_pge"), ("distortion", "ms_ssim"),
-     ("joint_schedule", "paper_joint"), ("stop_gradient", r"both\|distortion\|none"),
+     ("joint_schedule", "paper_joint"), ("start", r"klt\|glorot"),
+     ("stop_gradient", r"both\|distortion\|none"),
      ("mean_gradient", r"sampled\|expected"), ("precision", "bfloat16"), ("progress", "line"),
      ("family", r"gaussian\|laplacian\|mixture"), ("g_a", r"plain\|res\|res_attn"),
      ("g_s", r"plain\|res\|res_attn")],
@@ -134,6 +136,18 @@ def test_every_recipe_with_annealing_says_which_temperature_and_why(path):
     assert (f"--alpha_max={found.alpha_max:g}" in lines) == annealed
     said = any(line.startswith(f"# Alpha:  {found.alpha_max:g}, ") for line in lines)
     assert said == annealed
+
+
+def test_the_flags_that_remove_deviations_from_the_paper_exist_and_change_the_experiment():
+    page = (CONFIGS[0].parent.parent / "docs" / "paper_deviations.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    named = [flag for line in table for flag in re.findall(r"`(--\w+(?:=[\w:]+)?)`", line)]
+    assert len(named) >= 6
+    recipe = f"--flagfile={next(path for path in CONFIGS if path.stem == 'paper_ms_hyper_zero')}"
+    for flag in named:
+        if flag in ("--alpha_max", "--seed"):  # that take a number
+            flag += "=4"
+        assert experiment(recipe, flag) != experiment(recipe), flag
 
 
 def test_the_papers_configuration_is_the_papers_recipe():
@@ -234,6 +248,12 @@ def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
     (line,) = warnings(caplog, *start, "--qr_stop_gradient")
     assert line == "--qr_stop_gradient: no effect, no stage qr_soft trains a rectifier"
     assert not warnings(caplog, *start, "--explore_qr", "--qr_distance=l1", "--explore_start=1")
+
+
+def test_a_start_for_weights_that_are_read_is_warned_of(caplog):
+    (line,) = warnings(caplog, "--start=glorot", "--init_from=run", "--stages=post")
+    assert line == "--start: no effect, the weights are those of --init_from"
+    assert not warnings(caplog, "--start=glorot")
 
 
 def test_a_rounded_number_of_validation_pictures_is_said(caplog):

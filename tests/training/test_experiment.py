@@ -18,6 +18,7 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"rate_branch": "round:pathwise"}, "'round' has no 'pathwise' gradient; possible: straig"),
         ({"distortion_branch": "sua:expected"}, "distortion branch sua:expected cannot use the"),
         ({"context_branch": "aun:expected"}, "context branch aun:expected cannot use the"),
+        ({"start": "dct"}, "unknown start 'dct'; known: klt, glorot"),
         ({"stop_gradient": "mu"}, "unknown stop_gradient 'mu'; known: both, distortion, none"),
         ({"mean_gradient": "expected"}, "no closed form for the rate branch sua:expected"),
         ({"stages": ("joint", "qr")}, "unknown stage 'qr'; known: joint, post"),
@@ -141,7 +142,8 @@ def test_an_experiment_survives_json():
 def test_an_experiment_from_when_the_stop_gradient_was_a_switch_is_read(switch, meaning):
     """And from before there were further fields."""
     values = {**json.loads(Experiment(seed=5).to_json()), "stop_gradient": switch}
-    del values["mean_gradient"]
+    for later in ("mean_gradient", "start"):
+        del values[later]
     found = Experiment.from_json(json.dumps(values))
     assert found == Experiment(seed=5, stop_gradient=meaning)
 

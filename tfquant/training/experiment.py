@@ -9,6 +9,7 @@ import math
 from tfquant import data
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
+from tfquant.layers.transforms import STARTS
 from tfquant.plans import PLANS, QuantizationPlan, plan_named
 from tfquant.surrogates import Branch
 from tfquant.training import losses, schedules
@@ -69,6 +70,7 @@ class Experiment:
 
     codec: str = "ms_hyper_zero"
     codec_options: dict = dataclasses.field(default_factory=dict)
+    start: str = "klt"
     lmbda: float = 0.0067
     distortion: str = "mse"
     plan: str = "sua_ste"
@@ -114,6 +116,8 @@ class Experiment:
         """Refuses what cannot run, before anything is built."""
         losses.distortion(self.distortion)
         losses.feature_term(self.qr_distance)
+        if self.start not in STARTS:
+            raise ValueError(f"unknown start {self.start!r}; known: {', '.join(STARTS)}")
         for name in self.stages:
             if name not in STAGES:
                 raise ValueError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
