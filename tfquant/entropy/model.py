@@ -21,7 +21,12 @@ class EntropyModel(keras.layers.Layer):
     The layer's `name` is the latent's: `y` or `z`. A subclass says which distribution its
     parameters give (`prior`), where quantization is centred (`offset`), and how its integers are
     coded (`coding_table`, `write`, `read`).
+
+    Attributes:
+      sigma_bound: variable, the lower bound of sigma; None where the distribution has none.
     """
+
+    sigma_bound = None
 
     def __init__(self, name: str):
         super().__init__(name=name, dtype="float32")

@@ -25,7 +25,8 @@ class Stage:
       plan: the quantization plan.
       learning_rate: Keras schedule of the stage's step.
       alpha: Keras schedule of the stage's step: the temperature.
-      sigma_bound: lower bound of sigma; None keeps the one before.
+      sigma_bound: lower bound of sigma; None keeps the one before, or brings back the one that a
+        stage before has lifted.
       loss: term of `tfquant/training/losses.py` -> its weight.
       reported: further terms to measure, without weight.
       frozen: groups of parts (see `tfquant/codec.py`) that keep their weights.
@@ -33,6 +34,8 @@ class Stage:
         factorized models).
       rectified: whether the picture is decoded from the rectified latent; otherwise from the
         quantized one, a rectifier being beside it. No matter without rectifier.
+      lifts_sigma_bound: whether `sigma_bound` is for this stage alone. After post-training,
+        additive noise needs the larger bound, and rounding the smaller one again.
       features_reach_encoder: whether the feature terms' gradient passes `y` on its way back.
     """
 
@@ -47,6 +50,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     track_offsets: bool = True
     rectified: bool = False
+    lifts_sigma_bound: bool = False
     features_reach_encoder: bool = True
 
     @property
@@ -261,6 +265,7 @@ def _qr_soft(e: Experiment) -> Stage:
         plan=PLANS["aun"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_soft_steps),
         sigma_bound=e.joint_sigma_bound,
+        lifts_sigma_bound=True,
         loss={"bpp": 1.0, e.distortion: e.lmbda, **_feature_loss(e)},
         reported=_ERRORS,
         features_reach_encoder=not e.qr_stop_gradient,
