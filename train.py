@@ -23,9 +23,9 @@ import models
 from tfquant import data, export, files, rectified
 from tfquant.entropy.conditional import FAMILIES
 from tfquant.images import ImageError
-from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
+from tfquant.layers.transforms import ANALYSIS, STARTS, SYNTHESIS
 from tfquant.legacy_keras import keras
-from tfquant.plans import PLANS
+from tfquant.plans import MEAN_GRADIENTS, PLANS, STOP_GRADIENTS
 from tfquant.training import (
     callbacks,
     checkpoint,
@@ -67,6 +67,11 @@ flags.DEFINE_enum("g_s", None, list(SYNTHESIS), "ms_hyper*: synthesis transform;
 flags.DEFINE_integer(
     "slices", None, "charm*: channel slices, which divide M; not given: 10.", lower_bound=1
 )
+flags.DEFINE_enum(
+    "start", _DEFAULT.start, list(STARTS),
+    "First weights of g_a and g_s: near the Karhunen-Loeve transform of a model of pictures, or at"
+    " random, as in the papers (Glorot's kernels, biases 0, GDN's gamma 0.1).",
+)  # fmt: skip
 flags.DEFINE_float("lmbda", _DEFAULT.lmbda, "Weight of the distortion against bits per pixel.")
 flags.DEFINE_enum(
     "distortion", _DEFAULT.distortion, list(losses.DISTORTIONS),
@@ -80,7 +85,16 @@ for _role in ("rate", "distortion", "context"):
         f"{_role}_branch", "",
         f"surrogate:estimator in place of the plan's {_role} branch, such as aun:pathwise.",
     )  # fmt: skip
-flags.DEFINE_bool("stop_gradient", True, "Partial stop-gradient of the offset (zero-center).")
+flags.DEFINE_enum(
+    "stop_gradient", _DEFAULT.stop_gradient, list(STOP_GRADIENTS),
+    "Zero-center: the branches whose offset mu gets no gradient. Of arXiv 2309.17051, section 5.3,"
+    " both is the literal reading; with distortion, mu gets minus the rate's gradient to y.",
+)  # fmt: skip
+flags.DEFINE_enum(
+    "mean_gradient", _DEFAULT.mean_gradient, list(MEAN_GRADIENTS),
+    "The rate's gradient to mu with --stop_gradient=both: that of the sample, or its expectation in"
+    " closed form, for a Gaussian or a Laplacian and a rate of aun, uq_s, uq_i, sua_n, sr or sra.",
+)  # fmt: skip
 flags.DEFINE_bool("hyper_aun", False, "Keep additive uniform noise for z whatever the plan is.")
 flags.DEFINE_float("alpha_min", _DEFAULT.alpha_min, "Temperature at the start of annealing.")
 flags.DEFINE_float("alpha_max", _DEFAULT.alpha_max, "Temperature at its end.")
@@ -97,7 +111,13 @@ for _stage in STAGES:
     flags.DEFINE_enum(f"{_stage}_schedule", getattr(_DEFAULT, f"{_stage}_schedule"),
                       list(schedules.LEARNING_RATES),
                       f"Learning-rate schedule of stage {_stage}.")  # fmt: skip
-flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Global norm gradients are clipped to; 0: off.")
+flags.DEFINE_float(
+    "clip_norm", _DEFAULT.clip_norm,
+    "Global norm that gradients are clipped to; 0: no clipping. The default is this project's own:"
+    " arXiv 2309.17051 names no clipping, and configs/paper_*.flags turn it off. Clipping hides the"
+    " variance that gradient estimators differ in. Steps without a finite loss and gradient change"
+    " nothing at any value.",
+)  # fmt: skip
 flags.DEFINE_integer(
     "batch_size", _DEFAULT.batch_size, "Global batch size, over all devices and hosts."
 )
@@ -223,6 +243,7 @@ def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
             experiment.rectified and "qr_soft" in experiment.stages,
             "no stage qr_soft trains a rectifier",
         ),
+        (("start",), not experiment.init_from, "the weights are those of --init_from"),
         (search, values.explore_qr, "only --explore_qr searches"),
     ):
         given = [f"--{name}" for name in names if values[name].present]

@@ -142,6 +142,25 @@ def surrogates(models, plan, index, alpha=4.0, seed=3):
     return exchange
 
 
+@pytest.mark.parametrize("plan", ["round", "aun", "sua_ste"])
+def test_in_training_no_symbol_costs_more_than_the_floor_nor_drowns_the_others(models, plan):
+    """Without floor, one such symbol costs 1e12 bits, and its gradient is as large."""
+    z_model, y_model = models
+    exchange = Surrogates(PLANS[plan], tf.constant(4.0), 3, tf.constant([5], tf.int64))
+    y = tf.tensor_scatter_nd_update(latents()[1], [[0, 0, 0, 0]], [9.0])
+    raw = tf.concat([tf.zeros(Y_SHAPE), tf.ones(Y_SHAPE)], axis=-1)
+    raw = tf.tensor_scatter_nd_update(raw, [[0, 0, 0, 6]], [-20.0])
+    with tf.GradientTape() as tape:
+        tape.watch([y, raw])
+        exchange(y_model, y, raw)
+        total = tf.reduce_sum(exchange.bits["y"])
+    bits = exchange.bits["y"].numpy()
+    assert bits[0, 0, 0, 0] == pytest.approx(-np.log2(1e-9)) and bits.max() < 30
+    for gradient in tape.gradient(total, [y, raw]):
+        if gradient is not None:
+            assert np.all(np.isfinite(gradient)) and np.abs(gradient).max() < 100
+
+
 def test_every_reader_gets_its_own_branch(models):
     """Rate with noise, distortion rounded, and z follows the plan too: the mixed method."""
     exchange = surrogates(models, PLANS["mix"], [0, 1])

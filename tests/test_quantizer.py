@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 import tensorflow as tf
 
 from tfquant.entropy.conditional import ConditionalModel
@@ -57,13 +58,13 @@ def test_with_partial_stop_gradient_the_distortion_sends_none_to_mu(name):
                                     "round:straight_through"])  # fmt: skip
 def test_for_slope_one_surrogates_the_flag_changes_nothing_for_the_distortion(branch):
     on = gradients(plan("aun:pathwise", branch), "distortion")
-    off = gradients(plan("aun:pathwise", branch, stop_gradient=False), "distortion")
+    off = gradients(plan("aun:pathwise", branch, stop_gradient="none"), "distortion")
     for a, b in zip(on, off):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_for_sua_the_flag_lets_the_distortion_reach_mu():
-    sua = plan("aun:pathwise", "sua:straight_through", stop_gradient=False)
+    sua = plan("aun:pathwise", "sua:straight_through", stop_gradient="none")
     dy, dmu, _ = gradients(sua, "distortion")
     # Where y and mu move together the sample moves as much: the slopes to both add up to cos(.).
     y, raw = draw()
@@ -75,13 +76,85 @@ def test_for_sua_the_flag_lets_the_distortion_reach_mu():
 
 @pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua_n:expected", "sr:expected",
                                   "sra:expected", "uq_s:expected"])  # fmt: skip
-def test_without_stop_gradient_the_expected_gradient_to_mu_is_minus_that_to_y(rate):
-    dy, dmu, _ = gradients(plan(rate, stop_gradient=False), "rate")
+@pytest.mark.parametrize("stopped", ["distortion", "none"])
+def test_where_the_rates_offset_is_free_mu_gets_minus_the_expected_gradient_of_y(rate, stopped):
+    """Of every draw: without variance."""
+    dy, dmu, _ = gradients(plan(rate, stop_gradient=stopped), "rate")
     np.testing.assert_allclose(dmu, -dy, rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("distortion", ["aun:pathwise", "sua:pathwise", "sua:straight_through"])
+def test_the_two_readings_differ_in_the_rate_alone(distortion):
+    """Equal branches of rate and distortion included, which share their tensor only in one."""
+    both = gradients(plan("aun:pathwise", distortion), "distortion")
+    one = gradients(plan("aun:pathwise", distortion, stop_gradient="distortion"), "distortion")
+    for a, b in zip(both, one):
+        np.testing.assert_array_equal(a, b)
+    (dy, dmu, ds), (dy_1, dmu_1, ds_1) = (
+        gradients(plan("sua:expected", distortion, stop_gradient=stopped), "rate")
+        for stopped in ("both", "distortion")
+    )
+    np.testing.assert_array_equal(dy, dy_1)
+    np.testing.assert_allclose(ds, ds_1, rtol=1e-3, atol=1e-4)
+    assert np.abs(dmu - dmu_1).max() > 0.1
+
+
+CLOSED_FORMS = ["aun:pathwise", "aun:expected", "uq_s:straight_through", "uq_i:expected",
+                "sua_n:pathwise", "sr:straight_through", "sra:expected"]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["gaussian", "laplacian"])
+@pytest.mark.parametrize("zero_center", [False, True])
+@pytest.mark.parametrize("rate", CLOSED_FORMS)
+def test_the_expected_gradient_to_the_mean_is_the_mean_of_the_sampled_ones(
+    rate, zero_center, family
+):
+    """Over noise that covers its range evenly, whose average is the integral."""
+    branch, count = Branch.parse(rate), 4001
+    rng = np.random.default_rng(0)
+    y = tf.constant(rng.normal(0, 2, 12), tf.float32)
+    mu = tf.constant(rng.normal(0, 0.7, 12), tf.float32)
+    log_sigma = tf.constant(rng.uniform(-0.7, 1, 12), tf.float32)
+    model = ConditionalModel(family, zero_center)
+
+    def mean_gradient(noise, expected):
+        with tf.GradientTape() as tape:
+            tape.watch(mu)
+            raw = tf.repeat(tf.concat([mu, log_sigma], 0)[None], len(noise), 0)
+            offset = tf.stop_gradient(model.offset(raw))
+            v = tf.repeat(y[None], len(noise), 0) - offset
+            sample = branch.sample_with(noise, v, offset, ALPHA)
+            if expected:
+                sample = sample._replace(mean=branch.mean_gradient(v, offset, ALPHA))
+            bits = tf.reduce_mean(tf.reduce_sum(model.bits(sample, raw), 1))
+        return tape.gradient(bits, mu).numpy()
+
+    evenly = ((np.arange(count) + 0.5) / count - 0.5).astype(np.float32)[:, None]
+    sampled = mean_gradient(tf.constant(np.tile(evenly, (1, 12))), expected=False)
+    assert np.abs(sampled).max() > 0.5
+    for noise in (evenly[:1], evenly[-1:]):
+        found = mean_gradient(tf.constant(np.tile(noise, (1, 12))), expected=True)
+        np.testing.assert_allclose(found, sampled, rtol=3e-3, atol=3e-3)
+
+
+def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
+    """Of AUN, it is what the other reading of the paper gives with the expected gradient."""
+    rate = "aun:expected"
+    closed = gradients(plan(rate, mean_gradient="expected"), "rate")
+    other = gradients(plan(rate, stop_gradient="distortion"), "rate")
+    for a, b in zip(closed, other):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3)
+    sampled = gradients(plan(rate), "rate")
+    np.testing.assert_array_equal(closed[0], sampled[0])
+    np.testing.assert_array_equal(closed[2], sampled[2])
+    assert np.abs(closed[1] - sampled[1]).max() > 0.1
+    for a, b in zip(gradients(plan(rate, mean_gradient="expected"), "distortion"),
+                    gradients(plan(rate), "distortion")):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua:pathwise"])
-def test_with_stop_gradient_mu_gets_the_rates_gradient_through_p_alone(rate):
+def test_with_both_stopped_mu_gets_the_rates_gradient_through_p_alone(rate):
     """d/dmu of -log2 p(value | mu, sigma) at the sampled value, by central differences."""
     y, raw = draw()
     _, dmu, _ = gradients(plan(rate), "rate")
@@ -111,6 +184,59 @@ def test_equal_branches_share_their_tensor_and_one_surrogate_shares_its_noise():
     np.testing.assert_allclose(quantized.rate.value, quantized.distortion, atol=1e-6)
 
 
+def test_different_surrogates_draw_independently_and_the_rates_is_what_it_is_alone():
+    """Rank correlations of AUN's and SUA's noise, which is a monotone map of SUA's sample."""
+    y = tf.zeros([2, 60, 60, 5]) + 0.3
+    context = Branch.parse("uq_i:straight_through")
+    mixed = Quantizer(plan("aun:pathwise", "sua:pathwise", context=context))
+    quantized = mixed(y, 0.0, ALPHA, SEEDS)
+    alone = Quantizer(plan("aun:pathwise"))(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_array_equal(quantized.rate.value, alone.rate.value)
+    again = mixed(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_array_equal(quantized.distortion, again.distortion)
+    noise = quantized.rate.value - y, quantized.distortion, np.mod(-quantized.context.numpy(), 1)
+    ranks = np.corrcoef([scipy.stats.rankdata(n) for n in noise])
+    assert np.abs(ranks - np.eye(3)).max() < 0.03
+    # Of one surrogate with two estimators, it is one draw.
+    one = Quantizer(plan("sua:expected", "sua:pathwise"))(y, 0.0, ALPHA, SEEDS)
+    np.testing.assert_allclose(one.rate.value, one.distortion, atol=1e-6)
+
+
+def test_independent_draws_leave_the_gradients_of_rate_and_distortion_uncorrelated():
+    """With one draw for both, they correlate at 0.7."""
+    draws, sigma = 300, 0.4
+    y = np.random.default_rng(0).normal(0, sigma, 64).astype(np.float32)
+    y = tf.constant(np.tile(y, (draws, 1)))
+    raw = tf.concat([tf.zeros_like(y), tf.fill(y.shape, np.float32(np.log(sigma)))], -1)
+    model = ConditionalModel("gaussian", zero_center=False)
+    seeds = example_seeds(0, "y", tf.range(draws))
+    aun, sua = Branch("aun", "pathwise"), Branch("sua", "pathwise")
+
+    def correlation(sample):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(y)
+            rate, distortion = sample(y)
+            bits = model.bits(rate, raw)
+            error = tf.square(distortion - tf.stop_gradient(y))
+        centred = [g - tf.reduce_mean(g, 0) for g in (tape.gradient(t, y) for t in (bits, error))]
+        a, b = (np.ravel(c) for c in centred)
+        return np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2))
+
+    def shared(y):
+        noise = aun.noise(y, seeds)
+        return (
+            aun.sample_with(noise, y, 0.0, ALPHA),
+            sua.sample_with(noise, y, 0.0, ALPHA).value,
+        )
+
+    def independent(y):
+        quantized = Quantizer(QuantizationPlan(aun, sua))(y, 0.0, ALPHA, seeds)
+        return quantized.rate, quantized.distortion
+
+    assert correlation(shared) > 0.6
+    assert abs(correlation(independent)) < 0.05
+
+
 def test_the_context_branch_is_chosen_apart():
     y, _ = draw()
     chosen = plan("aun:pathwise", "aun:pathwise", context=Branch.parse("round:straight_through"))
@@ -138,6 +264,15 @@ def test_symbols_and_dequantization_undo_each_other_on_the_grid():
 def test_plans_refuse_what_has_no_meaning():
     with pytest.raises(ValueError, match="distortion branch sua:expected cannot"):
         plan("aun:pathwise", "sua:expected")
+    with pytest.raises(ValueError, match="unknown stop_gradient True; known: both, distortion, no"):
+        plan("aun:pathwise", stop_gradient=True)
+    with pytest.raises(ValueError, match="unknown mean_gradient 'exact'; known: sampled, expected"):
+        plan("aun:pathwise", mean_gradient="exact")
+    with pytest.raises(ValueError, match="closed form for the rate branch sua:expected; possible: "
+                                         "aun, uq_s, uq_i, sua_n, sr, sra"):  # fmt: skip
+        plan("sua:expected", mean_gradient="expected")
+    with pytest.raises(ValueError, match="with stop_gradient 'both' alone; got 'none'"):
+        plan("aun:expected", mean_gradient="expected", stop_gradient="none")
     with pytest.raises(ValueError, match="unknown quantization plan 'mixx'; known: aun"):
         plan_named("mixx")
 

@@ -11,7 +11,7 @@ from tfquant.coding.model_file import ExportedModel, Manifest
 from tfquant.exchange import Rounding
 from tfquant.export import CodecModule
 from tfquant.legacy_keras import keras
-from tfquant.rectified import RectifiedCodec, trained
+from tfquant.rectified import RectifiedCodec, build, trained
 from tfquant.training import folder, losses
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
@@ -30,6 +30,18 @@ def plain(name="ms_hyper_zero"):
     """A codec with latents a few bins wide."""
     keras.utils.set_random_seed(0)
     return models.build_codec(name, N=8, M=12)
+
+
+def test_an_experiment_says_where_the_transforms_start():
+    """The papers' start moves no other weight."""
+    built = {}
+    for start in ("klt", "glorot"):
+        keras.utils.set_random_seed(0)
+        codec = build(dataclasses.replace(EXPERIMENT, start=start), models.build_codec, "float32")
+        built[start] = {n: part.get_weights() for n, part in codec.codec.parts().items()}
+    for name, weights in built["klt"].items():
+        alike = all(map(np.array_equal, weights, built["glorot"][name]))
+        assert alike == (name not in ("g_a", "g_s")), name
 
 
 @pytest.fixture(scope="module", name="pictures")

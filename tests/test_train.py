@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import PIL.Image
@@ -72,15 +73,15 @@ def test_there_is_at_least_one_slice():
 def test_flags_reach_the_experiment():
     found = experiment(
         "--codec=ms_hyper", "--N=8", "--M=12", "--family=mixture", "--g_s=res", "--plan=mix",
-        "--rate_branch=sua:expected", "--nostop_gradient", "--stages=joint", "--downscale=0.6,0.95",
-        "--joint_steps=30", "--lmbda=0.013", "--precision=bfloat16",
+        "--rate_branch=sua:expected", "--stop_gradient=none", "--stages=joint",
+        "--downscale=0.6,0.95", "--joint_steps=30", "--lmbda=0.013", "--precision=bfloat16",
     )  # fmt: skip
     assert found == Experiment(
         codec="ms_hyper",
         codec_options={"N": 8, "M": 12, "family": "mixture", "g_s": "res"},
         plan="mix",
         rate_branch="sua:expected",
-        stop_gradient=False,
+        stop_gradient="none",
         stages=("joint",),
         downscale=(0.6, 0.95),
         joint_steps=30,
@@ -92,7 +93,9 @@ def test_flags_reach_the_experiment():
 @pytest.mark.parametrize(
     "flag,choice",
     [("codec", "ms_hyper_zero"), ("plan", "sua_pge"), ("distortion", "ms_ssim"),
-     ("joint_schedule", "paper_joint"), ("precision", "bfloat16"), ("progress", "line"),
+     ("joint_schedule", "paper_joint"), ("start", r"klt\|glorot"),
+     ("stop_gradient", r"both\|distortion\|none"),
+     ("mean_gradient", r"sampled\|expected"), ("precision", "bfloat16"), ("progress", "line"),
      ("family", r"gaussian\|laplacian\|mixture"), ("g_a", r"plain\|res\|res_attn"),
      ("g_s", r"plain\|res\|res_attn")],
 )  # fmt: skip
@@ -117,6 +120,36 @@ def test_every_configuration_is_an_experiment_of_whole_epochs(path):
         assert any(line.startswith(what) for line in head), what
 
 
+def included(path):
+    """The lines of a flag file and of those that it includes."""
+    for line in path.read_text().splitlines():
+        yield line
+        if line.startswith("--flagfile="):
+            yield from included(path.parent.parent / line.partition("=")[2])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_with_annealing_says_which_temperature_and_why(path):
+    found = experiment(f"--flagfile={path}")
+    annealed = any(stage.plan.annealed for stage in found.all_stages())
+    lines = list(included(path))
+    assert (f"--alpha_max={found.alpha_max:g}" in lines) == annealed
+    said = any(line.startswith(f"# Alpha:  {found.alpha_max:g}, ") for line in lines)
+    assert said == annealed
+
+
+def test_the_flags_that_remove_deviations_from_the_paper_exist_and_change_the_experiment():
+    page = (CONFIGS[0].parent.parent / "docs" / "paper_deviations.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    named = [flag for line in table for flag in re.findall(r"`(--\w+(?:=[\w:]+)?)`", line)]
+    assert len(named) >= 6
+    recipe = f"--flagfile={next(path for path in CONFIGS if path.stem == 'paper_ms_hyper_zero')}"
+    for flag in named:
+        if flag in ("--alpha_max", "--seed"):  # that take a number
+            flag += "=4"
+        assert experiment(recipe, flag) != experiment(recipe), flag
+
+
 def test_the_papers_configuration_is_the_papers_recipe():
     """Section 6.1.2: batches of 8, crops of 256; 450 and 100 epochs of some 20,000 pictures."""
     path = next(path for path in CONFIGS if path.stem == "paper_ms_hyper_zero")
@@ -126,6 +159,7 @@ def test_the_papers_configuration_is_the_papers_recipe():
     assert (found.batch_size, found.crop) == (8, 256)
     assert (joint.steps, post.steps) == (450 * epoch, 100 * epoch)
     assert joint.plan == PLANS["sua_ste"]
+    assert found.clip_norm == 0
     rates = [(joint, 400), (joint, 401), (joint, 426), (post, 50), (post, 51), (post, 76)]
     expected = [1e-4, 1e-5, 1e-6, 1e-4, 1e-5, 1e-6]
     found = [float(stage.learning_rate(epochs * epoch)) for stage, epochs in rates]
@@ -214,6 +248,12 @@ def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
     (line,) = warnings(caplog, *start, "--qr_stop_gradient")
     assert line == "--qr_stop_gradient: no effect, no stage qr_soft trains a rectifier"
     assert not warnings(caplog, *start, "--explore_qr", "--qr_distance=l1", "--explore_start=1")
+
+
+def test_a_start_for_weights_that_are_read_is_warned_of(caplog):
+    (line,) = warnings(caplog, "--start=glorot", "--init_from=run", "--stages=post")
+    assert line == "--start: no effect, the weights are those of --init_from"
+    assert not warnings(caplog, "--start=glorot")
 
 
 def test_a_rounded_number_of_validation_pictures_is_said(caplog):

@@ -23,7 +23,7 @@ from typing import Callable, NamedTuple
 import tensorflow as tf
 
 from tfquant.coding.range_coder import choose_streams, finish, start_decoder, start_encoder
-from tfquant.entropy.model import EntropyModel
+from tfquant.entropy.model import LIKELIHOOD_FLOOR, EntropyModel
 from tfquant.ops.random import example_seeds
 from tfquant.plans import QuantizationPlan
 from tfquant.quantizer import Quantizer, dequantize, symbols
@@ -183,7 +183,7 @@ class Groups:
 
 
 class Surrogates(Exchange):
-    """Training: the plan's surrogates.
+    """Training: the plan's surrogates, and a floor of the likelihood.
 
     Args:
       plan: the quantization plan.
@@ -213,7 +213,8 @@ class Surrogates(Exchange):
 
     def close(self, model, state, latent, passed, params):
         # Once, not for every group: a likelihood is some hundred operations to trace.
-        passed = passed._replace(bits=model.bits(passed.rate, *params))
+        bits = model.bits(passed.rate, *params, floor=LIKELIHOOD_FLOOR)
+        passed = passed._replace(bits=bits)
         return super().close(model, state, latent, passed, params)
 
     def with_context(self, model, latent, params_of):

@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfquant.codec import Codec
+from tfquant.layers import transforms
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH, QuantizationRectifier
 from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder
@@ -69,11 +70,14 @@ def build(experiment: Experiment, build_codec: Callable[..., Codec], precision: 
     """The codec of an experiment, with a rectifier where one of its stages trains it.
 
     Args:
-      experiment: says which codec, and the rectifier's width and depth.
+      experiment: says which codec, where its transforms start, and the rectifier's width and depth.
       build_codec: `(name, precision, **options) -> codec`.
       precision: of the networks' arithmetic.
     """
     codec = build_codec(experiment.codec, precision, **experiment.codec_options)
+    if experiment.start == "glorot":
+        for transform in (codec.g_a, codec.g_s):
+            transforms.start_at_random(transform)
     if not experiment.rectified:
         return codec
     return RectifiedCodec(codec, experiment.rectifier_width, experiment.rectifier_depth)

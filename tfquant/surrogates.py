@@ -44,6 +44,8 @@ class Surrogate:
         `straight_through` and `expected`.
       ends: `(v, alpha) -> (low, high)` of the expected gradient, or None where there is none.
       annealed: whether `alpha` matters.
+      spread: how a sample lies about its ends: "uniform" between them, "ends" for one of the two,
+        at the odds of stochastic rounding, or None where neither holds.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Surrogate:
     backward: Callable = rounding.identity
     ends: Callable | None = None
     annealed: bool = False
+    spread: str | None = None
 
 
 def _unit_ends(v, alpha):
@@ -88,17 +91,19 @@ SURROGATES = {
         Surrogate(
             "aun", "v + u",
             lambda v, alpha, u: v + u,
-            ("pathwise", "expected"), random.uniform, ends=_unit_ends,
+            ("pathwise", "expected"), random.uniform, ends=_unit_ends, spread="uniform",
         ),
         Surrogate(
             "uq_s", "round(v + u) - u, one u an image",
             lambda v, alpha, u: rounding.dither(v, u),
             ("straight_through", "expected"), random.uniform_per_image, ends=_unit_ends,
+            spread="uniform",
         ),
         Surrogate(
             "uq_i", "round(v + u) - u",
             lambda v, alpha, u: rounding.dither(v, u),
             ("straight_through", "expected"), random.uniform, ends=_unit_ends,
+            spread="uniform",
         ),
         Surrogate(
             "sga", "floor(v) + Gumbel-softmax weight of the ceiling at temperature 1/a",
@@ -109,7 +114,7 @@ SURROGATES = {
             "sua_n", "s_a(v) + u",
             lambda v, alpha, u: rounding.soft_round(v, alpha) + u,
             ("pathwise", "expected"), random.uniform,
-            backward=rounding.soft_round, ends=_soft_ends, annealed=True,
+            backward=rounding.soft_round, ends=_soft_ends, annealed=True, spread="uniform",
         ),
         Surrogate(
             "sua", "r_a(s_a(v) + u)",
@@ -121,12 +126,13 @@ SURROGATES = {
             "sr", "floor(v) + Bernoulli(v - floor(v))",
             lambda v, alpha, u: rounding.stochastic_round(v, u),
             ("straight_through", "expected"), random.uniform, ends=_integer_ends,
+            spread="ends",
         ),
         Surrogate(
             "sra", "floor(v) + Bernoulli(s_a(v) - floor(v))",
             lambda v, alpha, u: rounding.stochastic_round(rounding.soft_round(v, alpha), u),
             ("straight_through", "expected"), random.uniform,
-            backward=rounding.soft_round, ends=_integer_ends, annealed=True,
+            backward=rounding.soft_round, ends=_integer_ends, annealed=True, spread="ends",
         ),
     )
 }  # fmt: skip
@@ -148,11 +154,36 @@ class ExpectedGradient(NamedTuple):
     high: tf.Tensor
 
 
+class MeanGradient(NamedTuple):
+    """What the expected gradient of a sample's bits to the mean of `p(. | mu, sigma)` needs.
+
+    With `R'` the slope of the bits to the value, that gradient is `-E[R'(value)]`:
+    `-(R(high) - R(low))` for a value that is uniform between its ends, and
+    `-((1 - odds) R'(low) + odds R'(high))` for one that is one of them.
+
+    Attributes:
+      low: lower end, on the latent's own axis (offset added), without gradient.
+      high: upper end, likewise.
+      odds: the probability of the upper end; None for a uniform value.
+    """
+
+    low: tf.Tensor
+    high: tf.Tensor
+    odds: tf.Tensor | None
+
+
 class Sample(NamedTuple):
-    """A quantized latent: its value and, under `expected`, where its bits' gradient comes from."""
+    """A quantized latent, and where the gradient of its bits comes from.
+
+    Attributes:
+      value: its value.
+      expected: under the estimator `expected`, the latent's gradient.
+      mean: in place of the value's own, the gradient to the mean of its distribution.
+    """
 
     value: tf.Tensor
     expected: ExpectedGradient | None = None
+    mean: MeanGradient | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,3 +277,14 @@ class Branch:
         low, high = surrogate.ends(still, alpha)
         fixed = tf.stop_gradient(offset)
         return Sample(value + offset, ExpectedGradient(v, slope, low + fixed, high + fixed))
+
+    def mean_gradient(self, v, offset, alpha) -> MeanGradient:
+        """The expected gradient of the bits to the mean, for a surrogate with a `spread`.
+
+        Arguments as in `sample`.
+        """
+        surrogate = SURROGATES[self.surrogate]
+        v, offset = tf.stop_gradient(v), tf.stop_gradient(offset)
+        low, high = surrogate.ends(v, alpha)
+        odds = surrogate.backward(v, alpha) - low if surrogate.spread == "ends" else None
+        return MeanGradient(low + offset, high + offset, odds)

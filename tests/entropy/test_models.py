@@ -128,6 +128,95 @@ def test_every_family_has_every_expected_gradient(family, spec):
     np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-3)
 
 
+FLOOR = 1e-9
+MOST_BITS = -np.log2(FLOOR)
+
+
+def log_mass64(c, sigma):
+    """`log(Phi((c + 1/2) / sigma) - Phi((c - 1/2) / sigma))`, float64, `c >= 0`, any tail."""
+    upper, lower = (scipy.special.log_ndtr(-(c + d) / sigma) for d in (-0.5, 0.5))
+    return upper + np.log1p(-np.exp(lower - upper))
+
+
+def floored64(bits):
+    """The bits whose gradient training takes: beyond the floor they grow as a logarithm."""
+    return np.where(
+        bits < MOST_BITS, bits, MOST_BITS * (1 + np.log(np.maximum(bits, 1) / MOST_BITS))
+    )
+
+
+@pytest.mark.parametrize("sigma", [0.2, 0.05, 1e-3, 1e-6])
+def test_below_the_floor_bits_stop_and_their_gradient_stays_finite_and_acts(sigma):
+    """Against finite differences in float64. At a sigma of 1e-6 `p` itself is 0 in any float."""
+    c = np.array([[0.1, 0.4, 0.7, 0.9, 1.3, 2.0, 5.0, 40.0, 1e3]])
+    model = ConditionalModel("gaussian", zero_center=False)
+    model.sigma_bound.assign(1e-6)
+    value = tf.constant(c, tf.float32)
+    raw = tf.concat([tf.zeros_like(value), tf.fill(value.shape, np.float32(np.log(sigma)))], -1)
+    with tf.GradientTape() as tape:
+        tape.watch([value, raw])
+        bits = model.bits(Sample(value), raw, floor=FLOOR)
+    d_value, d_raw = tape.gradient(bits, [value, raw])
+    c = value.numpy().astype(np.float64)
+
+    def rate(c, log_sigma):
+        return -log_mass64(c, np.exp(log_sigma)) / np.log(2)
+
+    whole = rate(c, np.log(sigma))
+    assert whole.max() > 100 * MOST_BITS and whole.min() < 1
+    np.testing.assert_allclose(bits, np.minimum(whole, MOST_BITS), rtol=1e-4, atol=1e-6)
+    h = 1e-4
+    log_sigma = np.log(sigma)
+    by_value = floored64(rate(c + h, log_sigma)) - floored64(rate(c - h, log_sigma))
+    by_sigma = floored64(rate(c, log_sigma + h)) - floored64(rate(c, log_sigma - h))
+    smooth = np.abs(c - 0.5) > 0.2  # for a finite difference
+    d_sigma = d_raw[..., c.shape[-1] :].numpy()
+    for found, expected in ((d_value.numpy(), by_value), (d_sigma, by_sigma)):
+        np.testing.assert_allclose(found[smooth], expected[smooth] / (2 * h), rtol=5e-3, atol=1e-3)
+    beyond = whole > MOST_BITS
+    assert np.all(d_value.numpy()[beyond] > 0) and np.all(d_sigma[beyond] < -10)
+    assert np.abs(d_value).max() < 600 and np.abs(d_sigma).max() < 600
+    np.testing.assert_allclose(d_raw[..., : c.shape[-1]], -d_value, rtol=1e-5)
+    # Above it, and where nobody asks for it, nothing changes.
+    plain = model.bits(Sample(value), raw)
+    np.testing.assert_array_equal(plain.numpy()[~beyond], bits.numpy()[~beyond])
+    np.testing.assert_allclose(plain, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_below_the_floor_the_expected_gradient_still_acts():
+    """Both ends lie below it: the mean slope between them, of the bits as they grow beyond."""
+    y = tf.constant([[0.2, 1.8, 3.0, 700.0]])
+    raw = tf.concat([tf.zeros([1, 4]), tf.fill([1, 4], np.float32(np.log(1e-3)))], -1)
+    model = ConditionalModel("gaussian", zero_center=False)
+    model.sigma_bound.assign(1e-6)
+    branch, seeds = Branch.parse("aun:expected"), example_seeds(0, "y", tf.range(1))
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        sample = branch.sample(y, tf.zeros([]), tf.constant(3.0), seeds)
+        bits = model.bits(sample, raw, floor=FLOOR)
+    found = tape.gradient(bits, y).numpy()
+    assert bits.numpy().max() == pytest.approx(MOST_BITS, rel=1e-6)
+    ends = [floored64(-log_mass64(np.abs(y + d), 1e-3) / np.log(2)) for d in (-0.5, 0.5)]
+    np.testing.assert_allclose(found, ends[1] - ends[0], rtol=2e-3)
+    assert np.all(found[0, 1:] > 0) and found.max() < 1000
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_every_family_has_finite_gradients_below_the_floor(family):
+    shape = (1, 2, 2, 6)
+    model = ConditionalModel(family, zero_center=False)
+    model.sigma_bound.assign(1e-6)
+    raw = parameters(family, shape, (-14.0, -13.0))
+    value = tf.constant(np.random.default_rng(0).uniform(30, 50, shape), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([value, raw])
+        bits = model.bits(Sample(value), raw, floor=FLOOR)
+    np.testing.assert_allclose(bits, MOST_BITS, rtol=1e-6)
+    d_value, d_raw = (g.numpy() for g in tape.gradient(bits, [value, raw]))
+    assert np.all(d_value > 0) and np.abs(d_value).max() < 10
+    assert np.any(d_raw < 0) and np.all(np.abs(d_raw) < 100)
+
+
 def factorized(channels=6, filters=(3, 3, 3)):
     tf.random.set_seed(0)
     model = FactorizedModel(channels, filters)

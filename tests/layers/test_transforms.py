@@ -140,6 +140,38 @@ def test_synthesis_starts_at_mid_grey(kind, pairs):
     np.testing.assert_allclose(pairs[kind][1](y), 0.5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_papers_start_is_glorots_kernels_no_biases_and_the_usual_gdn(kind):
+    """Uniform up to sqrt(6 / (fan in + fan out)), of every layer, and no two layers alike."""
+    tf.random.set_seed(0)
+    for network, first in (
+        (transforms.analysis(kind, N, M), picture()),
+        (transforms.synthesis(kind, N, M), tf.zeros([1, 4, 2, M])),
+    ):
+        network(first)
+        linear = [w.numpy() for w in network.weights]
+        transforms.start_at_random(network)
+        kernels, drawn = [], []
+        for weight in network.weights:
+            value, name = weight.numpy(), weight.name.split("/")[-1].split(":")[0]
+            if name == "kernel":
+                limit = np.sqrt(6 / np.prod(value.shape[:2]) / sum(value.shape[2:]))
+                assert np.abs(value).max() <= limit
+                kernels.append(value.ravel()[:24])
+                drawn.append(value.ravel() / limit)
+            elif name == "gamma_root":
+                np.testing.assert_allclose(value**2, 0.1 * np.eye(len(value)), atol=2e-6)
+            else:
+                assert np.all(value == (name == "beta_root")), name
+        drawn = np.concatenate(drawn)
+        assert np.std(drawn) == pytest.approx(1 / np.sqrt(3), rel=0.02)
+        assert abs(np.mean(drawn)) < 0.03
+        assert len({k.tobytes() for k in kernels}) == len(kernels)
+        changed = [np.any(a != b) for a, b in zip(linear, network.weights)]
+        assert sum(changed) > len(kernels)
+        assert np.all(np.isfinite(network(first)))
+
+
 def test_an_unknown_kind_is_answered_with_the_choices():
     message = "unknown transform 'big'; known: plain, res, res_attn"
     for make in (transforms.analysis, transforms.synthesis):

@@ -121,10 +121,11 @@ def test_replicas_take_the_same_steps_and_leave_out_the_same(fresh_python):
 @pytest.mark.parametrize(
     "loss, gradient", [(np.inf, 1.0), (1.0, np.nan), (1.0, -np.inf), (1.0, 1e30)]
 )
-def test_a_step_gone_wrong_changes_nothing(loss, gradient):
+@pytest.mark.parametrize("clip_norm", [1.0, None])
+def test_a_step_gone_wrong_changes_nothing(loss, gradient, clip_norm):
     """1e30 is finite, but its square is not."""
     rng = np.random.default_rng(1)
-    optimizer, some = Adam(RATE, clip_norm=1.0), weights(rng)
+    optimizer, some = Adam(RATE, clip_norm=clip_norm), weights(rng)
     assert optimizer.step(tf.constant(1.0), gradients(rng), some)
     before = everything(optimizer, some)
     wrong = gradients(rng)

@@ -219,7 +219,7 @@ def test_pictures_are_original_and_reconstruction_side_by_side(finished, events)
 
 def test_gradient_risk_is_measured_on_request_while_the_encoder_trains(events):
     tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("gradient/")]
-    assert len(tags) == 8
+    assert len(tags) == 12  # gradient, variance, bias and its error of rate, mean and distortion
     for tag in tags:
         assert list(points(events, tag)) == [8]  # not asked for before the run was resumed
     assert points(events, "gradient/rate_variance")[8] > 0

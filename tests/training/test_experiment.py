@@ -18,6 +18,9 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"rate_branch": "round:pathwise"}, "'round' has no 'pathwise' gradient; possible: straig"),
         ({"distortion_branch": "sua:expected"}, "distortion branch sua:expected cannot use the"),
         ({"context_branch": "aun:expected"}, "context branch aun:expected cannot use the"),
+        ({"start": "dct"}, "unknown start 'dct'; known: klt, glorot"),
+        ({"stop_gradient": "mu"}, "unknown stop_gradient 'mu'; known: both, distortion, none"),
+        ({"mean_gradient": "expected"}, "no closed form for the rate branch sua:expected"),
         ({"stages": ("joint", "qr")}, "unknown stage 'qr'; known: joint, post"),
         ({"distortion": "psnr"}, "unknown distortion 'psnr'; known: mse, ms_ssim"),
         ({"joint_schedule": "linear"}, "unknown learning-rate schedule 'linear'; known: constant"),
@@ -120,10 +123,10 @@ def test_the_control_without_rectifier_trains_on_rate_and_distortion_alone():
 
 def test_branches_replace_those_of_the_named_plan():
     plan = Experiment(
-        plan="mix", rate_branch="sua:expected", hyper_aun=True, stop_gradient=False
+        plan="mix", rate_branch="sua:expected", hyper_aun=True, stop_gradient="distortion"
     ).joint_plan()
     assert (plan.rate, plan.distortion) == (Branch("sua", "expected"), PLANS["mix"].distortion)
-    assert plan.hyper_aun and not plan.stop_gradient
+    assert plan.hyper_aun and plan.stop_gradient == "distortion"
     assert Experiment(plan="mix").joint_plan() == PLANS["mix"]
 
 
@@ -133,6 +136,16 @@ def test_an_experiment_survives_json():
     )
     back = Experiment.from_json(experiment.to_json())
     assert back == experiment
+
+
+@pytest.mark.parametrize("switch,meaning", [(True, "both"), (False, "none")])
+def test_an_experiment_from_when_the_stop_gradient_was_a_switch_is_read(switch, meaning):
+    """And from before there were further fields."""
+    values = {**json.loads(Experiment(seed=5).to_json()), "stop_gradient": switch}
+    for later in ("mean_gradient", "start"):
+        del values[later]
+    found = Experiment.from_json(json.dumps(values))
+    assert found == Experiment(seed=5, stop_gradient=meaning)
 
 
 def test_an_experiment_of_another_version_is_refused():

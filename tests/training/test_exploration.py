@@ -116,6 +116,17 @@ def test_a_search_killed_after_any_weight_ends_as_one_that_was_not(tmp_path, aft
     assert State(str(tmp_path), search, EXPERIMENT, {}).tried == whole
 
 
+def test_a_search_begun_before_there_were_further_fields_goes_on(tmp_path):
+    State(str(tmp_path), SEARCH, EXPERIMENT, {}).keep([{"weight": 1.0}])
+    path = tmp_path / "exploration.json"
+    kept = json.loads(path.read_text())
+    del kept["asked"]["experiment"]["mean_gradient"]
+    kept["asked"]["experiment"]["stop_gradient"] = True
+    path.write_text(json.dumps(kept))
+    assert State(str(tmp_path), SEARCH, EXPERIMENT, {}).tried == [{"weight": 1.0}]
+
+
+
 def test_another_exploration_is_refused_naming_what_differs(tmp_path):
     State(str(tmp_path), SEARCH, EXPERIMENT, {"patience": 3}).keep([])
     other = dataclasses.replace(EXPERIMENT, lmbda=0.02, qr_weight=7.0)

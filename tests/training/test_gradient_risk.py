@@ -43,9 +43,9 @@ def x():
     return np.random.default_rng(0).uniform(size=(1, SIDE, SIDE, 3)).astype(np.float32)
 
 
-def risk(x, rate, distortion, draws=200, elements=50, codec=None):
+def risk(x, rate, distortion, draws=200, elements=50, codec=None, **choices):
     codec = codec or PictureCodec()
-    plan = QuantizationPlan(Branch.parse(rate), Branch.parse(distortion))
+    plan = QuantizationPlan(Branch.parse(rate), Branch.parse(distortion), **choices)
 
     @tf.function(autograph=False)
     def measure(x):
@@ -162,6 +162,52 @@ def test_the_distortions_reference_is_the_slope_of_the_expected_distortion():
     bias = root_mean_square(straight_through - gradient)
     assert bias > 0.3 * root_mean_square(gradient)
     assert found["distortion_bias"] == pytest.approx(bias, rel=0.1)
+
+
+class CentredCodec(PictureCodec):
+    """The latent quantized around a mean of its own, the same for all elements."""
+
+    MU = 0.3
+
+    def __init__(self):
+        super().__init__()
+        self.y_model = ConditionalModel("gaussian", zero_center=True)
+        self.entropy_models = (self.y_model,)
+
+    def transmit(self, y, exchange):
+        raw = tf.concat([tf.fill(tf.shape(y), self.MU), tf.fill(tf.shape(y), math.log(SIGMA))], -1)
+        return exchange(self.y_model, y, raw).distortion
+
+
+@pytest.mark.parametrize("stopped", ["both", "distortion", "none"])
+def test_the_mean_has_the_bias_and_variance_of_its_integral(x, stopped):
+    found = risk(x, "sua:expected", "sua:straight_through", codec=CentredCodec(),
+                 draws=1000, elements=1, stop_gradient=stopped)  # fmt: skip
+    v = SCALE * x.ravel().astype(float) - CentredCodec.MU
+    R = -np.log2([norm.cdf((v + e + 0.5) / SIGMA) - norm.cdf((v + e - 0.5) / SIGMA)
+                  for e in (-0.5, 0.5)])  # fmt: skip
+    expected = -s_a_slope(v) * (R[1] - R[0])
+    assert found["rate_gradient"] == pytest.approx(root_mean_square(expected), rel=0.02)
+    if stopped != "both":
+        # Up to float32: the sample's own gradients cancel.
+        assert found["mean_variance"] < 1e-9 and found["mean_bias"] < 1e-4
+        assert found["mean_gradient"] == pytest.approx(found["rate_gradient"], rel=1e-4)
+        return
+    sampled = -rate_slope(sua(v))
+    assert found["mean_variance"] == pytest.approx(sampled.var(1).mean(), rel=0.05)
+    bias = root_mean_square(sampled.mean(1) - expected)
+    assert bias > 0.2 and found["mean_bias"] == pytest.approx(bias, rel=0.05)
+
+
+def test_the_means_gradient_in_closed_form_has_neither_bias_nor_variance_with_additive_noise(x):
+    plans = {"sampled": {}, "expected": {"mean_gradient": "expected"}}
+    sampled, closed = (
+        risk(x, "aun:expected", "aun:pathwise", codec=CentredCodec(), draws=200, elements=1, **p)
+        for p in plans.values()
+    )
+    assert sampled["mean_variance"] > 0.5 and closed["mean_variance"] < 1e-9
+    assert sampled["mean_bias"] <= 3 * sampled["mean_bias_error"]
+    assert closed["mean_bias"] < 1e-4
 
 
 def test_the_expected_gradient_has_neither_bias_nor_variance(x):

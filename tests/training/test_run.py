@@ -8,8 +8,8 @@ import tensorflow as tf
 
 import models
 from tfquant.legacy_keras import keras
-from tfquant.training import run
-from tfquant.training.checkpoint import RunCheckpoint
+from tfquant.training import folder, run
+from tfquant.training.checkpoint import RunCheckpoint, newest_readable, start_from
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -213,3 +213,56 @@ def test_a_resumed_run_must_find_its_place_in_the_epochs(tmp_path, interruption)
     message = "'joint' stands at step 1, .* --epoch_steps=2; repeat that flag"
     with pytest.raises(ValueError, match=message):
         train(tmp_path, epoch_steps=2)
+
+
+STP = dataclasses.replace(
+    EXPERIMENT, codec="ms_hyper", plan="aun", rectifier_width=0, joint_steps=1, post_steps=1,
+    qr_soft_steps=4, qr_predictive_steps=2, stages=("joint", "post", "qr_soft", "qr_predictive"),
+)  # fmt: skip
+
+
+def bound(trainer):
+    return float(trainer.codec.y_model.sigma_bound)
+
+
+@pytest.mark.parametrize("stages,left", [(STP.stages, 1e-6), (("joint", *STP.stages[2:]), 0.11)])
+@pytest.mark.parametrize("stage,step", [("qr_soft", 2), ("qr_soft", 4), ("qr_predictive", 1)])
+def test_soft_to_predictive_training_lifts_the_bound_of_sigma_and_brings_it_back(
+    tmp_path, interruption, stages, left, stage, step
+):
+    """That of post-training where there was one, wherever the run was stopped."""
+    experiment, seen = dataclasses.replace(STP, stages=stages), []
+
+    class Watching(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append((self.model.stage.name, bound(self.model)))
+
+    def both(*_):
+        return [Watching(), interruption(step)]
+
+    with pytest.raises(KeyboardInterrupt):
+        # The interruption is for one stage: others have their own callbacks.
+        train(tmp_path, experiment,
+              callbacks=lambda s, _: both() if s.name == stage else [Watching()])  # fmt: skip
+    trainer = train(tmp_path, experiment, callbacks=lambda *_: [Watching()])
+    assert trainer.stage.name == "qr_predictive"
+    assert bound(trainer) == np.float32(left)
+    expected = {"joint": 0.11, "post": 1e-6, "qr_soft": 0.11, "qr_predictive": left}
+    assert {name for name, _ in seen} == set(stages)
+    for name, value in seen:
+        assert value == np.float32(expected[name]), name
+
+
+def test_soft_to_predictive_training_of_a_run_that_was_post_trained_ends_with_its_bound(tmp_path):
+    first = dataclasses.replace(STP, stages=("joint", "post"))
+    train(tmp_path / "first", first)
+    folder.prepare(str(tmp_path / "first"), first)
+    second = dataclasses.replace(STP, stages=STP.stages[2:], init_from=str(tmp_path / "first"))
+    trainer = new_trainer(second)
+    start_from(trainer.codec, second, newest_readable(second.init_from))
+    assert bound(trainer) == np.float32(1e-6)
+    soft, predictive = second.all_stages()
+    trainer.begin(soft)
+    assert bound(trainer) == np.float32(0.11)
+    trainer.begin(predictive)
+    assert bound(trainer) == np.float32(1e-6)

@@ -85,6 +85,13 @@ def same(a, b):
     return all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def test_an_expected_gradient_to_a_mean_needs_a_mean():
+    codec = models.build_codec("scale_hyperprior", N=4, M=6)
+    wrong = experiment(codec="scale_hyperprior", plan="aun", mean_gradient="expected")
+    with pytest.raises(ValueError, match="mean of a Gaussian or a Laplacian, which scale_hyperpri"):
+        Trainer(codec, wrong)
+
+
 def test_the_loss_is_rate_plus_weighted_distortion_under_rounding_and_surrogate(trainer, images):
     """Recomputed in NumPy from a forward pass of the codec alone."""
     values = {k: float(v) for k, v in trainer.test_step(batch(images, range(4))).items()}
@@ -184,6 +191,30 @@ def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
     rate = trainer.experiment.joint_learning_rate
     assert np.median(np.abs(moves[0])) > 0.9 * rate
     assert np.mean(np.abs(moves[1] - moves[0])) < 0.1 * rate
+
+
+def test_without_clipping_a_step_follows_the_whole_gradient_and_a_broken_one_is_skipped(
+    fresh_codec, images
+):
+    """The moments of Adam's first step are a tenth of the gradient, here of a norm far above 1."""
+    trainer = Trainer(fresh_codec(), experiment(clip_norm=0.0))
+    trainer.begin(trainer.experiment.all_stages()[0])
+    good = batch(images, range(4), tf.float32)
+    bad = {**good, "image": np.nan * good["image"]}
+    before = state(trainer)
+    trainer.train_step(bad)
+    assert same(state(trainer), before) and trainer.skipped.numpy() == 1
+    for model in trainer.codec.entropy_models:
+        model.track_offset()  # as the step will, before its gradient
+    trainer.stage_step.assign(0)
+    with tf.GradientTape() as tape:
+        loss = trainer._terms(trainer._surrogate_outcome(good))["loss"]
+    norm = tf.linalg.global_norm(tape.gradient(loss, trainer.trained_variables())).numpy()
+    assert norm > 3
+    trainer.train_step(good)
+    moments = [v.numpy() for v in trainer.optimizer.variables if v.name.startswith("m/")]
+    found = np.sqrt(sum(np.sum(np.square(m, dtype=np.float64)) for m in moments))
+    assert found == pytest.approx(0.1 * norm, rel=0.05)
 
 
 def test_medians_follow_the_density_whatever_the_batch(trainer, images):

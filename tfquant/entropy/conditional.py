@@ -137,6 +137,14 @@ class ConditionalModel(EntropyModel):
     def offset(self, raw):
         return self.mean(raw) if self.zero_center else tf.zeros([])
 
+    @property
+    def has_mean(self) -> bool:
+        return self.outputs == 2  # a mixture's components have one each
+
+    def split_mean(self, raw):
+        mu, log_sigma = self._blocks(raw)
+        return mu, (tf.concat([tf.stop_gradient(mu), log_sigma], axis=-1),)
+
     def mean(self, raw):
         # Of whatever scale: the real one would be a dozen operations for nothing.
         return FAMILIES[self.family].build(self._blocks(raw), tf.ones_like).mean()

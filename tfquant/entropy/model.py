@@ -8,8 +8,11 @@ from typing import Callable
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
-from tfquant.ops.gradients import attach_gradient
+from tfquant.ops.gradients import attach_gradient, beyond_floor, floor_log
 from tfquant.surrogates import Sample
+
+# The literature's, for training: 29.9 bits. Evaluation and coding have no floor.
+LIKELIHOOD_FLOOR = 1e-9
 
 
 class EntropyModel(keras.layers.Layer):
@@ -18,7 +21,12 @@ class EntropyModel(keras.layers.Layer):
     The layer's `name` is the latent's: `y` or `z`. A subclass says which distribution its
     parameters give (`prior`), where quantization is centred (`offset`), and how its integers are
     coded (`coding_table`, `write`, `read`).
+
+    Attributes:
+      sigma_bound: variable, the lower bound of sigma; None where the distribution has none.
     """
+
+    sigma_bound = None
 
     def __init__(self, name: str):
         super().__init__(name=name, dtype="float32")
@@ -27,6 +35,15 @@ class EntropyModel(keras.layers.Layer):
     def is_hyper(self) -> bool:
         """Whether the latent is side information: `y` is what the synthesis transform decodes."""
         return self.name != "y"
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether one of the parameters is a mean that the distribution is symmetric about."""
+        return False
+
+    def split_mean(self, *params) -> tuple:
+        """Where `has_mean`: that parameter, and the parameters without gradient to it."""
+        raise NotImplementedError
 
     def mean(self, *params) -> tf.Tensor:
         """Where the distribution is centred, for display: broadcasts to the latent."""
@@ -83,20 +100,47 @@ class EntropyModel(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def bits(self, sample: Sample, *params) -> tf.Tensor:
+    def bits(self, sample: Sample, *params, floor: float | None = None) -> tf.Tensor:
         """Bits of every element, `-log2 p(value)`, [B, ...] float32.
 
         Under the expected gradient the value is the sampled one, its gradient reaches the model's
-        parameters as usual, and the latent gets `slope (R(high) - R(low))` in closed form.
+        parameters as usual, and the latent gets `slope (R(high) - R(low))` in closed form. A sample
+        with a `mean` gives its gradient to the distribution's mean, where there is one.
+
+        Args:
+          sample: the quantized latent.
+          *params: the model's parameters.
+          floor: of the likelihood, for training: no element costs more than `-log2 floor` bits.
+            Below it gradients are those of `beyond_floor` in `tfquant/ops/gradients.py`, the
+            expected one included, so that an element far out of its sigma still moves, and leaves
+            the rest of the step as it is. None: no floor.
         """
+        mean = None
+        if sample.mean is not None and self.has_mean:
+            mean, params = self.split_mean(*params)
         prior = self.prior(*params)
 
-        def rate(value):
-            return prior.log_prob(value) * (-1.0 / math.log(2.0))
+        def rate(value, floored: Callable):
+            log_p = prior.log_prob(value)
+            if floor is not None:
+                log_p = floored(log_p, math.log(floor))
+            return log_p * (-1.0 / math.log(2.0))
 
-        bits = rate(sample.value)
-        if sample.expected is None:
-            return bits
-        v, slope, low, high = sample.expected
-        at_low, at_high = tf.unstack(rate(tf.stack([low, high])))
-        return attach_gradient(bits, v, tf.stop_gradient(slope * (at_high - at_low)))
+        bits = rate(sample.value, floor_log)
+        if sample.expected is not None:
+            v, slope, low, high = sample.expected
+            at_low, at_high = tf.unstack(rate(tf.stack([low, high]), beyond_floor))
+            bits = attach_gradient(bits, v, tf.stop_gradient(slope * (at_high - at_low)))
+        if mean is not None:
+            low, high, odds = sample.mean
+            ends = tf.stack([low, high])
+            with tf.GradientTape() as tape:
+                tape.watch(ends)
+                at_ends = rate(ends, beyond_floor)
+            if odds is None:
+                slope = at_ends[1] - at_ends[0]
+            else:
+                at_low, at_high = tf.unstack(tape.gradient(at_ends, ends))
+                slope = (1.0 - odds) * at_low + odds * at_high
+            bits = attach_gradient(bits, mean, -tf.stop_gradient(slope))
+        return bits

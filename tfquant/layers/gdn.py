@@ -9,6 +9,8 @@ from tfquant.ops.gradients import lower_bound
 
 _MIN = 1e-6  # of beta and of every element of gamma
 
+USUAL_GAMMA = 0.1  # the literature's diagonal of gamma at first
+
 # In a graph for pictures of any size: elements beyond which memory counts, and how many strips.
 _LARGE = 2**27
 _STRIPS = 16
@@ -27,7 +29,7 @@ class GDN(keras.layers.Layer):
       gamma: its diagonal at first.
     """
 
-    def __init__(self, inverse: bool = False, gamma: float = 0.1, **kwargs):
+    def __init__(self, inverse: bool = False, gamma: float = USUAL_GAMMA, **kwargs):
         super().__init__(**kwargs)
         self.inverse = inverse
         self._gamma = gamma
@@ -36,13 +38,17 @@ class GDN(keras.layers.Layer):
         channels = input_shape[-1]
 
         def gamma_root(shape, dtype=None):
-            gamma = (self._gamma - _MIN) * tf.eye(channels) + _MIN
-            return tf.cast(tf.reshape(tf.sqrt(gamma), shape), dtype)
+            return tf.cast(tf.reshape(_first_gamma_root(channels, self._gamma), shape), dtype)
 
         self.beta_root = self.add_weight("beta_root", shape=(channels,), initializer="ones")
         self.gamma_root = self.add_weight(
             "gamma_root", shape=(channels, channels), initializer=gamma_root
         )
+
+    def start_at(self, gamma: float) -> None:
+        """Puts the weights back to their start, with another diagonal of gamma."""
+        self.beta_root.assign(tf.ones_like(self.beta_root))
+        self.gamma_root.assign(_first_gamma_root(self.gamma_root.shape[0], gamma))
 
     def call(self, x):
         beta = tf.square(lower_bound(self.beta_root, _MIN**0.5))
@@ -55,6 +61,10 @@ class GDN(keras.layers.Layer):
             lambda: _apply_in_strips(x, beta, gamma, self.inverse),
             lambda: _apply(x, beta, gamma, self.inverse),
         )
+
+
+def _first_gamma_root(channels: int, diagonal: float) -> tf.Tensor:
+    return tf.sqrt((diagonal - _MIN) * tf.eye(channels) + _MIN)
 
 
 def _apply_in_strips(x, beta, gamma, inverse: bool) -> tf.Tensor:

@@ -7,10 +7,13 @@ arXiv 2309.17051, Table IV, puts into `g_a` and `g_s` separately; `elic` has He 
 
 The last layer of an analysis transform computes in float32 under any policy: rounding latents to
 bfloat16 would be a second quantizer before the one that is studied. The last layer of a synthesis
-transform starts at mid-grey.
+transform starts at mid-grey, and all weights near a linear transform (`klt.py`);
+`start_at_random` gives the papers' start in its place.
 """
 
 from __future__ import annotations
+
+import tensorflow as tf
 
 from tfquant.layers import klt
 from tfquant.layers.blocks import (
@@ -32,7 +35,7 @@ from tfquant.layers.blocks import (
     deconv,
 )
 from tfquant.layers.chain import Chain
-from tfquant.layers.gdn import GDN
+from tfquant.layers.gdn import GDN, USUAL_GAMMA
 from tfquant.legacy_keras import keras
 
 # Latents of the linear start, in units of a quantization bin: a bin of a quarter is the best one at
@@ -182,6 +185,24 @@ def analysis(kind: str, N: int, M: int) -> Chain:
 def synthesis(kind: str, N: int, M: int) -> Chain:
     """`g_s`; a ValueError lists the kinds."""
     return Chain(_choose(SYNTHESIS, kind)(N, M), name="g_s")
+
+
+# Of the transforms' weights: near a linear transform (`tfquant/layers/klt.py`), or the papers'.
+STARTS = ("klt", "glorot")
+
+
+def start_at_random(network: keras.layers.Layer) -> None:
+    """Gives a built `g_a` or `g_s` the papers' start in place of the linear one.
+
+    Kernels are Glorot's, biases are 0, and GDN has beta 1 and gamma 0.1 on its diagonal. The
+    constant that residual synthesis divides its input by stays: it is no weight.
+    """
+    for layer in network.submodules:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
+            layer.kernel.assign(keras.initializers.GlorotUniform()(layer.kernel.shape))
+            layer.bias.assign(tf.zeros_like(layer.bias))
+        elif isinstance(layer, GDN):
+            layer.start_at(USUAL_GAMMA)
 
 
 def _choose(table: dict, kind: str):

@@ -1,6 +1,6 @@
 """Values with another map's gradient.
 
-All are `tf.custom_gradient` over tensors that come in as arguments: a tensor that such a function
+Most are `tf.custom_gradient` over tensors that come in as arguments: a tensor that such a function
 captures from outside silently gets no gradient.
 """
 
@@ -47,15 +47,16 @@ def lower_bound(x: tf.Tensor, bound) -> tf.Tensor:
     """`max(x, bound)`; below the bound the gradient still passes where descent would raise `x`.
 
     Args:
-      x: [...] float.
+      x: [...] float, a tensor or a variable.
       bound: broadcasts to the shape of `x`; gets no gradient.
     """
-    x = tf.convert_to_tensor(x)  # a variable would not be an argument of the custom gradient
+    # A variable that casts itself, or that has replicas, would be taken for a captured one.
+    x = tf.convert_to_tensor(x)
     return _lower_bound(x, tf.convert_to_tensor(bound, x.dtype))
 
 
 @tf.custom_gradient
-def _lower_bound(x, bound):
+def _lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
     def grad(upstream):
         return tf.where((x >= bound) | (upstream < 0), upstream, tf.zeros_like(upstream)), None
 
@@ -68,3 +69,40 @@ def upper_bound(x: tf.Tensor, bound) -> tf.Tensor:
     Arguments as in `lower_bound`.
     """
     return -lower_bound(-x, -bound)
+
+
+def beyond_floor(log_p: tf.Tensor, floor: float) -> tf.Tensor:
+    """`log_p`; below `floor` its slow continuation `floor (1 + log(log_p / floor))`.
+
+    The continuation has the value and the slope of `log_p` at the floor. Its slope below is
+    `floor / log_p`. The log probability of a tail is a power of the distance and of 1 / sigma, so
+    that the slope to the distance is `power floor / distance`, and the slope to log sigma is
+    `power floor`, whatever sigma is.
+
+    Args:
+      log_p: [...] float, log probabilities.
+      floor: a negative number.
+    """
+    below = tf.minimum(log_p, floor) / floor  # 1 above the floor
+    return tf.maximum(log_p, floor) + floor * tf.math.log(below)
+
+
+@tf.custom_gradient
+def floor_log(log_p: tf.Tensor, floor: float) -> tf.Tensor:
+    """`max(log_p, floor)`, with the gradient of `beyond_floor` where descent would raise `log_p`.
+
+    The literature bounds `p` itself: below the floor its gradient is `p / exp(floor)` times that of
+    `log_p`. A `p` far below underflows to 0 in float32, and its gradient is lost. The gradient of
+    `log_p` alone would be as large as 1 / sigma^2. The one here is finite and not 0.
+
+    Args:
+      log_p: [...] float, log probabilities.
+      floor: a negative number.
+    """
+
+    def grad(upstream):
+        slope = floor / tf.minimum(log_p, floor)  # 1 above the floor
+        passes = (log_p >= floor) | (upstream < 0)
+        return tf.where(passes, upstream * slope, tf.zeros_like(upstream)), None
+
+    return tf.maximum(log_p, floor), grad

@@ -38,6 +38,24 @@ def example_seeds(seed: int, purpose: str, index: tf.Tensor, group: int = 0) -> 
     return tf.stack([purposes, index, groups], axis=-1)
 
 
+def salted(seeds: tf.Tensor, use: str) -> tf.Tensor:
+    """Seeds of noise that is independent of that of `seeds`, and of that of other uses.
+
+    Args:
+      seeds: [B, 3] int64, from `example_seeds`.
+      use: a name, such as the surrogate's that draws.
+
+    Returns:
+      [B, 3] int64, the purpose with the use's salt added.
+    """
+    salt = zlib.crc32(use.encode()) * _SALT_STRIDE
+    salt = (salt + 2**63) % 2**64 - 2**63
+    return seeds + tf.constant([salt, 0, 0], tf.int64)
+
+
+# Odd and with well-mixed bits: salted purposes lie far from each other, and from purposes' groups.
+_SALT_STRIDE = 0x5851F42D4C957F2D
+
 # Odd and with well-mixed bits: groups' seeds lie far apart, whatever the purposes' are.
 _GROUP_STRIDE = -0x61C8864680B583EB
 

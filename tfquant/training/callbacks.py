@@ -339,16 +339,17 @@ class GradientRisk(_Logging):
         with self.writing():
             for name, value in measured.items():
                 branch, _, quantity = name.partition("_")
-                text = f"Gradient of {_LOSSES[branch]} with respect to y: {_QUANTITIES[quantity]}."
+                text = f"Gradient of {_LOSSES[branch]}: {_QUANTITIES[quantity]}."
                 tf.summary.scalar(f"gradient/{name}", value, description=text)
 
 
 _LOSSES = {
-    "rate": "the rate (bits of a patch)",
-    "distortion": "the distortion (`lmbda pixels D` of a patch, in bits)",
+    "rate": "the rate (bits of a patch) with respect to y",
+    "mean": "the rate (bits of a patch) with respect to mu, the offset of y",
+    "distortion": "the distortion (`lmbda pixels D` of a patch, in bits) with respect to y",
 }
 _QUANTITIES = {
-    "gradient": "root mean square over elements of its mean over the noise, bits per unit of y",
+    "gradient": "root mean square over elements of its mean over the noise, bits",
     "variance": "over the surrogate's noise, mean over elements, bits^2",
     "bias": "root mean square over elements, against the gradient of the expected loss, in bits",
     "bias_error": "the bias that sampling alone could show: smaller ones are noise. In bits",
@@ -390,6 +391,7 @@ def _hyperparameters(experiment: Experiment) -> dict:
         "distortion": e.distortion,
         "context_branch": plan["context"],
         "stop_gradient": plan["stop_gradient"],
+        "mean_gradient": plan["mean_gradient"],
         "hyper_aun": plan["hyper_aun"],
         **widths,
         "codec_options": ", ".join(others),

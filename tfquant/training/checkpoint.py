@@ -26,7 +26,7 @@ _NAME = "ckpt"  # then a hyphen and the run's total of steps
 # In what a run is expected to be like the one that it starts from.
 _ALIKE = (
     "lmbda", "distortion", "plan", "rate_branch", "distortion_branch", "context_branch",
-    "stop_gradient", "hyper_aun",
+    "stop_gradient", "mean_gradient", "hyper_aun",
 )  # fmt: skip
 
 
@@ -142,6 +142,8 @@ class RunCheckpoint:
     def _checkpoint(self) -> tf.train.Checkpoint:
         # A stage has its own optimizer, so its checkpoint object is made when it is needed.
         trainer = self.trainer
+        lifts = any(stage.lifts_sigma_bound for stage in trainer.experiment.all_stages())
+        lifted = {"lifted_sigma_bound": trainer.lifted_sigma_bound} if lifts else {}
         return tf.train.Checkpoint(
             codec=trainer.codec,
             optimizer=trainer.optimizer,
@@ -149,6 +151,7 @@ class RunCheckpoint:
             stage_step=trainer.stage_step,
             skipped=trainer.skipped,
             skipped_in_a_row=trainer.skipped_in_a_row,
+            **lifted,
         )
 
     def stage_index(self) -> int | None:

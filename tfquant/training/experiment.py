@@ -9,6 +9,7 @@ import math
 from tfquant import data
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
+from tfquant.layers.transforms import STARTS
 from tfquant.plans import PLANS, QuantizationPlan, plan_named
 from tfquant.surrogates import Branch
 from tfquant.training import losses, schedules
@@ -24,7 +25,8 @@ class Stage:
       plan: the quantization plan.
       learning_rate: Keras schedule of the stage's step.
       alpha: Keras schedule of the stage's step: the temperature.
-      sigma_bound: lower bound of sigma; None keeps the one before.
+      sigma_bound: lower bound of sigma; None keeps the one before, or brings back the one that a
+        stage before has lifted.
       loss: term of `tfquant/training/losses.py` -> its weight.
       reported: further terms to measure, without weight.
       frozen: groups of parts (see `tfquant/codec.py`) that keep their weights.
@@ -32,6 +34,8 @@ class Stage:
         factorized models).
       rectified: whether the picture is decoded from the rectified latent; otherwise from the
         quantized one, a rectifier being beside it. No matter without rectifier.
+      lifts_sigma_bound: whether `sigma_bound` is for this stage alone. After post-training,
+        additive noise needs the larger bound, and rounding the smaller one again.
       features_reach_encoder: whether the feature terms' gradient passes `y` on its way back.
     """
 
@@ -46,6 +50,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     track_offsets: bool = True
     rectified: bool = False
+    lifts_sigma_bound: bool = False
     features_reach_encoder: bool = True
 
     @property
@@ -69,13 +74,15 @@ class Experiment:
 
     codec: str = "ms_hyper_zero"
     codec_options: dict = dataclasses.field(default_factory=dict)
+    start: str = "klt"
     lmbda: float = 0.0067
     distortion: str = "mse"
     plan: str = "sua_ste"
     rate_branch: str = ""
     distortion_branch: str = ""
     context_branch: str = ""
-    stop_gradient: bool = True
+    stop_gradient: str = "both"
+    mean_gradient: str = "sampled"
     hyper_aun: bool = False
     stages: tuple[str, ...] = ("joint", "post")
     init_from: str = ""
@@ -113,6 +120,8 @@ class Experiment:
         """Refuses what cannot run, before anything is built."""
         losses.distortion(self.distortion)
         losses.feature_term(self.qr_distance)
+        if self.start not in STARTS:
+            raise ValueError(f"unknown start {self.start!r}; known: {', '.join(STARTS)}")
         for name in self.stages:
             if name not in STAGES:
                 raise ValueError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
@@ -156,7 +165,9 @@ class Experiment:
     def joint_plan(self) -> QuantizationPlan:
         """The named plan with the branches that flags replace."""
         plan = plan_named(self.plan)
-        changes = {"stop_gradient": self.stop_gradient, "hyper_aun": self.hyper_aun}
+        changes = {
+            name: getattr(self, name) for name in ("stop_gradient", "mean_gradient", "hyper_aun")
+        }
         for role in ("rate", "distortion", "context"):
             text = getattr(self, f"{role}_branch")
             if text:
@@ -181,6 +192,8 @@ class Experiment:
     @classmethod
     def from_json(cls, text: str) -> Experiment:
         values = json.loads(text)
+        if isinstance(values.get("stop_gradient"), bool):  # of runs begun when it was a switch
+            values["stop_gradient"] = "both" if values["stop_gradient"] else "none"
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(
@@ -252,6 +265,7 @@ def _qr_soft(e: Experiment) -> Stage:
         plan=PLANS["aun"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_soft_steps),
         sigma_bound=e.joint_sigma_bound,
+        lifts_sigma_bound=True,
         loss={"bpp": 1.0, e.distortion: e.lmbda, **_feature_loss(e)},
         reported=_ERRORS,
         features_reach_encoder=not e.qr_stop_gradient,

@@ -199,7 +199,10 @@ def read(directory: str) -> dict:
 
 
 def _flat(asked: dict) -> dict:
-    return {**asked["experiment"], **{k: v for k, v in asked.items() if k != "experiment"}}
+    """Name -> value, the experiment's fields as this version has them."""
+    fields = {**asked["experiment"], "qr_weight": 0.0}
+    experiment = json.loads(Experiment.from_json(json.dumps(fields)).to_json())
+    return {**experiment, **{k: v for k, v in asked.items() if k != "experiment"}}
 
 
 def outcome(run_dir: str, distortion: str) -> dict:

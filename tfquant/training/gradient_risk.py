@@ -21,6 +21,9 @@ transform are those of a codec, and the distortion is measured too. What stands 
   hence a random subset of elements. Noise of the others is that of the measured gradient, so most
   of it cancels in the difference.
 - SGA has no such ends: the pathwise gradient of the same draws stands for it.
+- The mean: with zero-center quantization bits depend on `y - mu` alone, so that `g_bar` with
+  respect to `mu` is minus that with respect to `y`. What reaches `mu` is the plan's choice
+  (`stop_gradient` and `mean_gradient` in `tfquant/plans.py`).
 - Rounding has none at all (its expected loss is a staircase), and neither has the distortion of
   UQ-s, whose elements share their noise: variance alone is reported.
 
@@ -36,10 +39,12 @@ from typing import Callable
 import tensorflow as tf
 
 from tfquant.codec import Codec
+from tfquant.entropy.model import LIKELIHOOD_FLOOR
 from tfquant.exchange import Rounding
 from tfquant.ops import random
 from tfquant.ops.random import example_seeds
 from tfquant.plans import QuantizationPlan
+from tfquant.quantizer import Quantizer
 from tfquant.surrogates import SURROGATES, Branch
 from tfquant.training.losses import Outcome
 
@@ -58,9 +63,9 @@ def gradient_risk(
 ) -> dict:
     """Bias and variance of the rate's and the distortion's gradient with respect to `y`.
 
-    Both gradients are in bits per unit of `y`, those of `bits + lmbda pixels D` of a picture, so
-    they compare with each other and with the paper's Table II. `z` is rounded: the noise is that of
-    `y` alone.
+    With zero-center quantization also of the rate's gradient with respect to `mu`. Gradients are in
+    bits per unit of `y`, those of `bits + lmbda pixels D` of a picture, so they compare with each
+    other and with the paper's Table II. `z` is rounded: the noise is that of `y` alone.
 
     Args:
       codec: the codec.
@@ -75,7 +80,8 @@ def gradient_risk(
       seed: of the noise and the choice of elements.
 
     Returns:
-      Name -> scalar float32, averages over the latent's elements; `*` is `rate` or `distortion`:
+      Name -> scalar float32, averages over the latent's elements; `*` is `rate`, `distortion`, or
+      `mean` where the latent is quantized around a mean:
       `*_gradient`, root mean square of E[g], bits; `*_variance`, bits^2; `*_bias` and
       `*_bias_error`, bits, left out where there is no `g_bar` (see above).
 
@@ -109,8 +115,18 @@ def gradient_risk(
     def rate_gradient(branch: Branch) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(y)
-            bits = model.bits(branch.sample(y - offset, offset, alpha, seeds), *params)
+            sample = branch.sample(y - offset, offset, alpha, seeds)
+            bits = model.bits(sample, *params, floor=LIKELIHOOD_FLOOR)
         return tape.gradient(bits, y)
+
+    def mean_gradient() -> tf.Tensor:
+        (raw,) = params
+        with tf.GradientTape() as tape:
+            tape.watch(raw)
+            sample = Quantizer(plan)(y, model.offset(raw), alpha, seeds).rate
+            bits = model.bits(sample, raw, floor=LIKELIHOOD_FLOOR)
+        mu, _ = model.split_mean(tape.gradient(bits, raw))
+        return mu
 
     def distortion_gradient(branch: Branch) -> tf.Tensor:
         with tf.GradientTape() as tape:
@@ -147,8 +163,15 @@ def gradient_risk(
     g = rate_gradient(plan.rate)
     results = {f"rate_{k}": v for k, v in _spread(by_picture(g)).items()}
     reference = _unbiased(plan.rate)
+    exact = None if reference is None else rate_gradient(reference)
     if reference is not None:
-        results.update(_bias("rate", by_picture(g - rate_gradient(reference))))
+        results.update(_bias("rate", by_picture(g - exact)))
+
+    if model.has_mean and model.zero_center:
+        g = mean_gradient()
+        results.update({f"mean_{k}": v for k, v in _spread(by_picture(g)).items()})
+        if exact is not None:
+            results.update(_bias("mean", by_picture(g + exact)))
 
     g = distortion_gradient(plan.distortion)
     results.update({f"distortion_{k}": v for k, v in _spread(by_picture(g)).items()})

@@ -28,7 +28,8 @@ class Trainer(keras.Model):
       experiment: the hyperparameters.
 
     Raises:
-      ValueError: the devices cannot share the batch equally.
+      ValueError: the devices cannot share the batch equally, or a latent's mean has no expected
+        gradient.
     """
 
     def __init__(self, codec: Codec, experiment: Experiment):
@@ -39,6 +40,13 @@ class Trainer(keras.Model):
                 f"batch_size must be a multiple of the {replicas} devices;"
                 f" got {experiment.batch_size}"
             )
+        if experiment.mean_gradient == "expected" and not any(
+            model.has_mean for model in codec.entropy_models
+        ):
+            raise ValueError(
+                "mean_gradient 'expected' is that of the mean of a Gaussian or a Laplacian, which"
+                f" {experiment.codec} has not"
+            )
         self.codec = codec
         self.experiment = experiment
         self.stage = None
@@ -46,6 +54,8 @@ class Trainer(keras.Model):
         self.stage_step = state_variable("stage_step")
         self.skipped = state_variable("skipped")
         self.skipped_in_a_row = state_variable("skipped_in_a_row")
+        # The bound from before a stage that lifts it; 0 where none has.
+        self.lifted_sigma_bound = state_variable("lifted_sigma_bound", 0.0, tf.float32)
         latents = [f"bpp_{model.name}" for model in codec.entropy_models]
         terms = [name for stage in experiment.all_stages() for name in self._reported(stage)]
         names = [*terms, "loss", *latents, "psnr"]
@@ -60,14 +70,21 @@ class Trainer(keras.Model):
         for group in GROUPS:
             for part in self.codec.group(group).values():
                 part.trainable = group not in stage.frozen
-        if stage.sigma_bound is not None:
-            for model in self.codec.entropy_models:
-                model.set_sigma_bound(stage.sigma_bound)
+        self._set_sigma_bound(stage)
         # Under the strategy's scope: elsewhere each replica would move moments of its own.
         with self.distribute_strategy.scope():
             optimizer = self._fresh_optimizer(stage)
             optimizer.build(self.trained_variables())
             self.compile(optimizer=optimizer, jit_compile=jit_compile)
+
+    def _set_sigma_bound(self, stage: Stage) -> None:
+        bounds = [m.sigma_bound for m in self.codec.entropy_models if m.sigma_bound is not None]
+        if stage.lifts_sigma_bound and bounds:
+            self.lifted_sigma_bound.assign(bounds[0])
+        bound = stage.sigma_bound or float(self.lifted_sigma_bound.numpy())
+        if bound:
+            for model in self.codec.entropy_models:
+                model.set_sigma_bound(bound)
 
     def _fresh_optimizer(self, stage: Stage) -> Adam:
         experiment = self.experiment
