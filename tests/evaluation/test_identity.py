@@ -68,8 +68,8 @@ def test_widths_follow_lmbda_and_other_options_do_not():
 
 
 def test_a_field_of_a_later_version_identifies():
-    first, second, third = named(FULL, {**FULL, "start": "klt"}, {**FULL, "start": "noise"})
-    assert (first, second, third) == ("c+STP mix", "c+STP mix start=klt", "c+STP mix start=noise")
+    first, second, third = named(FULL, {**FULL, "later": "a"}, {**FULL, "later": "b"})
+    assert (first, second, third) == ("c+STP mix", "c+STP mix later=a", "c+STP mix later=b")
 
 
 def test_a_field_that_an_old_manifest_lacks_has_its_default():
@@ -77,6 +77,12 @@ def test_a_field_that_an_old_manifest_lacks_has_its_default():
     first, second = named(old, {**FULL, "lmbda": 0.05})
     assert first == second == "c+STP mix"
     assert len(set(named(old, {**FULL, "lmbda": 0.05, "clip_norm": 0.0}))) == 2
+
+
+def test_a_value_that_an_old_manifest_names_otherwise_is_the_same():
+    old, same = {**FULL, "stop_gradient": True}, {**FULL, "lmbda": 0.05, "stop_gradient": "both"}
+    assert len(set(named(old, same))) == 1
+    assert len(set(named({**old, "stop_gradient": False}, same))) == 2
 
 
 def test_names_tell_curves_apart_exactly_where_their_settings_do():

@@ -27,7 +27,7 @@ import itertools
 import json
 from typing import NamedTuple
 
-from tfquant.training.experiment import STAGES, Experiment
+from tfquant.training.experiment import STAGES, Experiment, current_values
 
 WIDTHS = ("N", "M")
 _AT_ONE_LMBDA = ("seed", *WIDTHS, *(f"{stage}_steps" for stage in STAGES), "validation_images")
@@ -127,7 +127,7 @@ def describe(settings: dict) -> str:
 
 def _settings(model: Trained) -> dict:
     """All settings that had an effect on a model, codec options among them, in a fixed order."""
-    experiment = {**_DEFAULTS, **model.experiment, "codec": model.codec}
+    experiment = {**_DEFAULTS, **current_values(model.experiment), "codec": model.codec}
     options = experiment.pop("codec_options") or {}
     passed = [s for s in experiment["stages"] if experiment.get(f"{s}_steps", 1) > 0]
     experiment.update(stages=passed, init_from=bool(experiment["init_from"]))

@@ -191,9 +191,7 @@ class Experiment:
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:
-        values = json.loads(text)
-        if isinstance(values.get("stop_gradient"), bool):  # of runs begun when it was a switch
-            values["stop_gradient"] = "both" if values["stop_gradient"] else "none"
+        values = current_values(json.loads(text))
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise ValueError(
@@ -203,6 +201,13 @@ class Experiment:
             if isinstance(values.get(field.name), list):
                 values[field.name] = tuple(values[field.name])
         return cls(**values)
+
+
+def current_values(values: dict) -> dict:
+    """Values of an experiment that any version of tfquant recorded, as this one names them."""
+    if isinstance(values.get("stop_gradient"), bool):  # a switch in 0.1
+        return {**values, "stop_gradient": "both" if values["stop_gradient"] else "none"}
+    return values
 
 
 _POSITIVE = (
