@@ -111,10 +111,10 @@ def test_a_name_says_what_differs_and_nothing_else():
         "ms_hyper_zero sua_ste joint_sigma_bound=0.11",
     ]
     assert named(joint) == ["ms_hyper_zero sua_ste"]
-    aun = {**joint, "plan": "aun", "stop_gradient": False}
+    aun = {**joint, "plan": "aun", "stop_gradient": "none"}
     assert named(joint, aun) == [
-        "ms_hyper_zero sua_ste stop_gradient=true",
-        "ms_hyper_zero aun stop_gradient=false",
+        "ms_hyper_zero sua_ste stop_gradient=both",
+        "ms_hyper_zero aun stop_gradient=none",
     ]
 
 
