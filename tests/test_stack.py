@@ -19,6 +19,7 @@ WRONG = [
     ({}, "TensorFlow is not installed"),
     ({"tensorflow": "2.13.1"}, "too old"),
     ({"tensorflow": "2.14.1", "numpy": "2.0.0"}, "does not work with NumPy 2.0.0"),
+    ({"tensorflow": "2.17.1", "protobuf": "6.31.1"}, "does not work with protobuf 6.31.1"),
     ({"tensorflow": "2.17.1"}, "needs tf-keras 2.17, found no tf-keras"),
     ({"tensorflow": "2.17.1", "tf-keras": "2.18.0"}, "found tf-keras 2.18.0"),
     (
@@ -30,6 +31,10 @@ WRONG = [
         "needs tensorflow-probability 0.22, found 0.25.0",
     ),
     ({"tensorflow": "2.14.1"}, "needs tensorflow-probability 0.22, found none"),
+    (
+        {"tensorflow": "2.21.0", "tf-keras": "2.21.0", "tensorflow-probability": "0.20.1"},
+        "needs tensorflow-probability 0.25, found 0.20.1",
+    ),
 ]
 RIGHT = [
     {"tensorflow": "2.14.1", "tensorflow-probability": "0.22.1", "numpy": "1.26.4"},
@@ -122,6 +127,19 @@ def test_every_command_ends_with_the_line_of_a_wrong_combination(command, strang
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()
     assert "TensorFlow 2.16.9 does not work with NumPy 2.9.0: pip install 'numpy<2'" in line
+
+
+@pytest.mark.parametrize(
+    "command", COMMANDS[:2] + COMMANDS[-2:], ids=lambda command: " ".join(command[1:])[:24]
+)
+def test_every_command_ends_with_one_line_where_tensorflow_cannot_be_imported(command, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('undefined symbol: _ZN3abi\\nmore')")
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert "cannot be imported: undefined symbol: _ZN3abi (see: tfquant doctor)" in line
 
 
 def test_an_unknown_coder_is_refused(monkeypatch):

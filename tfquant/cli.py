@@ -61,6 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv=None) -> int:
     """Runs one command; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
+    stack.silence()
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, errors
@@ -340,7 +341,6 @@ def _doctor(arguments) -> None:
     del arguments
     from tfquant import doctor
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     report = doctor.examine()
     print(report)
     if not report.healthy:
@@ -401,13 +401,10 @@ def _load_model(path):
 def _tensorflow():
     """For imports of TensorFlow; says in one line what does not go together."""
     try:
-        stack.require()
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        stack.import_tensorflow()
         yield
     except stack.StackError as error:
         raise _CommandError(error) from None
-    except ImportError as error:
-        raise _CommandError(f"cannot import TensorFlow: {error} (see: tfquant doctor)") from None
 
 
 def _check_output(output, source, overwrite) -> None:

@@ -39,10 +39,9 @@ def examine() -> Report:
     lines = [("python", f"{platform.python_version()}, {stack.platform_name()}")]
     problem = stack.problem()
     if problem is None:
-        problem = _import_problem()
-    if problem is None:
-        lines.append(("tensorflow", _packages()))
         try:
+            stack.import_tensorflow()
+            lines.append(("tensorflow", _packages()))
             coder = stack.coder()
         except stack.StackError as error:
             problem = str(error)
@@ -71,16 +70,6 @@ def _packages() -> str:
     others = ("tf-keras", "tensorflow-probability", "numpy")
     found = [f"{package} {stack.version(package)}" for package in others if stack.version(package)]
     return ", ".join([str(stack.tensorflow_version()), *found])
-
-
-def _import_problem() -> str | None:
-    """The first line that importing TensorFlow and Keras says, None if they load."""
-    try:
-        import tfquant.legacy_keras  # noqa: F401
-    except Exception as error:  # whatever a library of another build raises
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        return f"TensorFlow {stack.tensorflow_version()} cannot be imported: {first_line}"
-    return None
 
 
 def _tensorboard_problem() -> str | None:

@@ -7,7 +7,7 @@
 | others     | the same rule  | portable, in Python: `portable.py`   | 2.20 and 2.21 are tested  |
 
 Versions are read from the installed packages' metadata, so that a wrong combination is named before
-an import of it can fail. Nothing here imports TensorFlow but `load_operations`.
+an import of it can fail.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def problem() -> str | None:
     tensorflow = numbers(installed)
     if tensorflow < OLDEST_TENSORFLOW:
         return f"TensorFlow {installed} is too old: pip install 'tensorflow==2.17.1'"
-    for check in (_numpy_problem, _keras_problem, _probability_problem):
+    for check in (_numpy_problem, _protobuf_problem, _keras_problem, _probability_problem):
         found = check(installed, tensorflow)
         if found:
             return found
@@ -118,18 +118,28 @@ def _keras_problem(installed: str, tensorflow: tuple) -> str | None:
     return f"TensorFlow {installed} needs tf-keras {_text(tensorflow)}, found {found}: {wanted}"
 
 
+def _protobuf_problem(installed: str, tensorflow: tuple) -> str | None:
+    protobuf = version("protobuf")
+    if protobuf and tensorflow < NUMPY_2 and numbers(protobuf) >= (5, 0):
+        return f"TensorFlow {installed} does not work with protobuf {protobuf}: " + (
+            "pip install 'protobuf<5'"
+        )
+    return None
+
+
 def _probability_problem(installed: str, tensorflow: tuple) -> str | None:
-    found = version("tensorflow-probability")
-    newest = max(_PROBABILITY)
-    oldest_for, too_new = _PROBABILITY.get(numbers(found), _PROBABILITY[newest]) if found else (
-        (), None)  # fmt: skip
-    if found and tensorflow >= oldest_for and (too_new is None or tensorflow < too_new):
-        return None
     fitting = max(
         release
         for release, (first, end) in _PROBABILITY.items()
         if first <= tensorflow and (end is None or tensorflow < end)
     )
+    found = version("tensorflow-probability")
+    # Releases after the newest one that is known here are taken to be like it.
+    release = min(numbers(found), max(_PROBABILITY)) if found else None
+    if release in _PROBABILITY:
+        first, end = _PROBABILITY[release]
+        if first <= tensorflow and (end is None or tensorflow < end):
+            return None
     return (
         f"TensorFlow {installed} needs tensorflow-probability {_text(fitting)}, found "
         f"{found or 'none'}: pip install 'tensorflow-probability=={_text(fitting)}.*'"
@@ -147,15 +157,36 @@ def require() -> None:
         raise StackError(f"{found} (see: tfquant doctor)")
 
 
-def prepare(program: str) -> None:
-    """Prepares a program for the import of TensorFlow, which comes after this call.
-
-    It hides the messages about CUDA that TensorFlow prints on machines without a GPU. If the
-    installed packages do not go together, it ends the program with one line.
-    """
+def silence() -> None:
+    """Hides the messages that TensorFlow prints when it loads, if it is not loaded yet."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras 2, without TensorFlow's messages.
+
+    Raises:
+      StackError: the installed packages do not go together, or the import fails.
+    """
+    silence()
+    require()
     try:
-        require()
+        importlib.import_module("tfquant.legacy_keras")
+    except Exception as error:  # whatever a library of another build raises
+        raise StackError(
+            f"TensorFlow {tensorflow_version()} cannot be imported: {_first_line(error)}"
+            " (see: tfquant doctor)"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def prepare(program: str) -> None:
+    """Imports TensorFlow for a program, or ends the program with one line."""
+    try:
+        import_tensorflow()
     except StackError as error:
         raise SystemExit(f"{program}: {error}") from None
 
@@ -181,8 +212,7 @@ def coder() -> Coder:
             importlib.import_module(operations_module())
             return Coder(OPERATIONS, f"{package} {version(package)}")
         except Exception as error:  # whatever a library of another build raises
-            first_line = next(iter(str(error).splitlines()), type(error).__name__)
-            reason = f"{package} {version(package)} does not load: {first_line}"
+            reason = f"{package} {version(package)} does not load: {_first_line(error)}"
     if wanted == OPERATIONS:
         raise StackError(f"{CODER_VARIABLE}={OPERATIONS}, but {reason}")
     return Coder(PORTABLE, reason)

@@ -60,11 +60,11 @@ def assert_reads(model, archive):
 def test_files_of_every_stack_decode_here(archive):
     """With the SavedModel where this stack has the coder's operations, else built again."""
     path = str(archive / "export")
-    if stack.coder().kind == stack.PORTABLE and is_unreadable_mixture(archive):
+    if stack.coder().kind == stack.OPERATIONS or (archive / "export" / table_file.NAME).exists():
+        assert_reads(ExportedModel.load(path), archive)
+    elif is_unreadable_mixture(archive):
         with pytest.raises(ModelError, match=r"decisions need TensorFlow 2\.19 or older"):
             ExportedModel.load(path)
-        return
-    assert_reads(ExportedModel.load(path), archive)
 
 
 def test_models_of_every_stack_are_built_again_from_weights_and_tables(archive):
@@ -72,7 +72,14 @@ def test_models_of_every_stack_are_built_again_from_weights_and_tables(archive):
     manifest = read_manifest(path)
     if is_unreadable_mixture(archive):
         pytest.skip("this TensorFlow's erf has other bits than the file was made with")
-    module = export.rebuilt(path, manifest, models.build_exported)
+    try:
+        module = export.rebuilt(path, manifest, models.build_exported)
+    except ModelError as error:
+        # TensorFlow 2.14 made the channel tables of tfquant 0.1 with kernels of its own.
+        assert "its coding tables come out differently here" in str(error)
+        assert not (archive / "export" / table_file.NAME).exists()
+        assert stack.numbers(stack.tensorflow_version()) != (2, 14)
+        return
     assert module.fingerprint() == manifest.fingerprint
     assert_reads(ExportedModel(manifest, module), archive)
 
