@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import models
+from tfquant.coding import portable, range_coder
 from tfquant.export import CodecModule
 from tfquant.images import read_image
 from tfquant.rectified import RectifiedCodec
@@ -176,6 +177,25 @@ def test_saved_models_decode_in_a_process_that_knows_only_tensorflow(
     )
     assert foreigner(tmp_path) == "decoded"
     np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), expected)
+
+
+WALKS = ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm"]
+
+
+@pytest.mark.parametrize("label", WALKS, indirect=True)
+def test_the_portable_coder_writes_and_reads_the_same_files(
+    label, codec, module, make_photograph, monkeypatch, operations_module
+):
+    """All ways through the elements, and all kinds of coding tables."""
+    picture, size = make_photograph(33, 70), (33, 70)
+    coded = module.encode(picture)
+    monkeypatch.setattr(range_coder, "_coder", lambda: portable)
+    in_python = CodecModule(codec, module.tables)
+    again = in_python.encode(picture)
+    assert again["streams"].numpy().tolist() == coded["streams"].numpy().tolist()
+    assert int(again["symbols_crc"]) == int(coded["symbols_crc"])
+    y_hat = in_python.read(coded["streams"], *size, coded["symbols_crc"])
+    np.testing.assert_array_equal(y_hat, module.evaluate(picture)["y_hat"])
 
 
 @pytest.mark.parametrize("label", ["ms_context", "charm", "elic_sm_zero"], indirect=True)
