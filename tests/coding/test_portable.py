@@ -106,6 +106,20 @@ def test_bytes_stay_what_they_are():
     np.testing.assert_array_equal(found, symbols)
 
 
+@pytest.mark.parametrize("row, symbol", [(0, 1), (0, -1), (-1, 0), (10**6, 0)])
+def test_what_is_not_in_the_table_is_refused_eagerly_and_in_a_graph(row, symbol):
+    lookup = range_coder.lookup_of([[0, 49152, TOTAL]])
+
+    def code(row, symbol):
+        handle = portable.start_encoder(tf.constant(1), lookup)
+        return portable.finish(portable.encode(handle, row, symbol))
+
+    arguments = tf.constant([[row]]), tf.constant([[symbol]])
+    for run in (code, tf.function(code, autograph=False)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="outside its row"):
+            run(*arguments)
+
+
 def test_a_graph_codes_in_loops_and_branches():
     """As serial contexts do: the handle is a loop variable, and a branch may leave it alone."""
     table = types.SimpleNamespace(lookup=range_coder.lookup_of([[0, 49152, TOTAL]]))

@@ -164,7 +164,8 @@ def test_the_mean_is_the_mode_and_the_density_is_symmetric_about_it(family):
         build, np.full(3, 2.0, np.float32), np.full(3, 2.0, np.float32), scale[:, 0]
     )
     assert (d_v == 0).all() and (d_scale < 0).all()
-    assert (value[:, None] >= p.log_prob(2.0 + offset).numpy()).all()
+    # Where the density is flat, float32 may round the other way.
+    assert (value[:, None] >= p.log_prob(2.0 + offset).numpy() - 1e-6).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -29,6 +29,10 @@ _WHOLE = 1 << 2 * _WORD
 _MIDDLE = TOTAL // 2
 
 
+class _OutsideRow(tf.errors.InvalidArgumentError, ValueError):
+    """Raised inside `tf.numpy_function`: a graph turns a ValueError into InvalidArgumentError."""
+
+
 class Handle(NamedTuple):
     """S coders between two calls.
 
@@ -114,7 +118,7 @@ def _encode(state, data, lookup, starts, middles, rows, symbols):
     # A row's symbols end two places before the next row begins: at TOTAL, and before its precision.
     counts = np.diff(starts)[np.clip(rows, 0, last_row)] - 2
     if not rows_exist or np.any((symbols < 0) | (symbols >= counts)):
-        raise ValueError("a symbol lies outside its row of the coding table")
+        raise _OutsideRow(None, None, "a symbol lies outside its row of the coding table")
     index = starts[rows] + symbols
     low, high = lookup[index], lookup[index + 1]
     coded = [_encode_stream(*stream) for stream in zip(state.tolist(), data, low, high)]
