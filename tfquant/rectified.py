@@ -88,8 +88,8 @@ def as_decoded(codec: Codec, experiment: Experiment) -> Codec:
 
     A rectifier that is trained beside the decoder, or not yet, is left out.
     """
-    unused = experiment.rectified and not experiment.all_stages()[-1].rectified
-    return codec.codec if unused else codec
+    decodes_with_it = experiment.all_stages()[-1].rectified
+    return codec.codec if isinstance(codec, RectifiedCodec) and not decodes_with_it else codec
 
 
 class Trained(NamedTuple):
