@@ -3,13 +3,13 @@
 It offers the interface of `operations.py` and writes the same bytes. A graph calls it through
 `tf.numpy_function`, so such a graph runs in the process that made it, and cannot be exported.
 
-The coder narrows an interval `[base, base + size)` of a number with 32 binary digits after the words
-written so far. A symbol with the frequencies `low ... high` of 2**16 takes its share of the
-interval. Whenever at most 2**16 numbers are left, the upper 16 bits move to the output. A carry
-out of these digits is added to the words that are already in the output.
+The coder narrows an interval `[base, base + size)` of a number that has 32 bits after the words in
+the output. A symbol with the frequencies `low ... high` of 2**16 takes its share of the interval.
+Whenever at most 2**16 numbers are left, the upper 16 bits move to the output. A carry out of the 32
+bits is added to the words in the output.
 
-A loop over Python integers is the fastest form that was found: with eight streams, a NumPy
-operation on one symbol of each stream takes longer than eight steps of the loop.
+A loop over Python integers is the fastest form that was found. With eight streams, a step of NumPy
+operations on one symbol of each stream takes three times as long as eight steps of the loop.
 """
 
 from __future__ import annotations
