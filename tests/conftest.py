@@ -6,6 +6,7 @@ A folder with real photographs, the 24 Kodak images, is optional; `TFQUANT_KODAK
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import random
 import subprocess
@@ -75,29 +76,13 @@ def nodes_of() -> Callable[..., list]:
 
 
 @pytest.fixture(scope="session")
-def fused_sums(nodes_of) -> Callable[..., int]:
-    """`fused_sums(function, *arguments)`: how many sums the optimizer takes into a convolution.
-
-    See `layers.blocks.residual`. The function is called, in a graph of its own. Where TensorFlow
-    has no such fusion, without oneDNN, the test is skipped.
-    """
-    import tensorflow as tf
-    from tensorflow.python.eager import context
-
-    from tfquant.legacy_keras import keras
-
-    def count(function, *arguments):
-        with context.collect_graphs(optimized=True) as graphs:
-            tf.function(function, autograph=False)(*arguments)
-        nodes = [node for graph in graphs for node in nodes_of(graph)]
-        return sum(b"Add" in node.attr["fused_ops"].list.s for node in nodes)
-
-    conv = keras.layers.Conv2D(4, 3, padding="same")
-    x = tf.ones([1, 8, 8, 4])
-    conv(x)
-    if count(lambda x: x + conv(x), x) != 1:
-        pytest.skip("this TensorFlow takes no sum into a convolution")
-    return count
+def onednn():
+    """The module `onednn_patterns.py`: finds what oneDNN inside TensorFlow computes wrongly."""
+    path = ROOT / "tests" / "onednn_patterns.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfquant.analysis import networks
 
 
-def test_copies_are_independent_perceptrons():
-    side_by_side = networks.Perceptrons(3, (2, 5, 4), seed=1)
-    x = np.random.default_rng(0).standard_normal([7, 3, 2]).astype(np.float32)
+@pytest.mark.parametrize("widths", [(2, 5, 4), (1, 5, 1)])
+def test_copies_are_independent_perceptrons(widths):
+    side_by_side = networks.Perceptrons(3, widths, seed=1)
+    x = np.random.default_rng(0).standard_normal([7, 3, widths[0]]).astype(np.float32)
     found = side_by_side(tf.constant(x)).numpy()
     first, second = (k.numpy() for k in side_by_side.kernels)
     bias = side_by_side.biases[0].numpy()[0]
@@ -18,6 +20,34 @@ def test_copies_are_independent_perceptrons():
         hidden = x[:, s] @ first[s] + bias[s]
         expected = np.where(hidden > 0, hidden, 0.2 * hidden) @ second[s]
         np.testing.assert_allclose(found[:, s], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_no_graph_holds_what_onednn_computes_wrongly(monkeypatch, onednn):
+    """See `tests/onednn_patterns.py`. Plain products would contain its pattern (b)."""
+
+    def defects():
+        transform = networks.Residual(2, width=4)
+        one_unit, two_units = (networks.Perceptrons(2, (n, 4, 4, n)) for n in (1, 2))
+
+        @tf.function(autograph=False)
+        def gradients(x):
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(x)
+                losses = [tf.reduce_sum(transform(x) ** 2)]
+                inputs = tf.stack([x, x], axis=-1)
+                losses += [tf.reduce_sum(one_unit(inputs[..., :1]) ** 2)]
+                losses += [tf.reduce_sum(two_units(inputs) ** 2)]
+            of = [transform, one_unit, two_units]
+            return [tape.gradient(loss, [x, *n.variables]) for loss, n in zip(losses, of)]
+
+        return onednn.in_traced(gradients.get_concrete_function(tf.TensorSpec([5, 2])).graph)
+
+    assert not defects()
+    monkeypatch.setattr(
+        networks, "_product", lambda x, kernel: tf.einsum("nsi,sio->nso", x, kernel)
+    )
+    found = defects()
+    assert found and all(text.startswith("(b)") for text in found)
 
 
 def test_training_finds_a_line_for_each_copy():

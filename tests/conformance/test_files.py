@@ -43,9 +43,23 @@ def _codec(label, fitted, make_photograph):
     return fitted(label, make_photograph(192, 256))
 
 
+@pytest.fixture(scope="module", name="runs")
+def _runs(codec, make_photograph, onednn):
+    """The module, and what `tests/onednn_patterns.py` finds in the graphs that code."""
+    module, picture = CodecModule(codec), make_photograph(17, 33)
+    coded, encoding = onednn.run(module.encode, picture)
+    _, decoding = onednn.run(module.decode, coded["streams"], 17, 33, coded["symbols_crc"])
+    _, evaluating = onednn.run(module.evaluate, picture)
+    return module, [*encoding, *decoding, *evaluating]
+
+
 @pytest.fixture(scope="module", name="module")
-def _module(codec):
-    return CodecModule(codec)
+def _module(runs):
+    return runs[0]
+
+
+def test_no_graph_that_codes_holds_what_onednn_computes_wrongly(runs):
+    assert not runs[1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 64), (100, 37), (192, 256)])

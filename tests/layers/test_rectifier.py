@@ -63,12 +63,21 @@ def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
     assert after < 0.8 * before
 
 
-def test_the_sum_stays_outside_of_the_last_convolution(fused_sums):
+@pytest.mark.parametrize("depth", [0, 1])
+def test_no_graph_holds_what_onednn_computes_wrongly(onednn, depth):
+    """The sum stays outside of the last convolution; see `tests/onednn_patterns.py`."""
     y = latent()
-    for depth in range(2):
-        rectifier = QuantizationRectifier(8, depth)
-        rectifier(y)
-        assert fused_sums(rectifier, y) == 0
+    rectifier = QuantizationRectifier(8, depth)
+    rectifier(y)
+
+    def gradients(y):
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            loss = tf.reduce_mean(tf.square(rectifier(y)))
+        return tape.gradient(loss, [y, *rectifier.trainable_variables])
+
+    for function in (rectifier, gradients):
+        assert not onednn.run(lambda y, function=function: function(y), y)[1]
 
 
 def test_the_sum_is_float32_under_bfloat16_networks():

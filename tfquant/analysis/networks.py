@@ -44,8 +44,19 @@ class Perceptrons(tf.Module):
         for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
             if layer:
                 x = tf.nn.leaky_relu(x)
-            x = tf.einsum("nsi,sio->nso", x, tf.cast(kernel, x.dtype)) + tf.cast(bias, x.dtype)
+            x = _product(x, tf.cast(kernel, x.dtype)) + tf.cast(bias, x.dtype)
         return x
+
+
+def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`x: [N, S, i]` times `kernel: [S, i, o]`: [N, S, o].
+
+    Where i or o is 1, a sum replaces the matrix product. oneDNN in TensorFlow 2.14 confuses such
+    products with each other, see `entropy.factorized._product`.
+    """
+    if 1 in kernel.shape[1:]:
+        return tf.reduce_sum(x[..., None] * kernel, axis=2)
+    return tf.einsum("nsi,sio->nso", x, kernel)
 
 
 class Affine(tf.Module):

@@ -114,7 +114,7 @@ def _product(a, b):
 
     Where `a` is one row or one column, a sum replaces the matrix product. oneDNN in TensorFlow 2.14
     confuses a matrix of one row with the transpose of one of one column. If two threads create both
-    for the first time, it writes outside of its memory.
+    for the first time, it writes outside of its memory. Later versions of TensorFlow do not.
     """
     if 1 in a.shape[1:]:
         return tf.reduce_sum(a[..., None] * b[:, None], axis=2)

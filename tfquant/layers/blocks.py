@@ -126,9 +126,10 @@ def residual(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     """`x + y`, `y` as a convolution gives it.
 
     Between the two stands an operation that does nothing. TensorFlow's optimizer would make the sum
-    a part of the convolution, and TF 2.14's oneDNN kernel of that keeps a field for the summand:
-    two threads that run the graph write into each other's memory. For the same reason `x` must be
-    no convolution's result that is used only here; tests count such sums in all codecs.
+    a part of the convolution. The oneDNN kernel of that keeps a field for the summand: two threads
+    that run the graph write into each other's memory. TF 2.14 to 2.22 are affected, see
+    `benchmarks/onednn_fused_sum.py`. For the same reason `x` must be no convolution's result that
+    is used only here. Tests look for such sums in all codecs.
     """
     return x + tf.ensure_shape(y, y.shape)
 
@@ -191,8 +192,9 @@ class ResidualDown(keras.layers.Layer):
         self.skip = conv(filters, 1, kernel_initializer=glorot(UNIT_GAIN))
 
     def call(self, x):
-        # The same as a 1x1 convolution of stride 2, whose gradient in TF 2.14's oneDNN writes
-        # outside its memory where channels are few, as in a picture.
+        # The same as a 1x1 convolution of stride 2. oneDNN's gradient of that writes outside its
+        # memory where channels are few, as in a picture. TF 2.14 to 2.22 are affected, see
+        # `benchmarks/onednn_strided_gradient.py`.
         return residual(self.main(x), self.skip(x[:, ::2, ::2]))
 
 
