@@ -33,6 +33,11 @@ flags.DEFINE_string("base", None, "Flagfile of train.py that all cells share.", 
 flags.DEFINE_string(
     "grid", "", "flag=value,value;flag=value,value: flags of train.py; every combination is a cell."
 )
+flags.DEFINE_string(
+    "follow", "",
+    "flag=value,value;flag=value,value: flags of train.py with a value for each of --lmbda, such as"
+    " N=128,192;M=192,320.",
+)  # fmt: skip
 flags.DEFINE_list("lmbda", ["0.0067", "0.025"], "Weights of the distortion: a curve's points.")
 flags.DEFINE_string("train_images", "", "As train.py takes it.")
 flags.DEFINE_string("images", "sample", "Pictures to measure on, as eval.py takes them.")
@@ -49,17 +54,17 @@ class CellFailed(Exception):
     """A program that a cell ran ended with an error; the message is its last line."""
 
 
-def run_cell(grid: sweep.Grid, cell: dict, lmbda: str) -> None:
+def do(run: sweep.Run) -> None:
     """Trains both stages and measures them; does nothing that was done before."""
-    folder = sweep.model_folder(Path(FLAGS.out), cell, lmbda)
+    folder = run.folder(Path(FLAGS.out))
     for stage in sweep.STAGES:
         model_dir = folder / stage
         if (model_dir / model_file.FOLDER / model_file.MANIFEST).exists():
             continue
         first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
         _run(
-            "train.py", f"--flagfile={FLAGS.base}", *(f"--{k}={v}" for k, v in cell.items()),
-            f"--lmbda={lmbda}", f"--stages={stage}", f"--model_dir={model_dir}",
+            "train.py", f"--flagfile={FLAGS.base}", *(f"--{k}={v}" for k, v in run.flags.items()),
+            f"--lmbda={run.lmbda}", f"--stages={stage}", f"--model_dir={model_dir}",
             f"--train_images={FLAGS.train_images}", "--progress=line", *first,
             log=folder / "log.txt",
         )  # fmt: skip
@@ -93,7 +98,7 @@ def main(argv) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
     try:
         files.check_local_folder("--out", FLAGS.out)
-        grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda)
+        grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda, FLAGS.follow)
         anchor = None
         if FLAGS.anchor:
             anchor = curves.read_published(Path(FLAGS.anchor), FLAGS.anchor_codec)
@@ -104,24 +109,23 @@ def main(argv) -> None:
             Path(FLAGS.out),
             {"base": Path(FLAGS.base).read_text(), "train_images": FLAGS.train_images,
              "images": FLAGS.images},
+            {"follow": {lmbda: grid.followed(lmbda) for lmbda in grid.lmbdas}},
         )  # fmt: skip
     except (ValueError, OSError) as error:
         sys.exit(f"sweep.py: {error}")
-    runs = [(cell, lmbda) for cell in grid.cells() for lmbda in grid.lmbdas]
+    runs = grid.runs()
     print(f"{len(runs)} runs of two stages each", flush=True)
     failed = 0
     with concurrent.futures.ThreadPoolExecutor(FLAGS.jobs) as pool:
-        pending = {pool.submit(run_cell, grid, cell, lmbda): (cell, lmbda) for cell, lmbda in runs}
+        pending = {pool.submit(do, run): run for run in runs}
         for number, future in enumerate(concurrent.futures.as_completed(pending), start=1):
-            cell, lmbda = pending[future]
             outcome = "done"
             try:
                 future.result()
             except CellFailed as error:
                 failed += 1
                 outcome = f"FAILED: {error}"
-            run = f"{sweep.name(cell)}, lmbda={lmbda}"
-            print(f"[{number}/{len(runs)}] {run}: {outcome}", flush=True)
+            print(f"[{number}/{len(runs)}] {pending[future]}: {outcome}", flush=True)
     print("\n" + sweep.summarize(Path(FLAGS.out), grid, anchor, FLAGS.bd_rate_method))
     print(f"Table and plot: {FLAGS.out}")
     if failed:

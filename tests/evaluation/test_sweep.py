@@ -38,6 +38,42 @@ def test_a_grid_that_cannot_be_is_refused(text, lmbdas, message):
         sweep.Grid.parse(text, lmbdas)
 
 
+def test_flags_follow_lmbda_in_every_cell():
+    grid = sweep.Grid.parse("plan=aun,mix", ["0.01", "0.02"], "N=4,8; M=6,6")
+    assert [run.flags for run in grid.runs()] == [
+        {"N": "4", "M": "6", "plan": "aun"},
+        {"N": "8", "M": "6", "plan": "aun"},
+        {"N": "4", "M": "6", "plan": "mix"},
+        {"N": "8", "M": "6", "plan": "mix"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "follow,message",
+    [
+        ("N=4", "N takes a value for each of the 2 of --lmbda; got '4'"),
+        ("N=4,", "N takes a value for each"),
+        ("plan=aun,mix", "plan is in --grid as well"),
+        ("stages=joint,post", "--follow: stages is set by the sweep itself"),
+        ("N", "--follow: expected flag=value,value"),
+    ],
+)
+def test_what_cannot_follow_lmbda_is_refused(follow, message):
+    with pytest.raises(EvaluationError, match=message):
+        sweep.Grid.parse("plan=aun,mix", ["0.01", "0.02"], follow)
+
+
+def test_a_folder_keeps_what_follows_lmbda_and_takes_another_lmbda(tmp_path):
+    asked = {"base": "--N=4"}
+    sweep.claim(tmp_path, asked)  # as an earlier version left it: nothing follows
+    sweep.claim(tmp_path, asked, {"follow": {"0.01": {}}})
+    sweep.claim(tmp_path, asked, {"follow": {"0.02": {"N": "8"}}})
+    sweep.claim(tmp_path, asked, {"follow": {"0.01": {}, "0.02": {"N": "8"}}})
+    for changed in ({"0.01": {"N": "8"}}, {"0.01": {}, "0.02": {}}):
+        with pytest.raises(ValueError, match=r"differs in follow"):
+            sweep.claim(tmp_path, asked, {"follow": changed})
+
+
 def test_a_folder_belongs_to_one_sweep(tmp_path):
     asked = {"base": "--N=4", "images": "kodak"}
     sweep.claim(tmp_path, asked)
@@ -48,7 +84,7 @@ def test_a_folder_belongs_to_one_sweep(tmp_path):
 
 def measured(folder, cell, lmbda, **means):
     """Writes the report of a cell: stage=(bpp, psnr)."""
-    path = sweep.model_folder(folder, cell, lmbda) / "report"
+    path = folder / sweep.name(cell) / f"lmbda={lmbda}" / "report"
     path.mkdir(parents=True)
     models = [
         {"name": stage, "mean": {"bpp": bpp, "psnr": psnr}} for stage, (bpp, psnr) in means.items()
