@@ -1,11 +1,8 @@
-"""A grid's cells and the table of their reports, without training; the program is in test_sweep."""
-
-import csv
-import json
+"""A grid's cells, runs, pictures and folder; the tables are in test_sweep_table."""
 
 import pytest
 
-from tfquant.evaluation import EvaluationError, curves, sweep
+from tfquant.evaluation import EvaluationError, sweep
 
 GRID = sweep.Grid.parse("plan=aun,mix; joint_sigma_bound=1e-6,0.11", ["0.0067", "0.025"])
 
@@ -82,50 +79,32 @@ def test_a_folder_belongs_to_one_sweep(tmp_path):
         sweep.claim(tmp_path, {**asked, "images": "tecnick"})
 
 
-def measured(folder, cell, lmbda, **means):
-    """Writes the report of a cell: stage=(bpp, psnr)."""
-    path = folder / sweep.name(cell) / f"lmbda={lmbda}" / "report"
-    path.mkdir(parents=True)
-    models = [
-        {"name": stage, "mean": {"bpp": bpp, "psnr": psnr}} for stage, (bpp, psnr) in means.items()
-    ]
-    (path / "report.json").write_text(json.dumps({"models": models}))
+def test_the_first_set_of_pictures_is_where_that_of_an_earlier_version_was():
+    assert sweep.Pictures.parse("~/kodak") == [sweep.Pictures("kodak", "~/kodak", "report")]
+    first, second = sweep.Pictures.parse("kodak=~/a.png,~/b.png; tecnick=~/t/*.png")
+    assert first == sweep.Pictures("kodak", "~/a.png,~/b.png", "report")
+    assert second == sweep.Pictures("tecnick", "~/t/*.png", "report_tecnick")
+    # A name that is no word is part of the path.
+    assert sweep.Pictures.parse("~/a=b/*.png")[0].images == "~/a=b/*.png"
 
 
-def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten_percent(tmp_path):
-    first, *_, last = GRID.cells()
-    for cell, factor in ((first, 1.0), (last, 0.9)):
-        measured(tmp_path, cell, "0.0067", joint=(0.4, 30.0), post=(0.4 * factor, 30.0))
-        measured(tmp_path, cell, "0.025", joint=(0.8, 33.0), post=(0.8 * factor, 33.0))
-    text = sweep.summarize(tmp_path, GRID, None, "akima")
-    with open(tmp_path / "table.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 4 and rows[0]["plan"] == "aun"
-    assert float(rows[3]["bd_rate_joint"]) == pytest.approx(0.0, abs=1e-6)
-    assert float(rows[3]["bd_rate_post"]) == pytest.approx(-10.0, abs=1e-6)
-    assert rows[1]["bd_rate_joint"] == ""
-    assert "| mix | 0.11 | 0.0 | -10.0 | 0.4000, 30.00 |" in text
-    assert "| aun | 0.11 | - | - | -, - |" in text
-    assert (tmp_path / "rd.png").stat().st_size > 10_000
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("", "expected NAME=IMAGES"),
+        ("kodak=a;kodak=b", "two sets have the name 'kodak'"),
+        ("kodak=a;b/*.png", "several sets need names"),
+    ],
+)
+def test_sets_of_pictures_that_cannot_be_told_apart_are_refused(text, message):
+    with pytest.raises(EvaluationError, match=message):
+        sweep.Pictures.parse(text)
 
 
-def test_a_curve_that_hardly_overlaps_gets_no_bd_rate_but_a_line_that_says_so(tmp_path):
-    first, second, *_ = GRID.cells()
-    measured(tmp_path, first, "0.0067", joint=(0.4, 30.0))
-    measured(tmp_path, first, "0.025", joint=(0.8, 33.0))
-    measured(tmp_path, second, "0.0067", joint=(0.9, 32.98))
-    measured(tmp_path, second, "0.025", joint=(1.6, 36.0))
-    text = sweep.summarize(tmp_path, GRID, None, "akima")
-    assert "| aun | 1e-6 | 0.0 | - |" in text and "| aun | 0.11 | - | - |" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("- ")]
-    assert "joint_sigma_bound=0.11, joint and" in line and "overlap by 0.020 dB" in line
-    with open(tmp_path / "table.csv", newline="") as file:
-        assert [row["bd_rate_joint"] for row in csv.DictReader(file)][1:] == ["", "", ""]
-
-
-def test_an_anchor_of_ones_own_replaces_the_first_cell(tmp_path):
-    measured(tmp_path, GRID.cells()[0], "0.0067", joint=(0.4, 30.0), post=(0.4, 30.0))
-    measured(tmp_path, GRID.cells()[0], "0.025", joint=(0.8, 33.0), post=(0.8, 33.0))
-    points = ({"bpp": 0.8, "psnr": 30.0}, {"bpp": 1.6, "psnr": 33.0})
-    text = sweep.summarize(tmp_path, GRID, curves.Curve("BPG", "published", points), "akima")
-    assert "| aun | 1e-6 | -50.0 | -50.0 |" in text and "against BPG" in text
+def test_a_set_of_pictures_can_be_added_and_not_replaced(tmp_path):
+    asked = {"images": "kodak"}
+    sweep.claim(tmp_path, asked)
+    sweep.claim(tmp_path, asked, {"more images": {"tecnick": "a"}})
+    sweep.claim(tmp_path, asked, {"more images": {}})
+    with pytest.raises(ValueError, match="differs in more images"):
+        sweep.claim(tmp_path, asked, {"more images": {"tecnick": "b"}})

@@ -1,4 +1,4 @@
-"""A grid of experiments as data: its cells, and the table of what came out.
+"""A grid of experiments as data: its cells, their runs, and the pictures to measure on.
 
 A cell is one value for each flag of the grid; it is trained at every `lmbda`, jointly and then
 post-trained from that, which gives it two rate-distortion curves. Tables III to XI of arXiv
@@ -7,16 +7,62 @@ post-trained from that, which gives it two rate-distortion curves. Tables III to
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import json
+import re
 from pathlib import Path
 
 from tfquant import claims
-from tfquant.evaluation import EvaluationError, curves, plots, report
+from tfquant.evaluation import EvaluationError
 
 STAGES = ("joint", "post")
+REPORT = "report"
+
+# What a sweep.json of an earlier version means by its silence, at every key.
+_EARLIER = {"follow": {}}
+_NAME = re.compile(r"[A-Za-z][\w-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """A set of pictures.
+
+    Attributes:
+      name: as tables show it.
+      images: as eval.py takes it.
+      folder: of the reports on it, in the folder of a run.
+    """
+
+    name: str
+    images: str
+    folder: str
+
+    @classmethod
+    def parse(cls, text: str) -> list:
+        """The sets in `NAME=IMAGES;NAME=IMAGES`.
+
+        A set without name is named after its file or folder.
+
+        Raises:
+          EvaluationError: there is none, two have one name, or several lack a name.
+        """
+        found = {}
+        for part in filter(None, (part.strip() for part in text.split(";"))):
+            title, equals, images = part.partition("=")
+            if not equals or not _NAME.fullmatch(title):
+                title, images = Path(part).stem, part
+            if title in found:
+                raise EvaluationError(f"--images: two sets have the name {title!r}; got {text!r}")
+            found[title] = cls(title, images, f"{REPORT}_{title}" if found else REPORT)
+        if not found:
+            raise EvaluationError(f"--images: expected NAME=IMAGES;NAME=IMAGES; got {text!r}")
+        nameless = [title for title in found if not _NAME.fullmatch(title)]
+        if nameless and len(found) > 1:
+            raise EvaluationError(
+                f"--images: several sets need names, as in kodak=A;tecnick=B; got {text!r}"
+            )
+        return list(found.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +169,7 @@ def claim(folder: Path, asked: dict, extendable: dict | None = None) -> None:
       folder: of the sweep.
       asked: name -> value; each has to stay what it was.
       extendable: name -> {key: value}; keys may be added and left out later, the value of a key
-        has to stay what it was. A folder of an earlier version has the name's default, `{}`, at
-        every key.
+        has to stay what it was.
 
     Raises:
       ValueError: the folder is another sweep's.
@@ -136,7 +181,8 @@ def claim(folder: Path, asked: dict, extendable: dict | None = None) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         kept = {}
         for title, values in (extendable or {}).items():
-            there = before.pop(title, {key: {} for key in values})
+            earlier = {key: _EARLIER[title] for key in values} if title in _EARLIER else {}
+            there = before.pop(title, earlier)
             asked_again = {key: value for key, value in values.items() if key in there}
             known = {key: value for key, value in there.items() if key in values}
             claims.check(folder, "--out", "sweep", {title: asked_again}, {title: known})
@@ -151,79 +197,3 @@ def name(cell: dict) -> str:
     Also a folder's name: without the commas that separate folders on eval.py's command line.
     """
     return "+".join(f"{flag}={value}" for flag, value in cell.items()).replace("/", "_") or "all"
-
-
-def points(folder: Path, cell: dict, grid: Grid, stage: str) -> list:
-    """The measured means of a cell's models, one for each `lmbda` that has a report."""
-    found = []
-    for lmbda in grid.lmbdas:
-        path = grid.run(cell, lmbda).folder(folder) / "report" / report.JSON
-        if path.exists():
-            models = {m["name"]: m["mean"] for m in json.loads(path.read_text())["models"]}
-            found += [{**models[stage], "lmbda": lmbda}] if stage in models else []
-    return found
-
-
-def summarize(folder: Path, grid: Grid, anchor: curves.Curve | None, method: str) -> str:
-    """Writes `table.csv`, `table.md` and `rd.png`; returns the table.
-
-    Args:
-      folder: of the sweep; what is not there yet is a dash in the table.
-      grid: its grid.
-      anchor: what BD-rates compare with; None for the first cell after joint training.
-      method: interpolation, see `curves.METHODS`.
-    """
-    learned = {
-        (name(cell), stage): curves.Curve(
-            f"{name(cell)}, {stage}",
-            "model",
-            tuple(points(folder, cell, grid, stage)),
-            cell.get("plan", ""),
-        )
-        for cell in grid.cells()
-        for stage in STAGES
-    }
-    if anchor is None:
-        anchor = next(iter(learned.values()))
-    rows, notes = [], []
-    for cell in grid.cells():
-        row = dict(cell)
-        for stage in STAGES:
-            curve = learned[name(cell), stage]
-            bd = curves.bd_rate(anchor, curve, "psnr", method)
-            row[f"bd_rate_{stage}"] = bd.percent
-            if bd.percent is None and curve.points:
-                notes.append(bd.note)
-            for point in curve.points:
-                for key in ("bpp", "psnr"):
-                    row[f"{key}_{stage}_{point['lmbda']}"] = point[key]
-        rows.append(row)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    text = _markdown(grid, rows, anchor.name, notes)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    drawn = [curve for curve in learned.values() if curve.points]
-    if drawn:
-        others = [anchor] if anchor not in drawn else []
-        plots.plot_rd(drawn + others, folder / "rd.png", "A grid of experiments")
-    return text
-
-
-def _markdown(grid: Grid, rows, anchor: str, notes) -> str:
-    head = [*grid.axes, *(f"BD-rate {stage} [%]" for stage in STAGES)]
-    for lmbda in grid.lmbdas:
-        head += [f"{stage} at {lmbda}: bpp, dB" for stage in STAGES]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for row in rows:
-        cells = [row[flag] for flag in grid.axes]
-        cells += [report.number(row[f"bd_rate_{stage}"], 1) for stage in STAGES]
-        for lmbda in grid.lmbdas:
-            for stage in STAGES:
-                bpp, psnr = (row.get(f"{key}_{stage}_{lmbda}") for key in ("bpp", "psnr"))
-                cells.append(f"{report.number(bpp, 4)}, {report.number(psnr, 2)}")
-        lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + f"\n\nBD-rate of PSNR against {anchor}; below 0 is better.\n"
-    return text + "".join(f"\n- {note}" for note in dict.fromkeys(notes)) + ("\n" if notes else "")

@@ -1,0 +1,171 @@
+"""The tables of a sweep, from the files that its runs leave; nothing is trained or measured."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+
+from tfquant.evaluation import curves, sweep, sweep_table
+from tfquant.training.experiment import Experiment
+
+LMBDAS = ("0.0067", "0.025")
+GRID = sweep.Grid.parse("plan=aun,mix; joint_sigma_bound=1e-6,0.11", LMBDAS)
+KODAK = sweep.Pictures.parse("kodak=unused")
+BOTH = sweep.Pictures.parse("kodak=unused;tecnick=unused")
+
+
+class Sweep:
+    """A sweep's folder, with the files that its runs leave."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, cell, lmbda, below=""):
+        return self.folder / sweep.name(cell) / f"lmbda={lmbda}" / below
+
+    def measured(self, cell, lmbda, below="", report="report", **means):
+        """Writes a report: stage=(bpp, psnr)."""
+        models = [
+            {"name": stage, "mean": {"bpp": bpp, "psnr": psnr}}
+            for stage, (bpp, psnr) in means.items()
+        ]
+        self._write(self.run(cell, lmbda, below) / report / "report.json", {"models": models})
+
+    def curves(self, cell, factor=1.0, **more):
+        """A curve that needs `factor` times the bits of the reference, after both stages."""
+        for lmbda, bpp, psnr in zip(LMBDAS, (0.4, 0.8), (30.0, 33.0)):
+            point = (bpp * factor, psnr)
+            self.measured(cell, lmbda, joint=point, post=point, **more)
+
+    def trained(self, cell, lmbda, joint, surrogate, post, below="", **fields):
+        """Writes what training leaves: the costs of both stages, and the experiment."""
+        run = self.run(cell, lmbda, below)
+        records = [{"stage": "joint", "J": 9.9}, {"stage": "joint", "J": joint}]
+        records[-1]["surrogate_J"] = surrogate
+        self._write(run / "joint" / "history.json", records)
+        self._write(run / "post" / "history.json", [{"stage": "post", "J": post}])
+        experiment = Experiment(lmbda=float(lmbda), stages=("joint",), **fields)
+        record = {"version": "0", "experiment": dataclasses.asdict(experiment)}
+        self._write(run / "joint" / "experiment.json", record)
+
+    def _write(self, path, value):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    def summarize(self, grid=GRID, pictures=KODAK, anchors=None):
+        """(table.md, rows of table.csv, rows of runs.csv)."""
+        text = sweep_table.summarize(self.folder, grid, pictures, anchors or {}, "akima")
+        assert text == (self.folder / "table.md").read_text()
+        return text, *(self._rows(name) for name in ("table.csv", "runs.csv"))
+
+    def _rows(self, name):
+        with open(self.folder / name, newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture(name="made")
+def _made(tmp_path):
+    return Sweep(tmp_path)
+
+
+def lines_of(text):
+    """The rows of all tables of a Markdown text, as lists of cells."""
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten_percent(made):
+    first, *_, last = GRID.cells()
+    for cell, factor in ((first, 1.0), (last, 0.9)):
+        made.measured(cell, "0.0067", joint=(0.4, 30.0), post=(0.4 * factor, 30.0))
+        made.measured(cell, "0.025", joint=(0.8, 33.0), post=(0.8 * factor, 33.0))
+    text, rows, runs = made.summarize()
+    assert len(rows) == 4 and rows[0]["plan"] == "aun"
+    assert float(rows[3]["bd_rate_joint"]) == pytest.approx(0.0, abs=1e-6)
+    assert float(rows[3]["bd_rate_post"]) == pytest.approx(-10.0, abs=1e-6)
+    assert (rows[0]["bpp_post_0.025"], rows[0]["psnr_post_0.025"]) == ("0.8", "33.0")
+    assert rows[1]["bd_rate_joint"] == "" and "images" not in rows[0]
+    assert len(runs) == 8
+    assert (runs[7]["plan"], runs[7]["lmbda"]) == ("mix", "0.025")
+    assert float(runs[7]["bpp_post_kodak"]) == pytest.approx(0.72)
+    lines = lines_of(text)
+    assert ["mix", "0.11", "0.0", "-", "-10.0", "-"] in lines
+    assert ["aun", "0.11", "-", "-", "-", "-"] in lines
+    assert ["mix", "0.11", "0.0067", "-", "-", "-", "0.4000, 30.00", "0.3600, 30.00"] in lines
+    assert (made.folder / "rd.png").stat().st_size > 10_000
+
+
+def test_a_curve_that_hardly_overlaps_gets_no_bd_rate_but_a_line_that_says_so(made):
+    first, second, *_ = GRID.cells()
+    made.measured(first, "0.0067", joint=(0.4, 30.0))
+    made.measured(first, "0.025", joint=(0.8, 33.0))
+    made.measured(second, "0.0067", joint=(0.9, 32.98))
+    made.measured(second, "0.025", joint=(1.6, 36.0))
+    text, rows, _ = made.summarize()
+    lines = lines_of(text)
+    assert ["aun", "1e-6", "0.0", "-", "-", "-"] in lines
+    assert ["aun", "0.11", "-", "-", "-", "-"] in lines
+    (line,) = [line for line in text.splitlines() if line.startswith("- ")]
+    assert "joint_sigma_bound=0.11, joint and" in line and "overlap by 0.020 dB" in line
+    assert [row["bd_rate_joint"] for row in rows][1:] == ["", "", ""]
+
+
+def test_an_anchor_of_ones_own_replaces_the_first_cell(made):
+    made.curves(GRID.cells()[0])
+    points = ({"bpp": 0.8, "psnr": 30.0}, {"bpp": 1.6, "psnr": 33.0})
+    anchors = {"kodak": curves.Curve("BPG", "published", points)}
+    text, *_ = made.summarize(anchors=anchors)
+    assert ["aun", "1e-6", "-50.0", "-", "-50.0", "-"] in lines_of(text)
+    assert "against BPG;" in text and "ours are not" not in text
+
+
+def test_several_sets_have_a_row_each_and_one_of_their_average(made):
+    first, _, third, fourth = GRID.cells()
+    for cell, kodak, tecnick in ((first, 1, 1), (third, 0.9, 0.7), (fourth, 0.8, None)):
+        made.curves(cell, kodak)
+        if tecnick:
+            made.curves(cell, tecnick, report="report_tecnick")
+    text, rows, runs = made.summarize(pictures=BOTH)
+    rates = {
+        (row["plan"], row["joint_sigma_bound"], row["images"]): row["bd_rate_post"] for row in rows
+    }
+    assert len(rows) == len(rates) == 12
+    for images, expected in (("kodak", -10), ("tecnick", -30), ("average", -20)):
+        assert float(rates["mix", "1e-6", images]) == pytest.approx(expected)
+    # An average of fewer sets would compare with nothing.
+    assert float(rates["mix", "0.11", "kodak"]) == pytest.approx(-20)
+    assert rates["mix", "0.11", "tecnick"] == rates["mix", "0.11", "average"] == ""
+    assert float(runs[4]["bpp_post_tecnick"]) == pytest.approx(0.28)
+    assert ["mix", "1e-6", "average", "-20.0", "-", "-20.0", "-"] in lines_of(text)
+    assert {path.name for path in made.folder.glob("*.png")} == {"rd.png", "rd_tecnick.png"}
+
+
+def test_costs_are_those_of_the_last_epoch_of_each_stage(made):
+    grid = sweep.Grid.parse("plan=mix", LMBDAS, "N=4,8")
+    (cell,) = grid.cells()
+    made.trained(cell, "0.025", joint=1.5, surrogate=1.25, post=1.4375, plan="mix")
+    text, _, runs = made.summarize(grid)
+    assert runs[0]["J_joint"] == "" and runs[0]["N"] == "4"
+    costs = [runs[1][key] for key in ("J_joint", "surrogate_J_joint", "J_post")]
+    assert costs == ["1.5", "1.25", "1.4375"]
+    assert ["mix", "0.025", "8", "1.5000", "1.2500", "1.4375", "-, -", "-, -"] in lines_of(text)
+
+
+def test_the_papers_numbers_stand_beside_those_of_its_methods(made):
+    grid = sweep.Grid.parse("plan=mix,uq_s,sga", LMBDAS)
+    for cell in grid.cells():
+        for lmbda in LMBDAS:
+            made.trained(cell, lmbda, 1, 1, 1, codec="charm_zero", **cell)
+    text, rows, _ = made.summarize(grid)
+    lines = lines_of(text)
+    # The table of Kodak alone, and a table of pictures that it does not name.
+    assert ["mix", "-", "-19.23 (V); -18.36 (X)", "-", "-19.96 (V); -18.92 (X)"] in lines
+    assert ["uq_s", "-", "-12.47 (X)", "-", "-16.16 (X)"] in lines
+    assert ["sga", "-", "-", "-", "-"] in lines
+    assert rows[1]["paper_post"] == "-16.16 (X)" and "ours are not" in text
+    text, *_ = made.summarize(grid, BOTH)
+    lines = lines_of(text)
+    assert ["mix", "tecnick", "-", "-19.19 (X)", "-", "-19.51 (X)"] in lines
+    assert ["mix", "kodak", "-", "-18.36 (X)", "-", "-18.92 (X)"] in lines
+    assert ["mix", "average", "-", "-19.23 (V); -18.77 (X)", "-", "-19.96 (V); -19.22 (X)"] in lines
