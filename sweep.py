@@ -39,6 +39,12 @@ flags.DEFINE_string(
     " N=128,192;M=192,320.",
 )  # fmt: skip
 flags.DEFINE_list("lmbda", ["0.0067", "0.025"], "Weights of the distortion: a curve's points.")
+flags.DEFINE_list(
+    "seeds",
+    [],
+    "Values of --seed: every run once for each, and means with intervals in the table. Seeds may be"
+    " added later. Empty: that of --base.",
+)
 flags.DEFINE_string("train_images", "", "As train.py takes it.")
 flags.DEFINE_string(
     "images", "sample",
@@ -133,7 +139,8 @@ def prepare() -> tuple:
       ValueError: the folder is another sweep's.
     """
     files.check_local_folder("--out", FLAGS.out)
-    grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda, FLAGS.follow)
+    base = FLAGS.read_flags_from_files([f"--flagfile={FLAGS.base}"])
+    grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda, FLAGS.follow, FLAGS.seeds, base)
     pictures = sweep.Pictures.parse(FLAGS.images)
     anchors = read_anchors(pictures)
     first, *others = pictures
@@ -152,7 +159,7 @@ def main(argv) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
     try:
         grid, pictures, anchors = prepare()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, flags.Error) as error:
         sys.exit(f"sweep.py: {error}")
     runs = grid.runs()
     print(f"{len(runs)} runs of two stages each", flush=True)

@@ -60,6 +60,31 @@ def test_what_cannot_follow_lmbda_is_refused(follow, message):
         sweep.Grid.parse("plan=aun,mix", ["0.01", "0.02"], follow)
 
 
+def test_each_seed_is_a_run_and_that_of_the_base_goes_on_where_it_was(tmp_path):
+    one = sweep.Grid.parse("plan=aun", ["0.01"], base=["--seed=1", "--N=4", "--seed=3"])
+    many = sweep.Grid.parse("plan=aun", ["0.01"], seeds=["1", "3"], base=["--seed=3"])
+    (before,), (first, third) = one.runs(), many.runs()
+    assert (before.flags, str(before)) == ({"plan": "aun"}, "plan=aun, lmbda=0.01")
+    assert third.flags == {"plan": "aun", "seed": "3"}
+    assert third.folder(tmp_path) == before.folder(tmp_path) == tmp_path / "plan=aun/lmbda=0.01"
+    assert first.folder(tmp_path) == tmp_path / "plan=aun/lmbda=0.01/seed=1"
+    assert str(first) == "plan=aun, lmbda=0.01, seed=1"
+    # Without a seed in the base it is the default of train.py, 1.
+    places = [run.below for run in sweep.Grid.parse("", ["0.01"], seeds=["1", "2"]).runs()]
+    assert places == [(), ("seed=2",)]
+
+
+@pytest.mark.parametrize("seeds", [["1", "1"], ["1", "01"], ["1", "a"], ["1.5"], [""]])
+def test_seeds_that_are_no_distinct_whole_numbers_are_refused(seeds):
+    with pytest.raises(EvaluationError, match="--seeds takes distinct numbers"):
+        sweep.Grid.parse("", ["0.01"], seeds=seeds)
+
+
+def test_a_seed_cannot_be_in_the_grid_as_well():
+    with pytest.raises(EvaluationError, match="--grid: seed is set by the sweep itself"):
+        sweep.Grid.parse("seed=1,2", ["0.01"], seeds=["1", "2"])
+
+
 def test_a_folder_keeps_what_follows_lmbda_and_takes_another_lmbda(tmp_path):
     asked = {"base": "--N=4"}
     sweep.claim(tmp_path, asked)  # as an earlier version left it: nothing follows

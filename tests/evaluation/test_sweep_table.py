@@ -169,3 +169,53 @@ def test_the_papers_numbers_stand_beside_those_of_its_methods(made):
     assert ["mix", "tecnick", "-", "-19.19 (X)", "-", "-19.51 (X)"] in lines
     assert ["mix", "kodak", "-", "-18.36 (X)", "-", "-18.92 (X)"] in lines
     assert ["mix", "average", "-", "-19.23 (V); -18.77 (X)", "-", "-19.96 (V); -19.22 (X)"] in lines
+
+
+def test_seeds_give_a_mean_with_its_interval_against_the_same_seed_of_the_anchor(made):
+    """Three seeds of an anchor that differ by far, and of a cell that is 8, 10 and 12 % below."""
+    grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2", "3"])
+    anchor, cell = grid.cells()
+    for seed, scale, factor in (("", 1.0, 0.92), ("seed=2", 2.0, 0.90), ("seed=3", 0.5, 0.88)):
+        made.curves(anchor, scale, below=seed)
+        made.curves(cell, scale * factor, below=seed)
+        made.trained(cell, "0.0067", 1.0, 0.5, 4 + scale, below=seed, codec="factorized")
+    text, rows, runs = made.summarize(grid)
+    half = 4.302653 * 2 / 3**0.5
+    low, high = (float(rows[1][f"bd_rate_post_{end}"]) for end in ("low", "high"))
+    assert (low, high) == (pytest.approx(-10 - half, 1e-5), pytest.approx(-10 + half, 1e-5))
+    assert float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
+    assert rows[1]["bd_rate_post_seeds"] == "3"
+    assert float(rows[1]["bpp_post_0.025"]) == pytest.approx(0.8 * (0.92 + 1.8 + 0.44) / 3)
+    assert [run["seed"] for run in runs] == ["1", "2", "3"] * 4
+    lines = lines_of(text)
+    assert ["mix", "-10.0 [-15.0, -5.0]", "-", "-10.0 [-15.0, -5.0]", "-"] in lines
+    (point,) = [line for line in lines if line[:2] == ["mix", "0.0067"]]
+    assert point[4].startswith("5.1667 [") and point[2] == "1.0000 [1.0000, 1.0000]"
+    assert "Seeds 1, 2, 3." in text and "Student's 95 %" in text
+
+
+def test_a_seed_that_is_not_there_yet_is_counted(made):
+    grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2"])
+    anchor, cell = grid.cells()
+    for seed in ("", "seed=2"):
+        made.curves(anchor, below=seed)
+    made.curves(cell, 0.9)
+    made.measured(cell, LMBDAS[0], below="seed=2", post=(0.4, 30.0))
+    text, rows, _ = made.summarize(grid)
+    lines = lines_of(text)
+    assert ["aun", "0.0 [0.0, 0.0]", "-", "0.0 [0.0, 0.0]", "-"] in lines
+    assert ["mix", "-10.0 (1 of 2)", "-", "-10.0 (1 of 2)", "-"] in lines
+    assert rows[1]["bd_rate_post_seeds"] == "1"
+    assert "- seed 2: plan=mix, post: 1 point(s)" in text
+
+
+def test_the_average_over_sets_has_an_interval_over_seeds(made):
+    grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2"])
+    anchor, cell = grid.cells()
+    for seed, kodak, tecnick in (("", 0.9, 0.7), ("seed=2", 0.7, 0.5)):
+        for report, factor in (("report", kodak), ("report_tecnick", tecnick)):
+            made.curves(anchor, below=seed, report=report)
+            made.curves(cell, factor, below=seed, report=report)
+    text, *_ = made.summarize(grid, BOTH)
+    average = "-30.0 [-40.0, -20.0]"
+    assert ["mix", "average", average, "-", average, "-"] in lines_of(text)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tfquant import claims
 from tfquant.evaluation import EvaluationError
+from tfquant.training.experiment import Experiment
 
 STAGES = ("joint", "post")
 REPORT = "report"
@@ -72,19 +73,25 @@ class Run:
     Attributes:
       cell: flag -> value, the cell of the grid.
       lmbda: its `--lmbda`, as written.
-      flags: flag of train.py -> value, all that the sweep sets for this run.
+      flags: flag of train.py -> value, all that the sweep sets for this run but lmbda.
+      seed: its `--seed`, as written; empty where the sweep sets none.
+      below: the folders that lead to it from that of its cell and lmbda.
     """
 
     cell: dict
     lmbda: str
     flags: dict
+    seed: str = ""
+    below: tuple = ()
 
     def folder(self, sweep: Path) -> Path:
         """The run's folder in that of the sweep: `joint/`, `post/`, `report/`."""
-        return sweep / name(self.cell) / f"lmbda={self.lmbda}"
+        return sweep.joinpath(name(self.cell), f"lmbda={self.lmbda}", *self.below)
 
     def __str__(self):
-        return f"{name(self.cell)}, lmbda={self.lmbda}"
+        words = [name(self.cell), f"lmbda={self.lmbda}"]
+        words += [f"seed={self.seed}"] if self.seed else []
+        return ", ".join(words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,15 +102,20 @@ class Grid:
       axes: flag of train.py -> its values, as written.
       lmbdas: values of `--lmbda`, as written; two at least make a curve.
       follow: flag of train.py -> its values, as written, one for each of `lmbdas`.
+      seeds: values of `--seed`, as written; none: that of the base alone.
+      base: flag of train.py -> value, what all cells share.
 
     Raises:
       EvaluationError: an axis without values or one that the sweep sets itself; a value twice; a
-        flag that follows lmbda with too few or too many values, or that is an axis as well.
+        flag that follows lmbda with too few or too many values, or that is an axis as well; a seed
+        that is no whole number.
     """
 
     axes: dict
     lmbdas: tuple
     follow: dict = dataclasses.field(default_factory=dict)
+    seeds: tuple = ()
+    base: dict = dataclasses.field(default_factory=dict)
 
     _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images")
 
@@ -122,15 +134,27 @@ class Grid:
                 )
             if flag in self.axes:
                 raise EvaluationError(f"--follow: {flag} is in --grid as well")
+        _check_numbers("seeds", self.seeds, int)
+        own = [*self._OWN, *(["seed"] if self.seeds else [])]
         for option, flags in (("grid", self.axes), ("follow", self.follow)):
-            for flag in self._OWN:
+            for flag in own:
                 if flag in flags:
                     raise EvaluationError(f"--{option}: {flag} is set by the sweep itself")
 
     @classmethod
-    def parse(cls, text: str, lmbdas, follow: str = "") -> Grid:
-        """From `flag=value,value;flag=value,value`, and what follows lmbda in the same form."""
-        return cls(_axes(text, "grid"), tuple(lmbdas), _axes(follow, "follow"))
+    def parse(cls, text: str, lmbdas, follow: str = "", seeds=(), base=()) -> Grid:
+        """From `flag=value,value;flag=value,value`, and what follows lmbda in the same form.
+
+        The base is train.py's arguments, `--flag=value`, of which the last of a flag counts.
+        """
+        given = filter(None, (re.fullmatch(r"--?(\w+)=(.*)", argument) for argument in base))
+        return cls(
+            _axes(text, "grid"),
+            tuple(lmbdas),
+            _axes(follow, "follow"),
+            tuple(seeds),
+            dict(match.groups() for match in given),
+        )
 
     def cells(self) -> list:
         """Every combination: a list of dicts, flag -> value."""
@@ -141,13 +165,36 @@ class Grid:
         place = self.lmbdas.index(lmbda)
         return {flag: values[place] for flag, values in self.follow.items()}
 
-    def run(self, cell: dict, lmbda: str) -> Run:
-        """The run of a cell at one of the `lmbdas`."""
-        return Run(cell, lmbda, {**self.followed(lmbda), **cell})
-
     def runs(self) -> list:
         """All runs, cell by cell."""
-        return [self.run(cell, lmbda) for cell in self.cells() for lmbda in self.lmbdas]
+        return [
+            self._run(cell, lmbda, seed)
+            for cell in self.cells()
+            for lmbda in self.lmbdas
+            for seed in self.seeds or ("",)
+        ]
+
+    def _run(self, cell: dict, lmbda: str, seed: str) -> Run:
+        flags = {**self.followed(lmbda), **cell}
+        below = []
+        # The base's own value lies where a sweep of that value alone has it, which thus goes on.
+        for flag, value in (("seed", seed),):
+            if value:
+                flags[flag] = value
+                base = self.base.get(flag, getattr(Experiment, flag))
+                below += [f"{flag}={value}"] if float(value) != float(base) else []
+        return Run(cell, lmbda, flags, seed, tuple(below))
+
+
+def _check_numbers(option: str, values, number) -> None:
+    try:
+        distinct = {number(value) for value in values}
+    except ValueError:
+        distinct = ()
+    if len(distinct) < len(values):
+        raise EvaluationError(
+            f"--{option} takes distinct numbers, such as 1,2,3; got {','.join(values)!r}"
+        )
 
 
 def _axes(text: str, option: str) -> dict:

@@ -6,6 +6,9 @@
     rd.png     the curves on the first set; `rd_NAME.png` are those on the others
 
 With several sets, a cell has one more row, `average`: the mean of its BD-rates on all of them.
+
+With several seeds, each has its curve and BD-rate; if the anchor is a cell of the sweep, it is that
+cell's curve with the same seed. The tables have their mean, with an interval: see `estimate`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import csv
 import dataclasses
 from pathlib import Path
 
-from tfquant.evaluation import curves, paper_tables, plots, report, sweep_results
+from tfquant.evaluation import curves, estimate, paper_tables, plots, report, sweep_results
+from tfquant.evaluation.estimate import Estimate
 from tfquant.evaluation.sweep import STAGES, Grid, name
 
 _COSTS = ("J", "surrogate_J")
@@ -31,9 +35,9 @@ class Row:
     Attributes:
       cell: flag -> value.
       pictures: the name of the set, or `paper_tables.AVERAGE`.
-      bd: stage -> BD-rate in percent, or None.
+      bd: stage -> BD-rate in percent of each seed, None where it has none.
       paper: stage -> the paper's BD-rates as text, empty where it has none.
-      points: stage -> the points of the curve; empty for an average.
+      points: stage -> the points of the mean curve; empty for an average.
     """
 
     cell: dict
@@ -50,53 +54,77 @@ class _Sweep:
         self.folder, self.grid, self.pictures, self.method = folder, grid, pictures, method
         self.results = sweep_results.read(folder, grid, pictures)
         self.anchors = anchors
+        self.seeds = grid.seeds or ("",)
         self.notes = []
 
-    def of(self, cell: dict) -> list:
-        """The results that make a cell's curves, one for each lmbda."""
-        return [result for result in self.results if result.run.cell == cell]
+    def at(self, cell: dict, lmbda: str) -> list:
+        """The results of a cell at that lmbda, one for each seed."""
+        return [r for r in self.results if r.run.cell == cell and r.run.lmbda == lmbda]
 
-    def curve(self, cell: dict, stage: str, pictures: str) -> curves.Curve:
+    def curve(self, cell: dict, stage: str, pictures: str, seed: str | None = None) -> curves.Curve:
+        """The curve of a seed, or the mean curve of all seeds."""
         points = []
-        for result in self.of(cell):
-            mean = result.stage(stage).means.get(pictures)
-            points += [{**mean, "lmbda": result.run.lmbda}] if mean else []
+        for lmbda in self.grid.lmbdas:
+            found = [r for r in self.at(cell, lmbda) if seed in (None, r.run.seed)]
+            means = [r.stage(stage).means.get(pictures) for r in found]
+            means = [mean for mean in means if mean]
+            points += [{**_mean_point(means), "lmbda": lmbda}] if means else []
         title = f"{name(cell)}, {stage}"
         return curves.Curve(title, "model", tuple(points), cell.get("plan", ""))
 
-    def anchor(self, pictures: str) -> curves.Curve:
+    def anchor(self, pictures: str, seed: str | None = None) -> curves.Curve:
         """The curve that BD-rates compare with."""
         if pictures in self.anchors:
             return self.anchors[pictures]
-        return self.curve(self.grid.cells()[0], STAGES[0], pictures)
+        return self.curve(self.grid.cells()[0], STAGES[0], pictures, seed)
 
-    def bd_rate(self, cell: dict, stage: str, pictures: str) -> float | None:
-        """In percent; where a curve has none, a note says why."""
-        curve = self.curve(cell, stage, pictures)
-        bd = curves.bd_rate(self.anchor(pictures), curve, "psnr", self.method)
-        if bd.percent is None and curve.points:
-            self.notes.append(f"{pictures}: {bd.note}" if len(self.pictures) > 1 else bd.note)
-        return bd.percent
+    def bd_rates(self, cell: dict, stage: str, pictures: str) -> list:
+        """The BD-rate of each seed in percent; where it is None, a note says why."""
+        rates = []
+        for seed in self.seeds:
+            curve = self.curve(cell, stage, pictures, seed)
+            bd = curves.bd_rate(self.anchor(pictures, seed), curve, "psnr", self.method)
+            if bd.percent is None and curve.points:
+                where = [pictures] if len(self.pictures) > 1 else []
+                where += [f"seed {seed}"] if seed else []
+                self.notes.append(": ".join([*where, bd.note]))
+            rates.append(bd.percent)
+        return rates
 
     def rows(self, cell: dict) -> list:
         """The rows of a cell: one for each set of pictures, and their average."""
-        published = paper_tables.find(r.experiment for r in self.of(cell) if r.experiment)
+        trained = [r.experiment for lmbda in self.grid.lmbdas for r in self.at(cell, lmbda)]
+        published = paper_tables.find(filter(None, trained))
         single, rows = len(self.pictures) == 1, []
         for each in self.pictures:
             rows.append(
                 Row(
                     cell,
                     each.name,
-                    {stage: self.bd_rate(cell, stage, each.name) for stage in STAGES},
+                    {stage: self.bd_rates(cell, stage, each.name) for stage in STAGES},
                     _paper(published, {each.name.lower(), *([""] if single else [])}),
                     {stage: self.curve(cell, stage, each.name).points for stage in STAGES},
                 )
             )
         if not single:
-            bd = {stage: _mean([row.bd[stage] for row in rows]) for stage in STAGES}
+            bd = {stage: _averages([row.bd[stage] for row in rows]) for stage in STAGES}
             paper = _paper(published, {paper_tables.AVERAGE, ""})
             rows.append(Row(cell, paper_tables.AVERAGE, bd, paper, dict.fromkeys(STAGES, ())))
         return rows
+
+
+def _mean_point(means) -> dict:
+    """The mean of what a curve needs over seeds; None where a seed has none."""
+    point = {}
+    for key in ("bpp", *curves.METRICS):
+        values = [mean.get(key) for mean in means]
+        point[key] = None if None in values else sum(values) / len(values)
+    return point
+
+
+def _averages(rates) -> list:
+    """The average over sets for each seed, from rates [set][seed]; None where a set has none."""
+    return [None if None in each else sum(each) / len(each) for each in zip(*rates)]
 
 
 def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) -> str:
@@ -112,7 +140,7 @@ def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) ->
     """
     whole = _Sweep(folder, grid, pictures, anchors, method)
     rows = [row for cell in grid.cells() for row in whole.rows(cell)]
-    _write_csv(folder / "table.csv", [_flat_row(row, len(pictures) > 1) for row in rows])
+    _write_csv(folder / "table.csv", [_flat_row(whole, row) for row in rows])
     _write_csv(folder / "runs.csv", [_flat_run(result) for result in whole.results])
     text = _markdown(whole, rows)
     (folder / "table.md").write_text(text, encoding="utf-8")
@@ -124,11 +152,6 @@ def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) ->
             plot = "rd.png" if each is pictures[0] else f"rd_{each.name}.png"
             plots.plot_rd(drawn, folder / plot, f"A grid of experiments, {each.name}")
     return text
-
-
-def _mean(values) -> float | None:
-    """The mean; None if a value is."""
-    return None if None in values else sum(values) / len(values)
 
 
 def _paper(published, names: set) -> dict:
@@ -143,10 +166,15 @@ def _paper(published, names: set) -> dict:
     return texts
 
 
-def _flat_row(row: Row, several: bool) -> dict:
-    flat = {**row.cell, **({"images": row.pictures} if several else {})}
+def _flat_row(whole: _Sweep, row: Row) -> dict:
+    flat = {**row.cell, **({"images": row.pictures} if len(whole.pictures) > 1 else {})}
     for stage in STAGES:
-        flat[f"bd_rate_{stage}"] = row.bd[stage]
+        found = Estimate.of(row.bd[stage])
+        flat[f"bd_rate_{stage}"] = found and found.mean
+        if whole.grid.seeds:
+            flat[f"bd_rate_{stage}_low"] = found and found.low
+            flat[f"bd_rate_{stage}_high"] = found and found.high
+            flat[f"bd_rate_{stage}_seeds"] = found.count if found else 0
         flat[f"paper_{stage}"] = row.paper[stage]
         for point in row.points[stage]:
             for key in ("bpp", "psnr"):
@@ -176,7 +204,9 @@ def _markdown(whole: _Sweep, rows) -> str:
     parts = [_bd_table(whole, rows), _about_bd_rates(whole)]
     if whole.notes:
         parts.append("\n".join(f"- {note}" for note in dict.fromkeys(whole.notes)))
-    parts += [_run_table(whole), _ABOUT_COSTS]
+    parts += [_point_table(whole), _ABOUT_COSTS]
+    if whole.grid.seeds:
+        parts.append(f"Seeds {', '.join(whole.grid.seeds)}. {estimate.MEANING}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -198,26 +228,38 @@ def _bd_table(whole: _Sweep, rows) -> str:
     for row in rows:
         cells = [*row.cell.values(), *([row.pictures] if several else [])]
         for stage in STAGES:
-            cells += [report.number(row.bd[stage], 1), row.paper[stage] or "-"]
+            cells += [_text(row.bd[stage], 1), row.paper[stage] or "-"]
         body.append(cells)
     return report.tabulate(head, body)
 
 
-def _run_table(whole: _Sweep) -> str:
+def _point_table(whole: _Sweep) -> str:
     grid = whole.grid
     head = [*grid.axes, "lmbda", *grid.follow, "joint J", "joint J~", "post J"]
     for each in whole.pictures:
         head += [f"{each.name} {stage}: bpp, dB" for stage in STAGES]
     body = []
-    for result in whole.results:
-        run = result.run
-        cells = [*run.cell.values(), run.lmbda, *grid.followed(run.lmbda).values()]
-        costs = (result.joint.J, result.joint.surrogate_J, result.post.J)
-        cells += [report.number(cost, 4) for cost in costs]
-        for each in whole.pictures:
-            for stage in STAGES:
-                mean = result.stage(stage).means.get(each.name, {})
-                bpp, psnr = mean.get("bpp"), mean.get("psnr")
-                cells.append(f"{report.number(bpp, 4)}, {report.number(psnr, 2)}")
-        body.append(cells)
+    for cell in grid.cells():
+        for lmbda in grid.lmbdas:
+            found = whole.at(cell, lmbda)
+            cells = [*cell.values(), lmbda, *grid.followed(lmbda).values()]
+            cells.append(_text([result.joint.J for result in found], 4))
+            cells.append(_text([result.joint.surrogate_J for result in found], 4))
+            cells.append(_text([result.post.J for result in found], 4))
+            for each in whole.pictures:
+                for stage in STAGES:
+                    points = whole.curve(cell, stage, each.name).points
+                    point = next((p for p in points if p["lmbda"] == lmbda), {})
+                    bpp, psnr = point.get("bpp"), point.get("psnr")
+                    cells.append(f"{report.number(bpp, 4)}, {report.number(psnr, 2)}")
+            body.append(cells)
     return report.tabulate(head, body)
+
+
+def _text(values, decimals: int) -> str:
+    """The mean over seeds with its interval, and of how many where some have no value."""
+    found = Estimate.of(values)
+    if found is None:
+        return "-"
+    missing = f" ({found.count} of {len(values)})" if found.count < len(values) else ""
+    return found.text(decimals) + missing
