@@ -45,6 +45,13 @@ flags.DEFINE_list(
     "Values of --seed: every run once for each, and means with intervals in the table. Seeds may be"
     " added later. Empty: that of --base.",
 )
+flags.DEFINE_list(
+    "choose_alpha",
+    [],
+    "Values of --alpha_max, such as 4,8,12. Every run of an annealed plan is trained through both"
+    " stages with each; the lowest J on the validation pictures after post-training counts. Values"
+    " may be added later.",
+)
 flags.DEFINE_string("train_images", "", "As train.py takes it.")
 flags.DEFINE_string(
     "images", "sample",
@@ -140,7 +147,9 @@ def prepare() -> tuple:
     """
     files.check_local_folder("--out", FLAGS.out)
     base = FLAGS.read_flags_from_files([f"--flagfile={FLAGS.base}"])
-    grid = sweep.Grid.parse(FLAGS.grid, FLAGS.lmbda, FLAGS.follow, FLAGS.seeds, base)
+    grid = sweep.Grid.parse(
+        FLAGS.grid, FLAGS.lmbda, FLAGS.follow, FLAGS.seeds, FLAGS.choose_alpha, base
+    )
     pictures = sweep.Pictures.parse(FLAGS.images)
     anchors = read_anchors(pictures)
     first, *others = pictures

@@ -85,6 +85,41 @@ def test_a_seed_cannot_be_in_the_grid_as_well():
         sweep.Grid.parse("seed=1,2", ["0.01"], seeds=["1", "2"])
 
 
+def test_an_annealed_plan_is_trained_with_each_temperature_to_choose_from(tmp_path):
+    grid = sweep.Grid.parse("plan=mix,sua_ste", ["0.01"], alphas=["4", "12.0", "8"])
+    mix, *annealed = grid.runs()
+    assert (mix.alpha, mix.flags, mix.below) == ("", {"plan": "mix"}, ())
+    assert [run.flags["alpha_max"] for run in annealed] == ["4", "12.0", "8"]
+    # 12 is the default of train.py, whose run may be there.
+    assert [run.below for run in annealed] == [("alpha_max=4",), (), ("alpha_max=8",)]
+    assert str(annealed[0]) == "plan=sua_ste, lmbda=0.01, alpha_max=4"
+
+
+@pytest.mark.parametrize(
+    "base,text,count",
+    [
+        ([], "", 2),  # sua_ste
+        (["--plan=aun"], "", 1),
+        (["--plan=aun"], "plan=sra", 2),
+        (["--plan=aun", "--rate_branch=sua:expected"], "", 2),
+        (["--plan=aun", "--plan=sua_pge"], "", 2),
+        ([], "plan=nonsense", 1),
+    ],
+)
+def test_what_is_annealed_is_known_from_the_base_and_the_cell(base, text, count):
+    assert len(sweep.Grid.parse(text, ["0.01"], alphas=["4", "8"], base=base).runs()) == count
+
+
+def test_seeds_and_temperatures_combine(tmp_path):
+    grid = sweep.Grid.parse("", ["0.01"], "", ["1", "2"], ["12", "4"])
+    places = [run.below for run in grid.runs()]
+    assert places == [(), ("alpha_max=4",), ("seed=2",), ("seed=2", "alpha_max=4")]
+    with pytest.raises(EvaluationError, match="--follow: alpha_max is set by the sweep itself"):
+        sweep.Grid.parse("", ["0.01"], "alpha_max=4", alphas=["4", "8"])
+    with pytest.raises(EvaluationError, match="--choose_alpha takes distinct numbers"):
+        sweep.Grid.parse("", ["0.01"], alphas=["4", "4.0"])
+
+
 def test_a_folder_keeps_what_follows_lmbda_and_takes_another_lmbda(tmp_path):
     asked = {"base": "--N=4"}
     sweep.claim(tmp_path, asked)  # as an earlier version left it: nothing follows

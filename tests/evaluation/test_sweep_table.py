@@ -219,3 +219,41 @@ def test_the_average_over_sets_has_an_interval_over_seeds(made):
     text, *_ = made.summarize(grid, BOTH)
     average = "-30.0 [-40.0, -20.0]"
     assert ["mix", "average", average, "-", average, "-"] in lines_of(text)
+
+
+def test_the_lowest_cost_after_both_stages_chooses_the_temperature_of_each_rate(made):
+    """8 is best at the low rate, 4 at the high one; joint training would choose otherwise."""
+    grid = sweep.Grid.parse("plan=mix,sua_ste", LMBDAS, alphas=["4", "8", "12"])
+    mix, annealed = grid.cells()
+    made.curves(mix)
+    places = {"4": "alpha_max=4", "8": "alpha_max=8", "12": ""}
+    costs = {"0.0067": (1.25, 1.125, float("nan")), "0.025": (2.0, 2.25, 2.5)}
+    for lmbda, psnr in zip(LMBDAS, (30.0, 33.0)):
+        for (alpha, below), post in zip(places.items(), costs[lmbda]):
+            joint = 1 / int(alpha)
+            made.trained(annealed, lmbda, joint, 1, post, below, alpha_max=float(alpha))
+            point = (int(alpha) / 10, psnr)
+            made.measured(annealed, lmbda, below, joint=point, post=point)
+    text, rows, runs = made.summarize(grid)
+    assert (rows[1]["bpp_post_0.0067"], rows[1]["bpp_post_0.025"]) == ("0.8", "0.4")
+    chosen = [(run["lmbda"], run["alpha_max"]) for run in runs if run["chosen"] == "True"]
+    assert chosen == [("0.0067", ""), ("0.025", ""), ("0.0067", "8"), ("0.025", "4")]
+    assert len(runs) == 8
+    lines = lines_of(text)
+    assert ["mix", "0.025", "-", "-", "-", "-", "0.8000, 33.00", "0.8000, 33.00"] in lines
+    assert ["sua_ste", "0.0067", "8", "0.1250", "1.0000", "1.1250", *["0.8000, 30.00"] * 2] in lines
+    assert ["sua_ste", "0.0067", "1.2500", "**1.1250**", "nan"] in lines
+    assert ["sua_ste", "0.025", "**2.0000**", "2.2500", "2.5000"] in lines
+
+
+def test_the_temperature_is_chosen_for_each_seed_among_those_that_are_there(made):
+    grid = sweep.Grid.parse("", LMBDAS[:1], "", ["1", "2"], ["4", "8"])
+    (cell,) = grid.cells()
+    made.trained(cell, LMBDAS[0], 1, 1, 3.0, "alpha_max=4")
+    made.trained(cell, LMBDAS[0], 1, 1, 2.0, "alpha_max=8")
+    made.trained(cell, LMBDAS[0], 1, 1, 5.0, "seed=2/alpha_max=4")
+    text, _, runs = made.summarize(grid)
+    assert [run["chosen"] for run in runs] == ["False", "True", "True", "False"]
+    lines = lines_of(text)
+    assert ["0.0067", "2", "**5.0000**", "-"] in lines
+    assert [line for line in lines if line[:2] == ["0.0067", "8, 4"]]

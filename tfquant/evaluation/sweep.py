@@ -22,6 +22,7 @@ REPORT = "report"
 
 # What a sweep.json of an earlier version means by its silence, at every key.
 _EARLIER = {"follow": {}}
+_OF_PLAN = ("plan", "rate_branch", "distortion_branch", "context_branch")
 _NAME = re.compile(r"[A-Za-z][\w-]*")
 
 
@@ -75,6 +76,7 @@ class Run:
       lmbda: its `--lmbda`, as written.
       flags: flag of train.py -> value, all that the sweep sets for this run but lmbda.
       seed: its `--seed`, as written; empty where the sweep sets none.
+      alpha: its `--alpha_max`, one of those to choose from; empty where there is no choice.
       below: the folders that lead to it from that of its cell and lmbda.
     """
 
@@ -82,6 +84,7 @@ class Run:
     lmbda: str
     flags: dict
     seed: str = ""
+    alpha: str = ""
     below: tuple = ()
 
     def folder(self, sweep: Path) -> Path:
@@ -91,6 +94,7 @@ class Run:
     def __str__(self):
         words = [name(self.cell), f"lmbda={self.lmbda}"]
         words += [f"seed={self.seed}"] if self.seed else []
+        words += [f"alpha_max={self.alpha}"] if self.alpha else []
         return ", ".join(words)
 
 
@@ -103,18 +107,21 @@ class Grid:
       lmbdas: values of `--lmbda`, as written; two at least make a curve.
       follow: flag of train.py -> its values, as written, one for each of `lmbdas`.
       seeds: values of `--seed`, as written; none: that of the base alone.
+      alphas: values of `--alpha_max` that annealed plans choose from at each lmbda, as written;
+        none: no choice.
       base: flag of train.py -> value, what all cells share.
 
     Raises:
       EvaluationError: an axis without values or one that the sweep sets itself; a value twice; a
         flag that follows lmbda with too few or too many values, or that is an axis as well; a seed
-        that is no whole number.
+        or a temperature that is no number.
     """
 
     axes: dict
     lmbdas: tuple
     follow: dict = dataclasses.field(default_factory=dict)
     seeds: tuple = ()
+    alphas: tuple = ()
     base: dict = dataclasses.field(default_factory=dict)
 
     _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images")
@@ -135,14 +142,15 @@ class Grid:
             if flag in self.axes:
                 raise EvaluationError(f"--follow: {flag} is in --grid as well")
         _check_numbers("seeds", self.seeds, int)
-        own = [*self._OWN, *(["seed"] if self.seeds else [])]
+        _check_numbers("choose_alpha", self.alphas, float)
+        own = [*self._OWN, *["seed"] * bool(self.seeds), *["alpha_max"] * bool(self.alphas)]
         for option, flags in (("grid", self.axes), ("follow", self.follow)):
             for flag in own:
                 if flag in flags:
                     raise EvaluationError(f"--{option}: {flag} is set by the sweep itself")
 
     @classmethod
-    def parse(cls, text: str, lmbdas, follow: str = "", seeds=(), base=()) -> Grid:
+    def parse(cls, text: str, lmbdas, follow: str = "", seeds=(), alphas=(), base=()) -> Grid:
         """From `flag=value,value;flag=value,value`, and what follows lmbda in the same form.
 
         The base is train.py's arguments, `--flag=value`, of which the last of a flag counts.
@@ -153,6 +161,7 @@ class Grid:
             tuple(lmbdas),
             _axes(follow, "follow"),
             tuple(seeds),
+            tuple(alphas),
             dict(match.groups() for match in given),
         )
 
@@ -168,22 +177,37 @@ class Grid:
     def runs(self) -> list:
         """All runs, cell by cell."""
         return [
-            self._run(cell, lmbda, seed)
+            self._run(cell, lmbda, seed, alpha)
             for cell in self.cells()
             for lmbda in self.lmbdas
             for seed in self.seeds or ("",)
+            for alpha in self._alphas({**self.followed(lmbda), **cell})
         ]
 
-    def _run(self, cell: dict, lmbda: str, seed: str) -> Run:
-        flags = {**self.followed(lmbda), **cell}
-        below = []
+    def _alphas(self, flags: dict) -> tuple:
+        """The temperatures that a run chooses from: one empty one where it has no choice."""
+        return self.alphas if self.alphas and _is_annealed({**self.base, **flags}) else ("",)
+
+    def _run(self, cell: dict, lmbda: str, seed: str, alpha: str) -> Run:
+        own = {"seed": seed, "alpha_max": alpha}
+        own = {flag: value for flag, value in own.items() if value}
         # The base's own value lies where a sweep of that value alone has it, which thus goes on.
-        for flag, value in (("seed", seed),):
-            if value:
-                flags[flag] = value
-                base = self.base.get(flag, getattr(Experiment, flag))
-                below += [f"{flag}={value}"] if float(value) != float(base) else []
-        return Run(cell, lmbda, flags, seed, tuple(below))
+        below = [
+            f"{flag}={value}"
+            for flag, value in own.items()
+            if float(value) != float(self.base.get(flag, getattr(Experiment, flag)))
+        ]
+        flags = {**self.followed(lmbda), **cell, **own}
+        return Run(cell, lmbda, flags, seed, alpha, tuple(below))
+
+
+def _is_annealed(flags: dict) -> bool:
+    """Whether alpha matters to a run; not for flags that train.py will refuse."""
+    fields = {name: flags[name] for name in _OF_PLAN if name in flags}
+    try:
+        return Experiment(**fields).joint_plan().annealed
+    except ValueError:
+        return False
 
 
 def _check_numbers(option: str, values, number) -> None:

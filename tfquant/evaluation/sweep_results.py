@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 from tfquant.evaluation import report
-from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run
+from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, name
 from tfquant.training import folder as run_folder
 from tfquant.training import history
 from tfquant.training.experiment import Experiment
@@ -36,12 +37,14 @@ class Result:
       run: the run.
       joint, post: its stages.
       experiment: what its joint stage trained; None where it did not begin.
+      chosen: whether it stands for its cell at its lmbda and seed.
     """
 
     run: Run
     joint: Measured
     post: Measured
     experiment: Experiment | None
+    chosen: bool = True
 
     def stage(self, name: str) -> Measured:
         """The stage of that name."""
@@ -51,12 +54,31 @@ class Result:
 def read(sweep: Path, grid: Grid, pictures) -> list:
     """The results of all runs of the grid, in its order.
 
+    Among runs that differ in alpha alone, the one with the lowest J after post-training is chosen;
+    none, if none has come so far.
+
     Args:
       sweep: the folder of the sweep.
       grid: its grid.
       pictures: the sets of `Pictures`.
     """
-    return [_read_run(run, run.folder(sweep), pictures) for run in grid.runs()]
+    results = [_read_run(run, run.folder(sweep), pictures) for run in grid.runs()]
+    best = {}
+    for result in results:
+        if not result.run.alpha:
+            continue
+        place, J = _place(result.run), result.post.J
+        if J is not None and math.isfinite(J) and (place not in best or J < best[place].post.J):
+            best[place] = result
+    return [
+        dataclasses.replace(r, chosen=not r.run.alpha or r is best.get(_place(r.run)))
+        for r in results
+    ]
+
+
+def _place(run: Run) -> tuple:
+    """What runs have in common that a choice is made among."""
+    return name(run.cell), run.lmbda, run.seed
 
 
 def _read_run(run: Run, folder: Path, pictures: list[Pictures]) -> Result:

@@ -26,6 +26,10 @@ _ABOUT_COSTS = (
     "J is R + lmbda D under rounding, on the validation pictures at the end of the stage. J~ is the"
     " same under the surrogates of joint training; post-training trains on rounding."
 )
+_ABOUT_CHOICE = (
+    "alpha_max is that of the lowest J after post-training, at each lmbda and for each seed. Each J"
+    " after post-training, the lowest in bold:"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +62,9 @@ class _Sweep:
         self.notes = []
 
     def at(self, cell: dict, lmbda: str) -> list:
-        """The results of a cell at that lmbda, one for each seed."""
-        return [r for r in self.results if r.run.cell == cell and r.run.lmbda == lmbda]
+        """The chosen results of a cell at that lmbda, one for each seed."""
+        found = [r for r in self.results if r.run.cell == cell and r.run.lmbda == lmbda]
+        return [result for result in found if result.chosen]
 
     def curve(self, cell: dict, stage: str, pictures: str, seed: str | None = None) -> curves.Curve:
         """The curve of a seed, or the mean curve of all seeds."""
@@ -183,7 +188,7 @@ def _flat_row(whole: _Sweep, row: Row) -> dict:
 
 
 def _flat_run(result: sweep_results.Result) -> dict:
-    flat = {**result.run.flags, "lmbda": result.run.lmbda}
+    flat = {**result.run.flags, "lmbda": result.run.lmbda, "chosen": result.chosen}
     for stage in STAGES:
         measured = result.stage(stage)
         flat.update({f"{key}_{stage}": getattr(measured, key) for key in _COSTS})
@@ -205,6 +210,8 @@ def _markdown(whole: _Sweep, rows) -> str:
     if whole.notes:
         parts.append("\n".join(f"- {note}" for note in dict.fromkeys(whole.notes)))
     parts += [_point_table(whole), _ABOUT_COSTS]
+    if whole.grid.alphas:
+        parts += [_ABOUT_CHOICE, _choice_table(whole)]
     if whole.grid.seeds:
         parts.append(f"Seeds {', '.join(whole.grid.seeds)}. {estimate.MEANING}")
     return "\n\n".join(parts) + "\n"
@@ -235,7 +242,15 @@ def _bd_table(whole: _Sweep, rows) -> str:
 
 def _point_table(whole: _Sweep) -> str:
     grid = whole.grid
-    head = [*grid.axes, "lmbda", *grid.follow, "joint J", "joint J~", "post J"]
+    head = [
+        *grid.axes,
+        "lmbda",
+        *grid.follow,
+        *["alpha_max"] * bool(grid.alphas),
+        "joint J",
+        "joint J~",
+        "post J",
+    ]
     for each in whole.pictures:
         head += [f"{each.name} {stage}: bpp, dB" for stage in STAGES]
     body = []
@@ -243,6 +258,9 @@ def _point_table(whole: _Sweep) -> str:
         for lmbda in grid.lmbdas:
             found = whole.at(cell, lmbda)
             cells = [*cell.values(), lmbda, *grid.followed(lmbda).values()]
+            if grid.alphas:
+                alphas = [result.run.alpha or "-" for result in found]
+                cells.append(", ".join(alphas if len(set(alphas)) > 1 else alphas[:1]) or "-")
             cells.append(_text([result.joint.J for result in found], 4))
             cells.append(_text([result.joint.surrogate_J for result in found], 4))
             cells.append(_text([result.post.J for result in found], 4))
@@ -254,6 +272,20 @@ def _point_table(whole: _Sweep) -> str:
                     cells.append(f"{report.number(bpp, 4)}, {report.number(psnr, 2)}")
             body.append(cells)
     return report.tabulate(head, body)
+
+
+def _choice_table(whole: _Sweep) -> str:
+    grid = whole.grid
+    seed = ["seed"] * bool(grid.seeds)
+    rows = {}
+    for result in whole.results:
+        run = result.run
+        if run.alpha:
+            place = (*run.cell.values(), run.lmbda, *([run.seed] if seed else []))
+            J = report.number(result.post.J, 4)
+            rows.setdefault(place, {})[run.alpha] = f"**{J}**" if result.chosen else J
+    head = [*grid.axes, "lmbda", *seed, *(f"alpha_max {alpha}" for alpha in grid.alphas)]
+    return report.tabulate(head, [[*place, *costs.values()] for place, costs in rows.items()])
 
 
 def _text(values, decimals: int) -> str:
