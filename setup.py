@@ -70,6 +70,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9,<3.14",
     packages=find_packages(include=["tfquant", "tfquant.*", "models", "models.*"]),
+    package_data={"tfquant.evaluation": ["paper_tables.csv"]},
     install_requires=[
         "absl-py",
         "bjontegaard>=1.3",

@@ -82,6 +82,17 @@ def test_every_folder_of_code_is_packaged(metadata):
     assert set(metadata["packages"]) == folders
 
 
+def test_every_file_of_data_is_packaged(metadata):
+    data = [path.relative_to(ROOT) for path in _tracked_files() if path.suffix != ".py"]
+    data = {path for path in data if path.parts[0] in ("tfquant", "models")}
+    packaged = {
+        Path(*package.split("."), name)
+        for package, names in metadata["package_data"].items()
+        for name in names
+    }
+    assert packaged == data
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_requirement_is_pinned_to_a_version_it_allows(metadata_of, stack):
     name, extras = STACKS[stack]

@@ -1,9 +1,14 @@
-"""The sweep as a user runs it, on a tiny grid: trains, measures, tabulates, resumes."""
+"""The sweep as a user runs it: on a tiny grid, and beside stand-ins for train.py and eval.py."""
 
 import csv
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tfquant import images
 
@@ -29,7 +34,7 @@ def sweep(*arguments):
     )  # fmt: skip
 
 
-def test_a_tiny_grid_fills_its_table_and_goes_on_where_it_was_stopped(tmp_path, photograph):
+def test_a_tiny_grid_fills_its_tables(tmp_path, photograph):
     base, picture, out = tmp_path / "base.flags", tmp_path / "picture.png", tmp_path / "out"
     base.write_text(BASE)
     images.write_image(str(picture), photograph[:64, :64])
@@ -44,11 +49,6 @@ def test_a_tiny_grid_fills_its_table_and_goes_on_where_it_was_stopped(tmp_path, 
         rows = list(csv.DictReader(file))
     assert [row["plan"] for row in rows] == ["mix"]
     assert all(float(row[f"bpp_{stage}_0.01"]) > 0 for row in rows for stage in ("joint", "post"))
-    logs = {path: path.read_text() for path in out.rglob("log.txt")}
-    assert len(logs) == 1
-    again = sweep(*command)
-    assert again.returncode == 0 and "FAILED" not in again.stdout
-    assert logs == {path: path.read_text() for path in out.rglob("log.txt")}  # nothing ran twice
 
 
 def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path):
@@ -58,10 +58,93 @@ def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path):
         assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_a_cell_that_cannot_be_trained_is_named_and_the_others_go_on(tmp_path):
-    base = tmp_path / "base.flags"
-    base.write_text(BASE + "--batch_size=3\n--joint_schedule=nonsense\n")
-    done = sweep(f"--base={base}", "--lmbda=0.01", f"--out={tmp_path / 'out'}")
-    assert done.returncode == 1
-    assert "[1/1] all, lmbda=0.01: FAILED: " in done.stdout and "nonsense" in done.stdout
-    assert "1 of 1 runs failed" in done.stderr
+# J is lowest for alpha_max 8, and rises by 0.25 a seed.
+TRAIN = """
+import json, pathlib, sys
+words = [a.lstrip("-").partition("=") for a in sys.argv[1:]]
+flags = {name: value for name, _, value in words}
+folder = pathlib.Path(flags["model_dir"])
+folder.mkdir(parents=True)
+alpha, seed = float(flags.get("alpha_max", 12)), int(flags.get("seed", 1))
+if flags["plan"] == "nonsense":
+    sys.exit("train.py: no such plan")
+if flags["stages"] == "post":
+    assert pathlib.Path(flags["init_from"], "history.json").exists()
+J = 2 + abs(alpha - 8) / 8 + seed / 4
+record = {"stage": flags["stages"], "J": J, "surrogate_J": J - 1}
+(folder / "history.json").write_text(json.dumps([record]))
+(folder / "flags.json").write_text(json.dumps(flags))
+(folder / "export").mkdir()
+(folder / "export" / "tfquant.json").write_text("{}")
+"""
+
+# Pictures cost 0.1 bpp for each unit of alpha_max.
+EVAL = """
+import json, pathlib, sys
+flags = dict(a.lstrip("-").split("=", 1) for a in sys.argv[1:] if "=" in a)
+models = []
+for folder in map(pathlib.Path, flags["model_dir"].split(",")):
+    trained = json.loads((folder / "flags.json").read_text())
+    psnr = {"0.01": 30.0, "0.02": 33.0}[trained["lmbda"]]
+    bpp = float(trained.get("alpha_max", 12)) * psnr / 300
+    models.append({"name": folder.name, "mean": {"bpp": bpp, "psnr": psnr}})
+report = pathlib.Path(flags["report_dir"])
+report.mkdir()
+text = json.dumps({"models": models, "images": flags["images"]})
+(report / "report.json").write_text(text)
+"""
+
+
+@pytest.fixture(name="beside_stand_ins")
+def _beside_stand_ins(tmp_path):
+    """`run(*arguments)`: sweep.py, in a folder where train.py and eval.py are the above."""
+    shutil.copy(ROOT / "sweep.py", tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "eval.py").write_text(EVAL)
+    (tmp_path / "base.flags").write_text("--N=1\n--seed=2\n")
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "sweep.py", "--base=base.flags", "--out=out", *arguments],
+            cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    return run
+
+
+def test_everything_at_once_runs_and_goes_on_where_it_was_stopped(beside_stand_ins, tmp_path):
+    out = tmp_path / "out"
+    command = (
+        "--grid=plan=mix,nonsense,sua_ste", "--lmbda=0.01,0.02", "--follow=N=4,8",
+        "--images=kodak=K;tecnick=T", "--seeds=2,3", "--choose_alpha=4,8", "--jobs=2",
+    )  # fmt: skip
+    done = beside_stand_ins(*command)
+    assert done.returncode == 1 and "sweep.py: 4 of 16 runs failed" in done.stderr, done.stderr
+    assert "plan=sua_ste, lmbda=0.02, seed=3, alpha_max=4: done" in done.stdout
+    assert "plan=nonsense, lmbda=0.01, seed=2: FAILED: train.py: no such plan" in done.stdout
+    # The base's own seed has no folder; the default of alpha_max, 12, is not among the choices.
+    run = out / "plan=sua_ste" / "lmbda=0.02"
+    assert json.loads((run / "alpha_max=8/post/flags.json").read_text())["N"] == "8"
+    assert json.loads((run / "seed=3/alpha_max=4/report/report.json").read_text())["images"] == "K"
+    assert json.loads((run / "alpha_max=4/report_tecnick/report.json").read_text())["images"] == "T"
+    with open(out / "runs.csv", newline="") as file:
+        runs = [row for row in csv.DictReader(file) if row["plan"] == "sua_ste"]
+    assert {(row["alpha_max"], row["chosen"]) for row in runs} == {("8", "True"), ("4", "False")}
+    assert [float(row["J_post"]) for row in runs if row["lmbda"] == "0.01"] == [3, 2.5, 3.25, 2.75]
+    with open(out / "table.csv", newline="") as file:
+        rows = {(row["plan"], row["images"]): row for row in csv.DictReader(file)}
+    # 8 instead of 12 in all of the rates is a third less.
+    assert abs(float(rows["sua_ste", "average"]["bd_rate_post"]) + 100 / 3) < 1e-6
+    logs = {path: path.read_text() for path in out.rglob("*.json")}
+    again = beside_stand_ins(*command)
+    assert again.returncode == 1 and "4 of 16 runs failed" in again.stderr
+    assert logs == {path: path.read_text() for path in out.rglob("*.json")}
+
+
+def test_an_anchor_belongs_to_one_set_of_pictures(beside_stand_ins, tmp_path):
+    (tmp_path / "bpg.csv").write_text("metric,codec,bpp,value\nPSNR,BPG 4:4:4,0.5,30\n")
+    done = beside_stand_ins("--images=kodak=K;tecnick=T", "--anchor=bpg.csv")
+    assert done.returncode == 1 and not (tmp_path / "out").exists()
+    expected = "sweep.py: --anchor: expected a CSV for each set of pictures, kodak, tecnick; got"
+    assert done.stderr.startswith(expected)

@@ -1,11 +1,8 @@
-"""A grid's cells and the table of their reports, without training; the program is in test_sweep."""
-
-import csv
-import json
+"""A grid's cells, runs, pictures and folder; the tables are in test_sweep_table."""
 
 import pytest
 
-from tfquant.evaluation import EvaluationError, curves, sweep
+from tfquant.evaluation import EvaluationError, sweep
 
 GRID = sweep.Grid.parse("plan=aun,mix; joint_sigma_bound=1e-6,0.11", ["0.0067", "0.025"])
 
@@ -38,6 +35,102 @@ def test_a_grid_that_cannot_be_is_refused(text, lmbdas, message):
         sweep.Grid.parse(text, lmbdas)
 
 
+def test_flags_follow_lmbda_in_every_cell():
+    grid = sweep.Grid.parse("plan=aun,mix", ["0.01", "0.02"], "N=4,8; M=6,6")
+    assert [run.flags for run in grid.runs()] == [
+        {"N": "4", "M": "6", "plan": "aun"},
+        {"N": "8", "M": "6", "plan": "aun"},
+        {"N": "4", "M": "6", "plan": "mix"},
+        {"N": "8", "M": "6", "plan": "mix"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "follow,message",
+    [
+        ("N=4", "N takes a value for each of the 2 of --lmbda; got '4'"),
+        ("N=4,", "N takes a value for each"),
+        ("plan=aun,mix", "plan is in --grid as well"),
+        ("stages=joint,post", "--follow: stages is set by the sweep itself"),
+        ("N", "--follow: expected flag=value,value"),
+    ],
+)
+def test_what_cannot_follow_lmbda_is_refused(follow, message):
+    with pytest.raises(EvaluationError, match=message):
+        sweep.Grid.parse("plan=aun,mix", ["0.01", "0.02"], follow)
+
+
+def test_each_seed_is_a_run_and_that_of_the_base_goes_on_where_it_was(tmp_path):
+    one = sweep.Grid.parse("plan=aun", ["0.01"], base=["--seed=1", "--N=4", "--seed=3"])
+    many = sweep.Grid.parse("plan=aun", ["0.01"], seeds=["1", "3"], base=["--seed=3"])
+    (before,), (first, third) = one.runs(), many.runs()
+    assert (before.flags, str(before)) == ({"plan": "aun"}, "plan=aun, lmbda=0.01")
+    assert third.flags == {"plan": "aun", "seed": "3"}
+    assert third.folder(tmp_path) == before.folder(tmp_path) == tmp_path / "plan=aun/lmbda=0.01"
+    assert first.folder(tmp_path) == tmp_path / "plan=aun/lmbda=0.01/seed=1"
+    assert str(first) == "plan=aun, lmbda=0.01, seed=1"
+    # Without a seed in the base it is the default of train.py, 1.
+    places = [run.below for run in sweep.Grid.parse("", ["0.01"], seeds=["1", "2"]).runs()]
+    assert places == [(), ("seed=2",)]
+
+
+@pytest.mark.parametrize("seeds", [["1", "1"], ["1", "01"], ["1", "a"], ["1.5"], [""]])
+def test_seeds_that_are_no_distinct_whole_numbers_are_refused(seeds):
+    with pytest.raises(EvaluationError, match="--seeds takes distinct numbers"):
+        sweep.Grid.parse("", ["0.01"], seeds=seeds)
+
+
+def test_a_seed_cannot_be_in_the_grid_as_well():
+    with pytest.raises(EvaluationError, match="--grid: seed is set by the sweep itself"):
+        sweep.Grid.parse("seed=1,2", ["0.01"], seeds=["1", "2"])
+
+
+def test_an_annealed_plan_is_trained_with_each_temperature_to_choose_from(tmp_path):
+    grid = sweep.Grid.parse("plan=mix,sua_ste", ["0.01"], alphas=["4", "12.0", "8"])
+    mix, *annealed = grid.runs()
+    assert (mix.alpha, mix.flags, mix.below) == ("", {"plan": "mix"}, ())
+    assert [run.flags["alpha_max"] for run in annealed] == ["4", "12.0", "8"]
+    # 12 is the default of train.py, whose run may be there.
+    assert [run.below for run in annealed] == [("alpha_max=4",), (), ("alpha_max=8",)]
+    assert str(annealed[0]) == "plan=sua_ste, lmbda=0.01, alpha_max=4"
+
+
+@pytest.mark.parametrize(
+    "base,text,count",
+    [
+        ([], "", 2),  # sua_ste
+        (["--plan=aun"], "", 1),
+        (["--plan=aun"], "plan=sra", 2),
+        (["--plan=aun", "--rate_branch=sua:expected"], "", 2),
+        (["--plan=aun", "--plan=sua_pge"], "", 2),
+        ([], "plan=nonsense", 1),
+    ],
+)
+def test_what_is_annealed_is_known_from_the_base_and_the_cell(base, text, count):
+    assert len(sweep.Grid.parse(text, ["0.01"], alphas=["4", "8"], base=base).runs()) == count
+
+
+def test_seeds_and_temperatures_combine(tmp_path):
+    grid = sweep.Grid.parse("", ["0.01"], "", ["1", "2"], ["12", "4"])
+    places = [run.below for run in grid.runs()]
+    assert places == [(), ("alpha_max=4",), ("seed=2",), ("seed=2", "alpha_max=4")]
+    with pytest.raises(EvaluationError, match="--follow: alpha_max is set by the sweep itself"):
+        sweep.Grid.parse("", ["0.01"], "alpha_max=4", alphas=["4", "8"])
+    with pytest.raises(EvaluationError, match="--choose_alpha takes distinct numbers"):
+        sweep.Grid.parse("", ["0.01"], alphas=["4", "4.0"])
+
+
+def test_a_folder_keeps_what_follows_lmbda_and_takes_another_lmbda(tmp_path):
+    asked = {"base": "--N=4"}
+    sweep.claim(tmp_path, asked)  # as an earlier version left it: nothing follows
+    sweep.claim(tmp_path, asked, {"follow": {"0.01": {}}})
+    sweep.claim(tmp_path, asked, {"follow": {"0.02": {"N": "8"}}})
+    sweep.claim(tmp_path, asked, {"follow": {"0.01": {}, "0.02": {"N": "8"}}})
+    for changed in ({"0.01": {"N": "8"}}, {"0.01": {}, "0.02": {}}):
+        with pytest.raises(ValueError, match=r"differs in follow"):
+            sweep.claim(tmp_path, asked, {"follow": changed})
+
+
 def test_a_folder_belongs_to_one_sweep(tmp_path):
     asked = {"base": "--N=4", "images": "kodak"}
     sweep.claim(tmp_path, asked)
@@ -46,50 +139,32 @@ def test_a_folder_belongs_to_one_sweep(tmp_path):
         sweep.claim(tmp_path, {**asked, "images": "tecnick"})
 
 
-def measured(folder, cell, lmbda, **means):
-    """Writes the report of a cell: stage=(bpp, psnr)."""
-    path = sweep.model_folder(folder, cell, lmbda) / "report"
-    path.mkdir(parents=True)
-    models = [
-        {"name": stage, "mean": {"bpp": bpp, "psnr": psnr}} for stage, (bpp, psnr) in means.items()
-    ]
-    (path / "report.json").write_text(json.dumps({"models": models}))
+def test_the_first_set_of_pictures_is_where_that_of_an_earlier_version_was():
+    assert sweep.Pictures.parse("~/kodak") == [sweep.Pictures("kodak", "~/kodak", "report")]
+    first, second = sweep.Pictures.parse("kodak=~/a.png,~/b.png; tecnick=~/t/*.png")
+    assert first == sweep.Pictures("kodak", "~/a.png,~/b.png", "report")
+    assert second == sweep.Pictures("tecnick", "~/t/*.png", "report_tecnick")
+    # A name that is no word is part of the path.
+    assert sweep.Pictures.parse("~/a=b/*.png")[0].images == "~/a=b/*.png"
 
 
-def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten_percent(tmp_path):
-    first, *_, last = GRID.cells()
-    for cell, factor in ((first, 1.0), (last, 0.9)):
-        measured(tmp_path, cell, "0.0067", joint=(0.4, 30.0), post=(0.4 * factor, 30.0))
-        measured(tmp_path, cell, "0.025", joint=(0.8, 33.0), post=(0.8 * factor, 33.0))
-    text = sweep.summarize(tmp_path, GRID, None, "akima")
-    with open(tmp_path / "table.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 4 and rows[0]["plan"] == "aun"
-    assert float(rows[3]["bd_rate_joint"]) == pytest.approx(0.0, abs=1e-6)
-    assert float(rows[3]["bd_rate_post"]) == pytest.approx(-10.0, abs=1e-6)
-    assert rows[1]["bd_rate_joint"] == ""
-    assert "| mix | 0.11 | 0.0 | -10.0 | 0.4000, 30.00 |" in text
-    assert "| aun | 0.11 | - | - | -, - |" in text
-    assert (tmp_path / "rd.png").stat().st_size > 10_000
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("", "expected NAME=IMAGES"),
+        ("kodak=a;kodak=b", "two sets have the name 'kodak'"),
+        ("kodak=a;b/*.png", "several sets need names"),
+    ],
+)
+def test_sets_of_pictures_that_cannot_be_told_apart_are_refused(text, message):
+    with pytest.raises(EvaluationError, match=message):
+        sweep.Pictures.parse(text)
 
 
-def test_a_curve_that_hardly_overlaps_gets_no_bd_rate_but_a_line_that_says_so(tmp_path):
-    first, second, *_ = GRID.cells()
-    measured(tmp_path, first, "0.0067", joint=(0.4, 30.0))
-    measured(tmp_path, first, "0.025", joint=(0.8, 33.0))
-    measured(tmp_path, second, "0.0067", joint=(0.9, 32.98))
-    measured(tmp_path, second, "0.025", joint=(1.6, 36.0))
-    text = sweep.summarize(tmp_path, GRID, None, "akima")
-    assert "| aun | 1e-6 | 0.0 | - |" in text and "| aun | 0.11 | - | - |" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("- ")]
-    assert "joint_sigma_bound=0.11, joint and" in line and "overlap by 0.020 dB" in line
-    with open(tmp_path / "table.csv", newline="") as file:
-        assert [row["bd_rate_joint"] for row in csv.DictReader(file)][1:] == ["", "", ""]
-
-
-def test_an_anchor_of_ones_own_replaces_the_first_cell(tmp_path):
-    measured(tmp_path, GRID.cells()[0], "0.0067", joint=(0.4, 30.0), post=(0.4, 30.0))
-    measured(tmp_path, GRID.cells()[0], "0.025", joint=(0.8, 33.0), post=(0.8, 33.0))
-    points = ({"bpp": 0.8, "psnr": 30.0}, {"bpp": 1.6, "psnr": 33.0})
-    text = sweep.summarize(tmp_path, GRID, curves.Curve("BPG", "published", points), "akima")
-    assert "| aun | 1e-6 | -50.0 | -50.0 |" in text and "against BPG" in text
+def test_a_set_of_pictures_can_be_added_and_not_replaced(tmp_path):
+    asked = {"images": "kodak"}
+    sweep.claim(tmp_path, asked)
+    sweep.claim(tmp_path, asked, {"more images": {"tecnick": "a"}})
+    sweep.claim(tmp_path, asked, {"more images": {}})
+    with pytest.raises(ValueError, match="differs in more images"):
+        sweep.claim(tmp_path, asked, {"more images": {"tecnick": "b"}})

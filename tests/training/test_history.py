@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import models
 from tfquant import rectified
-from tfquant.exchange import Rounding
+from tfquant.exchange import Rounding, Surrogates
 from tfquant.legacy_keras import keras
 from tfquant.training import history, run
 from tfquant.training.checkpoint import RunCheckpoint
@@ -63,24 +63,30 @@ class Oracle(keras.callbacks.Callback):
         self.found, self.x = found, images[:2].astype(np.float32) / 255
 
     def measure(self):
-        codec, exchange = self.model.codec, Rounding()
-        y = codec.analyze(self.x)
-        y_hat = codec.transmit(y, exchange)
-        y_bar = codec.rectifier(y_hat)
-        x_hat = codec.codec.g_s(y_bar if self.model.stage.rectified else y_hat)
-        rate = float(tf.reduce_sum(exchange.bits["y"])) / (2 * 64 * 64)
-        D = 255**2 * np.mean((self.x - x_hat) ** 2)
+        trainer, indices = self.model, np.arange(2)
+        surrogates = Surrogates(trainer.stage.plan, trainer.alpha(), EXPERIMENT.seed, indices)
+        *_, surrogate = self.pass_through(surrogates)
+        y, y_hat, y_bar, x_hat, rounding = self.pass_through(Rounding())
         errors = np.mean((self.x - np.clip(x_hat, 0, 1)) ** 2, axis=(1, 2, 3))
         left = 1 - np.sum((y - y_bar) ** 2) / np.sum((y - y_hat) ** 2)
         self.found.append(
             {
-                "R": rate,
-                "D": D,
-                "J": rate + 0.01 * D,
+                **rounding,
+                **{f"surrogate_{symbol}": value for symbol, value in surrogate.items()},
                 "psnr": np.mean(-10 * np.log10(errors)),
                 "error_reduction": 100 * left,
             }  # fmt: skip
         )
+
+    def pass_through(self, exchange):
+        codec = self.model.codec
+        y = codec.analyze(self.x)
+        y_hat = codec.transmit(y, exchange)
+        y_bar = codec.rectifier(y_hat)
+        x_hat = codec.codec.g_s(y_bar if self.model.stage.rectified else y_hat)
+        R = float(tf.reduce_sum(exchange.bits["y"])) / (2 * 64 * 64)
+        D = 255**2 * np.mean((self.x - x_hat) ** 2)
+        return y, y_hat, y_bar, x_hat, {"R": R, "D": D, "J": R + 0.01 * D}
 
     def on_train_begin(self, logs=None):
         self.measure()
@@ -103,6 +109,10 @@ def test_records_are_what_rounding_gives_after_every_epoch_and_before_the_first(
         for name, value in expected.items():
             assert record[name] == pytest.approx(value, rel=2e-4, abs=1e-3), name
     assert records[0]["error_reduction"] == 0.0 != records[1]["error_reduction"]
+    # The soft stage trains on noise, the predictive one on rounding itself.
+    soft, predictive = records[:3], records[3:]
+    assert all(abs(r["surrogate_J"] - r["J"]) > 1e-3 for r in soft)
+    assert all(r["surrogate_J"] == pytest.approx(r["J"], rel=1e-6) for r in predictive)
     # No bit changes once the encoder is frozen.
     assert len({record["R"] for record in records[3:]}) == 1
 

@@ -3,11 +3,14 @@
 A list of records, one an epoch, in order:
 
     {"stage": "joint", "step": of the stage, "run_step": of the run, "loss": the stage's own,
-     "R": bits per pixel, "D": 255^2 MSE or 1 - MS-SSIM, "J": R + lmbda D, "psnr": dB}
+     "R": bits per pixel, "D": 255^2 MSE or 1 - MS-SSIM, "J": R + lmbda D, "psnr": dB,
+     "surrogate_R": ..., "surrogate_D": ..., "surrogate_J": ...}
 
-under real rounding; in a rectifier's stages also `error_reduction`, in percent, and a record of
-step 0: what the stage began with. A resumed run drops the records after its checkpoint, so that the
-list is that of a run without interruption.
+R, D, J and psnr are under real rounding, the last three under the surrogates that the stage trains
+on. Post-training trains on rounding: there both are the same. Runs of earlier versions lack the
+last three. A rectifier's stages also have `error_reduction`, in percent, and a record of step 0:
+what the stage began with. A resumed run drops the records after its checkpoint, so that the list is
+that of a run without interruption.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from tfquant import files, metrics
 from tfquant.legacy_keras import keras
 from tfquant.training import folder
 from tfquant.training.experiment import Experiment, Stage
+from tfquant.training.gap import validated
 
 FILE = "history.json"
 
@@ -74,13 +78,12 @@ class Recording(keras.callbacks.Callback):
 
 def measured(logs: dict, experiment: Experiment) -> dict:
     """A record's numbers, from the logs of an epoch."""
-    rate, distortion = float(logs["val_bpp"]), float(logs[f"val_{experiment.distortion}"])
+    costs = validated(logs, experiment)
     values = {
         "loss": float(logs["val_loss"]),
-        "R": rate,
-        "D": distortion,
-        "J": rate + experiment.lmbda * distortion,
+        **{symbol: rounding for symbol, (rounding, _) in costs.items()},
         "psnr": float(logs["val_psnr"]),
+        **{f"surrogate_{symbol}": surrogate for symbol, (_, surrogate) in costs.items()},
     }
     if "val_rectified_error" in logs:
         errors = (float(logs[f"val_{name}"]) for name in ("quantization_error", "rectified_error"))

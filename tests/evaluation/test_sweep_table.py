@@ -1,0 +1,259 @@
+"""The tables of a sweep, from the files that its runs leave; nothing is trained or measured."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+
+from tfquant.evaluation import curves, sweep, sweep_table
+from tfquant.training.experiment import Experiment
+
+LMBDAS = ("0.0067", "0.025")
+GRID = sweep.Grid.parse("plan=aun,mix; joint_sigma_bound=1e-6,0.11", LMBDAS)
+KODAK = sweep.Pictures.parse("kodak=unused")
+BOTH = sweep.Pictures.parse("kodak=unused;tecnick=unused")
+
+
+class Sweep:
+    """A sweep's folder, with the files that its runs leave."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, cell, lmbda, below=""):
+        return self.folder / sweep.name(cell) / f"lmbda={lmbda}" / below
+
+    def measured(self, cell, lmbda, below="", report="report", **means):
+        """Writes a report: stage=(bpp, psnr)."""
+        models = [
+            {"name": stage, "mean": {"bpp": bpp, "psnr": psnr}}
+            for stage, (bpp, psnr) in means.items()
+        ]
+        self._write(self.run(cell, lmbda, below) / report / "report.json", {"models": models})
+
+    def curves(self, cell, factor=1.0, **more):
+        """A curve that needs `factor` times the bits of the reference, after both stages."""
+        for lmbda, bpp, psnr in zip(LMBDAS, (0.4, 0.8), (30.0, 33.0)):
+            point = (bpp * factor, psnr)
+            self.measured(cell, lmbda, joint=point, post=point, **more)
+
+    def trained(self, cell, lmbda, joint, surrogate, post, below="", **fields):
+        """Writes what training leaves: the costs of both stages, and the experiment."""
+        run = self.run(cell, lmbda, below)
+        records = [{"stage": "joint", "J": 9.9}, {"stage": "joint", "J": joint}]
+        records[-1]["surrogate_J"] = surrogate
+        self._write(run / "joint" / "history.json", records)
+        self._write(run / "post" / "history.json", [{"stage": "post", "J": post}])
+        experiment = Experiment(lmbda=float(lmbda), stages=("joint",), **fields)
+        record = {"version": "0", "experiment": dataclasses.asdict(experiment)}
+        self._write(run / "joint" / "experiment.json", record)
+
+    def _write(self, path, value):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    def summarize(self, grid=GRID, pictures=KODAK, anchors=None):
+        """(table.md, rows of table.csv, rows of runs.csv)."""
+        text = sweep_table.summarize(self.folder, grid, pictures, anchors or {}, "akima")
+        assert text == (self.folder / "table.md").read_text()
+        return text, *(self._rows(name) for name in ("table.csv", "runs.csv"))
+
+    def _rows(self, name):
+        with open(self.folder / name, newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture(name="made")
+def _made(tmp_path):
+    return Sweep(tmp_path)
+
+
+def lines_of(text):
+    """The rows of all tables of a Markdown text, as lists of cells."""
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten_percent(made):
+    first, *_, last = GRID.cells()
+    for cell, factor in ((first, 1.0), (last, 0.9)):
+        made.measured(cell, "0.0067", joint=(0.4, 30.0), post=(0.4 * factor, 30.0))
+        made.measured(cell, "0.025", joint=(0.8, 33.0), post=(0.8 * factor, 33.0))
+    text, rows, runs = made.summarize()
+    assert len(rows) == 4 and rows[0]["plan"] == "aun"
+    assert float(rows[3]["bd_rate_joint"]) == pytest.approx(0.0, abs=1e-6)
+    assert float(rows[3]["bd_rate_post"]) == pytest.approx(-10.0, abs=1e-6)
+    assert (rows[0]["bpp_post_0.025"], rows[0]["psnr_post_0.025"]) == ("0.8", "33.0")
+    assert rows[1]["bd_rate_joint"] == "" and "images" not in rows[0]
+    assert len(runs) == 8
+    assert (runs[7]["plan"], runs[7]["lmbda"]) == ("mix", "0.025")
+    assert float(runs[7]["bpp_post_kodak"]) == pytest.approx(0.72)
+    lines = lines_of(text)
+    assert ["mix", "0.11", "0.0", "-", "-10.0", "-"] in lines
+    assert ["aun", "0.11", "-", "-", "-", "-"] in lines
+    assert ["mix", "0.11", "0.0067", "-", "-", "-", "0.4000, 30.00", "0.3600, 30.00"] in lines
+    assert (made.folder / "rd.png").stat().st_size > 10_000
+
+
+def test_a_curve_that_hardly_overlaps_gets_no_bd_rate_but_a_line_that_says_so(made):
+    first, second, *_ = GRID.cells()
+    made.measured(first, "0.0067", joint=(0.4, 30.0))
+    made.measured(first, "0.025", joint=(0.8, 33.0))
+    made.measured(second, "0.0067", joint=(0.9, 32.98))
+    made.measured(second, "0.025", joint=(1.6, 36.0))
+    text, rows, _ = made.summarize()
+    lines = lines_of(text)
+    assert ["aun", "1e-6", "0.0", "-", "-", "-"] in lines
+    assert ["aun", "0.11", "-", "-", "-", "-"] in lines
+    (line,) = [line for line in text.splitlines() if line.startswith("- ")]
+    assert "joint_sigma_bound=0.11, joint and" in line and "overlap by 0.020 dB" in line
+    assert [row["bd_rate_joint"] for row in rows][1:] == ["", "", ""]
+
+
+def test_an_anchor_of_ones_own_replaces_the_first_cell(made):
+    made.curves(GRID.cells()[0])
+    points = ({"bpp": 0.8, "psnr": 30.0}, {"bpp": 1.6, "psnr": 33.0})
+    anchors = {"kodak": curves.Curve("BPG", "published", points)}
+    text, *_ = made.summarize(anchors=anchors)
+    assert ["aun", "1e-6", "-50.0", "-", "-50.0", "-"] in lines_of(text)
+    assert "against BPG;" in text and "ours are not" not in text
+
+
+def test_several_sets_have_a_row_each_and_one_of_their_average(made):
+    first, _, third, fourth = GRID.cells()
+    for cell, kodak, tecnick in ((first, 1, 1), (third, 0.9, 0.7), (fourth, 0.8, None)):
+        made.curves(cell, kodak)
+        if tecnick:
+            made.curves(cell, tecnick, report="report_tecnick")
+    text, rows, runs = made.summarize(pictures=BOTH)
+    rates = {
+        (row["plan"], row["joint_sigma_bound"], row["images"]): row["bd_rate_post"] for row in rows
+    }
+    assert len(rows) == len(rates) == 12
+    for images, expected in (("kodak", -10), ("tecnick", -30), ("average", -20)):
+        assert float(rates["mix", "1e-6", images]) == pytest.approx(expected)
+    # An average of fewer sets would compare with nothing.
+    assert float(rates["mix", "0.11", "kodak"]) == pytest.approx(-20)
+    assert rates["mix", "0.11", "tecnick"] == rates["mix", "0.11", "average"] == ""
+    assert float(runs[4]["bpp_post_tecnick"]) == pytest.approx(0.28)
+    assert ["mix", "1e-6", "average", "-20.0", "-", "-20.0", "-"] in lines_of(text)
+    assert {path.name for path in made.folder.glob("*.png")} == {"rd.png", "rd_tecnick.png"}
+
+
+def test_costs_are_those_of_the_last_epoch_of_each_stage(made):
+    grid = sweep.Grid.parse("plan=mix", LMBDAS, "N=4,8")
+    (cell,) = grid.cells()
+    made.trained(cell, "0.025", joint=1.5, surrogate=1.25, post=1.4375, plan="mix")
+    text, _, runs = made.summarize(grid)
+    assert runs[0]["J_joint"] == "" and runs[0]["N"] == "4"
+    costs = [runs[1][key] for key in ("J_joint", "surrogate_J_joint", "J_post")]
+    assert costs == ["1.5", "1.25", "1.4375"]
+    assert ["mix", "0.025", "8", "1.5000", "1.2500", "1.4375", "-, -", "-, -"] in lines_of(text)
+
+
+def test_the_papers_numbers_stand_beside_those_of_its_methods(made):
+    grid = sweep.Grid.parse("plan=mix,uq_s,sga", LMBDAS)
+    for cell in grid.cells():
+        for lmbda in LMBDAS:
+            made.trained(cell, lmbda, 1, 1, 1, codec="charm_zero", **cell)
+    text, rows, _ = made.summarize(grid)
+    lines = lines_of(text)
+    # The table of Kodak alone, and a table of pictures that it does not name.
+    assert ["mix", "-", "-19.23 (V); -18.36 (X)", "-", "-19.96 (V); -18.92 (X)"] in lines
+    assert ["uq_s", "-", "-12.47 (X)", "-", "-16.16 (X)"] in lines
+    assert ["sga", "-", "-", "-", "-"] in lines
+    assert rows[1]["paper_post"] == "-16.16 (X)" and "ours are not" in text
+    text, *_ = made.summarize(grid, BOTH)
+    lines = lines_of(text)
+    assert ["mix", "tecnick", "-", "-19.19 (X)", "-", "-19.51 (X)"] in lines
+    assert ["mix", "kodak", "-", "-18.36 (X)", "-", "-18.92 (X)"] in lines
+    assert ["mix", "average", "-", "-19.23 (V); -18.77 (X)", "-", "-19.96 (V); -19.22 (X)"] in lines
+
+
+def test_seeds_give_a_mean_with_its_interval_against_the_same_seed_of_the_anchor(made):
+    """Three seeds of an anchor that differ by far, and of a cell that is 8, 10 and 12 % below."""
+    grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2", "3"])
+    anchor, cell = grid.cells()
+    for seed, scale, factor in (("", 1.0, 0.92), ("seed=2", 2.0, 0.90), ("seed=3", 0.5, 0.88)):
+        made.curves(anchor, scale, below=seed)
+        made.curves(cell, scale * factor, below=seed)
+        made.trained(cell, "0.0067", 1.0, 0.5, 4 + scale, below=seed, codec="factorized")
+    text, rows, runs = made.summarize(grid)
+    half = 4.302653 * 2 / 3**0.5
+    low, high = (float(rows[1][f"bd_rate_post_{end}"]) for end in ("low", "high"))
+    assert (low, high) == (pytest.approx(-10 - half, 1e-5), pytest.approx(-10 + half, 1e-5))
+    assert float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
+    assert rows[1]["bd_rate_post_seeds"] == "3"
+    assert float(rows[1]["bpp_post_0.025"]) == pytest.approx(0.8 * (0.92 + 1.8 + 0.44) / 3)
+    assert [run["seed"] for run in runs] == ["1", "2", "3"] * 4
+    lines = lines_of(text)
+    assert ["mix", "-10.0 [-15.0, -5.0]", "-", "-10.0 [-15.0, -5.0]", "-"] in lines
+    (point,) = [line for line in lines if line[:2] == ["mix", "0.0067"]]
+    assert point[4].startswith("5.1667 [") and point[2] == "1.0000 [1.0000, 1.0000]"
+    assert "Seeds 1, 2, 3." in text and "Student's 95 %" in text
+
+
+def test_a_seed_that_is_not_there_yet_is_counted(made):
+    grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2"])
+    anchor, cell = grid.cells()
+    for seed in ("", "seed=2"):
+        made.curves(anchor, below=seed)
+    made.curves(cell, 0.9)
+    made.measured(cell, LMBDAS[0], below="seed=2", post=(0.4, 30.0))
+    text, rows, _ = made.summarize(grid)
+    lines = lines_of(text)
+    assert ["aun", "0.0 [0.0, 0.0]", "-", "0.0 [0.0, 0.0]", "-"] in lines
+    assert ["mix", "-10.0 (1 of 2)", "-", "-10.0 (1 of 2)", "-"] in lines
+    assert rows[1]["bd_rate_post_seeds"] == "1"
+    assert "- seed 2: plan=mix, post: 1 point(s)" in text
+
+
+def test_the_average_over_sets_has_an_interval_over_seeds(made):
+    grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2"])
+    anchor, cell = grid.cells()
+    for seed, kodak, tecnick in (("", 0.9, 0.7), ("seed=2", 0.7, 0.5)):
+        for report, factor in (("report", kodak), ("report_tecnick", tecnick)):
+            made.curves(anchor, below=seed, report=report)
+            made.curves(cell, factor, below=seed, report=report)
+    text, *_ = made.summarize(grid, BOTH)
+    average = "-30.0 [-40.0, -20.0]"
+    assert ["mix", "average", average, "-", average, "-"] in lines_of(text)
+
+
+def test_the_lowest_cost_after_both_stages_chooses_the_temperature_of_each_rate(made):
+    """8 is best at the low rate, 4 at the high one; joint training would choose otherwise."""
+    grid = sweep.Grid.parse("plan=mix,sua_ste", LMBDAS, alphas=["4", "8", "12"])
+    mix, annealed = grid.cells()
+    made.curves(mix)
+    places = {"4": "alpha_max=4", "8": "alpha_max=8", "12": ""}
+    costs = {"0.0067": (1.25, 1.125, float("nan")), "0.025": (2.0, 2.25, 2.5)}
+    for lmbda, psnr in zip(LMBDAS, (30.0, 33.0)):
+        for (alpha, below), post in zip(places.items(), costs[lmbda]):
+            joint = 1 / int(alpha)
+            made.trained(annealed, lmbda, joint, 1, post, below, alpha_max=float(alpha))
+            point = (int(alpha) / 10, psnr)
+            made.measured(annealed, lmbda, below, joint=point, post=point)
+    text, rows, runs = made.summarize(grid)
+    assert (rows[1]["bpp_post_0.0067"], rows[1]["bpp_post_0.025"]) == ("0.8", "0.4")
+    chosen = [(run["lmbda"], run["alpha_max"]) for run in runs if run["chosen"] == "True"]
+    assert chosen == [("0.0067", ""), ("0.025", ""), ("0.0067", "8"), ("0.025", "4")]
+    assert len(runs) == 8
+    lines = lines_of(text)
+    assert ["mix", "0.025", "-", "-", "-", "-", "0.8000, 33.00", "0.8000, 33.00"] in lines
+    assert ["sua_ste", "0.0067", "8", "0.1250", "1.0000", "1.1250", *["0.8000, 30.00"] * 2] in lines
+    assert ["sua_ste", "0.0067", "1.2500", "**1.1250**", "nan"] in lines
+    assert ["sua_ste", "0.025", "**2.0000**", "2.2500", "2.5000"] in lines
+
+
+def test_the_temperature_is_chosen_for_each_seed_among_those_that_are_there(made):
+    grid = sweep.Grid.parse("", LMBDAS[:1], "", ["1", "2"], ["4", "8"])
+    (cell,) = grid.cells()
+    made.trained(cell, LMBDAS[0], 1, 1, 3.0, "alpha_max=4")
+    made.trained(cell, LMBDAS[0], 1, 1, 2.0, "alpha_max=8")
+    made.trained(cell, LMBDAS[0], 1, 1, 5.0, "seed=2/alpha_max=4")
+    text, _, runs = made.summarize(grid)
+    assert [run["chosen"] for run in runs] == ["False", "True", "True", "False"]
+    lines = lines_of(text)
+    assert ["0.0067", "2", "**5.0000**", "-"] in lines
+    assert [line for line in lines if line[:2] == ["0.0067", "8, 4"]]

@@ -1,0 +1,297 @@
+"""The tables and plots of a sweep.
+
+    table.csv  a row for each cell and set of pictures: BD-rates, and bpp and PSNR at each lmbda
+    runs.csv   a row for each run: its flags, its costs, and bpp and PSNR on each set of pictures
+    table.md   both for reading
+    rd.png     the curves on the first set; `rd_NAME.png` are those on the others
+
+With several sets, a cell has one more row, `average`: the mean of its BD-rates on all of them.
+
+With several seeds, each has its curve and BD-rate; if the anchor is a cell of the sweep, it is that
+cell's curve with the same seed. The tables have their mean, with an interval: see `estimate`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+from tfquant.evaluation import curves, estimate, paper_tables, plots, report, sweep_results
+from tfquant.evaluation.estimate import Estimate
+from tfquant.evaluation.sweep import STAGES, Grid, name
+
+_COSTS = ("J", "surrogate_J")
+_ABOUT_COSTS = (
+    "J is R + lmbda D under rounding, on the validation pictures at the end of the stage. J~ is the"
+    " same under the surrogates of joint training; post-training trains on rounding."
+)
+_ABOUT_CHOICE = (
+    "alpha_max is that of the lowest J after post-training, at each lmbda and for each seed. Each J"
+    " after post-training, the lowest in bold:"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A cell on one set of pictures, or on the average of all sets.
+
+    Attributes:
+      cell: flag -> value.
+      pictures: the name of the set, or `paper_tables.AVERAGE`.
+      bd: stage -> BD-rate in percent of each seed, None where it has none.
+      paper: stage -> the paper's BD-rates as text, empty where it has none.
+      points: stage -> the points of the mean curve; empty for an average.
+    """
+
+    cell: dict
+    pictures: str
+    bd: dict
+    paper: dict
+    points: dict
+
+
+class _Sweep:
+    """All that is known of a sweep, and what is derived from it."""
+
+    def __init__(self, folder: Path, grid: Grid, pictures, anchors: dict, method: str):
+        self.folder, self.grid, self.pictures, self.method = folder, grid, pictures, method
+        self.results = sweep_results.read(folder, grid, pictures)
+        self.anchors = anchors
+        self.seeds = grid.seeds or ("",)
+        self.notes = []
+
+    def at(self, cell: dict, lmbda: str) -> list:
+        """The chosen results of a cell at that lmbda, one for each seed."""
+        found = [r for r in self.results if r.run.cell == cell and r.run.lmbda == lmbda]
+        return [result for result in found if result.chosen]
+
+    def curve(self, cell: dict, stage: str, pictures: str, seed: str | None = None) -> curves.Curve:
+        """The curve of a seed, or the mean curve of all seeds."""
+        points = []
+        for lmbda in self.grid.lmbdas:
+            found = [r for r in self.at(cell, lmbda) if seed in (None, r.run.seed)]
+            means = [r.stage(stage).means.get(pictures) for r in found]
+            means = [mean for mean in means if mean]
+            points += [{**_mean_point(means), "lmbda": lmbda}] if means else []
+        title = f"{name(cell)}, {stage}"
+        return curves.Curve(title, "model", tuple(points), cell.get("plan", ""))
+
+    def anchor(self, pictures: str, seed: str | None = None) -> curves.Curve:
+        """The curve that BD-rates compare with."""
+        if pictures in self.anchors:
+            return self.anchors[pictures]
+        return self.curve(self.grid.cells()[0], STAGES[0], pictures, seed)
+
+    def bd_rates(self, cell: dict, stage: str, pictures: str) -> list:
+        """The BD-rate of each seed in percent; where it is None, a note says why."""
+        rates = []
+        for seed in self.seeds:
+            curve = self.curve(cell, stage, pictures, seed)
+            bd = curves.bd_rate(self.anchor(pictures, seed), curve, "psnr", self.method)
+            if bd.percent is None and curve.points:
+                where = [pictures] if len(self.pictures) > 1 else []
+                where += [f"seed {seed}"] if seed else []
+                self.notes.append(": ".join([*where, bd.note]))
+            rates.append(bd.percent)
+        return rates
+
+    def rows(self, cell: dict) -> list:
+        """The rows of a cell: one for each set of pictures, and their average."""
+        trained = [r.experiment for lmbda in self.grid.lmbdas for r in self.at(cell, lmbda)]
+        published = paper_tables.find(filter(None, trained))
+        single, rows = len(self.pictures) == 1, []
+        for each in self.pictures:
+            rows.append(
+                Row(
+                    cell,
+                    each.name,
+                    {stage: self.bd_rates(cell, stage, each.name) for stage in STAGES},
+                    _paper(published, {each.name.lower(), *([""] if single else [])}),
+                    {stage: self.curve(cell, stage, each.name).points for stage in STAGES},
+                )
+            )
+        if not single:
+            bd = {stage: _averages([row.bd[stage] for row in rows]) for stage in STAGES}
+            paper = _paper(published, {paper_tables.AVERAGE, ""})
+            rows.append(Row(cell, paper_tables.AVERAGE, bd, paper, dict.fromkeys(STAGES, ())))
+        return rows
+
+
+def _mean_point(means) -> dict:
+    """The mean of what a curve needs over seeds; None where a seed has none."""
+    point = {}
+    for key in ("bpp", *curves.METRICS):
+        values = [mean.get(key) for mean in means]
+        point[key] = None if None in values else sum(values) / len(values)
+    return point
+
+
+def _averages(rates) -> list:
+    """The average over sets for each seed, from rates [set][seed]; None where a set has none."""
+    return [None if None in each else sum(each) / len(each) for each in zip(*rates)]
+
+
+def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) -> str:
+    """Writes the tables and plots into the folder of the sweep; returns `table.md`.
+
+    Args:
+      folder: of the sweep; what is not there yet is a dash in the tables.
+      grid: its grid.
+      pictures: the sets of `sweep.Pictures`.
+      anchors: name of a set -> the curve that BD-rates compare with; where there is none, it is the
+        first cell after joint training.
+      method: interpolation, see `curves.METHODS`.
+    """
+    whole = _Sweep(folder, grid, pictures, anchors, method)
+    rows = [row for cell in grid.cells() for row in whole.rows(cell)]
+    _write_csv(folder / "table.csv", [_flat_row(whole, row) for row in rows])
+    _write_csv(folder / "runs.csv", [_flat_run(result) for result in whole.results])
+    text = _markdown(whole, rows)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    for each in pictures:
+        drawn = [whole.curve(cell, stage, each.name) for cell in grid.cells() for stage in STAGES]
+        drawn = [curve for curve in drawn if curve.points]
+        if drawn:
+            drawn += [anchors[each.name]] if each.name in anchors else []
+            plot = "rd.png" if each is pictures[0] else f"rd_{each.name}.png"
+            plots.plot_rd(drawn, folder / plot, f"A grid of experiments, {each.name}")
+    return text
+
+
+def _paper(published, names: set) -> dict:
+    """Stage -> `-9.89 (VI, VII)`: the numbers on pictures of these names, with their tables."""
+    texts = {}
+    for stage in STAGES:
+        tables = {}
+        for row in published:
+            if row.images in names:
+                tables.setdefault(getattr(row, stage), []).append(row.table)
+        texts[stage] = "; ".join(f"{v:.2f} ({', '.join(where)})" for v, where in tables.items())
+    return texts
+
+
+def _flat_row(whole: _Sweep, row: Row) -> dict:
+    flat = {**row.cell, **({"images": row.pictures} if len(whole.pictures) > 1 else {})}
+    for stage in STAGES:
+        found = Estimate.of(row.bd[stage])
+        flat[f"bd_rate_{stage}"] = found and found.mean
+        if whole.grid.seeds:
+            flat[f"bd_rate_{stage}_low"] = found and found.low
+            flat[f"bd_rate_{stage}_high"] = found and found.high
+            flat[f"bd_rate_{stage}_seeds"] = found.count if found else 0
+        flat[f"paper_{stage}"] = row.paper[stage]
+        for point in row.points[stage]:
+            for key in ("bpp", "psnr"):
+                flat[f"{key}_{stage}_{point['lmbda']}"] = point[key]
+    return flat
+
+
+def _flat_run(result: sweep_results.Result) -> dict:
+    flat = {**result.run.flags, "lmbda": result.run.lmbda, "chosen": result.chosen}
+    for stage in STAGES:
+        measured = result.stage(stage)
+        flat.update({f"{key}_{stage}": getattr(measured, key) for key in _COSTS})
+        for pictures, mean in measured.means.items():
+            flat.update({f"{key}_{stage}_{pictures}": mean[key] for key in ("bpp", "psnr")})
+    return flat
+
+
+def _write_csv(path: Path, rows) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _markdown(whole: _Sweep, rows) -> str:
+    parts = [_bd_table(whole, rows), _about_bd_rates(whole)]
+    if whole.notes:
+        parts.append("\n".join(f"- {note}" for note in dict.fromkeys(whole.notes)))
+    parts += [_point_table(whole), _ABOUT_COSTS]
+    if whole.grid.alphas:
+        parts += [_ABOUT_CHOICE, _choice_table(whole)]
+    if whole.grid.seeds:
+        parts.append(f"Seeds {', '.join(whole.grid.seeds)}. {estimate.MEANING}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _about_bd_rates(whole: _Sweep) -> str:
+    anchors = dict.fromkeys(whole.anchor(each.name).name for each in whole.pictures)
+    ours = "" if whole.anchors else ", ours are not"
+    return (
+        f"BD-rate of PSNR against {', '.join(anchors)}; below 0 is better. The paper is"
+        f" arXiv 2309.17051, with the number of its table. Its BD-rates are against BPG{ours}."
+    )
+
+
+def _bd_table(whole: _Sweep, rows) -> str:
+    several = len(whole.pictures) > 1
+    head = [*whole.grid.axes, *(["pictures"] if several else [])]
+    for stage in STAGES:
+        head += [f"BD-rate {stage} [%]", "paper"]
+    body = []
+    for row in rows:
+        cells = [*row.cell.values(), *([row.pictures] if several else [])]
+        for stage in STAGES:
+            cells += [_text(row.bd[stage], 1), row.paper[stage] or "-"]
+        body.append(cells)
+    return report.tabulate(head, body)
+
+
+def _point_table(whole: _Sweep) -> str:
+    grid = whole.grid
+    head = [
+        *grid.axes,
+        "lmbda",
+        *grid.follow,
+        *["alpha_max"] * bool(grid.alphas),
+        "joint J",
+        "joint J~",
+        "post J",
+    ]
+    for each in whole.pictures:
+        head += [f"{each.name} {stage}: bpp, dB" for stage in STAGES]
+    body = []
+    for cell in grid.cells():
+        for lmbda in grid.lmbdas:
+            found = whole.at(cell, lmbda)
+            cells = [*cell.values(), lmbda, *grid.followed(lmbda).values()]
+            if grid.alphas:
+                alphas = [result.run.alpha or "-" for result in found]
+                cells.append(", ".join(alphas if len(set(alphas)) > 1 else alphas[:1]) or "-")
+            cells.append(_text([result.joint.J for result in found], 4))
+            cells.append(_text([result.joint.surrogate_J for result in found], 4))
+            cells.append(_text([result.post.J for result in found], 4))
+            for each in whole.pictures:
+                for stage in STAGES:
+                    points = whole.curve(cell, stage, each.name).points
+                    point = next((p for p in points if p["lmbda"] == lmbda), {})
+                    bpp, psnr = point.get("bpp"), point.get("psnr")
+                    cells.append(f"{report.number(bpp, 4)}, {report.number(psnr, 2)}")
+            body.append(cells)
+    return report.tabulate(head, body)
+
+
+def _choice_table(whole: _Sweep) -> str:
+    grid = whole.grid
+    seed = ["seed"] * bool(grid.seeds)
+    rows = {}
+    for result in whole.results:
+        run = result.run
+        if run.alpha:
+            place = (*run.cell.values(), run.lmbda, *([run.seed] if seed else []))
+            J = report.number(result.post.J, 4)
+            rows.setdefault(place, {})[run.alpha] = f"**{J}**" if result.chosen else J
+    head = [*grid.axes, "lmbda", *seed, *(f"alpha_max {alpha}" for alpha in grid.alphas)]
+    return report.tabulate(head, [[*place, *costs.values()] for place, costs in rows.items()])
+
+
+def _text(values, decimals: int) -> str:
+    """The mean over seeds with its interval, and of how many where some have no value."""
+    found = Estimate.of(values)
+    if found is None:
+        return "-"
+    missing = f" ({found.count} of {len(values)})" if found.count < len(values) else ""
+    return found.text(decimals) + missing
