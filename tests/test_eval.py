@@ -83,7 +83,7 @@ def run_eval(workspace, *arguments):
         cwd=workspace,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=3600,
     )
 
 

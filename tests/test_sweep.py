@@ -30,7 +30,7 @@ BASE = """
 def sweep(*arguments):
     return subprocess.run(
         [sys.executable, "sweep.py", *arguments], cwd=ROOT, capture_output=True, text=True,
-        timeout=600, check=False,
+        timeout=3600, check=False,
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def _beside_stand_ins(tmp_path):
     def run(*arguments):
         return subprocess.run(
             [sys.executable, "sweep.py", "--base=base.flags", "--out=out", *arguments],
-            cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=3600, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
 

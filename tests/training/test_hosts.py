@@ -259,8 +259,8 @@ def wait_for(path, processes):
 
 
 def assert_done(processes):
-    """All end well within ten minutes; one that does not is known at once."""
-    end = time.monotonic() + 600
+    """All end within an hour; one that fails is known at once."""
+    end = time.monotonic() + 3600
     while True:
         codes = [process.poll() for process in processes]
         assert not any(codes) and time.monotonic() < end, logs(processes)
@@ -302,7 +302,7 @@ def test_two_hosts_continue_what_one_began_survive_a_kill_and_end_as_one_process
     killed = start("killed", [*train, f"--model_dir={there}/two"], hosts=2)
     wait_for(two / "checkpoints" / "ckpt-20.index", killed)
     os.kill(killed[1].pid, signal.SIGKILL)
-    assert killed[0].wait(timeout=120) == 1
+    assert killed[0].wait(timeout=3600) == 1
     said = killed[0].log.read_text().splitlines()
     gone = "train.py: host 0 of 2: another host is gone; start the same"
     assert any(line.startswith(gone) for line in said)
