@@ -213,7 +213,8 @@ def _markdown(whole: _Sweep, rows) -> str:
     if whole.grid.alphas:
         parts += [_ABOUT_CHOICE, _choice_table(whole)]
     if whole.grid.seeds:
-        parts.append(f"Seeds {', '.join(whole.grid.seeds)}. {estimate.MEANING}")
+        same = "" if whole.anchors else " Each is compared with the same seed of the anchor."
+        parts.append(f"Seeds {', '.join(whole.grid.seeds)}. {estimate.MEANING}{same}")
     return "\n\n".join(parts) + "\n"
 
 
