@@ -6,6 +6,15 @@
 Every cell is `train.py` with the base flagfile and the cell's flags, first its stage `joint`, then
 `post` from there, then `eval.py`. Stopped at any moment, the same command goes on. A cell that
 fails is named, with its last line, and left out of the table.
+
+Six rates, the widths of each, two sets of pictures, three seeds, and a temperature for each rate:
+
+    python sweep.py --base=configs/paper_ms_hyper_zero.flags --grid='plan=aun,mix,sua_ste' \
+      --lmbda=0.0018,0.0035,0.0067,0.013,0.025,0.0483 \
+      --follow='N=128,128,128,128,192,192;M=192,192,192,192,320,320' --choose_alpha=4,8,12 \
+      --seeds=1,2,3 --images='kodak=KODAK;tecnick=TECNICK' \
+      --anchor='kodak=BPG_KODAK.csv;tecnick=BPG_TECNICK.csv' --train_images=FLICKER2W \
+      --out=sweeps/ms_hyper_zero
 """
 
 from __future__ import annotations
@@ -146,6 +155,7 @@ def prepare() -> tuple:
       ValueError: the folder is another sweep's.
     """
     files.check_local_folder("--out", FLAGS.out)
+    text = Path(FLAGS.base).read_text(encoding="utf-8")
     base = FLAGS.read_flags_from_files([f"--flagfile={FLAGS.base}"])
     grid = sweep.Grid.parse(
         FLAGS.grid, FLAGS.lmbda, FLAGS.follow, FLAGS.seeds, FLAGS.choose_alpha, base
@@ -155,7 +165,7 @@ def prepare() -> tuple:
     first, *others = pictures
     sweep.claim(
         Path(FLAGS.out),
-        {"base": Path(FLAGS.base).read_text(), "train_images": FLAGS.train_images,
+        {"base": text, "train_images": FLAGS.train_images,
          "images": first.images},
         {"follow": {lmbda: grid.followed(lmbda) for lmbda in grid.lmbdas},
          "more images": {each.name: each.images for each in others}},

@@ -49,6 +49,11 @@ def test_a_tiny_grid_fills_its_tables(tmp_path, photograph):
         rows = list(csv.DictReader(file))
     assert [row["plan"] for row in rows] == ["mix"]
     assert all(float(row[f"bpp_{stage}_0.01"]) > 0 for row in rows for stage in ("joint", "post"))
+    with open(out / "runs.csv", newline="") as file:
+        (run,) = csv.DictReader(file)
+    assert all(float(run[key]) > 0 for key in ("J_joint", "surrogate_J_joint", "J_post"))
+    # Post-training trains on rounding.
+    assert abs(float(run["surrogate_J_post"]) / float(run["J_post"]) - 1) < 1e-6
 
 
 def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path):

@@ -152,7 +152,8 @@ def test_the_first_set_of_pictures_is_where_that_of_an_earlier_version_was():
     "text,message",
     [
         ("", "expected NAME=IMAGES"),
-        ("kodak=a;kodak=b", "two sets have the name 'kodak'"),
+        ("kodak=a;kodak=b", "the name 'kodak' is taken"),
+        ("kodak=a;average=b", "the name 'average' is taken"),
         ("kodak=a;b/*.png", "several sets need names"),
     ],
 )

@@ -171,6 +171,16 @@ def test_the_papers_numbers_stand_beside_those_of_its_methods(made):
     assert ["mix", "average", "-", "-19.23 (V); -18.77 (X)", "-", "-19.96 (V); -19.22 (X)"] in lines
 
 
+def test_runs_of_another_version_have_no_number_of_the_papers(made):
+    cell = GRID.cells()[0]
+    made.curves(cell)
+    made.trained(cell, LMBDAS[0], 1, 1, 1)
+    path = made.run(cell, LMBDAS[0]) / "joint" / "experiment.json"
+    path.write_text(json.dumps({"version": "9", "experiment": {"of_tomorrow": 1}}))
+    _, rows, _ = made.summarize()
+    assert (rows[0]["paper_post"], float(rows[0]["bd_rate_post"])) == ("", pytest.approx(0))
+
+
 def test_seeds_give_a_mean_with_its_interval_against_the_same_seed_of_the_anchor(made):
     """Three seeds of an anchor that differ by far, and of a cell that is 8, 10 and 12 % below."""
     grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2", "3"])

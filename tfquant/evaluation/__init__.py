@@ -11,6 +11,14 @@
     report        report.json, the CSV, the Markdown tables
     run           all of it in order; what `eval.py` calls
 
+and, for `sweep.py`:
+
+    sweep          a grid of experiments, its runs and its folder
+    sweep_results  what the runs have measured, and which temperature is chosen
+    sweep_table    tables and plots
+    estimate       means over seeds, with intervals
+    paper_tables   the BD-rates of arXiv 2309.17051
+
 Units everywhere: bpp is bits per pixel of the unpadded picture; PSNR and `ms_ssim_db` are in dB;
 times are in seconds. A value that does not exist is None, in JSON null: PSNR of an identical
 picture, MS-SSIM of one smaller than its pyramid.

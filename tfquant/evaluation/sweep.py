@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tfquant import claims
 from tfquant.evaluation import EvaluationError
+from tfquant.evaluation.paper_tables import AVERAGE
 from tfquant.training.experiment import Experiment
 
 STAGES = ("joint", "post")
@@ -47,15 +48,16 @@ class Pictures:
         A set without name is named after its file or folder.
 
         Raises:
-          EvaluationError: there is none, two have one name, or several lack a name.
+          EvaluationError: there is none, two have one name or one that of the average, or several
+            lack a name.
         """
         found = {}
         for part in filter(None, (part.strip() for part in text.split(";"))):
             title, equals, images = part.partition("=")
             if not equals or not _NAME.fullmatch(title):
                 title, images = Path(part).stem, part
-            if title in found:
-                raise EvaluationError(f"--images: two sets have the name {title!r}; got {text!r}")
+            if title in (*found, AVERAGE):
+                raise EvaluationError(f"--images: the name {title!r} is taken; got {text!r}")
             found[title] = cls(title, images, f"{REPORT}_{title}" if found else REPORT)
         if not found:
             raise EvaluationError(f"--images: expected NAME=IMAGES;NAME=IMAGES; got {text!r}")

@@ -36,7 +36,7 @@ class Result:
     Attributes:
       run: the run.
       joint, post: its stages.
-      experiment: what its joint stage trained; None where it did not begin.
+      experiment: what its joint stage trained; None where this version cannot read it.
       chosen: whether it stands for its cell at its lmbda and seed.
     """
 
@@ -93,7 +93,8 @@ def _read_run(run: Run, folder: Path, pictures: list[Pictures]) -> Result:
         records = [r for r in history.read(str(folder / stage)) if r["stage"] == stage]
         last = records[-1] if records else {}
         measured[stage] = Measured(last.get("J"), last.get("surrogate_J"), means.get(stage, {}))
-    joint = folder / STAGES[0]
-    begun = (joint / run_folder.EXPERIMENT).exists()
-    experiment = run_folder.read_experiment(str(joint)) if begun else None
+    try:
+        experiment = run_folder.read_experiment(str(folder / STAGES[0]))
+    except ValueError:  # not begun, or by another version of tfquant
+        experiment = None
     return Result(run, **measured, experiment=experiment)

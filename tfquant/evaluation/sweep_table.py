@@ -146,7 +146,7 @@ def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) ->
     whole = _Sweep(folder, grid, pictures, anchors, method)
     rows = [row for cell in grid.cells() for row in whole.rows(cell)]
     _write_csv(folder / "table.csv", [_flat_row(whole, row) for row in rows])
-    _write_csv(folder / "runs.csv", [_flat_run(result) for result in whole.results])
+    _write_csv(folder / "runs.csv", [_flat_run(whole.grid, result) for result in whole.results])
     text = _markdown(whole, rows)
     (folder / "table.md").write_text(text, encoding="utf-8")
     for each in pictures:
@@ -187,8 +187,11 @@ def _flat_row(whole: _Sweep, row: Row) -> dict:
     return flat
 
 
-def _flat_run(result: sweep_results.Result) -> dict:
-    flat = {**result.run.flags, "lmbda": result.run.lmbda, "chosen": result.chosen}
+def _flat_run(grid: Grid, result: sweep_results.Result) -> dict:
+    run = result.run
+    flat = {**run.cell, "lmbda": run.lmbda, **grid.followed(run.lmbda)}
+    flat.update({"seed": run.seed} if grid.seeds else {})
+    flat.update({"alpha_max": run.alpha, "chosen": result.chosen} if grid.alphas else {})
     for stage in STAGES:
         measured = result.stage(stage)
         flat.update({f"{key}_{stage}": getattr(measured, key) for key in _COSTS})
@@ -213,16 +216,20 @@ def _markdown(whole: _Sweep, rows) -> str:
     if whole.grid.alphas:
         parts += [_ABOUT_CHOICE, _choice_table(whole)]
     if whole.grid.seeds:
-        parts.append(f"Seeds {', '.join(whole.grid.seeds)}. {estimate.MEANING}")
+        same = "" if whole.anchors else " Each is compared with the same seed of the anchor."
+        parts.append(f"Seeds {', '.join(whole.grid.seeds)}. {estimate.MEANING}{same}")
     return "\n\n".join(parts) + "\n"
 
 
 def _about_bd_rates(whole: _Sweep) -> str:
     anchors = dict.fromkeys(whole.anchor(each.name).name for each in whole.pictures)
     ours = "" if whole.anchors else ", ours are not"
+    nameless = " Numbers on pictures that its table does not name stand beside the average."
+    nameless = nameless if len(whole.pictures) > 1 else ""
     return (
         f"BD-rate of PSNR against {', '.join(anchors)}; below 0 is better. The paper is"
-        f" arXiv 2309.17051, with the number of its table. Its BD-rates are against BPG{ours}."
+        f" arXiv 2309.17051, with the number of its table. Its BD-rates are against BPG"
+        f"{ours}.{nameless}"
     )
 
 
