@@ -130,7 +130,8 @@ print("stopped")
     ("code", "last_line"), [(ON_TWO_DEVICES, "equal"), (STOPPED_AMID_DRAWING, "stopped")]
 )
 def test_two_devices_share_the_batch_and_processes_end(code, last_line):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=3600)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [last_line]
 
