@@ -15,7 +15,8 @@ EXPERIMENT = Experiment(batch_size=2)
 @pytest.mark.parametrize("columns", [70, 80, 120])
 def test_the_bar_fits_the_terminal_and_validation_has_its_own_line(columns, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: types.SimpleNamespace(columns=columns))
+    size = types.SimpleNamespace(columns=columns)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: size)
     bar = ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=8)
     bar.set_model(
         types.SimpleNamespace(metrics=[], experiment=EXPERIMENT, stage_step=tf.Variable(1000))
@@ -46,7 +47,8 @@ def test_the_bar_fits_the_terminal_and_validation_has_its_own_line(columns, monk
 
 def test_skipped_steps_show_in_the_bar(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: types.SimpleNamespace(columns=80))
+    size = types.SimpleNamespace(columns=80)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: size)
     bar = ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=0)
     bar.set_model(
         types.SimpleNamespace(metrics=[], experiment=EXPERIMENT, stage_step=tf.Variable(3))
