@@ -177,6 +177,14 @@ def import_tensorflow() -> None:
             f"TensorFlow {tensorflow_version()} cannot be imported: {_first_line(error)}"
             " (see: tfquant doctor)"
         ) from None
+    from absl import logging
+
+    logging.get_absl_logger().addFilter(_is_for_users)
+
+
+def _is_for_users(record) -> bool:
+    """Whether a log record is more than the time that TensorFlow 2.17 took to save a checkpoint."""
+    return record.module != "functional_saver"
 
 
 def _first_line(error: Exception) -> str:
