@@ -3,7 +3,7 @@
 # make test-stack   the tests of what differs between stacks
 # make lint   ruff
 # make venv   only the environment, .venv; PYTHON=/path/to/python chooses the interpreter
-# make clean  remove .venv, the demo's run and all caches; other runs are yours to remove
+# make clean  remove the environments, the demo's run and all caches; other runs are yours to remove
 #
 # STACK chooses the versions that are installed; VENV names the environment's folder.
 #   tf217  the default: TensorFlow 2.17, Python 3.9 to 3.12, Linux on x86-64
@@ -84,5 +84,5 @@ $(STAMP): setup.py $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-tf214 .venv-tf221 $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -88,6 +88,7 @@ def test_the_stacks_combinations_are_right(install, packages):
             "compression",
         ),
         ({"tensorflow": "2.18.0", "tensorflow-compression-ops": "2.17.0"}, None),
+        ({"tensorflow": "2.17.1", "tensorflow-compression-ops": "2.16.0"}, None),
         ({"tensorflow": "2.21.0"}, None),
     ],
 )
@@ -95,7 +96,7 @@ def test_operations_are_taken_from_the_package_for_this_tensorflow(install, pack
     install(packages)
     found, reason = stack.operations_package()
     assert (found is None) == (package is None)
-    assert found.endswith(package) if package else "TensorFlow 2.17" in reason
+    assert found.endswith(package) if package else "TensorFlow 2" in reason
 
 
 # A package of another TensorFlow in front of the path: as installed as the real one.
@@ -106,6 +107,7 @@ COMMANDS = [
     [sys.executable, "sweep.py", "--base=none", "--out=none"],
     [sys.executable, "-m", "tfquant.analysis", "all"],
     [sys.executable, "-m", "tfquant.cli", "export", "."],
+    [sys.executable, "-m", "tfquant.cli", "info", "gs://bucket/picture.tfq"],
     [sys.executable, "-m", "tfquant.cli", "doctor"],
 ]
 
@@ -133,13 +135,14 @@ def test_every_command_ends_with_the_line_of_a_wrong_combination(command, strang
     "command", COMMANDS[:2] + COMMANDS[-2:], ids=lambda command: " ".join(command[1:])[:24]
 )
 def test_every_command_ends_with_one_line_where_tensorflow_cannot_be_imported(command, tmp_path):
-    (tmp_path / "tensorflow.py").write_text("raise ImportError('undefined symbol: _ZN3abi\\nmore')")
+    said = "Traceback (most recent call last):\\n  File x\\nImportError: no such symbol: _ZN3abi\\n"
+    (tmp_path / "tensorflow.py").write_text(f"raise ImportError('{said}Failed to load')")
     path = f"{tmp_path}{os.pathsep}{ROOT}"
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()
-    assert "cannot be imported: undefined symbol: _ZN3abi (see: tfquant doctor)" in line
+    assert "cannot be imported: ImportError: no such symbol: _ZN3abi" in line
 
 
 def test_an_unknown_coder_is_refused(monkeypatch):

@@ -69,7 +69,9 @@ def main(argv=None) -> int:
     try:
         arguments.command(arguments)
         sys.stdout.flush()
-    except (container.BitstreamError, model_file.ModelError, _CommandError) as error:
+    except (
+        container.BitstreamError, model_file.ModelError, stack.StackError, _CommandError
+    ) as error:  # fmt: skip
         return _fail(error)
     except BrokenPipeError:  # `tfquant info ... | head`
         with contextlib.suppress(OSError):

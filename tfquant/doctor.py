@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from typing import NamedTuple
 
 from tfquant import stack
@@ -16,7 +15,7 @@ _WITH_ANY_CODER = (
     "training", "evaluation", "compress", "decompress", "export", "stock SavedModel"
 )  # fmt: skip
 _FULL = "full SavedModel with the coder in its graph"
-_PIP_GPU = "pip install 'tfquant[gpu]' on Linux x86_64 brings CUDA"
+_PIP_GPU = "pip install 'tfquant[gpu]' installs CUDA"
 
 
 class Report(NamedTuple):
@@ -44,7 +43,7 @@ def examine() -> Report:
             lines.append(("tensorflow", _packages()))
             coder = stack.coder()
         except stack.StackError as error:
-            problem = str(error)
+            problem = str(error).replace(" (see: tfquant doctor)", "")
     if problem is not None:
         lines += [("problem", problem), ("works", "info"), ("broken", "every other command")]
         return Report(lines, healthy=False)
@@ -98,15 +97,18 @@ def _gpu() -> str:
     cuda = tf.sysconfig.get_build_info().get("cuda_version")
     built = f"this TensorFlow is made for CUDA {cuda} and sees no GPU" if cuda else (
         "this TensorFlow is made for CPUs")  # fmt: skip
-    return f"none: {built} ({_PIP_GPU})"
+    installs_cuda = stack.platform_name() == "Linux x86_64" and (
+        stack.numbers(tf.__version__) >= (2, 17)
+    )
+    return f"none: {built}" + (f" ({_PIP_GPU})" if installs_cuda else "")
 
 
 def _onednn() -> str:
-    setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "")
-    if platform.machine() not in ("x86_64", "AMD64", "aarch64") or sys.platform == "darwin":
-        return "not part of this TensorFlow"
-    if setting == "0":
-        return "off: TF_ENABLE_ONEDNN_OPTS=0"
+    from tensorflow.python.util import _pywrap_util_port
+
+    if not _pywrap_util_port.IsMklEnabled():
+        setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
+        return f"off: TF_ENABLE_ONEDNN_OPTS={setting}" if setting else "off"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     limited = f", limited to {limit} by ONEDNN_MAX_CPU_ISA" if limit else ""
     extensions = _extensions()

@@ -79,7 +79,9 @@ class CodecModule(tf.Module):
         # would try to trace its call with one argument.
         self._codec = lambda: codec
         self._weights = list(codec.variables)
-        self._tables = tables or {m.name: m.coding_table() for m in codec.entropy_models}
+        if tables is None:
+            tables = {model.name: model.coding_table() for model in codec.entropy_models}
+        self._tables = tables
         y = serving.latent_spec(codec, "y")
         self.encode_latent = traced(y, *SIDES)(self._encode_latent)
         self._write = traced(tf.TensorSpec([1, *y.shape[1:]], name="y"))(self._write_latent)
@@ -354,19 +356,29 @@ def rebuilt(path: str, manifest: model_file.Manifest, build_codec: Callable) -> 
             weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
         tables = tf.io.gfile.join(path, table_file.NAME)
         tables = table_file.load(files.read(tables)) if files.exists(tables) else None
-    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
+        lacking = {model.name for model in codec.entropy_models} - set(tables or {})
+        if tables is not None and lacking:
+            raise ValueError(f"{table_file.NAME} has no table for {', '.join(sorted(lacking))}")
+    except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
         said = " ".join(str(error).split())
         raise model_file.ModelError(f"{path}: cannot build the model again: {said}") from None
-    tables = _tables_of_0_1(codec, path) if tables is None else tables
+    of_0_1 = tables is None
+    tables = _tables_of_0_1(codec) if of_0_1 else tables
+    old = [t for t in tables.values() if isinstance(t, DecisionTable) and t.version == 2]
+    if old and not masses.has_version_2():
+        raise model_file.ModelError(
+            f"{path}: an export of tfquant 0.1 whose decisions need TensorFlow 2.19 or older"
+        )
     module = CodecModule(codec, tables)
     if module.fingerprint() != manifest.fingerprint:
-        raise model_file.ModelError(
-            f"{path}: cannot build the model again: its coding tables come out differently here"
-        )
+        why = "its weights or tables are not those of its fingerprint"
+        if of_0_1:
+            why = f"it has no {table_file.NAME}, and its coding tables come out differently here"
+        raise model_file.ModelError(f"{path}: cannot build the model again: {why}")
     return module
 
 
-def _tables_of_0_1(codec: Codec, path: str) -> dict:
+def _tables_of_0_1(codec: Codec) -> dict:
     """Coding tables of an export of tfquant 0.1, which has no file of them.
 
     Its channel tables were made in float32, and its decisions are of version 2.
@@ -375,11 +387,6 @@ def _tables_of_0_1(codec: Codec, path: str) -> dict:
     for model in codec.entropy_models:
         older = getattr(model, "coding_table_of_0_1", model.coding_table)()
         tables[model.name] = DecisionTable(2) if isinstance(older, DecisionTable) else older
-    has_decisions = any(isinstance(table, DecisionTable) for table in tables.values())
-    if has_decisions and not masses.has_version_2():
-        raise model_file.ModelError(
-            f"{path}: an export of tfquant 0.1 whose decisions need TensorFlow 2.19 or older"
-        )
     return tables
 
 

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 
 from absl import logging
 
+from tfquant import stack
+
 
 def _left_out(error: OSError) -> None:
     logging.warning("a folder cannot be read and is left out: %s", error)
@@ -48,6 +50,7 @@ def _system(path: str):
     """The file system of a name."""
     if is_local(path):
         return _LOCAL
+    stack.import_tensorflow()
     import tensorflow as tf
 
     return tf.io.gfile
@@ -56,6 +59,7 @@ def _system(path: str):
 @contextlib.contextmanager
 def as_oserror(path: str, before: str = ""):
     """Turns TensorFlow's errors into an OSError of one line: the path, `before`, and the reason."""
+    stack.import_tensorflow()
     import tensorflow as tf
 
     try:
@@ -142,7 +146,7 @@ def new_folder(path: str):
     import tensorflow as tf
 
     gfile = tf.io.gfile
-    partial = path.rstrip("/") + ".partial"
+    partial = path.rstrip("/" + os.sep) + ".partial"
     with as_oserror(path):
         if gfile.exists(partial):
             gfile.rmtree(partial)

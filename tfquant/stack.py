@@ -23,6 +23,7 @@ from typing import NamedTuple
 OLDEST_TENSORFLOW = (2, 14)
 KERAS_3 = (2, 16)  # the first TensorFlow whose `tf.keras` is Keras 3
 NUMPY_2 = (2, 18)  # the first one that takes NumPy 2
+PROTOBUF_5 = (2, 18)  # the first one that takes protobuf 5
 # The oldest TensorFlow for each tensorflow-probability, and the first one that is too new for it.
 _PROBABILITY = {
     (0, 22): ((2, 14), KERAS_3),
@@ -66,12 +67,13 @@ def version(package: str) -> str | None:
 
 def tensorflow_version() -> str | None:
     """Version of the installed TensorFlow, None if there is none."""
-    names = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tensorflow-intel")
+    names = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tensorflow-intel",
+             "tensorflow-rocm", "tf-nightly")  # fmt: skip
     return next(filter(None, map(version, names)), None)
 
 
 def has_keras_2() -> bool:
-    """Whether the installed TensorFlow's `tf.keras` is Keras 2."""
+    """Returns True if the installed TensorFlow's `tf.keras` is Keras 2."""
     return numbers(tensorflow_version()) < KERAS_3
 
 
@@ -88,7 +90,7 @@ def problem() -> str | None:
     """The first thing that keeps the installed packages from working together, in one line."""
     installed = tensorflow_version()
     if installed is None:
-        return "TensorFlow is not installed: pip install tfquant"
+        return "TensorFlow is not installed: pip install 'tensorflow==2.17.1', or tfquant again"
     tensorflow = numbers(installed)
     if tensorflow < OLDEST_TENSORFLOW:
         return f"TensorFlow {installed} is too old: pip install 'tensorflow==2.17.1'"
@@ -120,7 +122,7 @@ def _keras_problem(installed: str, tensorflow: tuple) -> str | None:
 
 def _protobuf_problem(installed: str, tensorflow: tuple) -> str | None:
     protobuf = version("protobuf")
-    if protobuf and tensorflow < NUMPY_2 and numbers(protobuf) >= (5, 0):
+    if protobuf and tensorflow < PROTOBUF_5 and numbers(protobuf) >= (5, 0):
         return f"TensorFlow {installed} does not work with protobuf {protobuf}: " + (
             "pip install 'protobuf<5'"
         )
@@ -174,21 +176,32 @@ def import_tensorflow() -> None:
         importlib.import_module("tfquant.legacy_keras")
     except Exception as error:  # whatever a library of another build raises
         raise StackError(
-            f"TensorFlow {tensorflow_version()} cannot be imported: {_first_line(error)}"
+            f"TensorFlow {tensorflow_version()} cannot be imported: {_cause(error)}"
             " (see: tfquant doctor)"
         ) from None
+    if os.environ.get(CODER_VARIABLE) == OPERATIONS:
+        coder()  # or why there are none, before any work is done
     from absl import logging
 
     logging.get_absl_logger().addFilter(_is_for_users)
 
 
 def _is_for_users(record) -> bool:
-    """Whether a log record is more than the time that TensorFlow 2.17 took to save a checkpoint."""
+    """Leaves out the records of TensorFlow 2.17 about the time that saving a checkpoint took."""
     return record.module != "functional_saver"
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _cause(error: Exception) -> str:
+    """The line of an error's message that says what failed.
+
+    TensorFlow puts a traceback into the message of its own import errors. The cause is the last
+    line of the traceback, which names an exception.
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"\w*(Error|Exception)\b.*: .", line)]
+    if lines and lines[0].startswith("Traceback") and raised:
+        return raised[-1].strip()
+    return lines[0].strip() if lines else type(error).__name__
 
 
 def prepare(program: str) -> None:
@@ -220,7 +233,7 @@ def coder() -> Coder:
             importlib.import_module(operations_module())
             return Coder(OPERATIONS, f"{package} {version(package)}")
         except Exception as error:  # whatever a library of another build raises
-            reason = f"{package} {version(package)} does not load: {_first_line(error)}"
+            reason = f"{package} {version(package)} does not load: {_cause(error)}"
     if wanted == OPERATIONS:
         raise StackError(f"{CODER_VARIABLE}={OPERATIONS}, but {reason}")
     return Coder(PORTABLE, reason)
@@ -231,15 +244,15 @@ def operations_package() -> tuple:
     tensorflow = tensorflow_version() or "0"
     installed = [package for package in _OPERATIONS if version(package)]
     for package in installed:
-        if _OPERATIONS[package][1] == numbers(tensorflow):
+        # A release is for the TensorFlow of its own number. Another one could crash the process.
+        if _OPERATIONS[package][1] == numbers(tensorflow) == numbers(version(package)):
             return package, ""
     if not installed:
         packages = " or ".join(f"{package} (TensorFlow {_text(fits)})"
                                for package, (_, fits) in _OPERATIONS.items())  # fmt: skip
         return None, f"{packages} is not installed"
     package = installed[0]
-    needed = _text(_OPERATIONS[package][1])
-    return None, f"{package} {version(package)} is for TensorFlow {needed}, not {tensorflow}"
+    return None, f"{package} {version(package)} is not for TensorFlow {tensorflow}"
 
 
 def operations_module() -> str | None:

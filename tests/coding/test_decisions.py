@@ -147,6 +147,11 @@ def test_the_price_holds_where_neither_of_two_components_is(distance):
     assert 0.8 * price < coded < 1.04 * price + 2 * 16
 
 
+def test_decisions_of_an_unknown_version_are_refused():
+    with pytest.raises(ValueError, match="decisions of version 4; known: 2, 3"):
+        DecisionTable(4)
+
+
 @pytest.mark.parametrize("version", [v for v in VERSIONS if v != 2 or masses.has_version_2()])
 def test_a_graph_codes_what_single_operations_code(version):
     """TensorFlow's optimizer may not add in another order, or approximate a root."""

@@ -17,8 +17,8 @@ from tfquant.coding.pmf import TOTAL
 @pytest.fixture(scope="module", name="operations")
 def _operations():
     """The module with the operations; skips where no package has them for this TensorFlow."""
-    if stack.operations_package()[0] is None:
-        pytest.skip("the coder's operations are not installed")
+    if stack.coder().kind != stack.OPERATIONS:
+        pytest.skip(f"this process has no operations: {stack.coder().source}")
     from tfquant.coding import operations
 
     return operations
@@ -116,8 +116,12 @@ def test_what_is_not_in_the_table_is_refused_eagerly_and_in_a_graph(row, symbol)
 
     arguments = tf.constant([[row]]), tf.constant([[symbol]])
     for run in (code, tf.function(code, autograph=False)):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="outside its row"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="lies outside"):
             run(*arguments)
+    if symbol == 0:
+        decoder = portable.start_decoder(tf.constant([b"ab"]), lookup)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="lies outside"):
+            portable.decode(decoder, arguments[0])
 
 
 def test_a_graph_codes_in_loops_and_branches():

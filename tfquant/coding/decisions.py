@@ -43,7 +43,10 @@ class DecisionTable(Table):
         `unit = sqrt(2) sigma`, `start = (centre - 1/2 - mu) / unit` and `slope = 1 / unit`.
 
     Args:
-      version: one of VERSIONS.
+      version: one of VERSIONS, also an attribute.
+
+    Raises:
+      ValueError: another version.
     """
 
     _STEP_BITS = 5
@@ -54,7 +57,11 @@ class DecisionTable(Table):
     _LEAST = 1e-30
 
     def __init__(self, version: int = VERSION):
-        self._version = version
+        if version not in VERSIONS:
+            raise ValueError(
+                f"decisions of version {version}; known: {', '.join(map(str, VERSIONS))}"
+            )
+        self.version = version
         buckets = self._BOTTOM + np.arange(self._ROWS + 1)
         edges = (buckets.astype(np.int32) << self._SHIFT).view(np.float32).astype(np.float64)
         odds = np.sqrt(edges[:-1] * edges[1:])
@@ -62,7 +69,7 @@ class DecisionTable(Table):
         super().__init__([0, int(n), TOTAL] for n in near)
 
     def _numbers(self):
-        return [self._version, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
+        return [self.version, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
 
     @classmethod
     def from_numbers(cls, numbers, cdfs):
@@ -118,7 +125,7 @@ class DecisionTable(Table):
         decisions, [m] bool, from `answer(left, distance)`, which it calls with what it codes, [n]
         both; the decoder takes them from the stream. Both return (handle, decisions).
         """
-        above, below, turn = seen_from_centre(self._version, mixture)
+        above, below, turn = seen_from_centre(self.version, mixture)
         handle, left = code_round(handle, self.index(above, below), lambda left, distance: left)
         side, low, end = turn(left)
 

@@ -8,9 +8,9 @@ d))` more for distances from d on. With it, any integer up to MAX_SYMBOL can be 
 There are two versions, because the version decides the bits of a file:
 
 - Version 3 computes each component's tail probability by additions, multiplications, divisions and
-  square roots, which give the same float32 on every machine. Its relative error is below 1e-3
-  everywhere, so a mass far out is as exact as one near the centre. A last bit of a mean or a scale
-  hardly moves it.
+  square roots, which give the same float32 on every machine. The relative error of a tail is below
+  1e-3 up to six standard deviations; beyond, only the heavy tail counts. A last bit of a mean or a
+  scale hardly moves the odds.
 - Version 2 computes cumulative probabilities from `tf.math.erf`, whose bits changed with TensorFlow
   2.20. It serves to read the files of models that were exported by tfquant 0.1.
 """
@@ -151,7 +151,7 @@ _ERF_CHECKSUM = 0x456582F1
 
 @functools.lru_cache(maxsize=1)
 def has_version_2() -> bool:
-    """Whether `tf.math.erf` gives here the bits that the files of version 2 were made with."""
+    """Returns True if `tf.math.erf` gives the bits that files of version 2 were made with."""
     with tf.init_scope(), tf.device("/CPU:0"):
         values = tf.math.erf(tf.range(-(2**13), 2**13, dtype=tf.float32) / 2**11)
     return zlib.crc32(values.numpy().tobytes()) == _ERF_CHECKSUM

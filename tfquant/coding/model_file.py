@@ -11,7 +11,8 @@
 Where the coder's operations are not available, an export has the portable flavour in the place of
 the full one: a SavedModel that evaluates, with the same variables. Either flavour loads on every
 platform. With the operations, the full SavedModel is used. Without them, the codec is built again
-from the manifest, the variables and the tables.
+from the manifest, the variables and the tables. An export of tfquant 0.1 has no file of tables. It
+is built again only where the tables come out the same.
 
 The manifest can be read without TensorFlow, which is imported when a model is loaded.
 """
@@ -125,6 +126,11 @@ class ExportedModel:
             raise ModelError(
                 f"{path}: the stock flavour of a model, without range coder; name the folder that"
                 " it is in"
+            )
+        if manifest.flavour not in (FULL, PORTABLE):
+            raise ModelError(
+                f"{path}: unknown flavour {manifest.flavour!r}; known: {FULL}, {PORTABLE}:"
+                " update tfquant"
             )
         if manifest.flavour == FULL and stack.coder().kind == stack.OPERATIONS:
             return cls(manifest, _saved_functions(path))

@@ -29,7 +29,7 @@ _WHOLE = 1 << 2 * _WORD
 _MIDDLE = TOTAL // 2
 
 
-class _OutsideRow(tf.errors.InvalidArgumentError, ValueError):
+class _OutsideTable(tf.errors.InvalidArgumentError, ValueError):
     """Raised inside `tf.numpy_function`: a graph turns a ValueError into InvalidArgumentError."""
 
 
@@ -79,7 +79,11 @@ def encode(handle: Handle, rows: tf.Tensor, symbols: tf.Tensor) -> Handle:
 
 
 def decode(handle: Handle, rows: tf.Tensor) -> tuple[Handle, tf.Tensor]:
-    """Reads a symbol for each of `rows: [S, n] int32`: the next handle, and symbols [S, n]."""
+    """Reads a symbol for each of `rows: [S, n] int32`: the next handle, and symbols [S, n].
+
+    Raises:
+      InvalidArgumentError: a row does not exist.
+    """
     state, symbols = tf.numpy_function(
         _decode, [*handle, rows], (tf.int64, tf.int32), stateful=False
     )
@@ -113,12 +117,10 @@ def _rows(lookup: np.ndarray) -> tuple:
 
 def _encode(state, data, lookup, starts, middles, rows, symbols):
     del middles
-    last_row = len(starts) - 2
-    rows_exist = np.all((rows >= 0) & (rows <= last_row))
+    _check_rows(rows, starts)
     # A row's symbols end two places before the next row begins: at TOTAL, and before its precision.
-    counts = np.diff(starts)[np.clip(rows, 0, last_row)] - 2
-    if not rows_exist or np.any((symbols < 0) | (symbols >= counts)):
-        raise _OutsideRow(None, None, "a symbol lies outside its row of the coding table")
+    if np.any((symbols < 0) | (symbols >= np.diff(starts)[rows] - 2)):
+        raise _OutsideTable(None, None, "a symbol lies outside its row of the coding table")
     index = starts[rows] + symbols
     low, high = lookup[index], lookup[index + 1]
     coded = [_encode_stream(*stream) for stream in zip(state.tolist(), data, low, high)]
@@ -126,8 +128,13 @@ def _encode(state, data, lookup, starts, middles, rows, symbols):
     return _states(states), np.array(strings, object)
 
 
+def _check_rows(rows, starts) -> None:
+    if np.any((rows < 0) | (rows > len(starts) - 2)):
+        raise _OutsideTable(None, None, "a row lies outside the coding table")
+
+
 def _states(states: list) -> np.ndarray:
-    """Of S streams, which a forged file may have none of: [S, 3] int64."""
+    """The array of S streams' states, [S, 3] int64. A forged file may have no stream."""
     return np.array(states, np.int64).reshape(-1, 3)
 
 
@@ -172,7 +179,7 @@ def _finish_stream(state, written: bytes) -> bytes:
         written = _append(written, [(carry + reaches_over) << _WORD])[:-2]
     if reaches_over:
         # The number is the carry itself: the words that it turned to zeros need not be written.
-        while written.endswith(b"\0\0") and len(written) % 2 == 0:
+        while written.endswith(b"\0\0"):
             written = written[:-2]
         return written.removesuffix(b"\0")
     if base == 0:
@@ -193,6 +200,7 @@ def _word(data: bytes, position: int) -> int:
 
 
 def _decode(state, data, lookup, starts, middles, rows):
+    _check_rows(rows, starts)
     cumulative, bounds = memoryview(lookup), starts.tolist()
     places = middles[rows]
     low, high = lookup[places], lookup[places + 1]

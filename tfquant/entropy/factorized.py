@@ -56,14 +56,18 @@ class Density(tfd.Distribution):
 
     def logit_cdf(self, v) -> tf.Tensor:
         """`log(F(v) / (1 - F(v)))`, of `v: [..., C]` or what broadcasts to it, of that shape."""
-        v = tf.convert_to_tensor(v, tf.float32)
-        v = tf.broadcast_to(v, tf.broadcast_dynamic_shape(tf.shape(v), [self.channels]))
+        v = self._per_channel(v)
         row = tf.transpose(tf.reshape(v, [-1, self.channels]))[:, None]
         (weights, bias), *rest = zip(map(tf.nn.softplus, self._matrices), self._biases)
         units = weights * row + bias  # [C, units, n]
         for bend, (weights, bias) in zip(self._factors, rest):
             units = _product(weights, units + tf.tanh(bend) * tf.tanh(units)) + bias
         return tf.reshape(tf.transpose(units[:, 0]), tf.shape(v))
+
+    def _per_channel(self, v) -> tf.Tensor:
+        """`v` broadcast to [..., C]."""
+        v = tf.convert_to_tensor(v, tf.float32)
+        return tf.broadcast_to(v, tf.broadcast_dynamic_shape(tf.shape(v), [self.channels]))
 
     def cdf64(self, v: np.ndarray) -> np.ndarray:
         """`F(v)`, of `v: [n, C]` float64, for coding tables: by NumPy in float64.
@@ -90,6 +94,7 @@ class Density(tfd.Distribution):
         return tf.math.sigmoid(self.logit_cdf(v))
 
     def _log_prob(self, v):
+        v = self._per_channel(v)  # or the slopes of all channels would be added up
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)
             logit = self.logit_cdf(v)
