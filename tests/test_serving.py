@@ -57,7 +57,8 @@ def _model(path):
 
 
 @pytest.fixture(scope="module", name="full")
-def _full(path):
+def _full(path, operations_module):
+    del operations_module  # the full SavedModel needs the coder's operations
     return tf.saved_model.load(str(path)).signatures
 
 

@@ -189,7 +189,8 @@ def test_validation_and_gap_are_what_rounding_and_the_surrogates_give(finished, 
         for step, value in found.items():
             values = expected[step]
             scale = 1e-4 * abs(values[symbol])
-            assert value == pytest.approx(values[f"{symbol}_tilde"] - values[symbol], abs=scale)
+            gap = values[f"{symbol}_tilde"] - values[symbol]
+            assert value == pytest.approx(gap, abs=float(scale))
     assert abs(points(events, "gap/R")[4]) > 0
 
 
