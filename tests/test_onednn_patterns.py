@@ -11,7 +11,7 @@ from tensorflow.python.util import _pywrap_util_port
 
 
 def gradients(function, *inputs):
-    """Of the sum of squares, by all inputs."""
+    """Gradients of the sum of squares by all inputs."""
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         loss = tf.reduce_sum(tf.square(function(*inputs)))

@@ -78,7 +78,7 @@ def test_for_sua_the_flag_lets_the_distortion_reach_mu():
                                   "sra:expected", "uq_s:expected"])  # fmt: skip
 @pytest.mark.parametrize("stopped", ["distortion", "none"])
 def test_where_the_rates_offset_is_free_mu_gets_minus_the_expected_gradient_of_y(rate, stopped):
-    """Of every draw: without variance."""
+    """Every draw has it: its variance is 0."""
     dy, dmu, _ = gradients(plan(rate, stop_gradient=stopped), "rate")
     np.testing.assert_allclose(dmu, -dy, rtol=1e-3, atol=2e-3)
 
@@ -138,7 +138,7 @@ def test_the_expected_gradient_to_the_mean_is_the_mean_of_the_sampled_ones(
 
 
 def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
-    """Of AUN, it is what the other reading of the paper gives with the expected gradient."""
+    """For AUN, the paper's other reading gives the same with the expected gradient."""
     rate = "aun:expected"
     closed = gradients(plan(rate, mean_gradient="expected"), "rate")
     other = gradients(plan(rate, stop_gradient="distortion"), "rate")

@@ -352,13 +352,13 @@ def _doctor(arguments) -> None:
 def _export(arguments) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
     _check_new(out, arguments.overwrite)
-    with _tensorflow():
-        # The package works with any codec. Only the programs, train.py and this command, bring
-        # those of `models`, and it is imported here so that the other commands do without.
-        import tensorflow as tf
+    stack.import_tensorflow()
+    # The package works with any codec. Only the programs, train.py and this command, bring
+    # those of `models`, and it is imported here so that the other commands do without.
+    import tensorflow as tf
 
-        import models
-        from tfquant import export
+    import models
+    from tfquant import export
     try:
         path, checkpoint = export.export_run(
             arguments.run, models.build_exported, out, arguments.precision
@@ -372,10 +372,10 @@ def _export(arguments) -> None:
 def _records(arguments) -> None:
     _check_new(arguments.set, arguments.overwrite)
     paths = _find_pictures(arguments.pictures)
-    with _tensorflow():
-        import tensorflow as tf
+    stack.import_tensorflow()
+    import tensorflow as tf
 
-        from tfquant import batch, images, records
+    from tfquant import batch, images, records
     bar = batch.ProgressBar(len(paths), sys.stderr)
 
     def skip(error):
@@ -395,18 +395,8 @@ def _records(arguments) -> None:
 
 
 def _load_model(path):
-    with _tensorflow():
-        return model_file.ExportedModel.load(path)
-
-
-@contextlib.contextmanager
-def _tensorflow():
-    """For imports of TensorFlow; says in one line what does not go together."""
-    try:
-        stack.import_tensorflow()
-        yield
-    except stack.StackError as error:
-        raise _CommandError(error) from None
+    stack.import_tensorflow()
+    return model_file.ExportedModel.load(path)
 
 
 def _check_output(output, source, overwrite) -> None:

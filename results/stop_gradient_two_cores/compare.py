@@ -26,7 +26,7 @@ from tfquant.training import history, losses
 from tfquant.training.gradient_risk import gradient_risk
 from tfquant.training.hosts import Host
 
-# What the runs share beside configs/quickstart.flags. Clipping would hide the variance.
+# Flags that all runs share beside configs/quickstart.flags. Clipping would hide the variance.
 SHARED = [
     "--flagfile=configs/quickstart.flags", "--joint_steps=400", "--post_steps=100",
     "--epoch_steps=100", "--batch_size=4", "--validation_images=64", "--clip_norm=0",

@@ -32,7 +32,7 @@ def archive(request, tmp_path_factory) -> Path:
 
 
 def is_unreadable_mixture(archive) -> bool:
-    """Whether the archive's decisions are of version 2, and this TensorFlow has another `erf`."""
+    """True if the archive's decisions are of version 2, and this TensorFlow has another `erf`."""
     has_tables = (archive / "export" / table_file.NAME).exists()
     codec = read_manifest(str(archive / "export")).codec
     return codec == "cheng_anchor" and not has_tables and not masses.has_version_2()

@@ -76,7 +76,7 @@ def test_every_row_is_one_method_once():
             [("XI", "kodak", -28.37, -28.89), ("XI", "tecnick", -34.09, -34.58),
              ("XI", "average", -31.23, -31.74)],
         ),
-        # What the paper did not do.
+        # The paper did none of these.
         ({"codec": "factorized"}, []),
         ({"distortion": "ms_ssim"}, []),
         ({"post_sigma_bound": 0.11}, []),
