@@ -176,7 +176,9 @@ def test_what_is_no_run_or_has_no_checkpoint_is_refused(run, tmp_path):
         export_run(str(directory))
 
 
-def test_weights_of_another_codec_are_refused(run):
+def test_weights_of_another_codec_are_refused(run, monkeypatch):
     directory, _ = run
+    other = models.build("ms_hyper", N=4, M=6)
+    monkeypatch.setattr(models, "build_for_files", lambda *_, **__: other)
     with pytest.raises(ValueError, match="ckpt-20 does not fit the codec "):
-        export_run(str(directory), lambda *_, **__: models.build("ms_hyper", N=4, M=6))
+        export_run(str(directory))
