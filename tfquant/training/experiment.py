@@ -83,11 +83,12 @@ def _field(default, help: str, *, choices=(), positive: bool = False, least: flo
     Args:
       default: the default value. Its type is the type of the field.
       help: one or more sentences, as `--help` shows them.
-      choices: the values that a string may have, or none for any.
+      choices: the values that a string may have, or none for any. A registry, such as
+        `models.CODECS`, counts as it is when an experiment is made, so that entries can be added.
       positive: whether a number must be above 0.
       least: the smallest number that is allowed.
     """
-    metadata = {"help": help, "choices": tuple(choices), "positive": positive, "least": least}
+    metadata = {"help": help, "choices": choices, "positive": positive, "least": least}
     return dataclasses.field(default=default, metadata=metadata)
 
 
