@@ -1,4 +1,8 @@
-"""The zoo: one line a codec. Networks only; padding, coding and training are `tfquant`'s."""
+"""The codecs by name. `build` makes one: `models.build("ms_hyper_zero", N=64, M=96)`.
+
+A codec is its networks and the order in which it passes its latents on. The base class,
+`tfquant.codec.Codec`, has everything else.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,11 @@ from tfquant.models.factorized import Factorized
 from tfquant.models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 
 from tfquant.codec import Codec
+from tfquant.entropy.conditional import FAMILIES
 from tfquant.exchange import Rounding
+from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 CODECS = {
     "factorized": Factorized,
@@ -31,6 +38,21 @@ CODECS = {
 }
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+# Option of a codec -> its type or choices, and what it is. Not every codec has every option; an
+# option that is not given has the codec's own default.
+OPTIONS = {
+    "N": (int, "Width of the transforms (and channels of z); not given: the codec's own."),
+    "M": (int, "Channels of the latent y; not given: the codec's own."),
+    "family": (
+        [name for name, family in FAMILIES.items() if family.outputs > 1],
+        "Distribution of y, for codecs that offer a choice; not given: the codec's own.",
+    ),
+    "g_a": (list(ANALYSIS), "ms_hyper*: analysis transform; not given: plain."),
+    "g_s": (list(SYNTHESIS), "ms_hyper*: synthesis transform; not given: plain."),
+    "slices": (int, "charm*: channel slices, which divide M; not given: 10."),
+}
 
 
 def widths(name: str, N: int | None = None, M: int | None = None) -> dict:
@@ -52,10 +74,8 @@ def build(name: str, precision: str = "float32", **options) -> Codec:
     Raises:
       ValueError: for an unknown codec, precision or option; the message lists what is possible.
     """
-    if name not in CODECS:
-        raise ValueError(f"unknown codec {name!r}; known: {', '.join(CODECS)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    check_known("codec", name, CODECS)
+    check_known("precision", precision, PRECISIONS)
     bound = getattr(CODECS[name], "keywords", {})
     known = [p for p in inspect.signature(CODECS[name]).parameters if p not in bound]
     for option in options:

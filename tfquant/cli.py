@@ -8,6 +8,8 @@
     tfquant export RUN --out=MODEL
     tfquant records pictures/ SET --shards=16
     tfquant doctor
+    tfquant train|eval|sweep --flag=value ...
+    tfquant analyze NAME
 
 Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
 file appears under its name when it is complete, or not at all; an existing one is replaced only
@@ -25,10 +27,18 @@ import tempfile
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
+from tfquant.commands.program import PROGRAMS, run_program
 from tfquant.export import model_file
 
 _JOBS = 2  # while the coder works on one picture, the networks do on another
 _SHARDS = 16
+# Commands with flags of their own, which `main` hands on before it parses.
+_PROGRAM_HELP = {
+    "train": "train a codec (see: tfquant train --helpfull)",
+    "eval": "measure codecs on pictures (see: tfquant eval --help)",
+    "sweep": "train and measure a grid of experiments (see: tfquant sweep --help)",
+    "analyze": "the paper's analyses of surrogates (see: tfquant analyze --help)",
+}
 _NAMED_COLOURS = {"black": (0, 0, 0), "white": (255, 255, 255)}
 
 
@@ -63,6 +73,11 @@ class _Parser(argparse.ArgumentParser):
 def main(argv=None) -> int:
     """Runs one command; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
     stack.silence()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in PROGRAMS:
+        run_program(argv[0], [f"tfquant {argv[0]}", *argv[1:]])
+    if argv and argv[0] == "analyze":
+        return _analyze(argv[1:])
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, errors
@@ -86,6 +101,13 @@ def main(argv=None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
     return 0
+
+
+def _analyze(argv: list) -> int:
+    stack.prepare("tfquant analyze")
+    from tfquant.analysis import cli
+
+    return cli.main(argv)
 
 
 def _fail(message, code=1) -> int:
@@ -168,6 +190,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--overwrite", action="store_true", help="replace the output if there is one"
         )
+
+    for name, help in _PROGRAM_HELP.items():
+        commands.add_parser(name, help=help, add_help=False)
 
     doctor = commands.add_parser("doctor", help="what works with this machine's packages")
     doctor.set_defaults(command=_doctor)

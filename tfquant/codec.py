@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfquant.exchange import Exchange, Rounding
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH, QuantizationRectifier
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 # What the networks of a codec are for: a stage freezes them by these names, and `entropy` is what
 # gives a file's bits their meaning, so what its fingerprint covers.
@@ -126,6 +127,7 @@ class Codec(keras.Model):
 
     def group(self, name: str) -> dict:
         """The parts that belong to a group of `GROUPS`; a ValueError lists the known ones."""
+        check_known("group of parts", name, GROUPS)
         members = {
             "encoder": self.encoder_parts,
             "decoder": (*self.decoder_parts, "rectifier"),
@@ -133,8 +135,6 @@ class Codec(keras.Model):
         if name == "entropy":
             others = sum(members.values(), ())
             return {n: part for n, part in self.parts().items() if n not in others}
-        if name not in members:
-            raise ValueError(f"unknown group of parts {name!r}; known: {', '.join(GROUPS)}")
         return {n: part for n, part in self.parts().items() if n in members[name]}
 
 

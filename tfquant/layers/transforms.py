@@ -37,6 +37,7 @@ from tfquant.layers.blocks import (
 from tfquant.layers.chain import Chain
 from tfquant.layers.gdn import GDN, USUAL_GAMMA
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 # Latents of the linear start, in units of a quantization bin: a bin of a quarter is the best one at
 # about lmbda = 0.0067 for components of pictures in [0, 1], by high-rate theory.
@@ -206,6 +207,5 @@ def start_at_random(network: keras.layers.Layer) -> None:
 
 
 def _choose(table: dict, kind: str):
-    if kind not in table:
-        raise ValueError(f"unknown transform {kind!r}; known: {', '.join(table)}")
+    check_known("transform", kind, table)
     return table[kind]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfquant.names import check_known
 from tfquant.quantization.surrogates import SURROGATES, Branch
 
 # Whose gradient the offset mu is kept from, with zero-center quantization.
@@ -49,10 +50,7 @@ class QuantizationPlan:
 
     def __post_init__(self):
         for name, known in (("stop_gradient", STOP_GRADIENTS), ("mean_gradient", MEAN_GRADIENTS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
-                )
+            check_known(name, getattr(self, name), known)
         if self.mean_gradient == "expected":
             self._check_mean_gradient()
         for role in ("distortion", "context"):
@@ -134,6 +132,5 @@ PLANS = {
 
 def plan_named(name: str) -> QuantizationPlan:
     """The plan of that name; a ValueError lists the known ones."""
-    if name not in PLANS:
-        raise ValueError(f"unknown quantization plan {name!r}; known: {', '.join(PLANS)}")
+    check_known("quantization plan", name, PLANS)
     return PLANS[name]

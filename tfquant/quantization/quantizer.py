@@ -1,4 +1,4 @@
-"""The quantizer: the only place that knows offsets, surrogates, symbols and dequantization."""
+"""Quantization of a latent: surrogates in training, integers in coding, and dequantization."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfquant.legacy_keras import keras
 from tfquant.ops.random import salted
 from tfquant.quantization.plans import QuantizationPlan
 from tfquant.quantization.rounding import hard_round
@@ -21,8 +20,8 @@ class Quantized(NamedTuple):
     context: tf.Tensor
 
 
-class Quantizer(keras.layers.Layer):
-    """`y -> y_tilde`: the surrogate of `round(y - offset) + offset` that a plan prescribes.
+def quantize(plan: QuantizationPlan, y, offset, alpha, seeds) -> Quantized:
+    """Quantizes a latent for training: the surrogates of `round(y - offset) + offset` of a plan.
 
     Always computes in float32, whatever the precision of the networks around it: a latent of
     magnitude 20 has a spacing of 1/8 in bfloat16.
@@ -32,47 +31,40 @@ class Quantizer(keras.layers.Layer):
     one draw for both, the gradients of rate and distortion would correlate (0.7 for AUN's rate and
     SUA's distortion, pathwise, at a sigma of 0.4 and an alpha of 4), and the variance of their sum
     would be up to 1.4 times that of independent draws.
+
+    Args:
+      plan: the surrogate and the gradient estimator of each branch.
+      y: [B, ...] float, the latent.
+      offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. It receives a
+        gradient from the branches that the plan's `stop_gradient` leaves alone.
+      alpha: scalar float32 tensor, the temperature of annealed surrogates.
+      seeds: [B, 3] int64 (see `tfquant.ops.random`).
+
+    Returns:
+      `Quantized` with the three branches.
     """
+    y = tf.cast(y, tf.float32)
+    offset = tf.cast(offset, tf.float32)
+    alpha = tf.cast(alpha, tf.float32)
+    noise, samples = {}, {}
 
-    def __init__(self, plan: QuantizationPlan, name: str = "quantizer"):
-        super().__init__(name=name, dtype="float32")
-        self.plan = plan
+    def sample(role: str, branch: Branch) -> Sample:
+        name, stops = branch.surrogate, plan.stops(role)
+        centre = tf.stop_gradient(offset) if stops else offset
+        if name not in noise:
+            own = seeds if name == plan.rate.surrogate else salted(seeds, name)
+            noise[name] = branch.noise(y - centre, own)
+        if (branch, stops) not in samples:
+            made = branch.sample_with(noise[name], y - centre, centre, alpha)
+            samples[branch, stops] = made
+        return samples[branch, stops]
 
-    def call(self, y, offset, alpha, seeds) -> Quantized:
-        """Quantizes for training.
-
-        Args:
-          y: [B, ...] float, the latent.
-          offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. It receives
-            a gradient from the branches that the plan's `stop_gradient` leaves alone.
-          alpha: scalar float32 tensor, the temperature of annealed surrogates.
-          seeds: [B, 3] int64 (see `tfquant.ops.random`).
-
-        Returns:
-          `Quantized` with the three branches.
-        """
-        y = tf.cast(y, tf.float32)
-        offset = tf.cast(offset, tf.float32)
-        alpha = tf.cast(alpha, tf.float32)
-        plan, noise, samples = self.plan, {}, {}
-
-        def sample(role: str, branch: Branch) -> Sample:
-            name, stops = branch.surrogate, plan.stops(role)
-            centre = tf.stop_gradient(offset) if stops else offset
-            if name not in noise:
-                own = seeds if name == plan.rate.surrogate else salted(seeds, name)
-                noise[name] = branch.noise(y - centre, own)
-            if (branch, stops) not in samples:
-                made = branch.sample_with(noise[name], y - centre, centre, alpha)
-                samples[branch, stops] = made
-            return samples[branch, stops]
-
-        rate = sample("rate", plan.rate)
-        distortion = sample("distortion", plan.distortion)
-        context = sample("context", plan.context_branch)
-        if plan.mean_gradient == "expected":
-            rate = rate._replace(mean=plan.rate.mean_gradient(y - offset, offset, alpha))
-        return Quantized(rate, distortion.value, context.value)
+    rate = sample("rate", plan.rate)
+    distortion = sample("distortion", plan.distortion)
+    context = sample("context", plan.context_branch)
+    if plan.mean_gradient == "expected":
+        rate = rate._replace(mean=plan.rate.mean_gradient(y - offset, offset, alpha))
+    return Quantized(rate, distortion.value, context.value)
 
 
 def symbols(y: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

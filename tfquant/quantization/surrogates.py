@@ -14,7 +14,7 @@ Estimators of the gradient:
 - `expected` (EP): for the rate alone, the gradient of the expected bits in closed form,
   `backward'(v) [R(high) - R(low)]` with the ends below. The value stays the sampled one.
 
-To add a surrogate: write one pure function in `ops/rounding.py`, and one line in the table.
+To add a surrogate: write one pure function in `rounding.py`, and one line in the table.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
+from tfquant.names import check_known
 from tfquant.ops import random
 from tfquant.ops.gradients import straight_through
 from tfquant.quantization import rounding
@@ -200,14 +201,8 @@ class Branch:
     estimator: str
 
     def __post_init__(self):
-        if self.surrogate not in SURROGATES:
-            raise ValueError(
-                f"unknown surrogate {self.surrogate!r}; known: {', '.join(SURROGATES)}"
-            )
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(
-                f"unknown gradient estimator {self.estimator!r}; known: {', '.join(ESTIMATORS)}"
-            )
+        check_known("surrogate", self.surrogate, SURROGATES)
+        check_known("gradient estimator", self.estimator, ESTIMATORS)
         possible = SURROGATES[self.surrogate].estimators
         if self.estimator not in possible:
             raise ValueError(

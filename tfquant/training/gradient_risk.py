@@ -44,7 +44,7 @@ from tfquant.exchange import Rounding
 from tfquant.ops import random
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.plans import QuantizationPlan
-from tfquant.quantization.quantizer import Quantizer
+from tfquant.quantization.quantizer import quantize
 from tfquant.quantization.surrogates import SURROGATES, Branch
 from tfquant.training.losses import Outcome
 
@@ -123,7 +123,7 @@ def gradient_risk(
         (raw,) = params
         with tf.GradientTape() as tape:
             tape.watch(raw)
-            sample = Quantizer(plan)(y, model.offset(raw), alpha, seeds).rate
+            sample = quantize(plan, y, model.offset(raw), alpha, seeds).rate
             bits = model.bits(sample, raw, floor=LIKELIHOOD_FLOOR)
         mu, _ = model.split_mean(tape.gradient(bits, raw))
         return mu

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfquant import metrics
 from tfquant.exchange import Exchange
+from tfquant.names import check_known
 
 
 class Outcome(NamedTuple):
@@ -97,14 +98,11 @@ TERMS = {
 
 def distortion(name: str) -> Callable[[Outcome], tf.Tensor]:
     """The distortion of that name; a ValueError lists the known ones."""
-    if name not in DISTORTIONS:
-        raise ValueError(f"unknown distortion {name!r}; known: {', '.join(DISTORTIONS)}")
+    check_known("distortion", name, DISTORTIONS)
     return DISTORTIONS[name]
 
 
 def feature_term(distance: str) -> str:
     """The name of the term of a feature distance; a ValueError lists the known ones."""
-    if distance not in FEATURE_DISTANCES:
-        known = ", ".join(FEATURE_DISTANCES)
-        raise ValueError(f"unknown feature distance {distance!r}; known: {known}")
+    check_known("feature distance", distance, FEATURE_DISTANCES)
     return f"feature_{distance}"
