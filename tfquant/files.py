@@ -10,6 +10,7 @@ may hold line breaks and bytes that are no UTF-8.
 from __future__ import annotations
 
 import codecs
+import collections
 import contextlib
 import dataclasses
 import glob
@@ -17,7 +18,9 @@ import os
 import re
 import stat
 import sys
+import unicodedata
 from types import SimpleNamespace
+from typing import Callable
 
 from absl import logging
 
@@ -76,6 +79,44 @@ def shown(name) -> str:
     except UnicodeEncodeError:  # half of a surrogate pair
         text = os.fspath(name)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def folded(name: str) -> str:
+    """A name as file systems that ignore case and Unicode's forms compare it."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def distinct_names(short: list, full: list, key: Callable, taken=()) -> list:
+    """Names that tell things apart, as short as they can be.
+
+    Args:
+      short: a name for each thing; several may be the same.
+      full: the name that takes its place where it is the same as another.
+      key: name -> what is compared.
+      taken: keys that no name may have.
+
+    Returns:
+      The short name, else the full name, else the full name with a number.
+    """
+    names = list(short)
+    while True:
+        counts = collections.Counter(map(key, names))
+        clashing = [
+            i for i, name in enumerate(names)
+            if name != full[i] and (counts[key(name)] > 1 or key(name) in taken)
+        ]  # fmt: skip
+        if not clashing:
+            break
+        for i in clashing:
+            names[i] = full[i]
+    used = set(taken)
+    for i, name in enumerate(names):
+        number = 2
+        while key(names[i]) in used:
+            names[i] = f"{name}~{number}"
+            number += 1
+        used.add(key(names[i]))
+    return names
 
 
 def lenient_output() -> None:
