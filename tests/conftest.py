@@ -116,14 +116,15 @@ def rebuilt_export(tmp_path_factory) -> Path:
     """
     import tensorflow as tf
 
-    import models
-    from tfquant.coding import model_file, table_file
-    from tfquant.export import CodecModule
+    from tfquant import models
+    from tfquant.coding import table_file
+    from tfquant.export import model_file
+    from tfquant.export.codec_module import CodecModule
     from tfquant.training.experiment import Experiment
 
     random.seed(0)
     experiment = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, lmbda=0.01)
-    full = CodecModule(models.build_codec("factorized", N=4, M=6))
+    full = CodecModule(models.build("factorized", N=4, M=6))
     path = tmp_path_factory.mktemp("rebuilt") / "run" / "export"
     tf.train.Checkpoint(_weights=full.weights).write(str(path / "variables" / "variables"))
     (path / table_file.NAME).write_bytes(table_file.dump(full.tables))

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfquant import images, metrics
+from tfquant import metrics
 from tfquant.coding.container import Bitstream
+from tfquant.data import images
 
 ROOT = Path(__file__).resolve().parent.parent
 

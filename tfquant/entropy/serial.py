@@ -50,9 +50,7 @@ class SerialContext(keras.layers.Layer):
         super().__init__(name=name)
         self.M = M
         self.causal = CausalConv(2 * M)
-        hidden = [
-            layer for width in widths for layer in (keras.layers.Dense(width), leaky_relu())
-        ]
+        hidden = [layer for width in widths for layer in (keras.layers.Dense(width), leaky_relu())]
         last = keras.layers.Dense(outputs * M, dtype="float32")
         self.parameters = Chain([*hidden, last])
 
