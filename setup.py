@@ -73,7 +73,7 @@ setup(
     # the environment.
     packages=[*find_packages(include=["tfquant", "tfquant.*"]), "tfquant.models"],
     package_dir={"tfquant.models": "models"},
-    package_data={"tfquant.evaluation": ["paper_tables.csv"]},
+    package_data={"tfquant": ["py.typed"], "tfquant.evaluation": ["paper_tables.csv"]},
     install_requires=[
         "absl-py",
         "bjontegaard>=1.3",

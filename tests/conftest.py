@@ -214,3 +214,15 @@ def fresh_python() -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def training_flags():
+    """absl's global flags, with the flags of `train.py` among them."""
+    from absl import flags
+
+    from tfquant.commands import train
+
+    if "model_dir" not in flags.FLAGS:
+        train.define_flags(flags.FLAGS)
+    return flags.FLAGS

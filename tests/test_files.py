@@ -12,11 +12,10 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from absl.testing import flagsaver
 
-import train
 from tfquant import cli, files
+from tfquant.commands import train
 from tfquant.data import images, records, sources
 from tfquant.data.images import ImageError, find_images, read_image
 from tfquant.training import folder, history
@@ -72,10 +71,10 @@ def test_a_scheme_that_nobody_knows_is_an_oserror_of_one_line(capsys):
 
 
 @pytest.mark.parametrize("flag", ["model_dir", "init_from", "train_images"])
-def test_train_says_in_one_line_that_nobody_knows_a_scheme(tmp_path, flag):
+def test_train_says_in_one_line_that_nobody_knows_a_scheme(tmp_path, flag, training_flags):
     given = {"model_dir": f"{tmp_path}/run", flag: "nowhere://bucket/a"}
     with flagsaver.flagsaver():
-        flags.FLAGS(["train.py", *(f"--{name}={value}" for name, value in given.items())])
+        training_flags(["train.py", *(f"--{name}={value}" for name, value in given.items())])
         with pytest.raises(SystemExit, match="^train.py: nowhere://bucket/a: File system scheme"):
             train.main(["train.py"])
     assert not any(tmp_path.iterdir())

@@ -10,13 +10,14 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
-import train
 from tfquant import models
+from tfquant.commands import experiment_flags, train
 from tfquant.quantization.plans import PLANS
 from tfquant.training import folder, run
 from tfquant.training.experiment import Experiment
 
-CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.flags"))
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.flags"))
 
 
 def parsed(*arguments):
@@ -29,13 +30,13 @@ def parsed(*arguments):
 
 
 @pytest.fixture(autouse=True)
-def keep_flags():
+def keep_flags(training_flags):
     with flagsaver.flagsaver():
         yield
 
 
 def experiment(*arguments):
-    return train.experiment_from_flags(parsed("--model_dir=unused", *arguments))
+    return experiment_flags.experiment(parsed("--model_dir=unused", *arguments))
 
 
 def test_without_flags_it_is_the_default_experiment_at_the_papers_widths():
@@ -112,7 +113,7 @@ def test_every_plan_is_a_flag(plan):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_an_experiment_of_whole_epochs(path):
     values = parsed("--model_dir=unused", f"--flagfile={path}")
-    found = train.experiment_from_flags(values)
+    found = experiment_flags.experiment(values)
     for stage in found.all_stages():
         run.epoch_length(stage, values.epoch_steps)
     head = path.read_text().splitlines()[:12]
@@ -220,7 +221,9 @@ def test_a_wrong_flag_ends_in_one_line_before_the_folder_is_made(tmp_path, pictu
 def warnings(caplog, *arguments):
     values = parsed("--model_dir=unused", *arguments)
     caplog.clear()
-    train.warn_of_flags(train.experiment_from_flags(values), values)
+    found = experiment_flags.experiment(values)
+    train.warn_of_flags(found, values)
+    train.warn_of_validation(found)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -279,12 +282,12 @@ def test_the_searchs_flags_reach_it_and_each_weights_training(tmp_path, monkeypa
         options["train"](experiment, "a weight's run")
 
     monkeypatch.setattr(train.exploration, "run_search", run_search)
-    monkeypatch.setattr(train, "train", lambda *arguments: trained.append(arguments))
+    monkeypatch.setattr(train, "train_stages", lambda *arguments: trained.append(arguments))
     arguments = [
         f"--model_dir={tmp_path}", "--init_from=baseline", "--stages=qr_predictive",
         "--train_images=many",
     ]  # fmt: skip
-    values = parsed(
+    parsed(
         *arguments, "--explore_qr", f"--explore_images={images}", "--explore_start=3",
         "--explore_factor=0.5", "--explore_minimum=0.2", "--explore_rises=2",
         "--explore_warm_start", "--explore_patience=4", "--epoch_steps=500",
@@ -298,4 +301,5 @@ def test_the_searchs_flags_reach_it_and_each_weights_training(tmp_path, monkeypa
     assert asked.train_images == (images or "many")
     assert dataclasses.replace(asked, train_images="many") == experiment(*arguments)
     ((one, run_dir, given, _, patience),) = trained
-    assert (one, run_dir, given, patience) == (asked, "a weight's run", values, 4)
+    assert (one, run_dir, patience) == (asked, "a weight's run", 4)
+    assert given == train.Settings(epoch_steps=500)

@@ -12,7 +12,7 @@ from tfquant.training.experiment import STAGES, Experiment
 @pytest.mark.parametrize(
     "changes,message",
     [
-        ({"plan": "mixx"}, "unknown quantization plan 'mixx'; known: aun, aun_ep, mix"),
+        ({"plan": "mixx"}, "unknown plan 'mixx'; known: aun, aun_ep, mix"),
         ({"rate_branch": "stee:pathwise"}, "unknown surrogate 'stee'; known: round, sha, aun"),
         ({"rate_branch": "aun"}, "surrogate:estimator.*'aun'"),
         ({"rate_branch": "round:pathwise"}, "'round' has no 'pathwise' gradient; possible: straig"),
@@ -23,7 +23,7 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"mean_gradient": "expected"}, "no closed form for the rate branch sua:expected"),
         ({"stages": ("joint", "qr")}, "unknown stage 'qr'; known: joint, post"),
         ({"distortion": "psnr"}, "unknown distortion 'psnr'; known: mse, ms_ssim"),
-        ({"joint_schedule": "linear"}, "unknown learning-rate schedule 'linear'; known: constant"),
+        ({"joint_schedule": "linear"}, "unknown joint_schedule 'linear'; known: constant"),
         ({"lmbda": 0.0}, "lmbda must be a positive number; got 0.0"),
         ({"lmbda": float("nan")}, "lmbda must be a positive number; got nan"),
         ({"batch_size": 0}, "batch_size must be a positive number; got 0"),
@@ -42,7 +42,7 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"seed": 2**32}, "seed must be below 4294967296; got 4294967296"),
         ({"alpha_max": 0.5}, "alpha_max must not be below alpha_min=1.0; got 0.5"),
         ({"downscale": (0.9, 0.6)}, r"0 < smallest <= largest <= 1; got \(0.9, 0.6\)"),
-        ({"qr_distance": "l3"}, "unknown feature distance 'l3'; known: l2, l1, smooth_l1, cosine"),
+        ({"qr_distance": "l3"}, "unknown qr_distance 'l3'; known: l2, l1, smooth_l1, cosine"),
         ({"qr_weight": -1.0}, "qr_weight must be 0 or a positive number; got -1.0"),
         ({"rectifier_width": 1}, "rectifier_width must be at least 2, or 0 for no rectifier"),
         ({"stages": ("qr_predictive",)}, "'qr_predictive' keeps the encoder and entropy as they"),

@@ -22,10 +22,9 @@ FLAGS = [
 # `train.py` whose steps are not traced first: that takes longer than they do.
 TRAIN = """
 import tensorflow as tf
-from absl import app
-import train
+from tfquant.commands.program import run_program
 tf.config.run_functions_eagerly(True)
-app.run(train.main)
+run_program("train")
 """
 
 

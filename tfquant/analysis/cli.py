@@ -17,6 +17,7 @@ from pathlib import Path
 from tfquant.analysis import outputs
 from tfquant.analysis.experiment import AnalysisError, Experiment, Progress, Settings
 from tfquant.analysis.registry import EXPERIMENTS
+from tfquant.names import check_known
 
 _PROGRAM = "python -m tfquant.analysis"
 
@@ -78,9 +79,7 @@ def _selected(arguments) -> list[tuple[Experiment, Settings]]:
     """Experiments with their settings, all of them checked before the first begins."""
     if arguments.name is None:
         raise AnalysisError(f"which experiment? one of: {', '.join(EXPERIMENTS)}, all")
-    if arguments.name != "all" and arguments.name not in EXPERIMENTS:
-        known = ", ".join(EXPERIMENTS)
-        raise AnalysisError(f"unknown experiment {arguments.name!r}; known: {known}, all")
+    check_known("experiment", arguments.name, [*EXPERIMENTS, "all"], AnalysisError)
     asked = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(Settings)}
     if arguments.name != "all":
         experiment = EXPERIMENTS[arguments.name]

@@ -9,6 +9,7 @@ import time
 from typing import Callable
 
 from tfquant.analysis.maps import Method, commutes_with_steps, methods
+from tfquant.names import check_known
 from tfquant.quantization.surrogates import SURROGATES
 
 
@@ -42,8 +43,7 @@ class Settings:
 
     def __post_init__(self):
         for name in self.surrogates:
-            if name not in SURROGATES:
-                raise AnalysisError(f"unknown surrogate {name!r}; known: {', '.join(SURROGATES)}")
+            check_known("surrogate", name, SURROGATES, AnalysisError)
         for what in ("alphas", "sigmas"):
             for value in getattr(self, what):
                 if not (value > 0 and math.isfinite(value)):

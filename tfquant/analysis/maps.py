@@ -20,6 +20,7 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
+from tfquant.names import check_known
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.surrogates import SURROGATES, Branch, Sample
 
@@ -52,10 +53,7 @@ class Method:
     alpha: float | None = None
 
     def __post_init__(self):
-        if self.surrogate not in SURROGATES:
-            raise ValueError(
-                f"unknown surrogate {self.surrogate!r}; known: {', '.join(SURROGATES)}"
-            )
+        check_known("surrogate", self.surrogate, SURROGATES)
 
     @property
     def temperature(self) -> float:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfquant.analysis.experiment import AnalysisError
+from tfquant.names import check_known
 
 DATASETS = ("digits", "generated", "tfds:NAME")
 
@@ -42,8 +43,7 @@ def load(dataset: str) -> SmallImages:
         return _fetched(dataset)
     if dataset == "generated":
         return SmallImages(_generated(), "generated strokes, 8x8")
-    if dataset != "digits":
-        raise AnalysisError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
+    check_known("data set", dataset, DATASETS, AnalysisError)
     try:
         from sklearn.datasets import load_digits
     except ImportError:

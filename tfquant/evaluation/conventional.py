@@ -19,6 +19,7 @@ from PIL import Image, features
 from PIL import __version__ as PILLOW_VERSION
 
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.names import check_known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +123,7 @@ def choose(names) -> tuple[dict, list]:
       EvaluationError: an unknown name.
     """
     for name in names:
-        if name not in CODECS:
-            raise EvaluationError(
-                f"--conventional: unknown codec {name!r}; known: {', '.join(CODECS)}"
-            )
+        check_known("--conventional: codec", name, CODECS, EvaluationError)
     missing = [name for name in names if not is_available(name)]
     notes = [f"{CODECS[m].label} is left out: Pillow {PILLOW_VERSION} lacks it" for m in missing]
     return {name: CODECS[name] for name in names if name not in missing}, notes

@@ -28,6 +28,7 @@ from tfquant.evaluation import (
 )
 from tfquant.export import model_file
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 # The codec whose nearest rate is put beside every model.
 NEAREST = "jpeg"
@@ -74,10 +75,7 @@ class Evaluation:
         if self.baselines and not self.model_dirs:
             raise EvaluationError("--baseline: expected --model_dir with what to compare with it")
         conventional.choose(self.conventional)
-        if self.bd_method not in curves.METHODS:
-            raise EvaluationError(
-                f"--bd_rate_method: unknown {self.bd_method!r}; known: {', '.join(curves.METHODS)}"
-            )
+        check_known("--bd_rate_method: method", self.bd_method, curves.METHODS, EvaluationError)
 
 
 def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> dict:

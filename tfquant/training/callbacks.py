@@ -181,7 +181,7 @@ def _training_descriptions(experiment: Experiment) -> dict:
     mean = f"Mean over the training steps since the point before (at most {_WINDOW})."
     D = _DISTORTION[experiment.distortion]
     return {
-        "loss": f"`J = R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel; while a"
+        "loss": f"`J = R + lmbda D`, {_lmbda(experiment)}, in bits per pixel; while a"
         f" rectifier trains, what the stage makes of it. {mean}",
         "bpp": f"`R`, bits per pixel of all latents, under the rate's surrogate. {mean}",
         "bpp_y": f"Bits per pixel of the latent y. {mean}",
@@ -196,11 +196,17 @@ def _training_descriptions(experiment: Experiment) -> dict:
     }
 
 
+def _lmbda(experiment: Experiment) -> str:
+    if experiment.lmbda_range:
+        return "lmbda from {:g} to {:g}".format(*experiment.lmbda_range)
+    return f"lmbda = {experiment.lmbda}"
+
+
 def _meaning(experiment: Experiment) -> dict:
     return {
         "R": "bits per pixel",
         "D": _DISTORTION[experiment.distortion],
-        "J": f"`R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel",
+        "J": f"`R + lmbda D`, {_lmbda(experiment)}, in bits per pixel",
     }
 
 
@@ -272,7 +278,9 @@ class Latents(_Logging):
     def _look_once(self, image) -> tuple:
         """`image: uint8 [B, H, W, 3]` -> reconstruction, same; histograms' name -> values."""
         exchange = Rounding()
-        x_hat = self.model.outcome(to_float(image), exchange).x_hat
+        quality = self.model.experiment.middle_quality
+        qualities = None if quality is None else tf.fill([tf.shape(image)[0]], quality)
+        x_hat = self.model.outcome(to_float(image), exchange, qualities).x_hat
         values = {}
         for model in self.model.codec.entropy_models:
             name, params = model.name, exchange.params[model.name]
@@ -327,7 +335,8 @@ class GradientRisk(_Logging):
             alpha,
             x,
             distortion=losses.distortion(trainer.experiment.distortion),
-            lmbda=trainer.experiment.lmbda,
+            lmbda=trainer.experiment.middle_lmbda,
+            quality=trainer.experiment.middle_quality,
             seed=trainer.experiment.seed,
         )
 
@@ -386,7 +395,7 @@ def _hyperparameters(experiment: Experiment) -> dict:
         "rate_branch": plan["rate"],
         "distortion_branch": plan["distortion"],
         "codec": e.codec,
-        "lmbda": e.lmbda,
+        "lmbda": e.middle_lmbda,
         "alpha_max": e.alpha_max,
         "distortion": e.distortion,
         "context_branch": plan["context"],

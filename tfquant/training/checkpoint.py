@@ -25,8 +25,8 @@ _NAME = "ckpt"  # then a hyphen and the run's total of steps
 
 # In what a run is expected to be like the one that it starts from.
 _ALIKE = (
-    "lmbda", "distortion", "plan", "rate_branch", "distortion_branch", "context_branch",
-    "stop_gradient", "mean_gradient", "hyper_aun",
+    "lmbda", "lmbda_range", "distortion", "plan", "rate_branch", "distortion_branch",
+    "context_branch", "stop_gradient", "mean_gradient", "hyper_aun",
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def restore_codec(codec: Codec, path: str) -> None:
 def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
     """Gives `codec` the weights that `experiment.init_from` stands at; all else starts anew.
 
-    A rectifier keeps its start where the other run has none.
+    A rectifier keeps its start where the other run has none, and so do gains.
 
     Args:
       codec: the codec of `experiment`.
@@ -106,8 +106,11 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
             logging.warning(
                 "%s was trained with %s=%r, this run has %r", run_dir, name, theirs, ours
             )
-    if experiment.rectified and not other.rectified:
-        parts = {name: part for name, part in codec.parts().items() if name != "rectifier"}
+    new = {"rectifier"} if experiment.rectified and not other.rectified else set()
+    if experiment.lmbda_range and not other.lmbda_range:
+        new |= {"gain", "inverse_gain"}
+    if new:
+        parts = {name: part for name, part in codec.parts().items() if name not in new}
         _restore(tf.train.Checkpoint(codec=tf.train.Checkpoint(**parts)), codec.name, newest)
     else:
         restore_codec(codec, newest)

@@ -6,11 +6,19 @@ import dataclasses
 import json
 import math
 
+from tfquant import models
 from tfquant.data import crops
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.layers.transforms import STARTS
-from tfquant.quantization.plans import PLANS, QuantizationPlan, plan_named
+from tfquant.names import check_known
+from tfquant.quantization.plans import (
+    MEAN_GRADIENTS,
+    PLANS,
+    STOP_GRADIENTS,
+    QuantizationPlan,
+    plan_named,
+)
 from tfquant.quantization.surrogates import Branch
 from tfquant.training import losses, schedules
 
@@ -64,75 +72,184 @@ class Stage:
         return "rectified_error" in self.reported
 
 
+_BRANCH_HELP = "surrogate:estimator in place of the plan's {} branch, such as aun:pathwise."
+
+
+def _field(default, help: str, *, choices=(), positive: bool = False, least: float | None = None):
+    """A field of `Experiment`: its default, its help text and its limits.
+
+    The flags of `train.py` and the table in the documentation are made from these.
+
+    Args:
+      default: the default value. Its type is the type of the field.
+      help: one or more sentences, as `--help` shows them.
+      choices: the values that a string may have, or none for any. A registry, such as
+        `models.CODECS`, counts as it is when an experiment is made, so that entries can be added.
+      positive: whether a number must be above 0.
+      least: the smallest number that is allowed.
+    """
+    metadata = {"help": help, "choices": choices, "positive": positive, "least": least}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _stage_fields(what: str) -> dict:
+    """Arguments of `_field` for the three fields that every stage has."""
+    return {
+        "steps": {"help": f"Training steps of stage {what}.", "least": 0},
+        "learning_rate": {"help": f"Peak learning rate of stage {what}.", "positive": True},
+        "schedule": {
+            "help": f"Learning-rate schedule of stage {what}.",
+            "choices": schedules.LEARNING_RATES,
+        },
+    }
+
+
+_JOINT, _POST, _QR_SOFT, _QR_PREDICTIVE = map(
+    _stage_fields, ("joint", "post", "qr_soft", "qr_predictive")
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Resolved hyperparameters.
+    """The hyperparameters of a run: everything that decides what the run computes.
+
+    Every field is a flag of `train.py`, and its help text explains it. `codec_options` are the
+    codec's own arguments (`models.OPTIONS`), such as N and M. Options that are not given have the
+    codec's own defaults.
 
     Units: lmbda weighs `255^2 MSE` or `1 - MS-SSIM` against bpp; `qr_weight` weighs the feature
     distance, a mean over elements of `y`, against bpp.
+
+    Raises:
+      ValueError: a field has a value that cannot be trained. The message names the field and the
+        possible values.
     """
 
-    codec: str = "ms_hyper_zero"
+    codec: str = _field("ms_hyper_zero", "The codec.", choices=models.CODECS)
     codec_options: dict = dataclasses.field(default_factory=dict)
-    start: str = "klt"
-    lmbda: float = 0.0067
-    distortion: str = "mse"
-    plan: str = "sua_ste"
-    rate_branch: str = ""
-    distortion_branch: str = ""
-    context_branch: str = ""
-    stop_gradient: str = "both"
-    mean_gradient: str = "sampled"
-    hyper_aun: bool = False
-    stages: tuple[str, ...] = ("joint", "post")
-    init_from: str = ""
-    joint_steps: int = 10000
-    post_steps: int = 2000
-    qr_soft_steps: int = 10000
-    qr_predictive_steps: int = 2000
-    joint_learning_rate: float = 1e-3
-    post_learning_rate: float = 3e-4
-    qr_soft_learning_rate: float = 1e-3
-    qr_predictive_learning_rate: float = 3e-4
-    joint_schedule: str = "cosine"
-    post_schedule: str = "cosine"
-    qr_soft_schedule: str = "cosine"
-    qr_predictive_schedule: str = "cosine"
-    rectifier_width: int = LIGHT_WIDTH
-    rectifier_depth: int = LIGHT_DEPTH
-    qr_distance: str = "l2"
-    qr_weight: float = 0.1
-    qr_stop_gradient: bool = False
-    alpha_min: float = 1.0
-    alpha_max: float = 12.0
-    joint_sigma_bound: float = JOINT_SIGMA_BOUND
-    post_sigma_bound: float = POST_SIGMA_BOUND
-    clip_norm: float = 1.0
-    batch_size: int = 8
-    crop: int = 256
-    train_images: str = ""
-    downscale: tuple[float, ...] = ()
-    validation_images: int = 16
-    seed: int = 1
-    precision: str = "float32"
+    start: str = _field(
+        "klt",
+        "First weights of g_a and g_s: near the Karhunen-Loeve transform of a model of pictures, or"
+        " at random, as in the papers (Glorot's kernels, biases 0, GDN's gamma 0.1).",
+        choices=STARTS,
+    )
+    lmbda: float = _field(0.0067, "Weight of the distortion against bits per pixel.", positive=True)
+    lmbda_range: tuple[float, ...] = _field(
+        (),
+        "Two numbers, such as .0018,.0483: train one model for all rates between these values of"
+        " lmbda. Every picture of a batch draws its quality and so its lmbda. --lmbda then names"
+        " the rate at which the gains start as 1.",
+    )
+    quality_levels: int = _field(
+        6, "With --lmbda_range: number of levels that have gains of their own.", least=2
+    )
+    distortion: str = _field(
+        "mse", "Training distortion: 255^2 MSE, or 1 - MS-SSIM.", choices=losses.DISTORTIONS
+    )
+    plan: str = _field("sua_ste", "Named quantization plan of the joint stage.", choices=PLANS)
+    rate_branch: str = _field("", _BRANCH_HELP.format("rate"))
+    distortion_branch: str = _field("", _BRANCH_HELP.format("distortion"))
+    context_branch: str = _field("", _BRANCH_HELP.format("context"))
+    stop_gradient: str = _field(
+        "both",
+        "Zero-center: the branches whose offset mu gets no gradient. Of arXiv 2309.17051, section"
+        " 5.3, both is the literal reading; with distortion, mu gets minus the rate's gradient to"
+        " y.",
+        choices=STOP_GRADIENTS,
+    )
+    mean_gradient: str = _field(
+        "sampled",
+        "The rate's gradient to mu with --stop_gradient=both: that of the sample, or its"
+        " expectation in closed form, for a Gaussian or a Laplacian and a rate of aun, uq_s, uq_i,"
+        " sua_n, sr or sra.",
+        choices=MEAN_GRADIENTS,
+    )
+    hyper_aun: bool = _field(False, "Keep additive uniform noise for z whatever the plan is.")
+    stages: tuple[str, ...] = _field(
+        ("joint", "post"), "Stages in order, of: joint, post, qr_soft, qr_predictive."
+    )
+    init_from: str = _field(
+        "",
+        "Folder of a run of the same codec whose weights this run starts with. A rectifier is"
+        " added.",
+    )
+    joint_steps: int = _field(10000, **_JOINT["steps"])
+    post_steps: int = _field(2000, **_POST["steps"])
+    qr_soft_steps: int = _field(10000, **_QR_SOFT["steps"])
+    qr_predictive_steps: int = _field(2000, **_QR_PREDICTIVE["steps"])
+    joint_learning_rate: float = _field(1e-3, **_JOINT["learning_rate"])
+    post_learning_rate: float = _field(3e-4, **_POST["learning_rate"])
+    qr_soft_learning_rate: float = _field(1e-3, **_QR_SOFT["learning_rate"])
+    qr_predictive_learning_rate: float = _field(3e-4, **_QR_PREDICTIVE["learning_rate"])
+    joint_schedule: str = _field("cosine", **_JOINT["schedule"])
+    post_schedule: str = _field("cosine", **_POST["schedule"])
+    qr_soft_schedule: str = _field("cosine", **_QR_SOFT["schedule"])
+    qr_predictive_schedule: str = _field("cosine", **_QR_PREDICTIVE["schedule"])
+    rectifier_width: int = _field(
+        LIGHT_WIDTH,
+        "Channels inside the rectifier; 0: no rectifier, and the stages train the codec alone, for"
+        " comparison.",
+        least=0,
+    )
+    rectifier_depth: int = _field(
+        LIGHT_DEPTH, "Number of residual blocks of the rectifier.", least=0
+    )
+    qr_distance: str = _field(
+        "l2",
+        "Feature distance d(y, y_bar) that trains the rectifier, a mean over elements.",
+        choices=losses.FEATURE_DISTANCES,
+    )
+    qr_weight: float = _field(
+        0.1,
+        "Weight a_qr of the feature distance; for ms_ssim about a tenth of the weight for mse.",
+        least=0,
+    )
+    qr_stop_gradient: bool = _field(
+        False, "Stage qr_soft: keep the feature distance's gradient from the encoder."
+    )
+    alpha_min: float = _field(1.0, "Temperature at the start of annealing.", positive=True)
+    alpha_max: float = _field(12.0, "Temperature at the end of annealing.", positive=True)
+    joint_sigma_bound: float = _field(
+        JOINT_SIGMA_BOUND, "Lower bound of sigma in joint training.", positive=True
+    )
+    post_sigma_bound: float = _field(
+        POST_SIGMA_BOUND, "Lower bound of sigma in post-training.", positive=True
+    )
+    clip_norm: float = _field(
+        1.0,
+        "Global norm that gradients are clipped to; 0: no clipping. The default is this project's"
+        " own: arXiv 2309.17051 names no clipping, and configs/paper_*.flags turn it off. Clipping"
+        " hides the variance that gradient estimators differ in. Steps without a finite loss and"
+        " gradient change nothing at any value.",
+        least=0,
+    )
+    batch_size: int = _field(8, "Global batch size, over all devices and hosts.", positive=True)
+    crop: int = _field(256, "Side of the training crops, a multiple of 64.", positive=True)
+    train_images: str = _field(
+        "",
+        "Folder, glob or comma-separated list of training pictures, records:SET as `tfquant"
+        " records` makes them, or tfds:NAME; empty: the embedded dead-leaves images.",
+    )
+    downscale: tuple[float, ...] = _field(
+        (),
+        "Two numbers: random downscaling before cropping; 0.6,0.95 is usual where pictures were"
+        " JPEGs.",
+    )
+    validation_images: int = _field(16, "Number of crops for validation.", positive=True)
+    seed: int = _field(1, "Seed of everything random.", least=0)
+    precision: str = _field(
+        "float32",
+        "Arithmetic of the networks; quantization and likelihoods stay in float32.",
+        choices=models.PRECISIONS,
+    )
 
     def __post_init__(self):
         """Refuses what cannot run, before anything is built."""
-        losses.distortion(self.distortion)
-        losses.feature_term(self.qr_distance)
-        if self.start not in STARTS:
-            raise ValueError(f"unknown start {self.start!r}; known: {', '.join(STARTS)}")
+        for field in dataclasses.fields(self):
+            if field.metadata:
+                _check(field.name, getattr(self, field.name), field.metadata)
         for name in self.stages:
-            if name not in STAGES:
-                raise ValueError(f"unknown stage {name!r}; known: {', '.join(STAGES)}")
-        for name in _POSITIVE:
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a positive number; got {getattr(self, name)}")
-        for name in _NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"{name} must be 0 or a positive number; got {getattr(self, name)}"
-                )
+            check_known("stage", name, STAGES)
         if self.seed >= _SEEDS:
             raise ValueError(f"seed must be below {_SEEDS}; got {self.seed}")
         if self.alpha_max < self.alpha_min:
@@ -142,6 +259,13 @@ class Experiment:
         if self.crop % 64:
             raise ValueError(f"crop must be a multiple of 64; got {self.crop}")
         crops.check_downscale(self.downscale)
+        if self.lmbda_range and not (
+            len(self.lmbda_range) == 2 and 0 < self.lmbda_range[0] < self.lmbda_range[1] < math.inf
+        ):
+            raise ValueError(
+                "lmbda_range takes two positive numbers, the smaller one first; got"
+                f" {self.lmbda_range}"
+            )
         if self.rectifier_width == 1:
             raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
         if len(set(self.stages)) < len(self.stages):
@@ -173,6 +297,36 @@ class Experiment:
             if text:
                 changes[role] = Branch.parse(text)
         return dataclasses.replace(plan, **changes)
+
+    def lmbda_at(self, quality):
+        """Weight of the distortion at a quality from 0 to 1: geometric between the ends."""
+        low, high = self.lmbda_range
+        return low * (high / low) ** quality
+
+    @property
+    def middle_quality(self) -> float | None:
+        """The quality in the middle of a range of rates, or None where there is one rate."""
+        return 0.5 if self.lmbda_range else None
+
+    @property
+    def middle_lmbda(self) -> float:
+        """lmbda, or the one in the middle of a range of rates."""
+        return self.lmbda_at(self.middle_quality) if self.lmbda_range else self.lmbda
+
+    def gains(self) -> list:
+        """Start of each level's gain, for a range of rates: the step falls with the root of lmbda.
+
+        At high rates, the distortion of uniform quantization grows with the square of the step, so
+        the best step is proportional to `lmbda ** -0.5`.
+        """
+        qualities = [level / (self.quality_levels - 1) for level in range(self.quality_levels)]
+        return [math.sqrt(self.lmbda_at(quality) / self.lmbda) for quality in qualities]
+
+    def distortion_loss(self) -> dict:
+        """The loss term of the distortion and its weight."""
+        if self.lmbda_range:
+            return {f"weighted_{self.distortion}": 1.0}
+        return {self.distortion: self.lmbda}
 
     def all_stages(self) -> list:
         """The stages, in order."""
@@ -210,15 +364,16 @@ def current_values(values: dict) -> dict:
     return values
 
 
-_POSITIVE = (
-    "lmbda", "batch_size", "crop", "validation_images", "alpha_min", "alpha_max",
-    "joint_learning_rate", "post_learning_rate", "qr_soft_learning_rate",
-    "qr_predictive_learning_rate", "joint_sigma_bound", "post_sigma_bound",
-)  # fmt: skip
-_NOT_NEGATIVE = (
-    "joint_steps", "post_steps", "qr_soft_steps", "qr_predictive_steps", "clip_norm", "seed",
-    "rectifier_width", "rectifier_depth", "qr_weight",
-)  # fmt: skip
+def _check(name: str, value, limits) -> None:
+    """Raises a ValueError if the value of a field is outside its limits."""
+    if limits["choices"]:
+        check_known(name, value, limits["choices"])
+    if limits["positive"] and not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number; got {value}")
+    if limits["least"] is not None and not limits["least"] <= value < math.inf:
+        raise ValueError(f"{name} must be {limits['least']} or a positive number; got {value}")
+
+
 _SEEDS = 1 << 32  # as many as NumPy takes
 
 
@@ -238,7 +393,7 @@ def _joint(e: Experiment) -> Stage:
         plan=e.joint_plan(),
         alpha=schedules.annealing(e.alpha_min, e.alpha_max, e.joint_steps),
         sigma_bound=e.joint_sigma_bound,
-        loss={"bpp": 1.0, e.distortion: e.lmbda},
+        loss={"bpp": 1.0, **e.distortion_loss()},
     )
 
 
@@ -249,7 +404,7 @@ def _post(e: Experiment) -> Stage:
         plan=PLANS["round"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.post_steps),
         sigma_bound=e.post_sigma_bound,
-        loss={"bpp": 1.0, e.distortion: e.lmbda},
+        loss={"bpp": 1.0, **e.distortion_loss()},
         frozen=("encoder",),
         track_offsets=False,
     )
@@ -271,7 +426,7 @@ def _qr_soft(e: Experiment) -> Stage:
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_soft_steps),
         sigma_bound=e.joint_sigma_bound,
         lifts_sigma_bound=True,
-        loss={"bpp": 1.0, e.distortion: e.lmbda, **_feature_loss(e)},
+        loss={"bpp": 1.0, **e.distortion_loss(), **_feature_loss(e)},
         reported=_ERRORS,
         features_reach_encoder=not e.qr_stop_gradient,
     )
@@ -284,7 +439,7 @@ def _qr_predictive(e: Experiment) -> Stage:
         plan=PLANS["round"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_predictive_steps),
         sigma_bound=None,
-        loss={e.distortion: e.lmbda, **_feature_loss(e)},
+        loss={**e.distortion_loss(), **_feature_loss(e)},
         reported=_ERRORS,
         frozen=("encoder", "entropy"),
         track_offsets=False,

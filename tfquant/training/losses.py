@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfquant import metrics
 from tfquant.exchange import Exchange
+from tfquant.names import check_known
 
 
 class Outcome(NamedTuple):
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
       y: [B, h, w, M] float32, the latent before quantization, as the feature terms see it.
       y_hat: same shape, as it came back.
       y_bar: same shape, rectified; `y_hat` where there is no rectifier.
+      lmbda: [B] float32, each picture's weight of the distortion, in training for a range of rates.
     """
 
     x: tf.Tensor
@@ -34,6 +36,7 @@ class Outcome(NamedTuple):
     y: tf.Tensor | None = None
     y_hat: tf.Tensor | None = None
     y_bar: tf.Tensor | None = None
+    lmbda: tf.Tensor | None = None
 
 
 def rate(outcome: Outcome) -> tf.Tensor:
@@ -47,9 +50,20 @@ def mse(outcome: Outcome) -> tf.Tensor:
     return 255.0**2 * tf.reduce_mean(tf.square(outcome.x - outcome.x_hat))
 
 
+def weighted_mse(outcome: Outcome) -> tf.Tensor:
+    """Mean over the pictures of `lmbda 255^2 MSE`, each with its own lmbda."""
+    errors = tf.reduce_mean(tf.square(outcome.x - outcome.x_hat), axis=[1, 2, 3])
+    return 255.0**2 * tf.reduce_mean(outcome.lmbda * errors)
+
+
 def one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
     """1 - MS-SSIM, mean over the batch."""
     return 1.0 - tf.reduce_mean(metrics.ms_ssim(outcome.x, outcome.x_hat))
+
+
+def weighted_one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
+    """Mean over the pictures of `lmbda (1 - MS-SSIM)`, each with its own lmbda."""
+    return tf.reduce_mean(outcome.lmbda * (1.0 - metrics.ms_ssim(outcome.x, outcome.x_hat)))
 
 
 def l2(outcome: Outcome) -> tf.Tensor:
@@ -84,11 +98,13 @@ def quantization_error(outcome: Outcome) -> tf.Tensor:
 
 
 DISTORTIONS = {"mse": mse, "ms_ssim": one_minus_ms_ssim}
+WEIGHTED = {"mse": weighted_mse, "ms_ssim": weighted_one_minus_ms_ssim}
 FEATURE_DISTANCES = {"l2": l2, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
 
 TERMS = {
     "bpp": rate,
     **DISTORTIONS,
+    **{f"weighted_{name}": term for name, term in WEIGHTED.items()},
     **{f"feature_{name}": distance for name, distance in FEATURE_DISTANCES.items()},
     "quantization_error": quantization_error,
     "rectified_error": l2,
@@ -97,14 +113,11 @@ TERMS = {
 
 def distortion(name: str) -> Callable[[Outcome], tf.Tensor]:
     """The distortion of that name; a ValueError lists the known ones."""
-    if name not in DISTORTIONS:
-        raise ValueError(f"unknown distortion {name!r}; known: {', '.join(DISTORTIONS)}")
+    check_known("distortion", name, DISTORTIONS)
     return DISTORTIONS[name]
 
 
 def feature_term(distance: str) -> str:
     """The name of the term of a feature distance; a ValueError lists the known ones."""
-    if distance not in FEATURE_DISTANCES:
-        known = ", ".join(FEATURE_DISTANCES)
-        raise ValueError(f"unknown feature distance {distance!r}; known: {known}")
+    check_known("feature distance", distance, FEATURE_DISTANCES)
     return f"feature_{distance}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 _schedules = keras.optimizers.schedules
 
@@ -49,10 +50,7 @@ LEARNING_RATES = {
 
 def learning_rate(kind: str, peak: float, steps: int):
     """A learning-rate schedule over a stage of `steps`; a ValueError lists the kinds."""
-    if kind not in LEARNING_RATES:
-        raise ValueError(
-            f"unknown learning-rate schedule {kind!r}; known: {', '.join(LEARNING_RATES)}"
-        )
+    check_known("learning-rate schedule", kind, LEARNING_RATES)
     return LEARNING_RATES[kind](peak, steps)
 
 
