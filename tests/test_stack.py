@@ -100,6 +100,24 @@ def test_operations_are_taken_from_the_package_for_this_tensorflow(install, pack
     assert found.endswith(package) if package else "TensorFlow 2" in reason
 
 
+@pytest.mark.parametrize(
+    "packages, said",
+    [
+        ({"tensorflow": "2.17.1"}, "tensorflow-compression-ops is not installed"),
+        ({"tensorflow": "2.14.1"}, "tensorflow-compression is not installed"),
+        # Advice to install something would lead nowhere.
+        ({"tensorflow": "2.21.0"}, "no package has the operations for TensorFlow 2.21.0"),
+        (
+            {"tensorflow": "2.18.0", "tensorflow-compression-ops": "2.17.0"},
+            "tensorflow-compression-ops 2.17.0 is not for TensorFlow 2.18.0",
+        ),
+    ],
+)
+def test_the_reason_for_no_operations_names_what_could_be_installed(install, packages, said):
+    install(packages)
+    assert stack.operations_package() == (None, said)
+
+
 # A package of another TensorFlow in front of the path: as installed as the real one.
 STRANGER = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 COMMANDS = [

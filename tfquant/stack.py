@@ -290,9 +290,10 @@ def operations_package() -> tuple:
         if _OPERATIONS[package][1] == numbers(tensorflow) == numbers(version(package)):
             return package, ""
     if not installed:
-        packages = " or ".join(f"{package} (TensorFlow {_text(fits)})"
-                               for package, (_, fits) in _OPERATIONS.items())  # fmt: skip
-        return None, f"{packages} is not installed"
+        fitting = [p for p, (_, fits) in _OPERATIONS.items() if fits == numbers(tensorflow)]
+        if fitting:
+            return None, f"{fitting[0]} is not installed"
+        return None, f"no package has the operations for TensorFlow {tensorflow}"
     package = installed[0]
     return None, f"{package} {version(package)} is not for TensorFlow {tensorflow}"
 
