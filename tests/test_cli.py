@@ -551,7 +551,7 @@ def test_an_exported_model_is_replaced_when_asked_for(run, tmp_path, refused, no
 
 
 def test_what_cannot_be_exported_is_refused(run, picture, tmp_path, refused):
-    assert "is no training run" in refused(1, "export", tmp_path)
+    assert "is not a training run" in refused(1, "export", tmp_path)
     line = refused(1, "export", run, "--out", tmp_path, "--overwrite")
     assert "no exported model: it is not replaced" in line and picture.exists()
     line = refused(1, "export", run, "--out", tmp_path / "model", "--precision=int8")

@@ -168,7 +168,7 @@ def test_an_export_that_fails_leaves_what_was_there(run, monkeypatch):
 
 def test_what_is_no_run_or_has_no_checkpoint_is_refused(run, tmp_path):
     directory, _ = run
-    with pytest.raises(ValueError, match="is no training run: it has no experiment.json"):
+    with pytest.raises(ValueError, match="is not a training run: it has no experiment.json"):
         export_run(str(tmp_path))
     for path in (directory / "checkpoints").iterdir():
         path.unlink()

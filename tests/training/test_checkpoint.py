@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(copy, suffix, d
     index, found = resumed(folder)
     assert index == 0
     assert_same(found, states[3])
-    assert "ckpt-4 is unreadable" in caplog.text and "trying the one before" in caplog.text
+    assert "ckpt-4 is corrupt" in caplog.text and "trying the previous" in caplog.text
 
 
 def test_several_damaged_checkpoints_are_passed_over(copy):
@@ -178,7 +178,7 @@ def test_a_run_without_a_readable_checkpoint_does_not_start_over(copy):
     folder, _ = copy
     for path in (folder / "checkpoints").glob("*.data*"):
         cut_in_half(path)
-    with pytest.raises(ValueError, match="none of 3 checkpoints in .*checkpoints is readable"):
+    with pytest.raises(ValueError, match="all 3 checkpoints in .*checkpoints are corrupt"):
         RunCheckpoint(str(folder), new_trainer())
 
 

@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     "record,message",
     [
-        (None, "is no training run: it has no experiment.json"),
+        (None, "is not a training run: it has no experiment.json"),
         ("{", "cannot read .*experiment.json: "),
         ("[]", "cannot read .*experiment.json: "),
         (json.dumps({"version": "0.1.0"}), "cannot read .*experiment.json: 'experiment'"),
