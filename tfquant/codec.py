@@ -9,9 +9,12 @@ and the groups of networks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from tfquant.exchange import Exchange, Rounding
+from tfquant.layers.gain import Gain
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH, QuantizationRectifier
 from tfquant.legacy_keras import keras
 from tfquant.names import check_known
@@ -34,6 +37,7 @@ class Codec(keras.Model):
       decoder_parts: names of the networks that an encoder does not need.
       entropy_models: the latents' entropy models, in coding order.
       rectifier: the Quantization Rectifier, or None; see `add_rectifier`.
+      gain, inverse_gain: the gains of a codec for a range of rates, or None; see `add_gains`.
     """
 
     downsampling = 64
@@ -45,6 +49,8 @@ class Codec(keras.Model):
         super().__init__(**options)
         # Keras does not track an attribute that the class has as well.
         self.rectifier = None
+        self.gain = None
+        self.inverse_gain = None
 
     def add_rectifier(self, width: int = LIGHT_WIDTH, depth: int = LIGHT_DEPTH) -> None:
         """Puts a Quantization Rectifier between quantizer and `g_s`. At first it is the identity.
@@ -65,6 +71,22 @@ class Codec(keras.Model):
         finally:
             keras.mixed_precision.set_global_policy(before)
 
+    def add_gains(self, factors: Sequence[float]) -> None:
+        """Makes the codec one for a range of rates: it then takes a quality from 0 to 1.
+
+        The latent is scaled by a gain before quantization, and by an inverse gain before the
+        rectifier and `g_s`. Both are trained.
+
+        Args:
+          factors: the gain of each level at the start of training, from quality 0 to quality 1. The
+            inverse gain starts with their reciprocals.
+        """
+        _, channels = self.latent_channels()["y"]
+        self.gain = Gain(factors, name="gain")
+        self.inverse_gain = Gain([1.0 / factor for factor in factors], name="inverse_gain")
+        for part in (self.gain, self.inverse_gain):
+            part(tf.zeros([1, 1, 1, channels]), tf.zeros([1]))
+
     def transmit(self, y, exchange: Exchange) -> tf.Tensor:
         """Walks the latents in coding order.
 
@@ -81,23 +103,25 @@ class Codec(keras.Model):
         """Latent's name -> (downsampling from the picture, channels)."""
         raise NotImplementedError
 
-    def call(self, x, exchange: Exchange | None = None) -> tf.Tensor:
+    def call(self, x, exchange: Exchange | None = None, quality=None) -> tf.Tensor:
         """Maps pictures to their reconstructions.
 
         Args:
           x: [B, H, W, 3] float32 in [0, 1].
           exchange: takes the latents; None rounds them, as a decoder receives them.
+          quality: [B] float32 from 0 to 1, for a codec with gains; None for any other codec.
 
         Returns:
           x_hat: [B, H, W, 3] float32, not clipped.
         """
         exchange = Rounding() if exchange is None else exchange
-        y_bar = self.rectify(self.transmit(self.analyze(x), exchange))
-        return self.synthesize(y_bar, tf.shape(x)[1], tf.shape(x)[2])
+        y_bar = self.rectify(self.transmit(self.analyze(x, quality), exchange))
+        return self.synthesize(y_bar, tf.shape(x)[1], tf.shape(x)[2], quality)
 
-    def analyze(self, x) -> tf.Tensor:
-        """`x: [B, H, W, 3]` float32 in [0, 1] -> y: [B, h, w, M] float32."""
-        return tf.cast(self.g_a(pad_to_multiple(x, self.downsampling)), tf.float32)
+    def analyze(self, x, quality=None) -> tf.Tensor:
+        """`x: [B, H, W, 3]` float32 in [0, 1] -> y: [B, h, w, M] float32; quality as in `call`."""
+        y = tf.cast(self.g_a(pad_to_multiple(x, self.downsampling)), tf.float32)
+        return self._scaled(y, self.gain, quality)
 
     def rectify(self, y_hat) -> tf.Tensor:
         """Maps `y_hat` to `y_bar`, the input of `synthesize`: [B, h, w, M] float32 both.
@@ -106,9 +130,16 @@ class Codec(keras.Model):
         """
         return y_hat if self.rectifier is None else self.rectifier(y_hat)
 
-    def synthesize(self, y_bar, height, width) -> tf.Tensor:
-        """`y_bar` -> x_hat: [B, height, width, 3] float32, not clipped."""
+    def synthesize(self, y_bar, height, width, quality=None) -> tf.Tensor:
+        """`y_bar` -> x_hat: [B, height, width, 3] float32, not clipped; quality as in `call`."""
+        y_bar = self._scaled(y_bar, self.inverse_gain, quality)
         return tf.cast(self.g_s(y_bar), tf.float32)[:, :height, :width]
+
+    def _scaled(self, y, gain: Gain | None, quality) -> tf.Tensor:
+        if (gain is None) != (quality is None):
+            state = "no gains: it takes no quality" if gain is None else "gains: it needs a quality"
+            raise ValueError(f"the codec {self.name} has {state}")
+        return y if gain is None else gain(y, quality)
 
     def latent_shapes(self, height, width) -> dict:
         """Latent's name -> int32 [4], for one picture of that size."""
@@ -129,8 +160,8 @@ class Codec(keras.Model):
         """The parts that belong to a group of `GROUPS`; a ValueError lists the known ones."""
         check_known("group of parts", name, GROUPS)
         members = {
-            "encoder": self.encoder_parts,
-            "decoder": (*self.decoder_parts, "rectifier"),
+            "encoder": (*self.encoder_parts, "gain"),
+            "decoder": (*self.decoder_parts, "inverse_gain", "rectifier"),
         }
         if name == "entropy":
             others = sum(members.values(), ())

@@ -2,15 +2,25 @@
 
 Names with a scheme are TensorFlow's to open (`tf.io.gfile`). Others are Python's, so that commands
 without a model do not import TensorFlow. What goes wrong is an OSError either way.
+
+`expanded` gives every path that a user writes its meaning. `shown` makes any name printable: names
+may hold line breaks and bytes that are no UTF-8.
 """
 
 from __future__ import annotations
 
+import codecs
+import collections
 import contextlib
+import dataclasses
 import glob
 import os
 import re
+import stat
+import sys
+import unicodedata
 from types import SimpleNamespace
+from typing import Callable
 
 from absl import logging
 
@@ -27,12 +37,109 @@ _LOCAL = SimpleNamespace(
     exists=os.path.exists,
     glob=lambda pattern: glob.glob(pattern, recursive=True),
     isdir=os.path.isdir,
-    walk=lambda folder: os.walk(folder, onerror=_left_out),
     listdir=os.listdir,
 )
 
 # What TensorFlow's errors say of the operation that met them, before the reason and after it.
 _OPERATION = r"^\{\{.*?\}\}|\[Op:\w+\].*$"
+
+
+# Names of folders and files that systems hide or keep for themselves, apart from those with a dot.
+_HIDDEN = {
+    "$recycle.bin", "#recycle", "@eadir", "__macosx", "lost+found", "system volume information",
+    "desktop.ini", "thumbs.db",
+}  # fmt: skip
+
+# Byte-order mark -> encoding. The mark of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def expanded(path: str) -> str:
+    """The path that a user means: `~` at its beginning is the home folder.
+
+    A shell expands `~` in `--flag ~/x` but not in `--flag=~/x`.
+    """
+    return os.path.expanduser(path)
+
+
+def shown(name) -> str:
+    """A name as a line of text can show it.
+
+    Line breaks and other control characters are escaped as in Python, and bytes that are no UTF-8
+    as `\\xe9`.
+    """
+    try:
+        text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        text = os.fspath(name)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def folded(name: str) -> str:
+    """A name as file systems that ignore case and Unicode's forms compare it."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def distinct_names(short: list, full: list, key: Callable, taken=()) -> list:
+    """Names that tell things apart, as short as they can be.
+
+    Args:
+      short: a name for each thing; several may be the same.
+      full: the name that takes its place where it is the same as another.
+      key: name -> what is compared.
+      taken: keys that no name may have.
+
+    Returns:
+      The short name, else the full name, else the full name with a number.
+    """
+    names = list(short)
+    while True:
+        counts = collections.Counter(map(key, names))
+        clashing = [
+            i for i, name in enumerate(names)
+            if name != full[i] and (counts[key(name)] > 1 or key(name) in taken)
+        ]  # fmt: skip
+        if not clashing:
+            break
+        for i in clashing:
+            names[i] = full[i]
+    used = set(taken)
+    for i, name in enumerate(names):
+        number = 2
+        while key(names[i]) in used:
+            names[i] = f"{name}~{number}"
+            number += 1
+        used.add(key(names[i]))
+    return names
+
+
+def lenient_output() -> None:
+    """Lets standard output and error escape what their encoding lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # replaced by a test, or closed
+            stream.reconfigure(errors="backslashreplace")
+
+
+def decoded(data: bytes) -> str:
+    """Text of a file that any editor wrote, with `\\n` at the end of lines.
+
+    UTF-8, UTF-16 and UTF-32 are recognised by their mark, UTF-16 without one by its zero bytes.
+    What is none of them is read as Windows-1252.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    if encoding is None and len(data) > 1 and 0 in data[:2]:
+        encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
+    try:
+        text = data.decode(encoding or "utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_local(path: str) -> bool:
@@ -93,20 +200,90 @@ def matches(pattern: str) -> list[str]:
         return _system(pattern).glob(pattern)
 
 
-def below(folder: str) -> list[str]:
-    """Paths of all files in a folder and in its folders, in no order.
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The files below a folder.
 
-    Folders of this machine in it that cannot be read are named in the log.
+    Attributes:
+      paths: of the files, in no order; broken links among them.
+      hidden: paths of the files and folders that were left out because they are hidden.
+      special: paths of FIFOs, sockets and devices, which were left out too.
+    """
+
+    paths: list[str]
+    hidden: list[str]
+    special: list[str]
+
+
+def is_hidden(name: str) -> bool:
+    """Says if a file's or folder's name is one that systems hide or keep for themselves."""
+    return name.startswith(".") or name.lower() in _HIDDEN
+
+
+def walk(folder: str) -> Tree:
+    """Looks for all files in a folder and in its folders.
+
+    Links to folders are followed, each folder once. Hidden folders in it are left out; the folder
+    itself may be hidden. Folders of this machine that cannot be read are named in the log.
 
     Raises:
       OSError: the folder itself cannot be read.
     """
-    system = _system(folder)
     with _errors(folder):
-        system.listdir(folder)
-        return [
-            os.path.join(parent, name) for parent, _, names in system.walk(folder) for name in names
-        ]
+        _system(folder).listdir(folder)
+        return _walk_local(folder) if is_local(folder) else _walk_remote(folder)
+
+
+def _walk_local(folder: str) -> Tree:
+    tree, seen = Tree([], [], []), set()
+    # Links come last, so that a folder is found in its own place first.
+    waiting = [folder]
+    while waiting:
+        links = []
+        for top in sorted(waiting):
+            for parent, subfolders, names in os.walk(top, onerror=_left_out):
+                real = os.path.realpath(parent)
+                if real in seen:
+                    subfolders.clear()
+                    continue
+                seen.add(real)
+                shown_folders = [name for name in subfolders if not is_hidden(name)]
+                entries = {*subfolders, *names}
+                tree.hidden.extend(os.path.join(parent, n) for n in entries if is_hidden(n))
+                paths = [os.path.join(parent, name) for name in shown_folders]
+                links.extend(path for path in paths if os.path.islink(path))
+                subfolders[:] = shown_folders
+                for name in names:
+                    if not is_hidden(name):
+                        path = os.path.join(parent, name)
+                        (tree.special if _is_special(path) else tree.paths).append(path)
+        waiting = links
+    return tree
+
+
+def _is_special(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # a broken link, say: whoever opens it says why
+        return False
+    return not stat.S_ISREG(mode)
+
+
+def _walk_remote(folder: str) -> Tree:
+    tree, hidden = Tree([], [], []), []
+    for parent, subfolders, names in _system(folder).walk(folder):
+        hidden += [os.path.join(parent, name) for name in subfolders if is_hidden(name.rstrip("/"))]
+        if any(parent == h or parent.startswith(h.rstrip("/") + "/") for h in hidden):
+            continue
+        for name in names:
+            (tree.hidden if is_hidden(name) else tree.paths).append(os.path.join(parent, name))
+    tree.hidden.extend(hidden)
+    return tree
+
+
+def below(folder: str) -> list[str]:
+    """Paths of all files that `walk` finds, in no order."""
+    return walk(folder).paths
 
 
 @contextlib.contextmanager

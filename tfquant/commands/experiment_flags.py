@@ -57,6 +57,7 @@ def experiment(values: flags.FlagValues) -> Experiment:
         codec_options=options,
         stages=tuple(values.stages),
         downscale=_numbers("downscale", values.downscale),
+        lmbda_range=_numbers("lmbda_range", values.lmbda_range),
     )
     return Experiment(**fields)
 

@@ -187,8 +187,13 @@ def _training_descriptions(experiment: Experiment) -> dict:
     mean = f"Mean over the training steps since the last point (at most {_WINDOW})."
     D = _DISTORTION[experiment.distortion]
     return {
+<<<<<<< HEAD
         "loss": f"`J = R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel; while a"
         f" rectifier trains, the loss of the stage. {mean}",
+=======
+        "loss": f"`J = R + lmbda D`, {_lmbda(experiment)}, in bits per pixel; while a"
+        f" rectifier trains, what the stage makes of it. {mean}",
+>>>>>>> main
         "bpp": f"`R`, bits per pixel of all latents, under the rate's surrogate. {mean}",
         "bpp_y": f"Bits per pixel of the latent y. {mean}",
         "bpp_z": f"Bits per pixel of the hyper-latent z. {mean}",
@@ -202,11 +207,17 @@ def _training_descriptions(experiment: Experiment) -> dict:
     }
 
 
+def _lmbda(experiment: Experiment) -> str:
+    if experiment.lmbda_range:
+        return "lmbda from {:g} to {:g}".format(*experiment.lmbda_range)
+    return f"lmbda = {experiment.lmbda}"
+
+
 def _meaning(experiment: Experiment) -> dict:
     return {
         "R": "bits per pixel",
         "D": _DISTORTION[experiment.distortion],
-        "J": f"`R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel",
+        "J": f"`R + lmbda D`, {_lmbda(experiment)}, in bits per pixel",
     }
 
 
@@ -285,7 +296,9 @@ class Latents(_Logging):
           The reconstruction, like `image`, and a dictionary of histogram name -> values.
         """
         exchange = Rounding()
-        x_hat = self.model.outcome(to_float(image), exchange).x_hat
+        quality = self.model.experiment.middle_quality
+        qualities = None if quality is None else tf.fill([tf.shape(image)[0]], quality)
+        x_hat = self.model.outcome(to_float(image), exchange, qualities).x_hat
         values = {}
         for model in self.model.codec.entropy_models:
             name, params = model.name, exchange.params[model.name]
@@ -341,7 +354,8 @@ class GradientRisk(_Logging):
             alpha,
             x,
             distortion=losses.distortion(trainer.experiment.distortion),
-            lmbda=trainer.experiment.lmbda,
+            lmbda=trainer.experiment.middle_lmbda,
+            quality=trainer.experiment.middle_quality,
             seed=trainer.experiment.seed,
         )
 
@@ -400,7 +414,7 @@ def _hyperparameters(experiment: Experiment) -> dict:
         "rate_branch": plan["rate"],
         "distortion_branch": plan["distortion"],
         "codec": e.codec,
-        "lmbda": e.lmbda,
+        "lmbda": e.middle_lmbda,
         "alpha_max": e.alpha_max,
         "distortion": e.distortion,
         "context_branch": plan["context"],

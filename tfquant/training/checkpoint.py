@@ -25,8 +25,8 @@ _NAME = "ckpt"  # followed by a hyphen and the run's total number of steps
 
 # Fields that a run and the run that initializes it should share; a difference logs a warning.
 _ALIKE = (
-    "lmbda", "distortion", "plan", "rate_branch", "distortion_branch", "context_branch",
-    "stop_gradient", "mean_gradient", "hyper_aun",
+    "lmbda", "lmbda_range", "distortion", "plan", "rate_branch", "distortion_branch",
+    "context_branch", "stop_gradient", "mean_gradient", "hyper_aun",
 )  # fmt: skip
 
 
@@ -80,8 +80,12 @@ def restore_codec(codec: Codec, path: str) -> None:
 def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
     """Initializes `codec` with the newest weights of the run `experiment.init_from`.
 
+<<<<<<< HEAD
     The optimizer, the stage and the step start anew. A rectifier keeps its initial weights if the
     other run has none.
+=======
+    A rectifier keeps its start where the other run has none, and so do gains.
+>>>>>>> main
 
     Args:
       codec: the codec of `experiment`.
@@ -108,8 +112,11 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
             logging.warning(
                 "%s was trained with %s=%r, but this run uses %r", run_dir, name, theirs, ours
             )
-    if experiment.rectified and not other.rectified:
-        parts = {name: part for name, part in codec.parts().items() if name != "rectifier"}
+    new = {"rectifier"} if experiment.rectified and not other.rectified else set()
+    if experiment.lmbda_range and not other.lmbda_range:
+        new |= {"gain", "inverse_gain"}
+    if new:
+        parts = {name: part for name, part in codec.parts().items() if name not in new}
         _restore(tf.train.Checkpoint(codec=tf.train.Checkpoint(**parts)), codec.name, newest)
     else:
         restore_codec(codec, newest)

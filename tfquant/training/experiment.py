@@ -86,11 +86,18 @@ def _field(default, help: str, *, choices=(), positive: bool = False, least: flo
     Args:
       default: the default value. Its type is the type of the field.
       help: one or more sentences, as `--help` shows them.
+<<<<<<< HEAD
       choices: the allowed values of a string, or none to allow any.
       positive: if true, a number must be above 0.
       least: the smallest allowed number, or None.
+=======
+      choices: the values that a string may have, or none for any. A registry, such as
+        `models.CODECS`, counts as it is when an experiment is made, so that entries can be added.
+      positive: whether a number must be above 0.
+      least: the smallest number that is allowed.
+>>>>>>> main
     """
-    metadata = {"help": help, "choices": tuple(choices), "positive": positive, "least": least}
+    metadata = {"help": help, "choices": choices, "positive": positive, "least": least}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -137,6 +144,15 @@ class Experiment:
         choices=STARTS,
     )
     lmbda: float = _field(0.0067, "Weight of the distortion against bits per pixel.", positive=True)
+    lmbda_range: tuple[float, ...] = _field(
+        (),
+        "Two numbers, such as .0018,.0483: train one model for all rates between these values of"
+        " lmbda. Every picture of a batch draws its quality and so its lmbda. --lmbda then names"
+        " the rate at which the gains start as 1.",
+    )
+    quality_levels: int = _field(
+        6, "With --lmbda_range: number of levels that have gains of their own.", least=2
+    )
     distortion: str = _field(
         "mse", "Training distortion: 255^2 MSE, or 1 - MS-SSIM.", choices=losses.DISTORTIONS
     )
@@ -253,6 +269,13 @@ class Experiment:
         if self.crop % 64:
             raise ValueError(f"crop must be a multiple of 64; got {self.crop}")
         crops.check_downscale(self.downscale)
+        if self.lmbda_range and not (
+            len(self.lmbda_range) == 2 and 0 < self.lmbda_range[0] < self.lmbda_range[1] < math.inf
+        ):
+            raise ValueError(
+                "lmbda_range takes two positive numbers, the smaller one first; got"
+                f" {self.lmbda_range}"
+            )
         if self.rectifier_width == 1:
             raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
         if len(set(self.stages)) < len(self.stages):
@@ -284,6 +307,36 @@ class Experiment:
             if text:
                 changes[role] = Branch.parse(text)
         return dataclasses.replace(plan, **changes)
+
+    def lmbda_at(self, quality):
+        """Weight of the distortion at a quality from 0 to 1: geometric between the ends."""
+        low, high = self.lmbda_range
+        return low * (high / low) ** quality
+
+    @property
+    def middle_quality(self) -> float | None:
+        """The quality in the middle of a range of rates, or None where there is one rate."""
+        return 0.5 if self.lmbda_range else None
+
+    @property
+    def middle_lmbda(self) -> float:
+        """lmbda, or the one in the middle of a range of rates."""
+        return self.lmbda_at(self.middle_quality) if self.lmbda_range else self.lmbda
+
+    def gains(self) -> list:
+        """Start of each level's gain, for a range of rates: the step falls with the root of lmbda.
+
+        At high rates, the distortion of uniform quantization grows with the square of the step, so
+        the best step is proportional to `lmbda ** -0.5`.
+        """
+        qualities = [level / (self.quality_levels - 1) for level in range(self.quality_levels)]
+        return [math.sqrt(self.lmbda_at(quality) / self.lmbda) for quality in qualities]
+
+    def distortion_loss(self) -> dict:
+        """The loss term of the distortion and its weight."""
+        if self.lmbda_range:
+            return {f"weighted_{self.distortion}": 1.0}
+        return {self.distortion: self.lmbda}
 
     def all_stages(self) -> list:
         """Returns the stages, in order."""
@@ -352,7 +405,7 @@ def _joint(e: Experiment) -> Stage:
         plan=e.joint_plan(),
         alpha=schedules.annealing(e.alpha_min, e.alpha_max, e.joint_steps),
         sigma_bound=e.joint_sigma_bound,
-        loss={"bpp": 1.0, e.distortion: e.lmbda},
+        loss={"bpp": 1.0, **e.distortion_loss()},
     )
 
 
@@ -363,7 +416,7 @@ def _post(e: Experiment) -> Stage:
         plan=PLANS["round"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.post_steps),
         sigma_bound=e.post_sigma_bound,
-        loss={"bpp": 1.0, e.distortion: e.lmbda},
+        loss={"bpp": 1.0, **e.distortion_loss()},
         frozen=("encoder",),
         track_offsets=False,
     )
@@ -385,7 +438,7 @@ def _qr_soft(e: Experiment) -> Stage:
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_soft_steps),
         sigma_bound=e.joint_sigma_bound,
         lifts_sigma_bound=True,
-        loss={"bpp": 1.0, e.distortion: e.lmbda, **_feature_loss(e)},
+        loss={"bpp": 1.0, **e.distortion_loss(), **_feature_loss(e)},
         reported=_ERRORS,
         features_reach_encoder=not e.qr_stop_gradient,
     )
@@ -398,7 +451,7 @@ def _qr_predictive(e: Experiment) -> Stage:
         plan=PLANS["round"],
         alpha=schedules.annealing(e.alpha_max, e.alpha_max, e.qr_predictive_steps),
         sigma_bound=None,
-        loss={e.distortion: e.lmbda, **_feature_loss(e)},
+        loss={**e.distortion_loss(), **_feature_loss(e)},
         reported=_ERRORS,
         frozen=("encoder", "entropy"),
         track_offsets=False,

@@ -18,5 +18,10 @@ def validated(logs: dict, experiment: Experiment) -> dict:
         [float(logs[f"val_{prefix}{name}"]) for prefix in ("", "surrogate_")]
         for name in ("bpp", experiment.distortion)
     )
-    costs = [R + experiment.lmbda * D for R, D in zip(rates, distortions)]
+    if experiment.lmbda_range:
+        weighted = [float(logs[f"val_{prefix}weighted_{experiment.distortion}"])
+                    for prefix in ("", "surrogate_")]  # fmt: skip
+    else:
+        weighted = [experiment.lmbda * D for D in distortions]
+    costs = [R + D for R, D in zip(rates, weighted)]
     return dict(zip(SYMBOLS, map(tuple, (rates, distortions, costs))))

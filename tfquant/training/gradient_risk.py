@@ -58,6 +58,7 @@ def gradient_risk(
     *,
     distortion: Callable[[Outcome], tf.Tensor],
     lmbda: float,
+    quality: float | None = None,
     draws: int = 32,
     elements: int = 16,
     seed: int = 0,
@@ -77,10 +78,17 @@ def gradient_risk(
         B draws elements` times.
       distortion: D of an `Outcome` without an exchange; scalar, mean over its pictures.
       lmbda: weight of D against bits per pixel.
+<<<<<<< HEAD
       draws: number of draws of the surrogate's noise, at least 2.
       elements: number of elements of each picture's latent on which the distortion's bias is
         measured.
       seed: seed of the noise and of the choice of elements.
+=======
+      quality: from 0 to 1, for a codec with gains.
+      draws: of the surrogate's noise, at least 2.
+      elements: of each picture's latent, on which the distortion's bias is measured.
+      seed: of the noise and the choice of elements.
+>>>>>>> main
 
     Returns:
       Name -> scalar float32, averaged over the latent's elements. `*` is `rate`, `distortion`, or,
@@ -95,7 +103,14 @@ def gradient_risk(
         raise ValueError(f"expected draws >= 2 and elements >= 1; got {draws} and {elements}")
     pictures, height, width, _ = x.shape
     exchange = Rounding()
-    codec.transmit(codec.analyze(x), exchange)
+
+    def decoded(y_bar):
+        return codec.synthesize(y_bar, height, width, qualities(y_bar))
+
+    def qualities(pictures):
+        return None if quality is None else tf.fill([tf.shape(pictures)[0]], quality)
+
+    codec.transmit(codec.analyze(x, qualities(x)), exchange)
     model = next(m for m in codec.entropy_models if m.name == "y")
 
     def repeated(tensor):
@@ -135,8 +150,13 @@ def gradient_risk(
         with tf.GradientTape() as tape:
             tape.watch(y)
             y_tilde = branch.sample(y - offset, offset, alpha, seeds).value
+<<<<<<< HEAD
             x_hat = codec.synthesize(y_tilde, height, width)
             # D is a mean over pictures. Times their number, each picture keeps its own gradient.
+=======
+            x_hat = decoded(y_tilde)
+            # D is a mean over pictures: times their number, each keeps its own.
+>>>>>>> main
             loss = weight * draws * pictures * distortion(Outcome(x, x_hat, None))
         return tape.gradient(loss, y)
 
@@ -156,7 +176,7 @@ def gradient_risk(
             here = tf.one_hot(position, value.shape[1], True, False, dtype=tf.bool)
             ends = tf.concat([tf.where(here, high, value), tf.where(here, low, value)], axis=0)
             y_tilde = tf.reshape(ends, [-1, *y.shape[1:]])
-            x_hat = codec.synthesize(y_tilde, height, width)
+            x_hat = decoded(y_tilde)
             D = tf.vectorized_map(one_distortion, (tf.tile(x, [2, 1, 1, 1]), x_hat))
             D_high, D_low = tf.split(D, 2)
             return weight * slope[:, position] * (D_high - D_low)

@@ -23,10 +23,18 @@ class Outcome(NamedTuple):
     Attributes:
       x: [B, H, W, 3] float32 in [0, 1].
       x_hat: same shape, not clipped.
+<<<<<<< HEAD
       exchange: the exchange that transmitted the latents.
       y: [B, h, w, M] float32, the latent before quantization, as the feature terms use it.
       y_hat: same shape, the transmitted latent.
       y_bar: same shape, the rectified latent; `y_hat` if there is no rectifier.
+=======
+      exchange: the exchange that the latents passed.
+      y: [B, h, w, M] float32, the latent before quantization, as the feature terms see it.
+      y_hat: same shape, as it came back.
+      y_bar: same shape, rectified; `y_hat` where there is no rectifier.
+      lmbda: [B] float32, each picture's weight of the distortion, in training for a range of rates.
+>>>>>>> main
     """
 
     x: tf.Tensor
@@ -35,6 +43,7 @@ class Outcome(NamedTuple):
     y: tf.Tensor | None = None
     y_hat: tf.Tensor | None = None
     y_bar: tf.Tensor | None = None
+    lmbda: tf.Tensor | None = None
 
 
 def rate(outcome: Outcome) -> tf.Tensor:
@@ -48,9 +57,20 @@ def mse(outcome: Outcome) -> tf.Tensor:
     return 255.0**2 * tf.reduce_mean(tf.square(outcome.x - outcome.x_hat))
 
 
+def weighted_mse(outcome: Outcome) -> tf.Tensor:
+    """Mean over the pictures of `lmbda 255^2 MSE`, each with its own lmbda."""
+    errors = tf.reduce_mean(tf.square(outcome.x - outcome.x_hat), axis=[1, 2, 3])
+    return 255.0**2 * tf.reduce_mean(outcome.lmbda * errors)
+
+
 def one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
     """Returns 1 - MS-SSIM, mean over the batch."""
     return 1.0 - tf.reduce_mean(metrics.ms_ssim(outcome.x, outcome.x_hat))
+
+
+def weighted_one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
+    """Mean over the pictures of `lmbda (1 - MS-SSIM)`, each with its own lmbda."""
+    return tf.reduce_mean(outcome.lmbda * (1.0 - metrics.ms_ssim(outcome.x, outcome.x_hat)))
 
 
 def l2(outcome: Outcome) -> tf.Tensor:
@@ -87,11 +107,13 @@ def quantization_error(outcome: Outcome) -> tf.Tensor:
 
 
 DISTORTIONS = {"mse": mse, "ms_ssim": one_minus_ms_ssim}
+WEIGHTED = {"mse": weighted_mse, "ms_ssim": weighted_one_minus_ms_ssim}
 FEATURE_DISTANCES = {"l2": l2, "l1": l1, "smooth_l1": smooth_l1, "cosine": cosine}
 
 TERMS = {
     "bpp": rate,
     **DISTORTIONS,
+    **{f"weighted_{name}": term for name, term in WEIGHTED.items()},
     **{f"feature_{name}": distance for name, distance in FEATURE_DISTANCES.items()},
     "quantization_error": quantization_error,
     "rectified_error": l2,

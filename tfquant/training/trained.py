@@ -91,10 +91,12 @@ def load_run(run_dir: str, precision: str = "float32") -> Trained:
 
 
 def _finished(codec: Codec, experiment: Experiment) -> Codec:
-    """Applies the experiment's start of the transforms and adds its rectifier."""
+    """Applies the experiment's start of the transforms; adds its gains and its rectifier."""
     if experiment.start == "glorot":
         for transform in (codec.g_a, codec.g_s):
             transforms.start_at_random(transform)
+    if experiment.lmbda_range:
+        codec.add_gains(experiment.gains())
     if experiment.rectified:
         codec.add_rectifier(experiment.rectifier_width, experiment.rectifier_depth)
     return codec

@@ -14,6 +14,8 @@ from tfquant.codec import GROUPS, Codec
 from tfquant.data.pixels import to_float
 from tfquant.exchange import Exchange, Rounding, Surrogates
 from tfquant.legacy_keras import keras
+from tfquant.ops import random
+from tfquant.ops.random import example_seeds
 from tfquant.training import losses
 from tfquant.training.adam import Adam, state_variable
 from tfquant.training.experiment import Experiment, Stage
@@ -99,23 +101,40 @@ class Trainer(keras.Model):
         """Returns the temperature at the stage's current step, scalar float32."""
         return tf.cast(self.stage.alpha(self.stage_step), tf.float32)
 
-    def outcome(self, x, exchange: Exchange) -> Outcome:
-        """Runs a forward pass as in the current stage; `x: [B, H, W, 3]` float32 in [0, 1]."""
+    def quality(self, index) -> tf.Tensor | None:
+        """Returns each example's quality in [0, 1), a function of seed and index: [B] float32.
+
+        Returns None if the experiment has a single rate.
+        """
+        if not self.experiment.lmbda_range:
+            return None
+        return random.uniform(example_seeds(self.experiment.seed, "quality", index), []) + 0.5
+
+    def outcome(self, x, exchange: Exchange, quality=None) -> Outcome:
+        """Runs a forward pass as in the current stage.
+
+        Args:
+          x: [B, H, W, 3] float32 in [0, 1].
+          exchange: transmits the latents.
+          quality: [B] float32 in [0, 1] for a range of rates, otherwise None.
+        """
         codec, stage = self.codec, self.stage
-        y = codec.analyze(x)
+        y = codec.analyze(x, quality)
         y_hat = codec.transmit(y, exchange)
         barrier = tf.identity if stage.features_reach_encoder else tf.stop_gradient
         y_bar = codec.rectify(barrier(y_hat))
         decoded = y_bar if stage.rectified else y_hat
-        x_hat = codec.synthesize(decoded, tf.shape(x)[1], tf.shape(x)[2])
-        return Outcome(x, x_hat, exchange, barrier(y), y_hat, y_bar)
+        x_hat = codec.synthesize(decoded, tf.shape(x)[1], tf.shape(x)[2], quality)
+        lmbda = None if quality is None else self.experiment.lmbda_at(quality)
+        return Outcome(x, x_hat, exchange, barrier(y), y_hat, y_bar, lmbda)
 
     def _surrogate_outcome(self, batch) -> Outcome:
         exchange = Surrogates(self.stage.plan, self.alpha(), self.experiment.seed, batch["index"])
-        return self.outcome(to_float(batch["image"]), exchange)
+        return self.outcome(to_float(batch["image"]), exchange, self.quality(batch["index"]))
 
     def _rounded_outcome(self, batch) -> Outcome:
-        return self.outcome(to_float(batch["image"]), Rounding())
+        quality = self.quality(batch["index"])
+        return self.outcome(to_float(batch["image"]), Rounding(), quality)
 
     def _reported(self, stage: Stage) -> list:
         """Returns the terms to measure: R in bpp, unweighted D, and the terms of the stage."""
