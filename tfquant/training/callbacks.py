@@ -187,13 +187,8 @@ def _training_descriptions(experiment: Experiment) -> dict:
     mean = f"Mean over the training steps since the last point (at most {_WINDOW})."
     D = _DISTORTION[experiment.distortion]
     return {
-<<<<<<< HEAD
-        "loss": f"`J = R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel; while a"
-        f" rectifier trains, the loss of the stage. {mean}",
-=======
         "loss": f"`J = R + lmbda D`, {_lmbda(experiment)}, in bits per pixel; while a"
-        f" rectifier trains, what the stage makes of it. {mean}",
->>>>>>> main
+        f" rectifier trains, the loss of the stage. {mean}",
         "bpp": f"`R`, bits per pixel of all latents, under the rate's surrogate. {mean}",
         "bpp_y": f"Bits per pixel of the latent y. {mean}",
         "bpp_z": f"Bits per pixel of the hyper-latent z. {mean}",

@@ -86,16 +86,10 @@ def _field(default, help: str, *, choices=(), positive: bool = False, least: flo
     Args:
       default: the default value. Its type is the type of the field.
       help: one or more sentences, as `--help` shows them.
-<<<<<<< HEAD
-      choices: the allowed values of a string, or none to allow any.
+      choices: the allowed values of a string, or none to allow any. A registry, such as
+        `models.CODECS`, is read when an experiment is created, so entries can be added.
       positive: if true, a number must be above 0.
       least: the smallest allowed number, or None.
-=======
-      choices: the values that a string may have, or none for any. A registry, such as
-        `models.CODECS`, counts as it is when an experiment is made, so that entries can be added.
-      positive: whether a number must be above 0.
-      least: the smallest number that is allowed.
->>>>>>> main
     """
     metadata = {"help": help, "choices": choices, "positive": positive, "least": least}
     return dataclasses.field(default=default, metadata=metadata)

@@ -78,17 +78,11 @@ def gradient_risk(
         B draws elements` times.
       distortion: D of an `Outcome` without an exchange; scalar, mean over its pictures.
       lmbda: weight of D against bits per pixel.
-<<<<<<< HEAD
+      quality: from 0 to 1, for a codec with gains.
       draws: number of draws of the surrogate's noise, at least 2.
       elements: number of elements of each picture's latent on which the distortion's bias is
         measured.
       seed: seed of the noise and of the choice of elements.
-=======
-      quality: from 0 to 1, for a codec with gains.
-      draws: of the surrogate's noise, at least 2.
-      elements: of each picture's latent, on which the distortion's bias is measured.
-      seed: of the noise and the choice of elements.
->>>>>>> main
 
     Returns:
       Name -> scalar float32, averaged over the latent's elements. `*` is `rate`, `distortion`, or,
@@ -150,13 +144,8 @@ def gradient_risk(
         with tf.GradientTape() as tape:
             tape.watch(y)
             y_tilde = branch.sample(y - offset, offset, alpha, seeds).value
-<<<<<<< HEAD
-            x_hat = codec.synthesize(y_tilde, height, width)
-            # D is a mean over pictures. Times their number, each picture keeps its own gradient.
-=======
             x_hat = decoded(y_tilde)
-            # D is a mean over pictures: times their number, each keeps its own.
->>>>>>> main
+            # D is a mean over pictures. Times their number, each picture keeps its own gradient.
             loss = weight * draws * pictures * distortion(Outcome(x, x_hat, None))
         return tape.gradient(loss, y)
 

@@ -23,18 +23,11 @@ class Outcome(NamedTuple):
     Attributes:
       x: [B, H, W, 3] float32 in [0, 1].
       x_hat: same shape, not clipped.
-<<<<<<< HEAD
       exchange: the exchange that transmitted the latents.
       y: [B, h, w, M] float32, the latent before quantization, as the feature terms use it.
       y_hat: same shape, the transmitted latent.
       y_bar: same shape, the rectified latent; `y_hat` if there is no rectifier.
-=======
-      exchange: the exchange that the latents passed.
-      y: [B, h, w, M] float32, the latent before quantization, as the feature terms see it.
-      y_hat: same shape, as it came back.
-      y_bar: same shape, rectified; `y_hat` where there is no rectifier.
       lmbda: [B] float32, each picture's weight of the distortion, in training for a range of rates.
->>>>>>> main
     """
 
     x: tf.Tensor
