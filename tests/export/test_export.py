@@ -137,7 +137,9 @@ def test_an_exported_model_is_replaced_but_nothing_else(run, no_saved_models):
     (directory / "export").mkdir()
     kept = directory / "export" / "thesis.tex"
     kept.write_text("years of work")
-    with pytest.raises(ValueError, match="export is there and no exported model: it is not repl"):
+    with pytest.raises(
+        ValueError, match="overwrite .*export: it exists and is not an exported model"
+    ):
         exported(directory)
     assert kept.read_text() == "years of work"
     (directory / "export" / "tfquant.json").write_text("{}")

@@ -197,7 +197,7 @@ def test_checkpoints_that_cannot_be_listed_or_written_are_no_new_run(tmp_path):
     (tmp_path / "checkpoints").write_text("kept")
     with pytest.raises(OSError, match="^.*/checkpoints: Could not find directory [^\n]*$"):
         RunCheckpoint(str(tmp_path), trainer)
-    with pytest.raises(OSError, match="^.*/checkpoints: the same command goes on [^\n]*$"):
+    with pytest.raises(OSError, match="^.*/checkpoints: run the same command again [^\n]*$"):
         checkpoint.save(0, 1)
     assert (tmp_path / "checkpoints").read_text() == "kept"
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(copy, ful
     trainer = new_trainer(seed=1, stage=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     checkpoint.restore()
-    message = "^.*/checkpoints: the same command goes on [^\n]*$"
+    message = "^.*/checkpoints: run the same command again [^\n]*$"
     with full_disk(), pytest.raises(OSError, match=message):
         checkpoint.save(1, 5)
     index, found = resumed(folder)

@@ -129,8 +129,8 @@ def test_another_host_works_in_a_copy_that_vanishes_and_speaks_of_the_runs_folde
         copied = {str(p.relative_to(own)) for p in Path(own).rglob("*") if p.is_file()}
         assert copied == set(kept)
         (Path(own) / "checkpoints" / "ckpt-2.index").write_text("new")
-        raise ValueError(f"{own} holds another experiment")
-    assert str(error.value) == f"{tmp_path} holds another experiment"
+        raise ValueError(f"{own} contains another experiment")
+    assert str(error.value) == f"{tmp_path} contains another experiment"
     assert not os.path.exists(own)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -80,8 +80,8 @@ def restore_codec(codec: Codec, path: str) -> None:
 def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
     """Initializes `codec` with the newest weights of the run `experiment.init_from`.
 
-    The optimizer, the stage and the step start anew. A rectifier or gains keep their initial weights
-    if the other run has none.
+    The optimizer, the stage and the step start anew. A rectifier or gains keep their initial
+    weights if the other run has none.
 
     Args:
       codec: the codec of `experiment`.
