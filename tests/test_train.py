@@ -261,9 +261,9 @@ def test_a_start_for_weights_that_are_read_is_warned_of(caplog):
 
 def test_a_rounded_number_of_validation_pictures_is_said(caplog):
     (line,) = warnings(caplog, "--validation_images=20", "--batch_size=8")
-    assert line == "--validation_images=20: validation needs whole batches of 8, so it uses 16
-    pictures" assert "so 8 pictures" in warnings(caplog, "--validation_images=1",
-    "--batch_size=8")[0] assert not warnings(caplog, "--validation_images=24", "--batch_size=8")
+    assert line.endswith("validation needs whole batches of 8, so it uses 16 pictures")
+    assert "uses 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
+    assert not warnings(caplog, "--validation_images=24", "--batch_size=8")
 
 
 def test_arguments_that_are_no_flags_are_refused():
