@@ -256,7 +256,7 @@ def test_wrong_models_are_refused(model, manifest, picture, tmp_path, refused):
         ({"fingerprint": "0011"}, "has fingerprint '0011'; it takes 16 hexadecimal digits"),
         ({"codec": "a b"}, "has codec name 'a b'; it takes 1 to 16 printable ASCII characters"),
         ({"codec": None}, "has codec name None; it takes 1 to 16 printable ASCII characters"),
-        ({"experiment": None}, "has no object as experiment; export the model again"),
+        ({"experiment": None}, "has no valid experiment; export the model again"),
     ):
         (tmp_path / "tfquant.json").write_text(json.dumps({**manifest, **wrong}))
         assert message in refused(1, "compress", tmp_path, picture, target)
@@ -389,7 +389,7 @@ def test_folders_without_what_is_asked_for_are_refused(model, pictures, tmp_path
     assert not new.exists()
     (tmp_path / "taken").write_text("")
     line = refused(1, "compress", model, pictures, tmp_path / "taken")
-    assert line == f"tfquant: {tmp_path / 'taken'}: cannot be made: File exists"
+    assert line == f"tfquant: {tmp_path / 'taken'}: cannot be created: File exists"
 
 
 def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refused, monkeypatch):
@@ -453,7 +453,7 @@ def test_outputs_with_a_scheme_are_refused(model, picture, compressed, pictures,
     for command, source in (("compress", picture), ("compress", pictures),
                             ("decompress", compressed), ("decompress", tmp_path)):  # fmt: skip
         line = refused(1, command, model, source, out)
-        assert line == f"tfquant: {out}: files are written on this machine alone"
+        assert line == f"tfquant: {out}: output must be on this machine"
     assert _tree(tmp_path) == kept
 
 
@@ -552,15 +552,15 @@ def test_an_exported_model_is_replaced_when_asked_for(run, tmp_path, refused, no
     out, command = tmp_path / "model", ("export", run, "--out", tmp_path / "model")
     assert cli.main([str(argument) for argument in command]) == 0
     (out / "old").write_text("")
-    assert "exists already; give --overwrite" in refused(1, *command)
+    assert "exists already; use --overwrite" in refused(1, *command)
     assert (out / "old").exists()
     assert cli.main([*map(str, command), "--overwrite"]) == 0
     assert not (out / "old").exists() and (out / "tfquant.json").exists()
 
 
 def test_what_cannot_be_exported_is_refused(run, picture, tmp_path, refused):
-    assert "is no training run" in refused(1, "export", tmp_path)
+    assert "is not a training run" in refused(1, "export", tmp_path)
     line = refused(1, "export", run, "--out", tmp_path, "--overwrite")
-    assert "no exported model: it is not replaced" in line and picture.exists()
+    assert "exists and is not an exported model" in line and picture.exists()
     line = refused(1, "export", run, "--out", tmp_path / "model", "--precision=int8")
     assert "unknown precision 'int8'; known: float32, bfloat16, float16" in line

@@ -1,4 +1,4 @@
-"""Command-line flags of an `Experiment`, made from its fields and the codecs' options."""
+"""Command-line flags of an `Experiment`, generated from its fields and the codecs' options."""
 
 from __future__ import annotations
 
