@@ -86,29 +86,30 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def distinct_names(short: list, full: list, key: Callable, taken=()) -> list:
+def distinct_names(choices: list, key: Callable, taken=()) -> list:
     """Names that tell things apart, as short as they can be.
 
     Args:
-      short: a name for each thing; several may be the same.
-      full: the name that takes its place where it is the same as another.
+      choices: for each thing its possible names, from the shortest to the fullest.
       key: name -> what is compared.
       taken: keys that no name may have.
 
     Returns:
-      The short name, else the full name, else the full name with a number.
+      For each thing the first of its names that is no other's; the fullest with a number if even
+      that is another's.
     """
-    names = list(short)
+    levels = [0] * len(choices)
     while True:
+        names = [names[level] for names, level in zip(choices, levels)]
         counts = collections.Counter(map(key, names))
         clashing = [
             i for i, name in enumerate(names)
-            if name != full[i] and (counts[key(name)] > 1 or key(name) in taken)
+            if levels[i] + 1 < len(choices[i]) and (counts[key(name)] > 1 or key(name) in taken)
         ]  # fmt: skip
         if not clashing:
             break
         for i in clashing:
-            names[i] = full[i]
+            levels[i] += 1
     used = set(taken)
     for i, name in enumerate(names):
         number = 2

@@ -1,8 +1,13 @@
-"""Colours as users write them."""
+"""The colour behind transparent pixels, as users write it."""
 
 from __future__ import annotations
 
 import contextlib
+
+
+class ColourError(ValueError):
+    """Text that is no colour; the message is one line."""
+
 
 NAMED = {"black": (0, 0, 0), "white": (255, 255, 255)}
 HELP = (
@@ -15,7 +20,7 @@ def parse(text: str) -> tuple:
     """(red, green, blue), each 0 to 255, from #rrggbb, R,G,B or a name in `NAMED`.
 
     Raises:
-      ValueError: it is none of these; the message lists them.
+      ColourError: it is none of these; the message lists them.
     """
     named = NAMED.get(text.lower())
     if named:
@@ -26,6 +31,6 @@ def parse(text: str) -> tuple:
         parts = tuple(int(part) for part in text.split(","))
         if len(parts) == 3 and all(0 <= part <= 255 for part in parts):
             return parts
-    raise ValueError(
+    raise ColourError(
         f"{text!r} is not a colour; known: #rrggbb, R,G,B with 0 to 255 each, {', '.join(NAMED)}"
     )
