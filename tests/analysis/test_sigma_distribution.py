@@ -56,7 +56,7 @@ def test_shares_add_up_and_the_run_is_named(trained):
 
 
 def test_a_folder_without_run_and_a_codec_without_scales_are_refused(tmp_path, photograph):
-    with pytest.raises(AnalysisError, match="is no training run: it has no experiment.json"):
+    with pytest.raises(AnalysisError, match="is not a training run: it has no experiment.json"):
         sigma_distribution.sigmas(str(tmp_path), [])
     save_run(tmp_path / "factorized", "factorized")
     with pytest.raises(AnalysisError, match="the codec factorized predicts no sigma for y"):

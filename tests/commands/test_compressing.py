@@ -91,7 +91,7 @@ def test_decompressing_beside_the_originals_never_costs_one(tmp_path, tfquant):
         code, out, err = tfquant("decompress", "m", tmp_path, tmp_path, *more)
         assert code == 1 and "0 of 2 files made" in out and "--overwrite" not in out + err
         for name in originals:
-            line = f"{tmp_path / name}: not replaced: tfquant decompress did not make it"
+            line = f"{tmp_path / name}: not replaced: it was not made by tfquant decompress"
             assert line in err
             assert (tmp_path / name).read_bytes() == before[name]
 
@@ -103,7 +103,7 @@ def test_a_picture_that_was_decompressed_is_known_and_kept(tmp_path, tfquant, pi
     tfquant("compress", "m", pictures, files)
     assert tfquant("decompress", "m", files, back)[0] == 0
     code, out, err = tfquant("decompress", "m", files, back)
-    assert (code, err) == (0, "") and "0 of 2 files made; 2 there already" in out
+    assert (code, err) == (0, "") and "0 of 2 files made; 2 existed already" in out
     (files / "a.tfq").write_bytes((files / "b.tfq").read_bytes())
     code, out, err = tfquant("decompress", "m", files, back)
     assert code == 1 and "a.png: not replaced: it was made from another .tfq file" in err
@@ -130,11 +130,11 @@ def test_an_existing_file_counts_only_if_it_is_what_would_be_made(tmp_path, tfqu
     larger = pixel_model[0].compress(np.zeros((5, 6, 3), np.uint8))
     (files / "other_size.tfq").write_bytes(larger)
     code, out, err = tfquant("compress", "m", pictures, files)
-    assert code == 1 and "0 of 8 files made; 2 there already" in out
+    assert code == 1 and "0 of 8 files made; 2 existed already" in out
     reasons = {
         "empty": "empty file", "cut": "file cut off", "foreign": "not a .tfq file",
         "stale": "older than the picture", "other_model": "another model made it, pixels ff11",
-        "other_size": "of another picture, 6x5 pixels",
+        "other_size": "contains another picture, 6x5 pixels",
     }  # fmt: skip
     lines = err.splitlines()
     assert len(lines) == len(reasons) + 1
@@ -164,7 +164,7 @@ def test_what_is_left_out_and_converted_is_said_once(tmp_path, tfquant):
     assert (code, err, len(lines)) == (0, "", 3)
     names = ", ".join(str(pictures / f"{i}.gif") for i in range(3))
     assert lines[1] == f"{names} and 2 more: page 1 of 2 is taken"
-    expected = "left out: 1 file of another kind: 1 .HEIF2; 1 hidden files or folders"
+    expected = "skipped: 1 file of another kind: 1 .HEIF2; 1 hidden files or folders"
     assert lines[2] == f"{pictures}: {expected}"
     white = [images.read_image(pictures / "0.gif", page=2), np.full((4, 4, 3), 255)]
     np.testing.assert_array_equal(*white)

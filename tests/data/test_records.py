@@ -117,7 +117,7 @@ def test_a_set_is_replaced_when_asked_and_nothing_else_ever(made, pictures, tmp_
     command = ["records", str(pictures), str(made), "--shards=2"]
     assert cli.main(command) == 1
     assert capsys.readouterr().err == (
-        f"tfquant: {made}: exists already; give --overwrite to replace it\n"
+        f"tfquant: {made}: exists already; use --overwrite to replace it\n"
     )
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
     assert cli.main([*command, "--overwrite"]) == 1

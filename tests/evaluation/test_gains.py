@@ -229,7 +229,7 @@ def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
         assert [curve, "20", quality, "-", "", "diverged", "", ""] in rows
     written = {path.name for path in report_dir.iterdir()}
     assert written == {"report.json", "report.csv", "report.md"}
-    with pytest.raises(EvaluationError, match="--explorations: .* is no exploration: it has no ex"):
+    with pytest.raises(EvaluationError, match="--explorations: .* is not an exploration: it has"):
         gains.weights(str(tmp_path))
     earlier = tmp_path / "low" / "exploration.json"
     earlier.write_text(earlier.read_text().replace('"quality"', '"psnr"'))

@@ -48,7 +48,9 @@ def test_stopping_early_finds_it_as_well_and_says_so(optimum):
     assert best(tried)["weight"] == optimum
     beyond = SEARCH.weights().index(optimum) + 3
     assert asked == SEARCH.weights()[:beyond]
-    said = "Stopped early: J rose 2 times in a row; not tried" in " ".join(verdict(search, tried))
+    said = "Stopped early: J increased 2 times in a row; not tried" in " ".join(
+        verdict(search, tried)
+    )
     assert said == (beyond < len(SEARCH.weights()))
 
 
@@ -73,8 +75,8 @@ def test_a_maximum_at_an_end_of_the_range_is_called_one():
     def words(optimum):
         return " ".join(verdict(SEARCH, explore(SEARCH, planted(optimum))))
 
-    assert "the largest tried: a larger one may be better still" in words(10)
-    assert "the smallest tried: a smaller one may be better still" in words(1e-4)
+    assert "the largest weight tried: a larger one may be better" in words(10)
+    assert "the smallest weight tried: a smaller one may be better" in words(1e-4)
     assert words(0.1) == "Best weight: 0.1, J = 1.00000."
 
 
@@ -261,7 +263,7 @@ def test_a_search_goes_on_with_epochs_of_the_same_length_alone(tmp_path):
         ({"rectifier_width": 0}, "and a rectifier_width; got 0, qr_predictive_steps=2000"),
         (
             {"stages": ("post", "qr_predictive"), "qr_predictive_steps": 0},
-            r"needs steps of a stage that decodes with the rectifier it trains \(qr_predictive\)",
+            r"needs a stage with steps that decodes with the rectifier it trains \(qr_predictive\)",
         ),
         ({"stages": ("qr_soft",)}, "decodes with the rectifier .* got 48, qr_soft_steps=10000"),
     ],

@@ -18,7 +18,7 @@ from tfquant.commands.outputs import STANDARD
 from tfquant.export import model_file
 
 _STANDARD_INPUT = "standard input"
-_NAMED = 3  # files that a note lists by name
+_NAMED = 3  # number of files that a note lists by name
 
 
 def compress(arguments) -> None:
@@ -43,7 +43,7 @@ def decompress(arguments) -> None:
         _decompress_folder(arguments)
         return
     outputs.check(arguments.picture, arguments.file, arguments.overwrite)
-    # All that can be found wrong before the model takes its time to load.
+    # Checks everything possible before the model loads, which takes time.
     data, bitstream = _read_file(arguments.file, arguments.max_pixels)
     manifest = model_file.read_manifest(arguments.model)
     bitstream.check_model(manifest.codec, manifest.fingerprint)
@@ -76,17 +76,17 @@ def info(arguments) -> None:
 
 
 def _say(output: str, line: str) -> None:
-    """Prints a line of the result; on standard error where standard output has the file."""
+    """Prints a line of the result. Uses standard error if the file goes to standard output."""
     print(line, file=sys.stderr if output == STANDARD else sys.stdout)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Existing:
-    """What lies where an output belongs.
+    """An existing file where an output belongs.
 
     Attributes:
       reason: why it is not the output that would be made; "" if it is.
-      replaceable: whether tfquant made it, so that --overwrite may replace it.
+      replaceable: if true, tfquant made it, so --overwrite may replace it.
     """
 
     reason: str
@@ -125,7 +125,7 @@ def _compress_folder(arguments) -> None:
         for note, paths in notes.items():
             print(f"{some_names(paths)}: {note}")
         if found.left_out():
-            print(f"{files.shown(arguments.picture)}: left out: {found.left_out()}")
+            print(f"{files.shown(arguments.picture)}: skipped: {found.left_out()}")
 
     _run_folder(work, tasks, arguments, arguments.file, existing, describe, end)
 
@@ -161,19 +161,19 @@ def _run_folder(
     describe: Callable = lambda done: "",
     end: Callable = lambda: None,
 ) -> None:
-    """Does all tasks whose output is not there yet, and prints what became of them.
+    """Runs all tasks whose output does not exist yet, and prints a summary.
 
     Args:
-      work: makes a task's file.
+      work: makes the file of a task.
       tasks: `batch.Task`s.
-      arguments: the command's.
+      arguments: the command's arguments.
       out: the folder of the files.
-      existing: task -> the `_Existing` at its target; called where something is there.
-      describe: says more about what `work` gave, a list.
-      end: prints what is to be said after the summary.
+      existing: task -> the `_Existing` at its target; called only if something exists there.
+      describe: the results of `work` -> further text for the summary.
+      end: prints further lines after the summary.
 
     Raises:
-      CommandError: an output cannot be written, or, at the end, there were bad inputs.
+      CommandError: an output cannot be written, or, raised at the end, some inputs failed.
     """
     from tfquant.commands import batch
 
@@ -186,7 +186,7 @@ def _run_folder(
             kept += 1
         else:
             refused += 1
-            advice = "--overwrite replaces it" if found.replaceable else "move it elsewhere first"
+            advice = "use --overwrite to replace it" if found.replaceable else "move it elsewhere"
             fail(f"{files.shown(task.target)}: not replaced: {found.reason}; {advice}")
     for folder in sorted({os.path.dirname(task.target) for task in new}):
         outputs.make_folder(folder)
@@ -198,7 +198,7 @@ def _run_folder(
     failed = len(new) - len(done) + refused
     summary = f"{len(done)} of {len(tasks)} files made" + (describe(done) if done else "")
     if kept:
-        summary += f"; {kept} there already (--overwrite makes them again)"
+        summary += f"; {kept} existed already (--overwrite makes them again)"
     print(f"{files.shown(out)}: {summary}")
     end()
     if failed:
@@ -206,7 +206,7 @@ def _run_folder(
 
 
 def _existing_file(task, codec: str, fingerprint: str, page) -> _Existing:
-    """Compares a .tfq file that is there with the one that would be made."""
+    """Compares an existing .tfq file with the one that would be made."""
     from tfquant.data import images
 
     try:
@@ -223,9 +223,9 @@ def _existing_file(task, codec: str, fingerprint: str, page) -> _Existing:
     try:
         sides = images.sides(task.source, page)
     except images.ImageError:
-        return _Existing("")  # the picture is gone bad; what was made of it is all there is
+        return _Existing("")  # the picture is corrupt now; keep the only file made from it
     if sides != tuple(sorted((found.height, found.width))):
-        return _Existing(f"it is of another picture, {found.width}x{found.height} pixels")
+        return _Existing(f"it contains another picture, {found.width}x{found.height} pixels")
     if files.is_local(task.source) and _changed_ns(task.source) > _changed_ns(task.target):
         return _Existing("it is older than the picture")
     return _Existing("")
@@ -236,14 +236,14 @@ def _changed_ns(path: str) -> int:
 
 
 def _existing_picture(task, max_pixels: int) -> _Existing:
-    """Compares a picture that is there with the one that would be made."""
+    """Compares an existing picture with the one that would be made."""
     from tfquant.data import images
 
     if os.path.isfile(task.target) and not os.path.getsize(task.target):
         return _Existing("it is an empty file")
     made_from = images.made_from(task.target)
     if made_from is None:
-        return _Existing("tfquant decompress did not make it", False)
+        return _Existing("it was not made by tfquant decompress", False)
     try:
         data, bitstream = _read_file(task.source, max_pixels)
     except (OSError, container.BitstreamError) as error:
@@ -254,13 +254,13 @@ def _existing_picture(task, max_pixels: int) -> _Existing:
 
 
 def _mark(data: bytes, bitstream: container.Bitstream) -> str:
-    """What a decompressed PNG says it was made from."""
+    """Returns the text in a decompressed PNG that identifies its .tfq file."""
     digest = hashlib.sha256(data).hexdigest()[:16]
     return f"{bitstream.codec} {bitstream.fingerprint} {digest}"
 
 
 def some_names(paths: list) -> str:
-    """The first few paths in their order, and how many more there are."""
+    """Returns the first few paths in sorted order, and the number of the others."""
     names = [files.shown(path) for path in sorted(paths)]
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -279,28 +279,28 @@ def _read_picture(path: str, arguments):
 
 
 def _read_file(path: str, max_pixels: int) -> tuple:
-    """A .tfq file's bytes and what is in it."""
+    """Reads a .tfq file. Returns its bytes and its content."""
     if path == STANDARD:
         data = sys.stdin.buffer.read()
     else:
         with files.reading(path) as file:
             file = _seekable(file)
-            container.read_header(file)  # what is not ours is not read to its end
+            container.read_header(file)  # avoids reading all of a file of another kind
             file.seek(0)
             data = file.read()
     return data, container.Bitstream.from_bytes(data, max_pixels)
 
 
 def _seekable(file):
-    """The file, or its content where it is a pipe."""
+    """Returns the file, or a copy of its content if it is a pipe."""
     return file if file.seekable() else io.BytesIO(file.read())
 
 
 def _extension(path: str) -> str:
-    """The extension of the lossless format to write; pipes without one get PNG.
+    """Returns the extension of the lossless format to write. Pipes without one get PNG.
 
     Raises:
-      CommandError: it is of another format.
+      CommandError: the format is not supported.
     """
     from tfquant.data import images
 
@@ -310,7 +310,7 @@ def _extension(path: str) -> str:
     if path == STANDARD or outputs.is_special(path):
         return ".png"
     known = ", ".join(images.LOSSLESS)
-    raise CommandError(f"{files.shown(path)}: pictures are written as {known}, not {extension!r}")
+    raise CommandError(f"{files.shown(path)}: a picture must be {known}; got {extension!r}")
 
 
 def _encoded(image, extension: str, mark: str) -> bytes:

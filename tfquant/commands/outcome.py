@@ -1,4 +1,4 @@
-"""How a command of `tfquant` ends: its errors, and the lines that it prints."""
+"""Errors of the commands of `tfquant`, and the lines that they print."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from tfquant.data import messages
 
 
 class CommandError(Exception):
-    """Something that the user can put right; the message is one line."""
+    """An error that the user can correct; the message is one line."""
 
 
 class BadInput(CommandError):
-    """One item that cannot be worked on; the rest of a folder goes on."""
+    """An input that cannot be processed. The other files of a folder are not affected."""
 
 
 class OutputError(CommandError):
-    """An output that cannot be written; the rest of a folder would fail as well."""
+    """An output that cannot be written. The other files of a folder would fail as well."""
 
 
 def fail(message, code: int = 1) -> int:
-    """Prints one line on standard error; returns the exit code."""
+    """Prints one line on standard error. Returns the exit code."""
     with messages.STDERR:
         print(f"tfquant: {' '.join(str(message).split())}", file=sys.stderr)
     return code

@@ -1,7 +1,7 @@
-"""Files that commands write: complete or not at all, through links, and into pipes.
+"""Output files of the commands: written atomically, through links, and into pipes.
 
-`-` is standard input or output. A link is followed, so that it stays a link. A FIFO or a device
-gets the bytes as they are. Any other file appears under its name when it is complete.
+`-` is standard input or output. A link is followed, so it stays a link. A FIFO or a device gets the
+bytes directly. Any other file appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tfquant.commands.outcome import BadInput, CommandError, OutputError
 
 STANDARD = "-"
 
-# What the system says of one name. Other errors, such as a full disk, meet the next file as well.
+# Errors that concern a single name. Other errors, such as a full disk, affect the next file as
+# well.
 _OF_THE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
 
 
@@ -28,14 +29,14 @@ def _umask() -> int:
     return mask
 
 
-_UMASK = _umask()  # asked for once: to ask is to change it, for all threads
+_UMASK = _umask()  # read only once, because reading it changes it for all threads
 
 
 def check(output: str, source: str, overwrite: bool) -> None:
-    """Looks for all that can be wrong with an output's name, before any work is done.
+    """Checks the name of an output before any work is done.
 
     Raises:
-      CommandError: it cannot be written, is the input, or is there already.
+      CommandError: the output cannot be written, is the input, or exists already.
     """
     name = files.shown(output)
     if output == STANDARD:
@@ -56,32 +57,32 @@ def check(output: str, source: str, overwrite: bool) -> None:
 
 
 def check_new(output: str, overwrite: bool) -> None:
-    """Raises a CommandError if there is something at `output` that may not be replaced."""
+    """Raises a CommandError if something exists at `output` that may not be replaced."""
     if files.exists(output) and not overwrite:
-        raise CommandError(f"{files.shown(output)}: exists already; give --overwrite to replace it")
+        raise CommandError(f"{files.shown(output)}: exists already; use --overwrite to replace it")
 
 
 def check_local(output: str) -> None:
     """Raises a CommandError if `output` is on another machine."""
     if not files.is_local(output):
-        raise CommandError(f"{files.shown(output)}: files are written on this machine alone")
+        raise CommandError(f"{files.shown(output)}: output must be on this machine")
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and those it is in.
+    """Creates a folder and its parents.
 
     Raises:
-      OutputError: it cannot be made.
+      OutputError: the folder cannot be created.
     """
     check_local(path)
     try:
         os.makedirs(path or ".", exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{files.shown(path)}: cannot be made: {error.strerror}") from None
+        raise OutputError(f"{files.shown(path)}: cannot be created: {error.strerror}") from None
 
 
 def is_special(path: str) -> bool:
-    """Says if a path is a FIFO, a socket or a device."""
+    """Returns true if a path is a FIFO, a socket or a device."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -90,11 +91,11 @@ def is_special(path: str) -> bool:
 
 
 def write(path: str, data: bytes) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file atomically.
 
     Raises:
       BadInput: no file can have this name.
-      OutputError: it cannot be written.
+      OutputError: the file cannot be written.
     """
     try:
         if path == STANDARD:
@@ -119,7 +120,7 @@ def _replace(path: str, data: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp gives access only to the owner
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

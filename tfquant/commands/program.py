@@ -1,6 +1,6 @@
 """Runs the programs that take absl flags: train, eval, sweep and analyze.
 
-`python train.py ...` and `tfquant train ...` are the same program.
+`python train.py ...` and `tfquant train ...` run the same program.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _run(name: str, arguments: list) -> None:
     for flag in set(flags.FLAGS) - before:  # so that --help shows them
         flags.FLAGS.register_key_flag_for_module(arguments[0], flags.FLAGS[flag])
     sys.argv = list(arguments)
-    sys.modules["__main__"].__doc__ = module.__doc__  # the head of --help
+    sys.modules["__main__"].__doc__ = module.__doc__  # shown at the top of --help
     app.run(module.main, argv=[arguments[0], *flagfiles.expanded(arguments[1:])])
 
 
@@ -77,5 +77,5 @@ def expand_paths(values, names) -> None:
 
 
 def program_name(arguments: list) -> str:
-    """The name that error messages begin with, such as `train.py` or `tfquant train`."""
+    """Returns the name at the start of error messages, such as `train.py` or `tfquant train`."""
     return arguments[0].replace("\\", "/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The command `records`: pictures to TFRecord shards."""
+"""The command `records`, which writes pictures to TFRecord shards."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ def records(arguments) -> None:
     for text, paths in notes.items():
         print(f"{some_names(paths)}: {text}")
     if found.left_out():
-        print(f"{files.shown(arguments.pictures)}: left out: {found.left_out()}")
+        print(f"{files.shown(arguments.pictures)}: skipped: {found.left_out()}")
     if kept < total:
         raise CommandError(f"{total - kept} of {total} pictures are not in the set")

@@ -1,4 +1,4 @@
-"""The colour behind transparent pixels, as users write it."""
+"""The colour behind transparent pixels, as written on the command line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class ColourError(ValueError):
 
 NAMED = {"black": (0, 0, 0), "white": (255, 255, 255)}
 HELP = (
-    "composite transparent pixels over it: #rrggbb, R,G,B, black or white; without it such pictures"
-    " are refused"
+    "background colour for transparent pixels: #rrggbb, R,G,B, black or white; without it,"
+    " transparent pictures are rejected"
 )
 
 
 def parse(text: str) -> tuple:
-    """(red, green, blue), each 0 to 255, from #rrggbb, R,G,B or a name in `NAMED`.
+    """Parses #rrggbb, R,G,B or a name in `NAMED` as (red, green, blue), each 0 to 255.
 
     Raises:
-      ColourError: it is none of these; the message lists them.
+      ColourError: the text is none of these; the message lists them.
     """
     named = NAMED.get(text.lower())
     if named:
