@@ -10,9 +10,10 @@ def table(head: Sequence, rows: Iterable[Sequence]) -> str:
 
     Args:
       head: the columns' titles.
-      rows: one sequence of cells for each row, as long as `head`. A cell is shown by `str`.
+      rows: one sequence of cells for each row, as long as `head`. A cell is shown by `str`, and a
+        vertical bar in it is escaped.
     """
-    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
         "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from tfquant import markdown
+from tfquant import files, markdown
 from tfquant.evaluation import curves, gains, identity
 
 JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
@@ -43,9 +43,10 @@ def number(value, decimals: int, missing: str = "-") -> str:
 
 def write(result: dict, folder: Path) -> None:
     """Writes everything but the plot into `folder`."""
-    (folder / JSON).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    (folder / JSON).write_text(text, encoding="utf-8")
     _write_csv(result, folder / CSV)
-    (folder / MARKDOWN).write_text(_markdown(result))
+    (folder / MARKDOWN).write_text(_markdown(result), encoding="utf-8", errors="backslashreplace")
 
 
 def summary(result: dict) -> str:
@@ -65,18 +66,25 @@ def summary(result: dict) -> str:
             parts.append(f"{_bd_heading(result, metric)}, {_BD_MEANING}:\n\n{table}")
     parts += _bd_notes(result, learned)
     parts += [f"Note: {note}." for note in result["notes"]]
+    if result["failed"]:
+        parts.append(f"Without measurement:\n\n{_failed(result)}")
     return "\n\n".join(parts)
 
 
 def _write_csv(result: dict, path: Path) -> None:
-    """A row per codec, setting and picture, and one named `mean` for each setting."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    """A row per codec, setting and picture, and one named `mean` for each setting.
+
+    A picture without measurement has a row with its error.
+    """
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        writer.writerow(("codec", "setting", "image", *UNITS))
+        writer.writerow(("codec", "setting", "image", *UNITS, "error"))
         for codec, setting, mean, images in _every_point(result):
             for row in [*images, {"name": "mean", **mean}]:
                 values = [row.get(column) for column in UNITS]
-                writer.writerow((codec, setting, row["name"], *values))
+                writer.writerow((codec, setting, row["name"], *values, ""))
+        for row in result["failed"]:
+            writer.writerow((row["codec"], "", row["name"], *[""] * len(UNITS), row["error"]))
 
 
 def _measured(result: dict) -> bool:
@@ -95,7 +103,7 @@ def _every_point(result):
 
 def _markdown(result: dict) -> str:
     info = result["run"]
-    pictures = f"{info['number_of_images']} picture(s) from `{info['images']}`, "
+    pictures = f"{info['number_of_images']} picture(s) from `{files.shown(info['images'])}`, "
     parts = [
         "# Evaluation",
         f"{pictures if _measured(result) else ''}{info['date']}, "
@@ -120,6 +128,8 @@ def _markdown(result: dict) -> str:
     parts += [f"- {line}" for notes in _bd_notes(result, tests) for line in notes.splitlines()]
     for model in result["models"]:
         parts += [f"## {model['name']}", _images(model)]
+    if result["failed"]:
+        parts += ["## Pictures without measurement", _failed(result)]
     if _measured(result):
         parts += ["## Units", "\n".join(f"- `{key}`: {text}" for key, text in UNITS.items())]
     if result["notes"]:
@@ -135,6 +145,8 @@ def _means(result: dict) -> str:
         if model["name"] in nearest:
             point = nearest[model["name"]]
             label = f"{point['codec']} at the nearest rate, quality {point['setting']}"
+            if len(point["images"]) < len(model["images"]):
+                label += f", over {len(point['images'])} of {len(model['images'])} pictures"
             rows.append([label, *_values(point["mean"])])
     if not rows:
         rows = [
@@ -143,6 +155,11 @@ def _means(result: dict) -> str:
             for p in codec["points"]
         ]
     return markdown.table(["mean", *_HEADINGS.values()], rows)
+
+
+def _failed(result: dict) -> str:
+    rows = [[row["name"], row["codec"] or "all", row["error"]] for row in result["failed"]]
+    return markdown.table(["picture", "codec", "reason"], rows)
 
 
 def _gains(result: dict) -> str:
