@@ -45,7 +45,7 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"qr_distance": "l3"}, "unknown qr_distance 'l3'; known: l2, l1, smooth_l1, cosine"),
         ({"qr_weight": -1.0}, "qr_weight must be a number of at least 0; got -1.0"),
         ({"rectifier_width": 1}, "rectifier_width must be at least 2, or 0 for no rectifier"),
-        ({"stages": ("qr_predictive",)}, "'qr_predictive' keeps the encoder and entropy as they"),
+        ({"stages": ("qr_predictive",)}, "'qr_predictive' does not train the encoder and entropy"),
         ({"stages": ("post",)}, "'post' does not train the encoder: it needs an earlier stage"),
         ({"stages": ()}, "nothing to train: no stage"),
         ({"joint_steps": 0, "post_steps": 0}, "nothing to train: joint_steps=0, post_steps=0"),
@@ -150,5 +150,7 @@ def test_an_experiment_from_when_the_stop_gradient_was_a_switch_is_read(switch, 
 
 def test_an_experiment_of_another_version_is_refused():
     values = {**json.loads(Experiment().to_json()), "warp": 9}
-    with pytest.raises(ValueError, match="an experiment of another tfquant version: unknown warp"):
+    with pytest.raises(
+        ValueError, match="an experiment of another tfquant version: unknown fields warp"
+    ):
         Experiment.from_json(json.dumps(values))

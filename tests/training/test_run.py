@@ -117,7 +117,7 @@ def test_a_checkpoint_cut_in_half_costs_an_epoch_not_the_result(tmp_path, whole,
     newest = tmp_path / "checkpoints" / "ckpt-6.data-00000-of-00001"
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert_ends_as(train(tmp_path, seed=1), whole)
-    assert "ckpt-6 is unreadable" in caplog.text
+    assert "ckpt-6 is corrupt" in caplog.text
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, whole):
