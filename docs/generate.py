@@ -80,7 +80,9 @@ def flag_table(names) -> str:
     lines = ["| flag | default | meaning |", "|---|---|---|"]
     for flag in (known[name] for name in names):
         cells = (f"`--{flag.name}`", flag.default, flag.meaning)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells) + " |")
+        lines.append(
+            "| " + " | ".join(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 

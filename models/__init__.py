@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from typing import Any
 
 import tensorflow as tf
 from tfquant.models.charm import Charm
@@ -63,7 +64,7 @@ def widths(name: str, N: int | None = None, M: int | None = None) -> dict:
     return {"N": N, "M": N if M is None else M}
 
 
-def build(name: str, precision: str = "float32", **options) -> Codec:
+def build(name: str, precision: str = "float32", **options: Any) -> Codec:
     """Builds a codec and creates its weights.
 
     Args:
@@ -93,7 +94,7 @@ def build(name: str, precision: str = "float32", **options) -> Codec:
     return codec
 
 
-def build_for_files(name: str, precision: str = "float32", **options) -> Codec:
+def build_for_files(name: str, precision: str = "float32", **options: Any) -> Codec:
     """Builds a codec for compression and decompression: only the transforms compute in `precision`.
 
     Everything that determines the bits computes in float32, so a model of one precision reads the

@@ -27,7 +27,7 @@ import tensorflow as tf
 from tfquant.models.hyperprior import Hyperprior
 
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.exchange import Groups
+from tfquant.exchange import Exchange, Groups
 from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.chain import Chain
 from tfquant.layers.context import ParameterNetwork
@@ -53,7 +53,7 @@ class SliceContext(keras.layers.Layer):
             [ParameterNetwork(widths, kernels) for _ in range(slices)] for _ in range(2)
         )
 
-    def call(self, means, scales, decoded: list):
+    def call(self, means: tf.Tensor, scales: tf.Tensor, decoded: list) -> tf.Tensor:
         """Predicts the next slice's `raw: [B, h, w, 2 M / slices]` float32.
 
         Args:
@@ -109,7 +109,7 @@ class Charm(Hyperprior):
         )
         self.context = SliceContext(M, slices)
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         z_hat = self.transmit_hyper(y, exchange)
         means, scales = self.h_s_mean(z_hat), self.h_s_scale(z_hat)
         parts = tf.split(y, self.slices, axis=-1) if exchange.has_latents else [None] * self.slices

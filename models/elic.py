@@ -67,7 +67,9 @@ class SpaceChannelContext(keras.layers.Layer):
             ParameterNetwork((2 * M, 8 * M // 5, 2 * size), (1, 1, 1)) for size in sizes
         ]
 
-    def transmit(self, exchange: Exchange, model: ConditionalModel, y, features) -> Received:
+    def transmit(
+        self, exchange: Exchange, model: ConditionalModel, y: tf.Tensor | None, features: tf.Tensor
+    ) -> Received:
         """Transmits a latent, quantized around its means.
 
         Args:

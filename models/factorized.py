@@ -14,8 +14,11 @@ Parameters at N = 128, M = 192: 2.99 M. CompressAI's model has 3,500 more, becau
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from tfquant.codec import Codec
 from tfquant.entropy.factorized import FactorizedModel
+from tfquant.exchange import Exchange
 from tfquant.layers import transforms
 
 
@@ -37,8 +40,8 @@ class Factorized(Codec):
         self.y_model = FactorizedModel(M, name="y")
         self.entropy_models = (self.y_model,)
 
-    def latent_channels(self):
+    def latent_channels(self) -> dict[str, tuple[int, int]]:
         return {"y": (16, self.M)}
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         return exchange(self.y_model, y).distortion

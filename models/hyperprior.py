@@ -25,6 +25,7 @@ import tensorflow as tf
 from tfquant.codec import Codec
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.factorized import FactorizedModel
+from tfquant.exchange import Exchange
 from tfquant.layers import transforms
 from tfquant.layers.blocks import PreciseConv, conv, deconv, leaky_relu
 from tfquant.layers.chain import Chain
@@ -42,18 +43,18 @@ class Hyperprior(Codec):
         self.y_model = y_model
         self.entropy_models = (self.z_model, self.y_model)
 
-    def latent_channels(self):
+    def latent_channels(self) -> dict[str, tuple[int, int]]:
         return {"y": (16, self.M), "z": (64, self.N)}
 
-    def hyper_analysis(self, y):
+    def hyper_analysis(self, y: tf.Tensor) -> tf.Tensor:
         return self.h_a(y)
 
-    def transmit_hyper(self, y, exchange):
+    def transmit_hyper(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         """Transmits `z` and returns z_hat as `h_s` sees it, [B, h, w, N]."""
         z = self.hyper_analysis(y) if exchange.has_latents else None
         return exchange(self.z_model, z).context
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         z_hat = self.transmit_hyper(y, exchange)
         return exchange(self.y_model, y, self.h_s(z_hat)).distortion
 
@@ -61,7 +62,7 @@ class Hyperprior(Codec):
 class ContextHyperprior(Hyperprior):
     """Base class of codecs whose `context` transmits `y` part by part, given the previous ones."""
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         features = self.h_s(self.transmit_hyper(y, exchange))
         return self.context.transmit(exchange, self.y_model, y, features).distortion
 
@@ -118,7 +119,7 @@ class ScaleHyperprior(Hyperprior):
             name="h_s",
         )
 
-    def hyper_analysis(self, y):
+    def hyper_analysis(self, y: tf.Tensor) -> tf.Tensor:
         return self.h_a(tf.abs(y))
 
 

@@ -27,9 +27,10 @@ import sys
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
-from tfquant.commands import colours, compressing, outputs, recording
+from tfquant.commands import compressing, outputs, recording
 from tfquant.commands.outcome import CommandError, fail
 from tfquant.commands.program import PROGRAMS, run_program
+from tfquant.data import background
 from tfquant.export import model_file
 
 # Arguments that are paths: `~` is the home folder in each.
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     records.set_defaults(command=recording.records)
 
     for command in (compress, records):
-        command.add_argument("--background", type=_colour, metavar="COLOUR", help=colours.HELP)
+        command.add_argument("--background", type=_colour, metavar="COLOUR", help=background.HELP)
         command.add_argument(
             "--page",
             type=_positive,
@@ -221,7 +222,7 @@ def _positive(text) -> int:
 
 def _colour(text) -> tuple:
     try:
-        return colours.parse(text)
+        return background.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(error) from None
 

@@ -10,6 +10,7 @@ and gains, and the groups of networks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -46,7 +47,7 @@ class Codec(keras.Model):
     decoder_parts: tuple = ("g_s",)
     entropy_models: tuple = ()
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**options)
         # Keras does not track an attribute that the class defines as well.
         self.rectifier = None
@@ -88,7 +89,7 @@ class Codec(keras.Model):
         for part in (self.gain, self.inverse_gain):
             part(tf.zeros([1, 1, 1, channels]), tf.zeros([1]))
 
-    def transmit(self, y, exchange: Exchange) -> tf.Tensor:
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         """Transmits all latents in coding order.
 
         Args:
@@ -104,7 +105,9 @@ class Codec(keras.Model):
         """Returns latent's name -> (downsampling factor relative to the picture, channels)."""
         raise NotImplementedError
 
-    def call(self, x, exchange: Exchange | None = None, quality=None) -> tf.Tensor:
+    def call(
+        self, x: tf.Tensor, exchange: Exchange | None = None, quality: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Maps pictures to their reconstructions.
 
         Args:
@@ -119,21 +122,27 @@ class Codec(keras.Model):
         y_bar = self.rectify(self.transmit(self.analyze(x, quality), exchange))
         return self.synthesize(y_bar, tf.shape(x)[1], tf.shape(x)[2], quality)
 
-    def analyze(self, x, quality=None) -> tf.Tensor:
+    def analyze(self, x: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
         """Maps `x: [B, H, W, 3]` float32 in [0, 1] to y: [B, h, w, M] float32; `quality` as in
         `call`.
         """
         y = tf.cast(self.g_a(pad_to_multiple(x, self.downsampling)), tf.float32)
         return self._scaled(y, self.gain, quality)
 
-    def rectify(self, y_hat) -> tf.Tensor:
+    def rectify(self, y_hat: tf.Tensor) -> tf.Tensor:
         """Maps `y_hat` to `y_bar`, the input of `synthesize`: [B, h, w, M] float32 both.
 
         Without a rectifier, `y_bar` is `y_hat`.
         """
         return y_hat if self.rectifier is None else self.rectifier(y_hat)
 
-    def synthesize(self, y_bar, height, width, quality=None) -> tf.Tensor:
+    def synthesize(
+        self,
+        y_bar: tf.Tensor,
+        height: tf.Tensor | int,
+        width: tf.Tensor | int,
+        quality: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Maps `y_bar` to x_hat: [B, height, width, 3] float32, not clipped; `quality` as in
         `call`.
         """
@@ -146,7 +155,7 @@ class Codec(keras.Model):
             raise ValueError(f"the codec {self.name} has {state}")
         return y if gain is None else gain(y, quality)
 
-    def latent_shapes(self, height, width) -> dict:
+    def latent_shapes(self, height: tf.Tensor | int, width: tf.Tensor | int) -> dict:
         """Returns latent's name -> shape, int32 [4], for one picture of that size in pixels."""
         shapes = {}
         for name, (down, channels) in self.latent_channels().items():

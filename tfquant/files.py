@@ -86,29 +86,30 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def distinct_names(short: list, full: list, key: Callable, taken=()) -> list:
+def distinct_names(choices: list, key: Callable, taken=()) -> list:
     """Returns distinct names that are as short as possible.
 
     Args:
-      short: a short name for each item; several may be the same.
-      full: the name that replaces a short name if it is the same as another.
+      choices: for each item its possible names, from the shortest to the longest.
       key: maps a name to the value that is compared.
       taken: keys that no name may have.
 
     Returns:
-      For each item the short name, else the full name, else the full name with a number.
+      For each item the first of its names that no other item has, else the longest name with a
+      number.
     """
-    names = list(short)
+    levels = [0] * len(choices)
     while True:
+        names = [names[level] for names, level in zip(choices, levels)]
         counts = collections.Counter(map(key, names))
         clashing = [
             i for i, name in enumerate(names)
-            if name != full[i] and (counts[key(name)] > 1 or key(name) in taken)
+            if levels[i] + 1 < len(choices[i]) and (counts[key(name)] > 1 or key(name) in taken)
         ]  # fmt: skip
         if not clashing:
             break
         for i in clashing:
-            names[i] = full[i]
+            levels[i] += 1
     used = set(taken)
     for i, name in enumerate(names):
         number = 2

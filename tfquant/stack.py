@@ -12,11 +12,15 @@ before its import fails.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import platform
 import re
+import sys
+import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from typing import NamedTuple
 
@@ -24,6 +28,7 @@ OLDEST_TENSORFLOW = (2, 14)
 KERAS_3 = (2, 16)  # the first TensorFlow whose `tf.keras` is Keras 3
 NUMPY_2 = (2, 18)  # the first TensorFlow that supports NumPy 2
 PROTOBUF_5 = (2, 18)  # the first TensorFlow that supports protobuf 5
+EARLY_MESSAGES = (2, 18)  # the first one that writes messages before it reads TF_CPP_MIN_LOG_LEVEL
 # Release of tensorflow-probability -> (oldest TensorFlow, first TensorFlow that is too new).
 _PROBABILITY = {
     (0, 22): ((2, 14), KERAS_3),
@@ -173,7 +178,8 @@ def import_tensorflow() -> None:
     silence()
     require()
     try:
-        importlib.import_module("tfquant.legacy_keras")
+        with _without_early_messages():
+            importlib.import_module("tfquant.legacy_keras")
     except Exception as error:  # a library of another build may raise any type
         raise StackError(
             f"TensorFlow {tensorflow_version()} cannot be imported: {_cause(error)}"
@@ -184,6 +190,42 @@ def import_tensorflow() -> None:
     from absl import logging
 
     logging.get_absl_logger().addFilter(_is_for_users)
+
+
+# A message of TensorFlow's C++ code below the level "fatal", and the line before the first of them.
+_MESSAGE = re.compile(
+    rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)"
+)
+
+
+@contextlib.contextmanager
+def _without_early_messages() -> Iterator[None]:
+    """Takes the messages out that TensorFlow writes while it loads, whatever the level says.
+
+    They go to file descriptor 2, past `sys.stderr`. All other lines are written afterwards. Nothing
+    is taken out if the user chose another level than `silence`.
+    """
+    early = numbers(tensorflow_version()) >= EARLY_MESSAGES
+    if not early or os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3" or "tensorflow" in sys.modules:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile())
+            terminal = os.dup(2)
+        except OSError:  # no place for a file, or no standard error
+            yield
+            return
+        stack.callback(os.close, terminal)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            held.seek(0)
+            for line in held:
+                if not _MESSAGE.match(line):
+                    os.write(2, line)
 
 
 def _is_for_users(record) -> bool:
@@ -249,9 +291,10 @@ def operations_package() -> tuple:
         if _OPERATIONS[package][1] == numbers(tensorflow) == numbers(version(package)):
             return package, ""
     if not installed:
-        packages = " or ".join(f"{package} (TensorFlow {_text(fits)})"
-                               for package, (_, fits) in _OPERATIONS.items())  # fmt: skip
-        return None, f"{packages} is not installed"
+        fitting = [p for p, (_, fits) in _OPERATIONS.items() if fits == numbers(tensorflow)]
+        if fitting:
+            return None, f"{fitting[0]} is not installed"
+        return None, f"no package has the operations for TensorFlow {tensorflow}"
     package = installed[0]
     return None, f"{package} {version(package)} is not for TensorFlow {tensorflow}"
 

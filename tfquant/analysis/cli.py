@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from tfquant import files
 from tfquant.analysis import outputs
 from tfquant.analysis.experiment import AnalysisError, Experiment, Progress, Settings
 from tfquant.analysis.registry import EXPERIMENTS
@@ -113,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         "--alphas", type=_numbers, metavar="A,B", help="temperatures of the annealed surrogates"
     )
     parser.add_argument("--sigmas", type=_numbers, metavar="A,B", help="scales of the latent")
-    parser.add_argument("--out", default="analyses", metavar="DIR", help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=files.expanded, default="analyses", metavar="DIR", help="default: %(default)s"
+    )
     parser.add_argument("--full", action="store_true", help="finer and slower: about an hour")
     parser.add_argument("--again", action="store_true", help="repeat complete experiments")
     parser.add_argument("--seed", type=int, default=0, help="seed of all samples")

@@ -65,7 +65,9 @@ def sigmas(run_dir: str, images: list) -> np.ndarray:
 def run(settings, progress) -> Result:
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            images = [p.read() for p in pictures.find_pictures(settings.images, Path(scratch))]
+            images = [
+                p.read() for p in pictures.find_pictures(settings.images, Path(scratch)).pictures
+            ]
         except ImageError as error:
             raise AnalysisError(error) from None
     rows, summary = [], []

@@ -53,7 +53,7 @@ def tasks(sources, folder: str, out: str, extension: str) -> list:
         while len(parent) > len(out):
             parents.add(files.folded(os.path.realpath(parent)))
             parent = os.path.dirname(parent)
-    names = files.distinct_names(stems, places, key, parents)
+    names = files.distinct_names(list(zip(stems, places)), key, parents)
     return [Task(source, target(name)) for source, name in zip(sources, names)]
 
 

@@ -24,7 +24,8 @@ from absl import app, flags
 
 from tfquant import files
 from tfquant.coding.container import BitstreamError
-from tfquant.commands.program import program_name
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.data import background
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
 from tfquant.export.model_file import ExportedModel, ModelError
@@ -78,7 +79,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "anchor",
         None,
         "CSV of published points for the same pictures, for comparison, with columns"
-        " metric,codec,bpp,value; metric is PSNR (dB) or MS-SSIM (linear).",
+        " metric,codec,bpp,value; metric is PSNR (dB) or MS-SSIM (linear, or in dB if all values"
+        " are above 1).",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -92,6 +94,7 @@ def define_flags(values: flags.FlagValues) -> None:
         " JVET) or cubic (the original; needs 4 points).",
         flag_values=values,
     )
+    flags.DEFINE_string("background", None, f"A colour: {background.HELP}.", flag_values=values)
     flags.DEFINE_bool(
         "reconstructions",
         True,
@@ -105,6 +108,7 @@ def main(argv: list) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
     values = flags.FLAGS
+    expand_paths(values, ("model_dir", "baseline", "explorations", "report_dir", "anchor"))
     folder = values.report_dir
     codecs = values.conventional
     if values.explorations and not values.model_dir and not values["conventional"].present:
@@ -122,8 +126,18 @@ def main(argv: list) -> None:
             anchor_codec=values.anchor_codec,
             bd_method=values.bd_rate_method,
             reconstructions=values.reconstructions,
+            background=background.parse(values.background) if values.background else None,
         )
         result = run.run(evaluation, ExportedModel.load)
-    except (BitstreamError, EvaluationError, ImageError, ModelError, OSError) as error:
+    except (
+        BitstreamError, EvaluationError, ImageError, ModelError, OSError, background.ColourError
+    ) as error:  # fmt: skip
         sys.exit(f"{program_name(argv)}: {' '.join(str(error).split())}")
-    print(f"\n{report.summary(result)}\n\nReport: {evaluation.report_dir / report.MARKDOWN}")
+    path = files.shown(evaluation.report_dir / report.MARKDOWN)
+    print(f"\n{report.summary(result)}\n\nReport: {path}")
+    failed = {row["name"]: row["error"] for row in result["failed"]}
+    if failed:
+        total = result["run"]["number_of_images"] + len(failed)
+        lines = "; ".join(failed.values())
+        message = f"{len(failed)} of {total} pictures are not in the means: {lines}"
+        end(f"{program_name(argv)}: {message}", LEFT_OUT)

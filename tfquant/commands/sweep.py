@@ -30,7 +30,8 @@ from pathlib import Path
 from absl import app, flags
 
 from tfquant import files
-from tfquant.commands.program import program_name
+from tfquant.commands import flagfiles
+from tfquant.commands.program import LEFT_OUT, expand_paths, program_name
 from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
 from tfquant.export import model_file
 
@@ -164,7 +165,8 @@ def _run(program: str, *arguments: str, log: Path) -> None:
             [*PROGRAMS[program], *arguments],
             stdout=file, stderr=subprocess.STDOUT, env=environment, check=False,
         )  # fmt: skip
-    if done.returncode:
+    # Pictures that were left out are named in the log, and in the report.
+    if done.returncode not in (0, LEFT_OUT):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = [line.strip() for line in lines if not line.startswith("Pass --help")][-1:]
         raise CellFailed(f"{' '.join(last)} (full log: {log})")
@@ -202,8 +204,8 @@ def prepare() -> tuple:
       ValueError: the folder belongs to another sweep.
     """
     files.check_local_folder("--out", flags.FLAGS.out)
-    text = Path(flags.FLAGS.base).read_text(encoding="utf-8")
-    base = flags.FLAGS.read_flags_from_files([f"--flagfile={flags.FLAGS.base}"])
+    text = files.decoded(Path(flags.FLAGS.base).read_bytes())
+    base = flagfiles.expanded([f"--flagfile={flags.FLAGS.base}"])
     grid = sweep.Grid.parse(
         flags.FLAGS.grid,
         flags.FLAGS.lmbda,
@@ -228,6 +230,7 @@ def prepare() -> tuple:
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
+    expand_paths(flags.FLAGS, ("base", "out"))
     try:
         grid, pictures, anchors = prepare()
     except (ValueError, OSError, flags.Error) as error:

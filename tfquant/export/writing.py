@@ -89,7 +89,10 @@ def export_codec(
         if coder.kind == stack.OPERATIONS:
             _save(full, manifest, model_file.FULL, partial)
         else:
-            logging.info("the SavedModel in %s has no range coder: %s", path, coder.source)
+            logging.info(
+                "%s: its SavedModel evaluates pictures but does not code them (%s);"
+                " tfquant compress and decompress take it on every stack", path, coder.source,
+            )  # fmt: skip
             _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
         stock = StockModule(codec, full.tables)

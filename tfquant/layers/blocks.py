@@ -7,6 +7,8 @@ connection.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -50,7 +52,7 @@ def glorot(gain: float) -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(gain**2, "fan_avg", "uniform")
 
 
-def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs) -> keras.layers.Layer:
+def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs: Any) -> keras.layers.Layer:
     """Returns a "same" convolution that downsamples by `stride`."""
     return keras.layers.Conv2D(filters, kernel, stride, padding="same", **kwargs)
 
@@ -63,11 +65,11 @@ class PreciseConv(keras.layers.Conv2D):
     bfloat16 they cost half as much, and they average over many examples.
     """
 
-    def __init__(self, filters: int, kernel: int = 5, stride: int = 1, **kwargs):
+    def __init__(self, filters: int, kernel: int = 5, stride: int = 1, **kwargs: Any):
         super().__init__(filters, kernel, stride, padding="same", dtype="float32", **kwargs)
         self._backward_dtype = keras.mixed_precision.global_policy().compute_dtype
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         precise = super().convolution_op(inputs, kernel)
         if self._backward_dtype == "float32":
             return precise
@@ -77,7 +79,7 @@ class PreciseConv(keras.layers.Conv2D):
         return straight_through(precise, tf.cast(coarse, tf.float32))
 
 
-def deconv(filters: int, kernel: int = 5, stride: int = 2, **kwargs) -> keras.layers.Layer:
+def deconv(filters: int, kernel: int = 5, stride: int = 2, **kwargs: Any) -> keras.layers.Layer:
     """Returns a "same" transposed convolution that upsamples by `stride`."""
     return keras.layers.Conv2DTranspose(filters, kernel, stride, padding="same", **kwargs)
 
@@ -89,10 +91,10 @@ class PictureDeconv(keras.layers.Conv2DTranspose):
     convolution computes all four output pixels of an input, and depth to space arranges them.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(3, 5, 2, padding="same", **kwargs)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         inputs, outputs = self.kernel.shape[3], self.kernel.shape[2]
         kernel = tf.pad(self.kernel, [[1, 0], [1, 0], [0, 0], [0, 0]])
         kernel = tf.reshape(kernel, [3, 2, 3, 2, outputs, inputs])[::-1, :, ::-1]
@@ -114,12 +116,12 @@ def leaky_relu() -> keras.layers.Layer:
 class SubpixelConv(keras.layers.Layer):
     """A 3x3 convolution to `stride^2` times the channels, then depth to space."""
 
-    def __init__(self, filters: int, stride: int = 2, **kwargs):
+    def __init__(self, filters: int, stride: int = 2, **kwargs: Any):
         super().__init__()
         self.stride = stride
         self.conv = conv(filters * stride**2, 3, **kwargs)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.depth_to_space(self.conv(x), self.stride)
 
 
@@ -141,20 +143,20 @@ class ResidualBlock(keras.layers.Layer):
     The block starts close to the identity. Its projection starts by selecting the first channels.
     """
 
-    def __init__(self, filters: int, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters = filters
         last = conv(filters, 3, kernel_initializer=glorot(UNIT_GAIN))
         self.main = Chain([conv(filters, 3), leaky_relu(), last, leaky_relu()])
         self.skip = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         channels = input_shape[-1]
         if channels != self.filters:
             identity = np.eye(channels, self.filters, dtype=np.float32)[None, None]
             self.skip = conv(self.filters, 1, kernel_initializer=Near(identity))
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         return residual(self.main(x), x if self.skip is None else self.skip(x))
 
 
@@ -169,7 +171,7 @@ class ResidualDown(keras.layers.Layer):
     # Initial biases in standard deviations. At 3, the leaky ReLU is linear for almost all inputs.
     _OPEN = 3.0
 
-    def __init__(self, level: klt.Level, centre: float = 0.0, **kwargs):
+    def __init__(self, level: klt.Level, centre: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         kernel, filters = level.convolution(3), len(level.deviations)
         identity = np.pad(
@@ -192,7 +194,7 @@ class ResidualDown(keras.layers.Layer):
         )  # fmt: skip
         self.skip = conv(filters, 1, kernel_initializer=glorot(UNIT_GAIN))
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         # Equals a 1x1 convolution of stride 2. The gradient of that in oneDNN writes outside its
         # memory if there are few channels, as in a picture. TF 2.14 to 2.22 are affected; see
         # `benchmarks/onednn_strided_gradient.py`.
@@ -206,7 +208,7 @@ class ResidualUp(keras.layers.Layer):
       level: the transform. The block's projection starts close to its transpose.
     """
 
-    def __init__(self, level: klt.Level, **kwargs):
+    def __init__(self, level: klt.Level, **kwargs: Any):
         super().__init__(**kwargs)
         kernel = level.subpixel(3)
         filters = kernel.shape[-1] // 4
@@ -220,7 +222,7 @@ class ResidualUp(keras.layers.Layer):
         )
         self.skip = SubpixelConv(filters, kernel_initializer=Near(kernel))
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         return residual(self.main(x), self.skip(x))
 
 
@@ -234,11 +236,11 @@ class ResidualUnit(keras.layers.Layer):
         identity.
     """
 
-    def __init__(self, gain: float = 1.0, **kwargs):
+    def __init__(self, gain: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self._gain = gain
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         channels, dtype = input_shape[-1], self.dtype_policy
         self.main = Chain(
             [
@@ -248,7 +250,7 @@ class ResidualUnit(keras.layers.Layer):
             ]
         )
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         return residual(x, self.main(x))
 
 
@@ -260,16 +262,16 @@ class Attention(keras.layers.Layer):
         0, the block starts as a multiplication by `ATTENTION_START`.
     """
 
-    def __init__(self, gain: float = 1.0, **kwargs):
+    def __init__(self, gain: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
         self._gain = gain
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         gain, dtype = self._gain, self.dtype_policy
         units = [[ResidualUnit(gain, dtype=dtype) for _ in range(3)] for _ in range(2)]
         last = conv(input_shape[-1], 1, kernel_initializer=glorot(gain), dtype=dtype)
         self.trunk = Chain(units[0])
         self.mask = Chain([*units[1], last])
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         return x + self.trunk(x) * tf.sigmoid(self.mask(x))

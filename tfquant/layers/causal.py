@@ -12,6 +12,8 @@ zero.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
@@ -29,16 +31,16 @@ NEIGHBOURS = tuple(
 class CausalConv(keras.layers.Layer):
     """Causal 5x5 convolution with zero padding: `[B, h, w, C] -> [B, h, w, filters]`."""
 
-    def __init__(self, filters: int, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters = filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         shape = (len(NEIGHBOURS), input_shape[-1], self.filters)
         self.taps = self.add_weight("taps", shape=shape, initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, y):
+    def call(self, y: tf.Tensor) -> tf.Tensor:
         """Convolves all elements at once."""
         width = 2 * REACH + 1
         taps = tf.cast(self.taps, self.compute_dtype)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import tensorflow as tf
+
 from tfquant.legacy_keras import keras
 
 
@@ -15,12 +19,12 @@ class Chain(keras.layers.Layer):
       layers: the list of layers.
     """
 
-    def __init__(self, layers, name: str | None = None):
+    def __init__(self, layers: Iterable[keras.layers.Layer], name: str | None = None):
         # Each layer chooses its own precision.
         super().__init__(name=name, autocast=False)
         self.layers = list(layers)
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         for layer in self.layers:
             x = layer(x)
         return x

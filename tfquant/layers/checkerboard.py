@@ -9,6 +9,8 @@ as `[B, h, w/2, C]`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
@@ -57,16 +59,16 @@ class CheckerboardConv(keras.layers.Layer):
     _SIDE = 5
     _TAPS = _SIDE**2 // 2
 
-    def __init__(self, filters: int, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters = filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         shape = (self._TAPS, input_shape[-1], self.filters)
         self.taps = self.add_weight("taps", shape=shape, initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, anchors):
+    def call(self, anchors: tf.Tensor) -> tf.Tensor:
         taps = tf.cast(self.taps, self.compute_dtype)
         # In raster order, the taps are the odd elements of the window.
         kernel = tf.reshape(tf.stack([tf.zeros_like(taps), taps], axis=1), [-1, *taps.shape[1:]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfquant.layers.blocks import conv, glorot
@@ -20,13 +22,13 @@ class ContextNetwork(keras.layers.Layer):
       **last: further arguments of the last convolution.
     """
 
-    def __init__(self, widths: tuple, kernels: tuple, **last):
+    def __init__(self, widths: tuple, kernels: tuple, **last: Any):
         super().__init__()
         *hidden, final = zip(widths, kernels)
         layers = [conv(width, kernel, activation="relu") for width, kernel in hidden]
         self.layers = Chain([*layers, conv(*final, **last)])
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         # Keras has converted all inputs to one type.
         return self.layers(tf.concat(inputs, axis=-1))
 

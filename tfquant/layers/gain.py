@@ -11,6 +11,7 @@ With Continuous Rate Adaptation" (CVPR 2021).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,13 +30,13 @@ class Gain(keras.layers.Layer):
         channels start with the same factor.
     """
 
-    def __init__(self, factors: Sequence[float], **options):
+    def __init__(self, factors: Sequence[float], **options: Any):
         super().__init__(**{"dtype": "float32", **options})
         if len(factors) < 2 or min(factors) <= 0:
             raise ValueError(f"a gain needs two or more positive factors; got {tuple(factors)}")
         self._factors = np.asarray(factors, np.float32)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         levels, channels = len(self._factors), input_shape[-1]
 
         def start(shape, dtype=None, **_):
@@ -46,7 +47,7 @@ class Gain(keras.layers.Layer):
             name="log_factors", shape=(levels, channels), initializer=start
         )
 
-    def factors(self, quality) -> tf.Tensor:
+    def factors(self, quality: tf.Tensor) -> tf.Tensor:
         """Factors at a quality.
 
         Args:
@@ -60,6 +61,6 @@ class Gain(keras.layers.Layer):
         distance = tf.abs(position[:, None] - tf.range(levels, dtype=tf.float32))
         return tf.exp(tf.linalg.matmul(tf.maximum(1.0 - distance, 0.0), self.log_factors))
 
-    def call(self, y, quality) -> tf.Tensor:
+    def call(self, y: tf.Tensor, quality: tf.Tensor) -> tf.Tensor:
         """Scales `y: [B, h, w, C]` float32 by `factors(quality)`, `quality: [B]`: same shape."""
         return tf.cast(y, tf.float32) * self.factors(quality)[:, None, None, :]

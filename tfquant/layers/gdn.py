@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
@@ -30,12 +32,12 @@ class GDN(keras.layers.Layer):
       gamma: initial diagonal of gamma.
     """
 
-    def __init__(self, inverse: bool = False, gamma: float = USUAL_GAMMA, **kwargs):
+    def __init__(self, inverse: bool = False, gamma: float = USUAL_GAMMA, **kwargs: Any):
         super().__init__(**kwargs)
         self.inverse = inverse
         self._gamma = gamma
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         channels = input_shape[-1]
 
         def gamma_root(shape, dtype=None):
@@ -51,7 +53,7 @@ class GDN(keras.layers.Layer):
         self.beta_root.assign(tf.ones_like(self.beta_root))
         self.gamma_root.assign(_first_gamma_root(self.gamma_root.shape[0], gamma))
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         beta = tf.square(lower_bound(self.beta_root, _MIN**0.5))
         gamma = tf.square(lower_bound(self.gamma_root, _MIN**0.5))
         beta, gamma = tf.cast(beta, x.dtype), tf.cast(gamma, x.dtype)

@@ -15,6 +15,10 @@ at zero, so that a new rectifier is the identity and a trained codec loses nothi
 
 from __future__ import annotations
 
+from typing import Any
+
+import tensorflow as tf
+
 from tfquant.layers.blocks import Attention, ResidualBlock, conv, residual
 from tfquant.layers.chain import Chain
 from tfquant.legacy_keras import keras
@@ -34,7 +38,7 @@ class QuantizationRectifier(keras.layers.Layer):
       ValueError: `width` is below 2 or `depth` is negative.
     """
 
-    def __init__(self, width: int = LIGHT_WIDTH, depth: int = LIGHT_DEPTH, **kwargs):
+    def __init__(self, width: int = LIGHT_WIDTH, depth: int = LIGHT_DEPTH, **kwargs: Any):
         # Not bfloat16, in which a latent of magnitude 20 has a spacing of 1/8.
         super().__init__(dtype="float32", **kwargs)
         if width < 2:
@@ -44,8 +48,8 @@ class QuantizationRectifier(keras.layers.Layer):
         blocks = [ResidualBlock(width) for _ in range(depth)]
         self.trunk = Chain([conv(width, 3), *blocks, Attention()], name="trunk")
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         self.last = conv(input_shape[-1], 3, kernel_initializer="zeros", dtype="float32")
 
-    def call(self, y_hat):
+    def call(self, y_hat: tf.Tensor) -> tf.Tensor:
         return residual(y_hat, self.last(self.trunk(y_hat)))

@@ -43,7 +43,7 @@ def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tens
     return tf.identity(value), grad
 
 
-def lower_bound(x: tf.Tensor, bound) -> tf.Tensor:
+def lower_bound(x: tf.Tensor, bound: tf.Tensor | float) -> tf.Tensor:
     """Returns `max(x, bound)`. Below the bound, only a gradient whose descent raises `x` passes.
 
     Args:
@@ -63,7 +63,7 @@ def _lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
     return tf.maximum(x, bound), grad
 
 
-def upper_bound(x: tf.Tensor, bound) -> tf.Tensor:
+def upper_bound(x: tf.Tensor, bound: tf.Tensor | float) -> tf.Tensor:
     """Returns `min(x, bound)`. Above the bound, only a gradient whose descent lowers `x` passes.
 
     The arguments are those of `lower_bound`.

@@ -8,6 +8,7 @@ interruption and resumption.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -88,7 +89,7 @@ def _scrambled(seeds: tf.Tensor) -> tuple:
     return mixed[:, :1], tf.stack([tf.zeros_like(mixed[:, 1]), mixed[:, 1]], axis=-1)
 
 
-def uniform(seeds: tf.Tensor, shape) -> tf.Tensor:
+def uniform(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """Draws uniformly on [-1/2, 1/2), independently for each element.
 
     Args:
@@ -107,13 +108,13 @@ def uniform(seeds: tf.Tensor, shape) -> tf.Tensor:
     return tf.cast(high, tf.float32) * 2.0**-24 - 0.5
 
 
-def uniform_per_image(seeds: tf.Tensor, shape) -> tf.Tensor:
+def uniform_per_image(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """Draws uniformly on [-1/2, 1/2), once per example: [B, 1, ..., 1] float32."""
     rank = len(shape) if isinstance(shape, (list, tuple)) else int(shape.shape[0])
     return uniform(seeds * [1, 1, 0], [1] * rank)
 
 
-def logistic(seeds: tf.Tensor, shape) -> tf.Tensor:
+def logistic(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """Draws standard logistic noise (difference of two Gumbel variables): [B, *shape] float32."""
     p = tf.clip_by_value(uniform(seeds, shape) + 0.5, _LOGISTIC_MARGIN, 1.0 - _LOGISTIC_MARGIN)
     return tf.math.log(p) - tf.math.log1p(-p)

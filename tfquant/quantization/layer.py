@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
@@ -38,7 +40,7 @@ class Quantizer(keras.layers.Layer):
         alpha: float = 4.0,
         seed: int | None = None,
         name: str | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(name=name, **{"dtype": "float32", **options})
         self.surrogate = surrogate
@@ -56,7 +58,9 @@ class Quantizer(keras.layers.Layer):
             initializer=keras.initializers.Constant(alpha),
         )  # fmt: skip
 
-    def call(self, y, offset=0.0, training: bool | None = None) -> tf.Tensor:
+    def call(
+        self, y: tf.Tensor, offset: tf.Tensor | float = 0.0, training: bool | None = None
+    ) -> tf.Tensor:
         """Quantizes `y` around `offset`.
 
         Args:

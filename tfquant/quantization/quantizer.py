@@ -20,7 +20,13 @@ class Quantized(NamedTuple):
     context: tf.Tensor
 
 
-def quantize(plan: QuantizationPlan, y, offset, alpha, seeds) -> Quantized:
+def quantize(
+    plan: QuantizationPlan,
+    y: tf.Tensor,
+    offset: tf.Tensor | float,
+    alpha: tf.Tensor | float,
+    seeds: tf.Tensor,
+) -> Quantized:
     """Quantizes a latent for training: samples a plan's surrogates of `round(y - offset) + offset`.
 
     Always computes in float32, regardless of the precision of the surrounding networks: a latent of

@@ -229,7 +229,9 @@ class Branch:
         """True if the surrogate depends on `alpha`."""
         return SURROGATES[self.surrogate].annealed
 
-    def sample(self, v, offset, alpha, seeds) -> Sample:
+    def sample(
+        self, v: tf.Tensor, offset: tf.Tensor | float, alpha: tf.Tensor | float, seeds: tf.Tensor
+    ) -> Sample:
         """Samples the surrogate of `round(v) + offset`, with the estimator's gradient to `v`.
 
         Args:
@@ -244,7 +246,7 @@ class Branch:
         """
         return self.sample_with(self.noise(v, seeds), v, offset, alpha)
 
-    def noise(self, v, seeds) -> tf.Tensor | None:
+    def noise(self, v: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor | None:
         """Draws the noise of the forward pass; all branches of one surrogate use the same noise.
 
         Args:
@@ -260,7 +262,13 @@ class Branch:
         static = v.shape[1:]
         return draw(seeds, static.as_list() if static.is_fully_defined() else tf.shape(v)[1:])
 
-    def sample_with(self, noise, v, offset, alpha) -> Sample:
+    def sample_with(
+        self,
+        noise: tf.Tensor | None,
+        v: tf.Tensor,
+        offset: tf.Tensor | float,
+        alpha: tf.Tensor | float,
+    ) -> Sample:
         """Does the same as `sample`, with `noise` that `self.noise` has drawn."""
         surrogate = SURROGATES[self.surrogate]
         if self.estimator in ("standard", "pathwise"):
@@ -277,7 +285,9 @@ class Branch:
         fixed = tf.stop_gradient(offset)
         return Sample(value + offset, ExpectedGradient(v, slope, low + fixed, high + fixed))
 
-    def mean_gradient(self, v, offset, alpha) -> MeanGradient:
+    def mean_gradient(
+        self, v: tf.Tensor, offset: tf.Tensor | float, alpha: tf.Tensor | float
+    ) -> MeanGradient:
         """Returns the terms of the expected gradient of the bits to the mean.
 
         The surrogate must have a `spread`. The arguments are those of `sample`.

@@ -1,8 +1,13 @@
-"""Colours on the command line."""
+"""The colour behind transparent pixels, as written on the command line."""
 
 from __future__ import annotations
 
 import contextlib
+
+
+class ColourError(ValueError):
+    """Text that is no colour; the message is one line."""
+
 
 NAMED = {"black": (0, 0, 0), "white": (255, 255, 255)}
 HELP = (
@@ -15,7 +20,7 @@ def parse(text: str) -> tuple:
     """Parses #rrggbb, R,G,B or a name in `NAMED` as (red, green, blue), each 0 to 255.
 
     Raises:
-      ValueError: the text is none of these; the message lists them.
+      ColourError: the text is none of these; the message lists them.
     """
     named = NAMED.get(text.lower())
     if named:
@@ -26,6 +31,6 @@ def parse(text: str) -> tuple:
         parts = tuple(int(part) for part in text.split(","))
         if len(parts) == 3 and all(0 <= part <= 255 for part in parts):
             return parts
-    raise ValueError(
+    raise ColourError(
         f"{text!r} is not a colour; known: #rrggbb, R,G,B with 0 to 255 each, {', '.join(NAMED)}"
     )
