@@ -125,9 +125,12 @@ def test_what_a_run_should_share_with_its_start_and_does_not_is_said(copy, caplo
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert said == [
         f"{folder} was trained with {words}"
-        for words in ("lmbda=0.0067, but this run uses 0.02", "plan='mix', but this run uses 'sua_ste'",
-                      "hyper_aun=False, but this run uses True")
-    ]  # fmt: skip
+        for words in (
+            "lmbda=0.0067, but this run uses 0.02",
+            "plan='mix', but this run uses 'sua_ste'",
+            "hyper_aun=False, but this run uses True",
+        )
+    ]
 
 
 def cut_in_half(path):
@@ -197,9 +200,7 @@ def test_checkpoints_that_cannot_be_listed_or_written_are_no_new_run(tmp_path):
     (tmp_path / "checkpoints").write_text("kept")
     with pytest.raises(OSError, match="^.*/checkpoints: Could not find directory [^\n]*$"):
         RunCheckpoint(str(tmp_path), trainer)
-    with pytest.raises(
-        OSError, match="^.*/checkpoints: cannot save; run the same command again [^\n]*$"
-    ):
+    with pytest.raises(OSError, match="^.*/checkpoints: cannot save; [^\n]*$"):
         checkpoint.save(0, 1)
     assert (tmp_path / "checkpoints").read_text() == "kept"
 
@@ -225,7 +226,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(copy, ful
     trainer = new_trainer(seed=1, stage=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     checkpoint.restore()
-    message = "^.*/checkpoints: cannot save; run the same command again [^\n]*$"
+    message = "^.*/checkpoints: cannot save; [^\n]*$"
     with full_disk(), pytest.raises(OSError, match=message):
         checkpoint.save(1, 5)
     index, found = resumed(folder)

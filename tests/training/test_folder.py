@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         (json.dumps({"version": "0.1.0"}), "cannot read .*experiment.json: 'experiment'"),
         (
             json.dumps({"experiment": {"magic": 1}}),
-            "of another tfquant version: unknown fields magic",
+            "another tfquant version: unknown fields magic",
         ),
     ],
 )
