@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, and what is damaged is passed over."""
+"""Checkpoints: everything is restored, and corrupt ones are skipped."""
 
 import contextlib
 import dataclasses
@@ -49,7 +49,7 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module", name="run")
 def _run(tmp_path_factory):
-    """A run of three joint checkpoints and one of post-training: its folder, and the states."""
+    """A run with three joint checkpoints and one of post-training: its folder, and the states."""
     folder = tmp_path_factory.mktemp("run")
     trainer, states = new_trainer(), {}
     checkpoint = RunCheckpoint(str(folder), trainer)
@@ -68,7 +68,7 @@ def _run(tmp_path_factory):
 
 @pytest.fixture(name="copy")
 def _copy(run, tmp_path):
-    """A copy of the run's folder to be damaged, and the states."""
+    """A copy of the run's folder that tests may damage, and the states."""
     folder, states = run
     for path in (folder / "checkpoints").iterdir():
         target = tmp_path / "checkpoints" / path.name
@@ -78,7 +78,7 @@ def _copy(run, tmp_path):
 
 
 def resumed(folder):
-    """(index of the stage, state) that a process started anew finds; None for a new run."""
+    """Returns (index of the stage, state) that a new process finds; None for a new run."""
     trainer = new_trainer(seed=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     index = checkpoint.stage_index()
@@ -95,7 +95,7 @@ def test_weights_optimizer_counters_and_stage_come_back_bit_for_bit(copy):
 
 
 def test_a_resumed_run_takes_the_very_next_step(run, tmp_path):
-    """From the same state the next step is the same one: nothing random is kept elsewhere."""
+    """Checks that equal states give equal next steps, so nothing random is stored elsewhere."""
     trainer = new_trainer()
     for number in (1, 2):
         step(trainer, number)
@@ -147,7 +147,7 @@ def flip_a_bit(path):
 @pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, lambda path: path.unlink()])
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(copy, suffix, damage, caplog):
-    """Even where that one belongs to the stage before."""
+    """Includes a previous checkpoint of the previous stage."""
     folder, states = copy
     damage(folder / "checkpoints" / f"ckpt-4.{suffix}")
     index, found = resumed(folder)
