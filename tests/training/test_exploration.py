@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 from PIL import Image
@@ -13,6 +14,11 @@ from tfquant.training.exploration import Search, State, best, explore, run_searc
 
 SEARCH = Search(start=10.0, factor=0.1, minimum=1e-4)
 EXPERIMENT = Experiment(stages=("qr_predictive",), init_from="runs/baseline", lmbda=0.01)
+
+
+def unaligned(table):
+    """A Markdown table without the spaces that align its columns."""
+    return re.sub(" +", " ", table)
 
 
 def planted(weight, asked=None):
@@ -194,8 +200,8 @@ def test_every_weight_starts_from_one_baseline_or_the_weight_before(tmp_path, wa
 
 def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp_path):
     text = searched(tmp_path, train=fake_training([], PSNR))
-    assert "| 10 | diverged |" in text
-    assert "| **0.1** | 0.47000 | 0.2000 | 27 | 30.300 | +0.300 | 20.00 | 10 |" in text
+    assert "| 10 | diverged |" in unaligned(text)
+    assert "| **0.1** | 0.47000 | 0.2000 | 27 | 30.300 | +0.300 | 20.00 | 10 |" in unaligned(text)
     assert "Best weight: 0.1, J = 0.47000." in text and "Training diverged with 10." in text
     assert text in (tmp_path / "exploration.md").read_text()
     stored = json.loads((tmp_path / "exploration.json").read_text())
@@ -215,8 +221,8 @@ def test_a_search_by_ms_ssim_reports_ms_ssim(tmp_path):
 
     experiment = dataclasses.replace(EXPERIMENT, distortion="ms_ssim")
     text = searched(tmp_path, experiment, train=train)
-    assert "| MS-SSIM [dB] | gain [dB] |" in text and "PSNR" not in text
-    assert "| 0.20010 | 0.2000 | 0.01 | 20.000 | +10.000 |" in text
+    assert "| MS-SSIM [dB] | gain [dB] |" in unaligned(text) and "PSNR" not in text
+    assert "| 0.20010 | 0.2000 | 0.01 | 20.000 | +10.000 |" in unaligned(text)
 
 
 def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
@@ -228,7 +234,7 @@ def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
         records = [record("qr_predictive", step, J, J + 30) for step, J in values.items()]
         folder.write_json(f"{run_dir}/{history.FILE}", records)
 
-    assert "| 10 | diverged |" in searched(tmp_path, train=train)
+    assert "| 10 | diverged |" in unaligned(searched(tmp_path, train=train))
     stored = (tmp_path / "exploration.json").read_text()
     assert json.loads(stored)["tried"][0] == {"weight": 10.0, "J": None}
     assert json.loads(stored)["tried"][1]["quality_of_step"] == [[0, 30.5], [10, 30.5]]

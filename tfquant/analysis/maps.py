@@ -1,8 +1,8 @@
 """The library's surrogates, evaluated with noise that the analyses choose.
 
-This module contains no formula of a surrogate. All values and gradients come from `Branch.sample`,
-with the same row of `SURROGATES` as in training. Only the row's noise is temporarily replaced, by
-points that cover the noise's distribution evenly. The distribution of the noise, and whether the
+This module contains no formula of a surrogate. All values and gradients come from `Branch`, with
+the same row of `SURROGATES` as in training. The noise consists of points that cover the noise's
+distribution evenly. The distribution of the noise, and whether the
 elements of an image share it, are detected from draws of the row's own sampler. A surrogate that is
 added to the table can therefore be analysed without further code, and a mistake in the table is
 visible in the figures.
@@ -10,7 +10,6 @@ visible in the figures.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -95,18 +94,8 @@ class Nodes(NamedTuple):
     y_tilde: np.ndarray
 
 
-@contextlib.contextmanager
-def _row_with(name: str, **changes):
-    row = SURROGATES[name]
-    SURROGATES[name] = dataclasses.replace(row, **changes)
-    try:
-        yield
-    finally:
-        SURROGATES[name] = row
-
-
-def sample(branch: Branch, v: tf.Tensor, alpha: float, noise) -> Sample:
-    """Calls `Branch.sample` without offset and with the given noise instead of random noise.
+def sample(branch: Branch, v: tf.Tensor, alpha: float, noise: np.ndarray | float) -> Sample:
+    """Calls `Branch.sample_with` without offset.
 
     Args:
       branch: surrogate and estimator.
@@ -114,14 +103,8 @@ def sample(branch: Branch, v: tf.Tensor, alpha: float, noise) -> Sample:
       alpha: the temperature.
       noise: broadcasts to `v`; ignored by a deterministic surrogate.
     """
-    if SURROGATES[branch.surrogate].noise is None:
-        changes = {}
-    else:
-        given = tf.convert_to_tensor(noise, v.dtype)
-        changes = {"noise": lambda *_args, **_options: given}
-    seeds = example_seeds(0, "analysis", tf.zeros([1], tf.int64))
-    with _row_with(branch.surrogate, **changes):
-        return branch.sample(v, tf.zeros([], v.dtype), tf.constant(alpha, v.dtype), seeds)
+    given = tf.convert_to_tensor(noise, v.dtype) if is_random(branch.surrogate) else None
+    return branch.sample_with(given, v, tf.zeros([], v.dtype), tf.constant(alpha, v.dtype))
 
 
 def values(method: Method, y: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -137,16 +120,10 @@ def is_random(name: str) -> bool:
 
 
 def _draws(name: str, examples: int, elements: int) -> np.ndarray:
-    """Returns the noise itself, [examples, elements] float64, as drawn in `Branch.sample`."""
-    index = tf.range(examples, dtype=tf.int64)
-    with _row_with(name, forward=lambda v, alpha, noise: noise + tf.zeros_like(v)):
-        drawn = Method(name).branch.sample(
-            tf.zeros([examples, elements]),
-            tf.zeros([]),
-            tf.ones([]),
-            example_seeds(0, "noise of the analyses", index),
-        )
-    return drawn.value.numpy().astype(np.float64)
+    """Returns the noise itself, [examples, elements] float64, as `Branch.sample` draws it."""
+    seeds = example_seeds(0, "noise of the analyses", tf.range(examples, dtype=tf.int64))
+    v = tf.zeros([examples, elements])
+    return (Method(name).branch.noise(v, seeds) + v).numpy().astype(np.float64)
 
 
 def shares_noise(name: str) -> bool:

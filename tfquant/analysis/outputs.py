@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import tfquant
+from tfquant import markdown
 from tfquant.analysis.experiment import Experiment, Result, Settings
 from tfquant.analysis.maps import fingerprint
 
@@ -82,6 +83,4 @@ def table(columns: tuple, rows: list) -> str:
             return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
         return str(value)
 
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += [f"| {' | '.join(text(row.get(c)) for c in columns)} |" for row in rows]
-    return "\n".join(lines)
+    return markdown.table(columns, [[text(row.get(c)) for c in columns] for row in rows])

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from tfquant import files
+from tfquant import files, markdown
 from tfquant.evaluation import curves, gains, identity
 
 JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
@@ -154,12 +154,12 @@ def _means(result: dict) -> str:
             for codec in result["conventional"]
             for p in codec["points"]
         ]
-    return tabulate(["mean", *_HEADINGS.values()], rows)
+    return markdown.table(["mean", *_HEADINGS.values()], rows)
 
 
 def _failed(result: dict) -> str:
     rows = [[row["name"], row["codec"] or "all", row["error"]] for row in result["failed"]]
-    return tabulate(["picture", "codec", "reason"], rows)
+    return markdown.table(["picture", "codec", "reason"], rows)
 
 
 def _gains(result: dict) -> str:
@@ -182,19 +182,21 @@ def _gains(result: dict) -> str:
         seconds = [f"{row[key]:.3f}" for key in ("baseline_total_s", "total_s")]
         totals.append([row["curve"], *seconds, f"{row['total_percent']:+.1f}"])
     tables = [
-        tabulate(
+        markdown.table(
             ["model", "baseline", "bpp", "bits", "PSNR gain [dB]", "over pictures [dB]",
              "MS-SSIM gain [dB]", "error reduction [%]"], models,
         ),
-        tabulate(
+        markdown.table(
             ["curve", "models", "PSNR gain [dB]", "largest", "MS-SSIM gain [dB]", "largest",
              "error reduction [%]", "largest"], codecs,
         ),
-        tabulate(
+        markdown.table(
             ["model", "baseline encodes [s]", "decodes [s]", "model decodes [s]",
              "more decoding time [%]", "more time [%]"], times,
         ),
-        tabulate(["curve", "baseline both ways [s]", "both ways [s]", "more time [%]"], totals),
+        markdown.table(
+            ["curve", "baseline both ways [s]", "both ways [s]", "more time [%]"], totals
+        ),
     ]  # fmt: skip
     if not all(g["same_bits"] for g in result["gains"]):
         tables.append("Where bits are not the same, a gain is that at the model's own rate.")
@@ -213,7 +215,7 @@ def _explorations(result: dict) -> str:
             cells.append(f"**{cell}**" if weight == e["best"] else cell)
         start = number(e["start_quality"], 3)
         rows.append([e["curve"], f"{e['lmbda']:g}", curves.LABELS[e["metric"]], start, *cells])
-    return tabulate(["curve", "lmbda", "quality", "at the start", *columns], rows)
+    return markdown.table(["curve", "lmbda", "quality", "at the start", *columns], rows)
 
 
 def _curves(result: dict) -> list:
@@ -224,12 +226,12 @@ def _curves(result: dict) -> list:
     rows = [[curve["name"], ", ".join(curve["models"])] for curve in found]
     common = identity.describe(identity.shared([curve["identity"] for curve in found]))
     line = "Settings that all curves share, apart from train.py's defaults: " + (common or "none")
-    return [tabulate(["curve", "models"], rows), f"{line}."]
+    return [markdown.table(["curve", "models"], rows), f"{line}."]
 
 
 def _images(model: dict) -> str:
     rows = [[row["name"], *_values(row)] for row in model["images"]]
-    return tabulate(["picture", *_HEADINGS.values()], rows)
+    return markdown.table(["picture", *_HEADINGS.values()], rows)
 
 
 def _same_psnr(result: dict) -> str:
@@ -242,7 +244,7 @@ def _same_psnr(result: dict) -> str:
             more = "" if needed is None else f" ({100 * (needed / row['bpp'] - 1):+.0f} %)"
             cells.append(number(needed, 4, "out of range") + more)
         rows.append(cells)
-    return tabulate(["model", "PSNR [dB]", "its bpp", *others], rows)
+    return markdown.table(["model", "PSNR [dB]", "its bpp", *others], rows)
 
 
 def _bd_heading(result: dict, metric: str) -> str:
@@ -257,7 +259,7 @@ def _bd_table(result: dict, metric: str, tests) -> str:
     anchors = dict.fromkeys(row["test"] for row in result["bd_rate"])
     cells = {(row["test"], row["anchor"]): number(row["percent"], 2) for row in rows}
     table = [[test, *(cells.get((test, anchor), "") for anchor in anchors)] for test in tests]
-    return tabulate(["test \\ anchor", *anchors], table)
+    return markdown.table(["test \\ anchor", *anchors], table)
 
 
 def _bd_notes(result: dict, tests) -> list:
@@ -268,15 +270,3 @@ def _bd_notes(result: dict, tests) -> list:
 
 def _values(row: dict) -> list:
     return [number(row.get(column), _DECIMALS.get(column, 3)) for column in _HEADINGS]
-
-
-def tabulate(head, rows) -> str:
-    """A Markdown table with its columns aligned."""
-    cells = [[str(c).replace("|", "\\|") for c in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = [
-        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
-        for row in cells
-    ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])

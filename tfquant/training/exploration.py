@@ -27,7 +27,7 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
-from tfquant import files, metrics, plotting
+from tfquant import files, markdown, metrics, plotting
 from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder, history, hosts, run
 from tfquant.training.experiment import Experiment
@@ -247,24 +247,21 @@ def table(tried: Sequence[dict], quality: str) -> str:
       tried: the trials.
       quality: name of the quality metric.
     """
-    head = (
-        f"| weight | J | R [bpp] | D | {quality} [dB] | gain [dB] | error reduction [%] "
-        "| best step |"
-    )
-    lines = [head, "|" + 8 * " ---: |"]
-    chosen = best(tried)
+    head = ("weight", "J", "R [bpp]", "D", f"{quality} [dB]", "gain [dB]", "error reduction [%]",
+            "best step")  # fmt: skip
+    rows, chosen = [], best(tried)
     for trial in tried:
-        mark = "**" if trial is chosen else ""
         if trial["J"] is None:
-            lines.append(f"| {trial['weight']:g} | diverged |" + 6 * " |")
+            rows.append((f"{trial['weight']:g}", "diverged", *[""] * 6))
             continue
+        mark = "**" if trial is chosen else ""
         gain = trial["quality"] - trial["start_quality"]
-        lines.append(
-            f"| {mark}{trial['weight']:g}{mark} | {trial['J']:.5f} | {trial['R']:.4f} |"
-            f" {trial['D']:.5g} | {trial['quality']:.3f} | {gain:+.3f} |"
-            f" {trial['error_reduction']:.2f} | {trial['step']} |"
-        )
-    return "\n".join(lines)
+        rows.append((
+            f"{mark}{trial['weight']:g}{mark}", f"{trial['J']:.5f}", f"{trial['R']:.4f}",
+            f"{trial['D']:.5g}", f"{trial['quality']:.3f}", f"{gain:+.3f}",
+            f"{trial['error_reduction']:.2f}", trial["step"],
+        ))  # fmt: skip
+    return markdown.table(head, rows)
 
 
 def plot(tried: Sequence[dict], quality: str, path: str) -> None:
