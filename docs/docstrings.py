@@ -15,8 +15,11 @@ _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Note|Example|Exam
 
 def convert(app, what, name, obj, options, lines: list) -> None:
     """Replaces the lines of a docstring; a handler of `autodoc-process-docstring`."""
-    del app, what, name, obj, options
+    del app, name, obj, options
     lines[:] = to_rst("\n".join(lines)).splitlines()
+    if what in ("attribute", "property"):
+        # Napoleon takes what stands before a colon in the first line for the type.
+        lines.insert(0, "\\ ")
 
 
 def skip_unwritten(app, what, name, obj, skip, options):
