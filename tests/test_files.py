@@ -137,7 +137,7 @@ def test_a_new_folder_that_cannot_take_its_place_is_kept_and_named(tmp_path, mon
 
     path, kept = f"{tmp_path}/made", f"{tmp_path}/made.partial"
     monkeypatch.setattr(tf.io.gfile, "rename", refuse)
-    message = f"^{path}: what was made stays in {kept}, .*: not yours$"
+    message = f"^{path}: the result stays in {kept}, .*: not yours$"
     with pytest.raises(OSError, match=message), files.new_folder(path) as partial:
         assert partial == kept
         (tmp_path / "made.partial" / "precious").write_text("dear")
@@ -188,6 +188,6 @@ def test_the_same_is_let_pass_whatever_its_order():
 
 def test_what_differs_or_is_missing_on_either_side_is_named():
     asked, found = {"a": 1, "b": 2, "d": 4}, {"a": 1, "b": 3, "c": 5}
-    message = r"^runs/a holds another grid \(differs in b, c, d\); name a new --out, delete this"
+    message = r"^runs/a contains another grid \(differs in b, c, d\); use a new --out, delete this"
     with pytest.raises(ValueError, match=message):
         files.check_owner("runs/a", "--out", "grid", asked, found)

@@ -191,7 +191,7 @@ def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path
     folder.prepare(str(there), experiment(*small))
     kept = (there / "experiment.json").read_text()
     message = refusal(f"--model_dir={there}", *small, "--lmbda=0.1", "--plan=mix")
-    assert message.startswith(f"train.py: {there} holds another experiment")
+    assert message.startswith(f"train.py: {there} contains another experiment")
     assert "(differs in lmbda, plan)" in message and "\n" not in message
     assert [path.name for path in there.iterdir()] == ["experiment.json"]
     assert (there / "experiment.json").read_text() == kept
@@ -255,20 +255,20 @@ def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
 
 def test_a_start_for_weights_that_are_read_is_warned_of(caplog):
     (line,) = warnings(caplog, "--start=glorot", "--init_from=run", "--stages=post")
-    assert line == "--start: no effect, the weights are those of --init_from"
+    assert line == "--start: no effect, the weights come from --init_from"
     assert not warnings(caplog, "--start=glorot")
 
 
 def test_a_rounded_number_of_validation_pictures_is_said(caplog):
     (line,) = warnings(caplog, "--validation_images=20", "--batch_size=8")
-    assert line == "--validation_images=20: validation takes whole batches of 8, so 16 pictures"
-    assert "so 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
+    assert line.endswith("validation needs whole batches of 8, so it uses 16 pictures")
+    assert "uses 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
     assert not warnings(caplog, "--validation_images=24", "--batch_size=8")
 
 
 def test_arguments_that_are_no_flags_are_refused():
     parsed("--model_dir=unused")
-    with pytest.raises(app.UsageError, match="arguments that are no flags: lmbda=3"):
+    with pytest.raises(app.UsageError, match="unexpected arguments: lmbda=3; use only --flags"):
         train.main(["train.py", "lmbda=3"])
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # type checkers and editors do not run __getattr__
     from tfquant.training.experiment import Experiment, Stage
     from tfquant.training.trained import load_run
 
-# Public name -> the module that has it. A module without a name of its own is public itself.
+# Maps each public name to the module that defines it. The names in _MODULES are modules themselves.
 _PUBLIC = {
     "Branch": "tfquant.quantization.surrogates",
     "Codec": "tfquant.codec",
@@ -79,5 +79,5 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    """The names of the package, those that are not imported yet included."""
+    """Lists the names of the package, including those that are not imported yet."""
     return sorted({*globals(), *__all__})

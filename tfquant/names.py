@@ -1,4 +1,4 @@
-"""The check of a name against the names that are known."""
+"""Checks of names against known names."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def check_known(
     """Raises `error`, with the known names in its message, if `name` is not one of them.
 
     Args:
-      what: the kind of thing that is named, such as "codec" or "--conventional: codec".
+      what: the kind of thing, such as "codec" or "--conventional: codec".
       name: the name to check.
-      known: the names that are allowed.
+      known: the allowed names.
       error: the exception to raise.
     """
     if name not in known:

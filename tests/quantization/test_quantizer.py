@@ -271,7 +271,7 @@ def test_plans_refuse_what_has_no_meaning():
     with pytest.raises(ValueError, match="closed form for the rate branch sua:expected; possible: "
                                          "aun, uq_s, uq_i, sua_n, sr, sra"):  # fmt: skip
         plan("sua:expected", mean_gradient="expected")
-    with pytest.raises(ValueError, match="with stop_gradient 'both' alone; got 'none'"):
+    with pytest.raises(ValueError, match="requires stop_gradient 'both'; got 'none'"):
         plan("aun:expected", mean_gradient="expected", stop_gradient="none")
     with pytest.raises(ValueError, match="unknown quantization plan 'mixx'; known: aun"):
         plan_named("mixx")

@@ -220,7 +220,7 @@ def _with_claimed(folder):
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        (["--init_from=nowhere"], "nowhere is no training run: it has no experiment.json"),
+        (["--init_from=nowhere"], "nowhere is not a training run: it has no experiment.json"),
         (["--init_from={}/baseline", "--M=8"], "baseline trained another codec: .*this run's is"),
         (
             ["--init_from={}/claimed", "--rectifier_width=0"],
@@ -232,7 +232,7 @@ def _with_claimed(folder):
         ),
         (
             ["--explore_qr", "--stages=qr_soft", "--init_from={}/baseline"],
-            "needs steps of a stage that decodes with the rectifier",
+            "needs a stage with steps that decodes with the rectifier",
         ),
     ],
 )

@@ -1,16 +1,17 @@
-"""Measures codecs on pictures: real bits per pixel, PSNR, MS-SSIM, seconds, curves, BD-rates.
+"""Measures codecs on pictures: actual bits per pixel, PSNR, MS-SSIM, seconds, curves, BD-rates.
 
     python eval.py --model_dir=runs/low,runs/high --images=kodak/ --report_dir=reports/kodak
 
-writes report.json, report.csv, report.md, rd.png and the reconstructions into the report's folder
-and prints the tables.
+This writes report.json, report.csv, report.md, rd.png and the reconstructions into the report's
+folder, and prints the tables.
 
-Runs that differ in lmbda alone, or in what follows it (widths, lengths, the seed), are one curve.
-Any other setting makes another curve, and so do two runs at one lmbda; the names say in what they
-differ, and report.json has all that identifies each. A BD-rate over less than half of the
-shorter curve, or over less than 0.1 dB, is a dash, with a line that says why.
+Runs form one curve if they differ only in lmbda, or in settings that depend on it (widths, lengths,
+the seed). A difference in any other setting starts a new curve, and so do two runs with the same
+lmbda. The names of the curves contain the differences, and report.json identifies each curve
+completely. If a BD-rate would cover less than half of the shorter curve, or less than 0.1 dB, the
+table shows a dash and a line explains it.
 
-Without --model_dir it measures the conventional codecs alone; given --explorations alone, it lists
+Without --model_dir, it measures only the conventional codecs. With only --explorations, it lists
 them and measures nothing.
 """
 
@@ -23,7 +24,8 @@ from absl import app, flags
 
 from tfquant import files
 from tfquant.coding.container import BitstreamError
-from tfquant.commands.program import program_name
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.data import background
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
 from tfquant.export.model_file import ExportedModel, ModelError
@@ -34,66 +36,69 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list(
         "model_dir",
         [],
-        "Training runs (folders with export/ in them) or exported models, by commas.",
+        "Training runs (folders that contain export/) or exported models, separated by commas.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "baseline",
         [],
-        "Runs or exported models that those of --model_dir started from, by commas: adds what the "
-        "models gain over them in quality, quantization error and time.",
+        "Runs or exported models from which those of --model_dir started, separated by commas: adds"
+        " the gains in quality, quantization error and time of the models over them.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "explorations",
         [],
-        "Folders of `train.py --explore_qr`, by commas: adds a table of the quality by weight.",
+        "Folders of `train.py --explore_qr`, separated by commas: adds a table of quality by"
+        " weight.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "images",
         pictures.SAMPLE,
-        "A folder, a glob or a file; `sample`: a few pictures that come with the installed packages"
-        " or are generated.",
+        "A folder, a glob or a file. `sample`: a few pictures from the installed packages, or"
+        " generated ones.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "report_dir",
         None,
-        "Where the report goes; made if it is not there.",
+        "Folder of the report; created if it does not exist.",
         required=True,
         flag_values=values,
     )
     flags.DEFINE_list(
         "conventional",
         list(conventional.CODECS),
-        f"Conventional codecs to compare with, of: {', '.join(conventional.CODECS)}; empty: none,"
-        " as where --explorations alone are given. `jpeg` is 4:2:0, and beside every model stands"
-        " at the nearest rate too.",
+        "Conventional codecs for comparison, from:"
+        f" {', '.join(conventional.CODECS)}. Empty: none, as with only --explorations. `jpeg` is"
+        " 4:2:0; it is also shown next to every model, at the nearest rate.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "anchor",
         None,
-        "CSV of points published for the same pictures, to compare with; columns "
-        "metric,codec,bpp,value, metric being PSNR (dB) or MS-SSIM (linear).",
+        "CSV of published points for the same pictures, for comparison, with columns"
+        " metric,codec,bpp,value; metric is PSNR (dB) or MS-SSIM (linear, or in dB if all values"
+        " are above 1).",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "anchor_codec", "BPG 4:4:4", "The codec to take from --anchor.", flag_values=values
+        "anchor_codec", "BPG 4:4:4", "Codec to read from --anchor.", flag_values=values
     )
     flags.DEFINE_enum(
         "bd_rate_method",
         "akima",
         list(curves.METHODS),
-        "Interpolation for BD-rates: akima (recommended by the bjontegaard package), pchip (JVET's)"
-        " or cubic (the original; needs 4 points).",
+        "Interpolation for BD-rates: akima (recommended by the bjontegaard package), pchip (used by"
+        " JVET) or cubic (the original; needs 4 points).",
         flag_values=values,
     )
+    flags.DEFINE_string("background", None, f"A colour: {background.HELP}.", flag_values=values)
     flags.DEFINE_bool(
         "reconstructions",
         True,
-        "Whether to keep every compressed file and its reconstruction.",
+        "If true, keeps every compressed file and its reconstruction.",
         flag_values=values,
     )
 
@@ -101,12 +106,13 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(argv: list) -> None:
     """Runs the command with the flags that `app.run` has parsed."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
     values = flags.FLAGS
+    expand_paths(values, ("model_dir", "baseline", "explorations", "report_dir", "anchor"))
     folder = values.report_dir
     codecs = values.conventional
     if values.explorations and not values.model_dir and not values["conventional"].present:
-        codecs = []  # to list searches takes no pictures
+        codecs = []  # listing explorations needs no pictures
     try:
         files.check_local_folder("--report_dir", folder)
         evaluation = run.Evaluation(
@@ -120,8 +126,18 @@ def main(argv: list) -> None:
             anchor_codec=values.anchor_codec,
             bd_method=values.bd_rate_method,
             reconstructions=values.reconstructions,
+            background=background.parse(values.background) if values.background else None,
         )
         result = run.run(evaluation, ExportedModel.load)
-    except (BitstreamError, EvaluationError, ImageError, ModelError, OSError) as error:
+    except (
+        BitstreamError, EvaluationError, ImageError, ModelError, OSError, background.ColourError
+    ) as error:  # fmt: skip
         sys.exit(f"{program_name(argv)}: {' '.join(str(error).split())}")
-    print(f"\n{report.summary(result)}\n\nReport: {evaluation.report_dir / report.MARKDOWN}")
+    path = files.shown(evaluation.report_dir / report.MARKDOWN)
+    print(f"\n{report.summary(result)}\n\nReport: {path}")
+    failed = {row["name"]: row["error"] for row in result["failed"]}
+    if failed:
+        total = result["run"]["number_of_images"] + len(failed)
+        lines = "; ".join(failed.values())
+        message = f"{len(failed)} of {total} pictures are not in the means: {lines}"
+        end(f"{program_name(argv)}: {message}", LEFT_OUT)

@@ -1,4 +1,4 @@
-"""Command-line flags of an `Experiment`, made from its fields and the codecs' options."""
+"""Command-line flags of an `Experiment`, generated from its fields and the codecs' options."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def experiment(values: flags.FlagValues) -> Experiment:
         codec_options=options,
         stages=tuple(values.stages),
         downscale=_numbers("downscale", values.downscale),
+        lmbda_range=_numbers("lmbda_range", values.lmbda_range),
     )
     return Experiment(**fields)
 

@@ -1,13 +1,15 @@
-"""Trains and measures a grid of experiments: one table of BD-rates, joint and post, and a plot.
+"""Trains and measures a grid of experiments. Makes a table of BD-rates (joint, post) and a plot.
 
     python sweep.py --base=configs/recipes/small.flags --grid='plan=aun,mix,sua_ste' \
       --lmbda=0.0067,0.025 --train_images=PHOTOGRAPHS --images=KODAK --out=sweeps/plans
 
-Every cell is `train.py` with the base flagfile and the cell's flags, first its stage `joint`, then
-`post` from there, then `eval.py`. Stopped at any moment, the same command goes on. A cell that
-fails is named, with its last line, and left out of the table.
+Every cell runs `train.py` with the base flagfile and the cell's flags: first the stage `joint`,
+then `post`, which starts from it. `eval.py` follows. After an interruption, run the same command
+again to resume. A cell that fails is reported with the last line of its output and omitted from the
+table.
 
-Six rates, the widths of each, two sets of pictures, three seeds, and a temperature for each rate:
+This example uses six rates, a width for each, two sets of pictures, three seeds, and a temperature
+for each rate:
 
     python sweep.py --base=configs/paper_ms_hyper_zero.flags --grid='plan=aun,mix,sua_ste' \
       --lmbda=0.0018,0.0035,0.0067,0.013,0.025,0.0483 \
@@ -28,7 +30,8 @@ from pathlib import Path
 from absl import app, flags
 
 from tfquant import files
-from tfquant.commands.program import program_name
+from tfquant.commands import flagfiles
+from tfquant.commands.program import LEFT_OUT, expand_paths, program_name
 from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
 from tfquant.export import model_file
 
@@ -38,68 +41,70 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "base",
         None,
-        "Flagfile of train.py that all cells share.",
+        "Flagfile of train.py for all cells.",
         required=True,
         flag_values=values,
     )
     flags.DEFINE_string(
         "grid",
         "",
-        "flag=value,value;flag=value,value: flags of train.py; every combination is a cell.",
+        "flag=value,value;flag=value,value: flags of train.py. Every combination is a cell.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "follow",
         "",
-        "flag=value,value;flag=value,value: flags of train.py with a value for each of --lmbda,"
-        " such as N=128,192;M=192,320.",
+        "flag=value,value;flag=value,value: flags of train.py with one value for each value of"
+        " --lmbda, such as N=128,192;M=192,320.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "lmbda",
         ["0.0067", "0.025"],
-        "Weights of the distortion: a curve's points.",
+        "Weights of the distortion: the points of a curve.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "seeds",
         [],
-        "Values of --seed: every run once for each, and means with intervals in the table. Seeds"
-        " may be added later. Empty: that of --base.",
+        "Values of --seed: every run is trained once for each, and the table has means and"
+        " intervals. Seeds may be added later. Empty: the seed of --base.",
         flag_values=values,
     )
     flags.DEFINE_list(
         "choose_alpha",
         [],
         "Values of --alpha_max, such as 4,8,12. Every run of an annealed plan is trained through"
-        " both stages with each; the lowest J on the validation pictures after post-training"
-        " counts. Values may be added later.",
+        " both stages with each value. The value with the lowest J on the validation pictures after"
+        " post-training is used. Values may be added later.",
         flag_values=values,
     )
-    flags.DEFINE_string("train_images", "", "As train.py takes it.", flag_values=values)
+    flags.DEFINE_string(
+        "train_images", "", "Training pictures, as in train.py.", flag_values=values
+    )
     flags.DEFINE_string(
         "images",
         "sample",
-        "Pictures to measure on, as eval.py takes them. Several sets: kodak=KODAK;tecnick=TECNICK."
-        " A table has each of them and the average of their BD-rates. Sets may be added later.",
+        "Pictures for the measurement, as in eval.py. Several sets: kodak=KODAK;tecnick=TECNICK. A"
+        " table then has each set and the average of their BD-rates. Sets may be added later.",
         flag_values=values,
     )
     flags.DEFINE_string(
         "out",
         None,
-        "Folder of the sweep; made if it is not there.",
+        "Folder of the sweep; created if it does not exist.",
         required=True,
         flag_values=values,
     )
     flags.DEFINE_string(
         "anchor",
         None,
-        "CSV of published points to compare with, as eval.py takes it. For several sets of"
-        " pictures: kodak=CSV;tecnick=CSV.",
+        "CSV of published points for comparison, as in eval.py. For several sets of pictures:"
+        " kodak=CSV;tecnick=CSV.",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "anchor_codec", "BPG 4:4:4", "The codec to take from --anchor.", flag_values=values
+        "anchor_codec", "BPG 4:4:4", "Codec to read from --anchor.", flag_values=values
     )
     flags.DEFINE_enum(
         "bd_rate_method",
@@ -111,22 +116,22 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "jobs",
         1,
-        "Cells at a time, each on its share of the cores.",
+        "Number of cells to run at a time, each on its share of the cores.",
         lower_bound=1,
         flag_values=values,
     )
 
 
-# Program that a cell runs -> its command.
+# Maps a program that a cell runs to its command.
 PROGRAMS = {name: (sys.executable, "-m", "tfquant.cli", name) for name in ("train", "eval")}
 
 
 class CellFailed(Exception):
-    """A program that a cell ran ended with an error; the message is its last line."""
+    """Error: a program that a cell ran has failed. The message is the last line of its output."""
 
 
 def do(run: sweep.Run, pictures) -> None:
-    """Trains both stages and measures them on each set; does nothing that was done before."""
+    """Trains both stages and measures them on each set of pictures. Skips what is already done."""
     folder = run.folder(Path(flags.FLAGS.out))
     for stage in sweep.STAGES:
         model_dir = folder / stage
@@ -160,17 +165,18 @@ def _run(program: str, *arguments: str, log: Path) -> None:
             [*PROGRAMS[program], *arguments],
             stdout=file, stderr=subprocess.STDOUT, env=environment, check=False,
         )  # fmt: skip
-    if done.returncode:
+    # Pictures that were left out are named in the log, and in the report.
+    if done.returncode not in (0, LEFT_OUT):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = [line.strip() for line in lines if not line.startswith("Pass --help")][-1:]
-        raise CellFailed(f"{' '.join(last)} (all of it: {log})")
+        raise CellFailed(f"{' '.join(last)} (full log: {log})")
 
 
 def read_anchors(pictures) -> dict:
-    """Name of a set of pictures -> the curve of --anchor on it; empty without --anchor.
+    """Returns name of a set of pictures -> curve of --anchor on it; empty without --anchor.
 
     Raises:
-      EvaluationError: --anchor lacks a set or names another, or cannot be read.
+      EvaluationError: --anchor lacks a set or has an unknown one, or cannot be read.
     """
     if not flags.FLAGS.anchor:
         return {}
@@ -190,15 +196,16 @@ def read_anchors(pictures) -> dict:
 
 
 def prepare() -> tuple:
-    """(grid, sets of pictures, anchors); the folder belongs to them from here on.
+    """Returns (grid, sets of pictures, anchors), and records them as the owner of the folder.
 
     Raises:
-      EvaluationError, OSError: a flag is wrong, or names what cannot be read.
-      ValueError: the folder is another sweep's.
+      EvaluationError: a flag is wrong.
+      OSError: a file of a flag cannot be read.
+      ValueError: the folder belongs to another sweep.
     """
     files.check_local_folder("--out", flags.FLAGS.out)
-    text = Path(flags.FLAGS.base).read_text(encoding="utf-8")
-    base = flags.FLAGS.read_flags_from_files([f"--flagfile={flags.FLAGS.base}"])
+    text = files.decoded(Path(flags.FLAGS.base).read_bytes())
+    base = flagfiles.expanded([f"--flagfile={flags.FLAGS.base}"])
     grid = sweep.Grid.parse(
         flags.FLAGS.grid,
         flags.FLAGS.lmbda,
@@ -222,7 +229,8 @@ def prepare() -> tuple:
 
 def main(argv) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; everything is a --flag")
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
+    expand_paths(flags.FLAGS, ("base", "out"))
     try:
         grid, pictures, anchors = prepare()
     except (ValueError, OSError, flags.Error) as error:
@@ -245,5 +253,5 @@ def main(argv) -> None:
     )
     print(f"\n{text}\nTables and plots: {flags.FLAGS.out}")
     if failed:
-        outcome = f"{failed} of {len(runs)} runs failed; the same command tries again"
+        outcome = f"{failed} of {len(runs)} runs failed; run the same command to try again"
         sys.exit(f"{program_name(argv)}: {outcome}")

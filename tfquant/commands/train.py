@@ -3,8 +3,9 @@
     python train.py --flagfile=configs/quickstart.flags
     tfquant train --flagfile=configs/quickstart.flags
 
-The flags describe an `Experiment`. The same command goes on where it was stopped. To train on
-several hosts, run the same command on each, with TF_CONFIG set (`tfquant/training/hosts.py`).
+The flags describe an `Experiment`. After an interruption, run the same command again to resume. To
+train on several hosts, run the same command on each, with TF_CONFIG set
+(`tfquant/training/hosts.py`).
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ from tfquant.training.trainer import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run is carried out. These settings do not change what it computes.
+    """Settings of a run that do not change what it computes.
 
     Attributes:
-      epoch_steps: steps between validations, checkpoints and logs.
-      progress: what the terminal shows, a key of `progress.VERBOSE`.
-      gradient_risk: whether bias and variance of the plan's gradients are logged at every epoch.
-      jit_compile: whether the step is compiled with XLA.
+      epoch_steps: number of steps between validations, checkpoints and logs.
+      progress: terminal output, a key of `progress.VERBOSE`.
+      gradient_risk: if true, logs bias and variance of the plan's gradients every epoch.
+      jit_compile: if true, compiles the training step with XLA.
     """
 
     epoch_steps: int = 1000
@@ -67,24 +68,25 @@ def train(
 ) -> str:
     """Trains every stage of an experiment and exports the model.
 
-    A run that was stopped goes on if it is called again with the same arguments.
+    To resume an interrupted run, call this function again with the same arguments.
 
     Args:
-      experiment: what is trained.
+      experiment: the experiment.
       model_dir: folder of the run, for checkpoints, TensorBoard logs and the exported model. It is
         created if it does not exist.
-      epoch_steps: steps between validations, checkpoints and logs. Each stage must be a whole
-        number of such epochs.
-      progress: what the terminal shows: "bar", "line" (one line an epoch) or "silent".
-      gradient_risk: log bias and variance of the rate's and the distortion's gradient at every
+      epoch_steps: number of steps between validations, checkpoints and logs. It must divide the
+        number of steps of each stage.
+      progress: terminal output: "bar", "line" (one line per epoch) or "silent".
+      gradient_risk: if true, logs bias and variance of the gradients of rate and distortion every
         epoch.
-      jit_compile: compile the training step with XLA. This is for GPUs and slow on CPUs.
+      jit_compile: if true, compiles the training step with XLA. This is for GPUs; it is slow on
+        CPUs.
 
     Returns:
       The folder of the exported model.
 
     Raises:
-      ValueError: the folder holds another run, or an argument cannot be followed.
+      ValueError: the folder contains another run, or an argument is invalid.
       ImageError: there are no training pictures.
       OSError: a file cannot be read or written.
       TrainingDiverged: the loss was not finite for too many steps in a row.
@@ -103,12 +105,12 @@ def train(
 def train_stages(
     experiment: Experiment, run_dir: str, settings: Settings, host: Host, patience: int = 0
 ) -> None:
-    """Trains each stage to its end, or until its loss has not fallen for `patience` epochs.
+    """Trains each stage to its end, or until its loss has not decreased for `patience` epochs.
 
     Args:
-      experiment: what is trained.
+      experiment: the experiment.
       run_dir: folder of the run.
-      settings: how it is carried out.
+      settings: further settings of the run.
       host: this host.
       patience: number of epochs; 0 trains every stage to its end.
     """
@@ -135,7 +137,7 @@ def train_stages(
         "newest checkpoint of --init_from": hosts.identity(start),
     }  # fmt: skip
     host.check_agreement(strategy, facts)
-    # Nothing is written before this point, so a wrong flag does not become part of the folder.
+    # Nothing is written before this point, so that a wrong flag is not recorded in the folder.
     if starts:
         checkpoint.start_from(codec, experiment, start)
     folder.prepare(run_dir, experiment)
@@ -177,7 +179,9 @@ def train_stages(
 
 
 def validation_count(experiment: Experiment) -> int:
-    """Number of validation pictures in whole batches: each has the training step's static shape."""
+    """Returns the number of validation pictures, in whole batches of the training step's static
+    shape.
+    """
     batches = max(1, round(experiment.validation_images / experiment.batch_size))
     return batches * experiment.batch_size
 
@@ -186,7 +190,7 @@ def warn_of_validation(experiment: Experiment) -> None:
     """Logs a warning if the number of validation pictures is rounded."""
     if validation_count(experiment) != experiment.validation_images:
         logging.warning(
-            "--validation_images=%d: validation takes whole batches of %d, so %d pictures",
+            "--validation_images=%d: validation needs whole batches of %d, so it uses %d pictures",
             experiment.validation_images, experiment.batch_size, validation_count(experiment),
         )  # fmt: skip
 
@@ -205,60 +209,61 @@ def define_flags(values: flags.FlagValues) -> None:
     )  # fmt: skip
     flags.DEFINE_bool(
         "jit_compile", default.jit_compile,
-        "Compile the step with XLA: for GPUs, slow on CPUs.", flag_values=values,
+        "Compile the step with XLA. For GPUs; slow on CPUs.", flag_values=values,
     )  # fmt: skip
     flags.DEFINE_enum(
         "progress", default.progress, list(progress.VERBOSE),
-        "What the terminal shows: a bar, one line an epoch (the default where the output is not a"
-        " terminal), or nothing.", flag_values=values,
+        "Terminal output: a bar, one line per epoch (the default if the output is not a terminal),"
+        " or nothing.", flag_values=values,
     )  # fmt: skip
     flags.DEFINE_bool(
         "gradient_risk", default.gradient_risk,
-        "Log bias and variance of the rate's and distortion's gradient for the plan, every epoch.",
+        "Log bias and variance of the plan's gradients of rate and distortion every epoch.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_bool(
         "explore_qr", False,
-        "Search for the best --qr_weight from --init_from, instead of training; writes a table and"
-        " a plot into --model_dir. The same command goes on where it was stopped.",
+        "Search for the best --qr_weight, starting from --init_from, instead of training. Writes a"
+        " table and a plot to --model_dir. Run the same command again to resume.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_float(
-        "explore_start", 10.0, "First and largest weight that is tried.", flag_values=values
+        "explore_start", 10.0, "First and largest weight to try.", flag_values=values
     )
     flags.DEFINE_float(
-        "explore_factor", 0.1, "Factor from one weight to the next, below 1.", flag_values=values
+        "explore_factor", 0.1, "Ratio of successive weights, below 1.", flag_values=values
     )
-    flags.DEFINE_float("explore_minimum", 1e-3, "No weight below it is tried.", flag_values=values)
+    flags.DEFINE_float("explore_minimum", 1e-3, "Lower limit of the weights.", flag_values=values)
     flags.DEFINE_integer(
         "explore_patience", 5,
-        "Epochs without a lower loss that end a stage; 0: all its steps. A weight is judged by its"
-        " best epoch, whose checkpoint is not kept.", lower_bound=0, flag_values=values,
+        "Number of epochs without a lower loss that ends a stage; 0: train all its steps. The"
+        " result of a weight is that of its best epoch, whose checkpoint is not saved.",
+        lower_bound=0, flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
         "explore_rises", 0,
-        "Stop once the result was worse so many times in a row; 0: try all.",
+        "Stop after the result was worse this many times in a row; 0: try all weights.",
         lower_bound=0, flag_values=values,
     )  # fmt: skip
     flags.DEFINE_bool(
-        "explore_warm_start", False, "Start from the weight before instead of --init_from.",
+        "explore_warm_start", False, "Start from the previous weight instead of --init_from.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
         "explore_images", "",
-        "Training pictures of the search, a smaller set; empty: --train_images.",
+        "Training pictures of the search, a smaller set. Empty: those of --train_images.",
         flag_values=values,
     )  # fmt: skip
 
 
 def settings_from_flags(values: flags.FlagValues) -> Settings:
-    """The settings that the flags describe."""
+    """Returns the settings that the flags describe."""
     names = [field.name for field in dataclasses.fields(Settings)]
     return Settings(**{name: getattr(values, name) for name in names})
 
 
 def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
-    """Logs a warning for each flag that was given and has no effect."""
+    """Logs a warning for each given flag that has no effect."""
     plan = experiment.joint_plan()
     search = sorted(name for name in values if name.startswith("explore_") and name != "explore_qr")
     for names, followed, reason in (
@@ -277,8 +282,8 @@ def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
             experiment.rectified and "qr_soft" in experiment.stages,
             "no stage qr_soft trains a rectifier",
         ),
-        (("start",), not experiment.init_from, "the weights are those of --init_from"),
-        (search, values.explore_qr, "only --explore_qr searches"),
+        (("start",), not experiment.init_from, "the weights come from --init_from"),
+        (search, values.explore_qr, "only --explore_qr uses it"),
     ):
         given = [f"--{name}" for name in names if values[name].present]
         if given and not followed:
@@ -286,10 +291,10 @@ def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
 
 
 def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> None:
-    """Tries weights of the feature distance, largest first, each in a run of its own."""
+    """Tries weights of the feature distance, largest first, each in its own run."""
     host = Host.from_environment()
     if host.count > 1:
-        raise ValueError(f"--explore_qr searches on one host; TF_CONFIG names {host.count}")
+        raise ValueError(f"--explore_qr runs on one host; TF_CONFIG has {host.count}")
     search = exploration.Search(
         values.explore_start, values.explore_factor, values.explore_minimum, values.explore_rises
     )
@@ -310,7 +315,7 @@ def explore(experiment: Experiment, directory: str, values: flags.FlagValues) ->
 def main(argv: list) -> None:
     """Runs the command with the flags that `app.run` has parsed."""
     if len(argv) > 1:
-        raise app.UsageError(f"arguments that are no flags: {' '.join(argv[1:])}")
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; use only --flags")
     values = flags.FLAGS
     tf.get_logger().setLevel("WARNING")
     try:
@@ -318,7 +323,7 @@ def main(argv: list) -> None:
         if not values.model_dir:
             raise ValueError("--model_dir must name a folder; got ''")
         for name in (values.model_dir, experiment.init_from):
-            files.exists(name)  # raises the reason if the file system cannot tell
+            files.exists(name)  # raises an error if the file system is not accessible
         warn_of_flags(experiment, values)
         if values.explore_qr:
             explore(experiment, values.model_dir, values)

@@ -1,4 +1,4 @@
-"""Loads an exported model."""
+"""Loading of an exported model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def load(path: str) -> ExportedModel:
       The model, with `compress`, `decompress` and `evaluate`.
 
     Raises:
-      ModelError: the folder holds no exported model, or one that cannot be loaded here.
-      StackError: the installed packages do not go together.
+      ModelError: the folder contains no exported model, or one that cannot be loaded here.
+      StackError: the installed packages are not compatible.
     """
     stack.import_tensorflow()
     return ExportedModel.load(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
@@ -21,15 +23,15 @@ class Quantizer(keras.layers.Layer):
         quantizer.alpha.assign(8.0)                # anneal
 
     Args:
-      surrogate: the name of a quantization plan, such as "sua_ste" or "mix", whose distortion
-        branch is used; or surrogate and estimator, such as "aun:pathwise".
-      alpha: the temperature of annealed surrogates, above 0. It becomes a weight of the layer that
-        is not trained.
-      seed: seed of the noise, or None. As with `tf.random.uniform`, `tf.random.set_seed` also
-        decides.
+      surrogate: name of a quantization plan, such as "sua_ste" or "mix"; the layer uses the plan's
+        distortion branch. Or a surrogate and an estimator, such as "aun:pathwise".
+      alpha: initial temperature of annealed surrogates, above 0. The layer stores it as a
+        non-trainable weight.
+      seed: seed of the noise, or None. As with `tf.random.uniform`, the noise also depends on
+        `tf.random.set_seed`.
 
     Raises:
-      ValueError: the surrogate is unknown, or has no such estimator.
+      ValueError: the surrogate is unknown or has no such estimator, or `alpha` is not positive.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class Quantizer(keras.layers.Layer):
         alpha: float = 4.0,
         seed: int | None = None,
         name: str | None = None,
-        **options,
+        **options: Any,
     ):
         super().__init__(name=name, **{"dtype": "float32", **options})
         self.surrogate = surrogate
@@ -56,13 +58,15 @@ class Quantizer(keras.layers.Layer):
             initializer=keras.initializers.Constant(alpha),
         )  # fmt: skip
 
-    def call(self, y, offset=0.0, training: bool | None = None) -> tf.Tensor:
+    def call(
+        self, y: tf.Tensor, offset: tf.Tensor | float = 0.0, training: bool | None = None
+    ) -> tf.Tensor:
         """Quantizes `y` around `offset`.
 
         Args:
           y: [B, ...] float.
-          offset: broadcasts to `y`: integers are added to it. 0 for plain rounding.
-          training: whether the surrogate is used. Otherwise `y` is rounded.
+          offset: broadcasts to `y`. The result is an integer plus this offset.
+          training: if true, uses the surrogate; otherwise rounds.
 
         Returns:
           [B, ...] float32: `round(y - offset) + offset`, or a sample of its surrogate.
@@ -75,6 +79,6 @@ class Quantizer(keras.layers.Layer):
         return self._branch.sample(y - offset, offset, self.alpha, seeds).value
 
     def get_config(self) -> dict:
-        """The arguments of the layer, for `from_config`."""
+        """Returns the arguments of the layer, for `from_config`."""
         own = {"surrogate": self.surrogate, "alpha": self._first_alpha, "seed": self.seed}
         return {**super().get_config(), **own}

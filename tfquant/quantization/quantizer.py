@@ -13,30 +13,36 @@ from tfquant.quantization.surrogates import Branch, Sample
 
 
 class Quantized(NamedTuple):
-    """A latent as its three readers see it during training, each [B, ...] float32."""
+    """One latent during training, as seen by its three readers; each is [B, ...] float32."""
 
     rate: Sample
     distortion: tf.Tensor
     context: tf.Tensor
 
 
-def quantize(plan: QuantizationPlan, y, offset, alpha, seeds) -> Quantized:
-    """Quantizes a latent for training: the surrogates of `round(y - offset) + offset` of a plan.
+def quantize(
+    plan: QuantizationPlan,
+    y: tf.Tensor,
+    offset: tf.Tensor | float,
+    alpha: tf.Tensor | float,
+    seeds: tf.Tensor,
+) -> Quantized:
+    """Quantizes a latent for training: samples a plan's surrogates of `round(y - offset) + offset`.
 
-    Always computes in float32, whatever the precision of the networks around it: a latent of
+    Always computes in float32, regardless of the precision of the surrounding networks: a latent of
     magnitude 20 has a spacing of 1/8 in bfloat16.
 
-    Branches of one surrogate share one draw of noise, and branches that are equal share the tensor.
-    Different surrogates draw independently, each with its name as salt, the rate's without. With
-    one draw for both, the gradients of rate and distortion would correlate (0.7 for AUN's rate and
-    SUA's distortion, pathwise, at a sigma of 0.4 and an alpha of 4), and the variance of their sum
-    would be up to 1.4 times that of independent draws.
+    Branches with the same surrogate share one draw of noise. Equal branches share one tensor.
+    Different surrogates draw independently: each adds its name as a salt to the seeds, except the
+    surrogate of the rate. If they shared one draw, the gradients of rate and distortion would
+    correlate, and the variance of their sum would be up to 1.4 times that of independent draws. The
+    correlation is 0.7 for AUN's rate and SUA's distortion, pathwise, at sigma = 0.4 and alpha = 4.
 
     Args:
       plan: the surrogate and the gradient estimator of each branch.
       y: [B, ...] float, the latent.
-      offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. It receives a
-        gradient from the branches that the plan's `stop_gradient` leaves alone.
+      offset: broadcasts to `y`: `mu` for zero-center quantization, a median, or 0. It gets a
+        gradient from the branches that the plan's `stop_gradient` does not stop.
       alpha: scalar float32 tensor, the temperature of annealed surrogates.
       seeds: [B, 3] int64 (see `tfquant.ops.random`).
 
@@ -68,10 +74,10 @@ def quantize(plan: QuantizationPlan, y, offset, alpha, seeds) -> Quantized:
 
 
 def symbols(y: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """The integers that are coded: `round(y - offset)`, int32."""
+    """Returns the integers to code: `round(y - offset)`, int32, in the shape of `y`."""
     return tf.cast(hard_round(tf.cast(y, tf.float32) - offset), tf.int32)
 
 
 def dequantize(integers: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
-    """`y_hat = integers + offset`, float32."""
+    """Returns `y_hat = integers + offset`, float32."""
     return tf.cast(integers, tf.float32) + offset
