@@ -1,10 +1,13 @@
 """The `tfquant` command: pictures to .tfq files and back, exported models, sets to train on.
 
+    tfquant compress --quality=50 in.png out.tfq
+    tfquant compress pictures/ files/
+    tfquant decompress out.tfq back.png
+    tfquant decompress files/ back/
     tfquant compress MODEL in.png out.tfq
-    tfquant compress MODEL pictures/ files/
     tfquant decompress MODEL out.tfq back.png
-    tfquant decompress MODEL files/ back/
     tfquant info out.tfq
+    tfquant models
     tfquant export RUN --out=MODEL
     tfquant records pictures/ SET --shards=16
     tfquant doctor
@@ -25,7 +28,8 @@ import tempfile
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
-from tfquant.export import model_file
+from tfquant.commands import choosing, models
+from tfquant.export import model_file, model_set
 
 _JOBS = 2  # while the coder works on one picture, the networks do on another
 _SHARDS = 16
@@ -74,6 +78,8 @@ def main(argv=None) -> int:
         container.BitstreamError, model_file.ModelError, stack.StackError, _CommandError
     ) as error:  # fmt: skip
         return _fail(error)
+    except choosing.UsageError as error:
+        return _fail(error, code=2)
     except BrokenPipeError:  # `tfquant info ... | head`
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,11 +105,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     compress = commands.add_parser("compress", help="picture to .tfq file, or a folder of them")
-    compress.add_argument("model", metavar="MODEL", help="folder that training exported")
-    compress.add_argument(
-        "picture", help="8-bit or 16-bit RGB, grayscale or palette picture, or a folder"
+    choosing.add_paths(
+        compress,
+        "8-bit or 16-bit RGB, grayscale or palette picture, or a folder",
+        "the .tfq file to write, or a folder",
     )
-    compress.add_argument("file", help="the .tfq file to write, or a folder")
+    compress.add_argument(
+        "-q",
+        "--quality",
+        type=_quality,
+        metavar="Q",
+        help="0 to 100; 15 more double the weight of the quality; the model with the nearest"
+        " quality is used (default: the model's own, 50)",
+    )
     compress.add_argument(
         "--background",
         type=_colour,
@@ -114,11 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     compress.set_defaults(command=_compress)
 
     decompress = commands.add_parser("decompress", help=".tfq file to picture, or a folder of them")
-    decompress.add_argument("model", metavar="MODEL", help="the model the file was made with")
-    decompress.add_argument("file", help="the .tfq file, or a folder")
-    decompress.add_argument(
-        "picture",
-        help="the picture to write, in a lossless format (.png, ...), or a folder for .png files",
+    choosing.add_paths(
+        decompress,
+        "the .tfq file, or a folder",
+        "the picture to write, in a lossless format (.png, ...), or a folder for .png files",
     )
     decompress.add_argument(
         "--max_pixels",
@@ -172,6 +185,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what works with this machine's packages")
     doctor.set_defaults(command=_doctor)
 
+    listing = commands.add_parser("models", help="list, add and remove installed models")
+    models.add_arguments(listing)
+    listing.set_defaults(command=models.run)
+
     info = commands.add_parser("info", help="what a .tfq file's header says")
     info.add_argument("file", help="the .tfq file")
     info.set_defaults(command=_info)
@@ -179,15 +196,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compress(arguments) -> None:
+    choosing.split_paths(arguments, "picture", "file", ".tfq")
     if files.isdir(arguments.picture):
         _compress_folder(arguments)
         return
     _check_output(arguments.file, arguments.picture, arguments.overwrite)
     image = _read_picture(arguments.picture, arguments.background)
-    data = _load_model(arguments.model).compress(image)
+    compressor = choosing.Compressor(arguments.model, arguments.quality)
+    data = _load(compressor).compress(image)
     _write_file(arguments.file, data)
     height, width, _ = image.shape
-    print(f"{arguments.file}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp")
+    bpp = 8 * len(data) / (height * width)
+    print(f"{arguments.file}: {len(data)} bytes, {bpp:.4f} bpp ({compressor})")
 
 
 def _compress_folder(arguments) -> None:
@@ -196,7 +216,7 @@ def _compress_folder(arguments) -> None:
     sources = _find_pictures(arguments.picture)
     _make_folder(arguments.file)
     tasks = batch.tasks(sources, arguments.picture, arguments.file, ".tfq")
-    model = _load_model(arguments.model)
+    model = _load(choosing.Compressor(arguments.model, arguments.quality))
 
     def work(task):
         image = _read_picture(task.source, arguments.background)
@@ -212,14 +232,15 @@ def _compress_folder(arguments) -> None:
 
 
 def _decompress(arguments) -> None:
+    choosing.split_paths(arguments, "file", "picture", ".png")
     if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
     _check_output(arguments.picture, arguments.file, arguments.overwrite)
     # All that can be found wrong before the model takes its time to load.
     data, bitstream = _read_file(arguments.file, arguments.max_pixels)
-    manifest = model_file.read_manifest(arguments.model)
-    bitstream.check_model(manifest.codec, manifest.fingerprint)
+    decompressor = choosing.Decompressor(arguments.model)
+    decompressor.check(bitstream)
     from tfquant.data import images
 
     extension = os.path.splitext(arguments.picture)[1].lower()
@@ -228,7 +249,8 @@ def _decompress(arguments) -> None:
             f"{arguments.picture}: pictures are written as {', '.join(images.LOSSLESS)}, "
             f"not {extension!r}"
         )
-    image = _load_model(arguments.model).decompress(data, arguments.max_pixels)
+    choosing.import_tensorflow()
+    image = decompressor.decompress(data, arguments.max_pixels)
     _write_picture(arguments.picture, image)
     height, width, _ = image.shape
     print(f"{arguments.picture}: {width}x{height} pixels")
@@ -242,7 +264,8 @@ def _decompress_folder(arguments) -> None:
         raise _CommandError(f"{arguments.file}: no .tfq files in this folder")
     _make_folder(arguments.picture)
     tasks = batch.tasks(sources, arguments.file, arguments.picture, ".png")
-    model = _load_model(arguments.model)
+    model = choosing.Decompressor(arguments.model)
+    choosing.import_tensorflow()
 
     def work(task):
         data, _ = _read_file(task.source, arguments.max_pixels)
@@ -393,9 +416,9 @@ def _records(arguments) -> None:
     print(f"{arguments.set}: {kept} of {len(paths)} pictures in {shards} shards")
 
 
-def _load_model(path):
-    stack.import_tensorflow()
-    return model_file.ExportedModel.load(path)
+def _load(compressor: choosing.Compressor):
+    choosing.import_tensorflow()
+    return compressor.load()
 
 
 def _check_output(output, source, overwrite) -> None:
@@ -456,6 +479,14 @@ def _positive(text) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
+
+
+def _quality(text) -> float:
+    low, high = model_set.QUALITIES
+    with contextlib.suppress(ValueError):
+        if low <= float(text) <= high:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a quality from {low:.0f} to {high:.0f}")
 
 
 def _colour(text) -> tuple:

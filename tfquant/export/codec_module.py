@@ -237,6 +237,23 @@ class CodecModule(tf.Module):
         return check
 
 
+class EagerModule(CodecModule):
+    """A `CodecModule` that encodes, decodes and evaluates operation by operation.
+
+    No graph is traced, so the first picture takes as little time as every other one. A large
+    picture takes the same time either way.
+    """
+
+    encode = CodecModule.encode.python_function
+    decode = CodecModule.decode.python_function
+    evaluate = CodecModule.evaluate.python_function
+    read = CodecModule.read.python_function
+
+    def __init__(self, codec: Codec, tables: dict | None = None):
+        super().__init__(codec, tables)
+        self._write = self._write_latent
+
+
 class PortableModule(tf.Module):
     """In place of `CodecModule` where the coder's operations are not available.
 

@@ -14,6 +14,13 @@ platform. With the operations, the full SavedModel is used. Without them, the co
 from the manifest, the variables and the tables. An export of tfquant 0.1 has no file of tables. It
 is built again only where the tables come out the same.
 
+A packed export has neither SavedModel nor variables: see `tfquant/export/packed.py`. The codec is
+built again everywhere.
+
+    MODEL/tfquant.json     with the SHA-256 of the other files
+    MODEL/weights.tfqw     see `tfquant/export/weight_file.py`
+    MODEL/tables.npz
+
 The manifest can be read without TensorFlow, which is imported when a model is loaded.
 """
 
@@ -32,7 +39,7 @@ MANIFEST = "tfquant.json"
 FORMAT = 2  # 1: decode took no checksum
 FOLDER = "export"  # in the folder of a training run
 # The flavours. STOCK is the name of that flavour's folder as well.
-FULL, PORTABLE, STOCK = "full", "portable", "stock"
+FULL, PORTABLE, STOCK, PACKED = "full", "portable", "stock", "packed"
 
 
 class ModelError(ValueError):
@@ -50,8 +57,9 @@ class Manifest:
         through.
       version: of the tfquant that exported it.
       precision: of the transforms; entropy models compute in float32.
-      flavour: FULL, PORTABLE or STOCK.
+      flavour: FULL, PORTABLE, STOCK or PACKED.
       metrics: the last validation's, a record of the run's history; empty where there is none.
+      files: file's name -> its SHA-256, hexadecimal, of a packed export.
     """
 
     codec: str
@@ -61,6 +69,7 @@ class Manifest:
     precision: str = "float32"
     flavour: str = FULL
     metrics: dict = dataclasses.field(default_factory=dict)
+    files: dict = dataclasses.field(default_factory=dict)
 
 
 def read_manifest(path: str) -> Manifest:
@@ -127,10 +136,10 @@ class ExportedModel:
                 f"{path}: the stock flavour of a model, without range coder; name the folder that"
                 " it is in"
             )
-        if manifest.flavour not in (FULL, PORTABLE):
+        if manifest.flavour not in (FULL, PORTABLE, PACKED):
             raise ModelError(
-                f"{path}: unknown flavour {manifest.flavour!r}; known: {FULL}, {PORTABLE}:"
-                " update tfquant"
+                f"{path}: unknown flavour {manifest.flavour!r}; known: {FULL}, {PORTABLE},"
+                f" {PACKED}: update tfquant"
             )
         if manifest.flavour == FULL and stack.coder().kind == stack.OPERATIONS:
             return cls(manifest, _saved_functions(path))
