@@ -10,6 +10,8 @@ or of a set of models. An output that is not named is the input with another ext
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import os
 
 from tfquant import files, stack
@@ -150,8 +152,15 @@ def import_tensorflow() -> None:
     """Imports TensorFlow for one command.
 
     TensorFlow from 2.16 on imports Keras 3, and Matplotlib with it, unless it is told to use the
-    Keras 2 that this package uses anyway. That is a fifth of the time of the import.
+    Keras 2 that this package uses anyway. That takes a fifth of the time of the import. The garbage
+    collector takes another fifth, and finds nothing.
     """
     if stack.tensorflow_version() and not stack.has_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    stack.import_tensorflow()
+    gc.disable()
+    try:
+        stack.import_tensorflow()
+        importlib.import_module("tfquant.export.rebuilding")
+        gc.freeze()
+    finally:
+        gc.enable()

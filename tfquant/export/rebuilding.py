@@ -18,6 +18,7 @@ from tfquant.coding import masses, table_file
 from tfquant.coding.decisions import DecisionTable
 from tfquant.export import model_file, weight_file
 from tfquant.export.codec_module import CodecModule, EagerModule
+from tfquant.layers import klt
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
 
@@ -38,7 +39,8 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         is_packed = manifest.flavour == model_file.PACKED
         if is_packed:
             content = _packed_files(path, manifest.files)
-        codec = trained.build_as_decoded(experiment, manifest.precision)
+        with klt.left_out():
+            codec = trained.build_as_decoded(experiment, manifest.precision)
         if is_packed:
             set_weights(codec, content[weight_file.NAME])
         else:

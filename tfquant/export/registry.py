@@ -88,8 +88,8 @@ def of_file(codec: str, fingerprint: str) -> tuple:
         if member is not None:
             return each, member
     raise model_file.ModelError(
-        f"made by model {codec} {fingerprint}, which is not installed: name its folder with --model,"
-        " or add it with tfquant models --add"
+        f"made by model {codec} {fingerprint}, which is not installed: name its folder with"
+        " --model, or add it with tfquant models --add"
     )
 
 

@@ -26,6 +26,8 @@ OpenBLAS differ by 2e-11 at most.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import itertools
 from typing import NamedTuple
@@ -99,7 +101,22 @@ class _Component(NamedTuple):
     functional: np.ndarray
 
 
-@functools.lru_cache(maxsize=8)
+_LEFT_OUT = contextvars.ContextVar("left_out", default=False)
+
+
+@contextlib.contextmanager
+def left_out():
+    """Gives the transforms that are made inside weights near 0, in less time.
+
+    This is for codecs whose weights are read from a file right after that.
+    """
+    token = _LEFT_OUT.set(True)
+    try:
+        yield
+    finally:
+        _LEFT_OUT.reset(token)
+
+
 def levels(widths: tuple) -> tuple:
     """Layers of stride 2, finest first.
 
@@ -110,6 +127,14 @@ def levels(widths: tuple) -> tuple:
     Args:
       widths: output channels of each layer, as (N, N, N, M); the first one's inputs are 3 colours.
     """
+    if _LEFT_OUT.get():
+        shapes = [(2, 2, *pair) for pair in zip((3, *widths), widths)]
+        return tuple(Level(np.zeros(s, np.float32), np.zeros(s[-1], np.float32)) for s in shapes)
+    return _levels(widths)
+
+
+@functools.lru_cache(maxsize=8)
+def _levels(widths: tuple) -> tuple:
     result = []
     pixel = np.ones((1, 1))
     channels = [
