@@ -81,6 +81,7 @@ setup(
     packages=[*find_packages(include=["tfquant", "tfquant.*"]), "tfquant.models"],
     package_dir={"tfquant.models": "models"},
     package_data={
+        "tfquant": ["py.typed"],
         "tfquant.evaluation": ["paper_tables.csv"],
         "tfquant.pretrained": ["photographs/models.json", *PRETRAINED],
     },

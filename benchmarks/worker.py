@@ -160,7 +160,7 @@ class _FirstStepIsOver(Exception):
 
 def start(settings: dict) -> tuple:
     """`train.py` up to the end of its first step; there is nothing left to run."""
-    import train
+    from tfquant.commands import train
 
     class FirstStep(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -172,6 +172,7 @@ def start(settings: dict) -> tuple:
     names = ("codec", "precision", "plan", "batch_size", "crop")
     given = [f"--{name}={settings[name]}" for name in names]
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_FirstStepIsOver):
+        train.define_flags(flags.FLAGS)
         flags.FLAGS(["train.py", f"--model_dir={folder}", f"--train_images={settings['images']}",
                      "--progress=silent", *widths, *given])  # fmt: skip
         train.main(["train.py"])

@@ -1,9 +1,14 @@
-"""The zoo: one line a codec. Networks only; padding, coding and training are `tfquant`'s."""
+"""Codecs by name. `build` creates one: `models.build("ms_hyper_zero", N=64, M=96)`.
+
+A codec defines its networks and the order in which it transmits its latents. Everything else is in
+the base class, `tfquant.codec.Codec`.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+from typing import Any
 
 import tensorflow as tf
 from tfquant.models.charm import Charm
@@ -13,8 +18,11 @@ from tfquant.models.factorized import Factorized
 from tfquant.models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 
 from tfquant.codec import Codec
+from tfquant.entropy.conditional import FAMILIES
 from tfquant.exchange import Rounding
+from tfquant.layers.transforms import ANALYSIS, SYNTHESIS
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 CODECS = {
     "factorized": Factorized,
@@ -33,29 +41,44 @@ CODECS = {
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
+# Option of a codec -> (type or choices, help text). Not every codec has every option. An omitted
+# option has the codec's own default.
+OPTIONS = {
+    "N": (int, "Width of the transforms (and channels of z). Default: the codec's own."),
+    "M": (int, "Channels of the latent y. Default: the codec's own."),
+    "family": (
+        [name for name, family in FAMILIES.items() if family.outputs > 1],
+        "Distribution of y, for codecs that offer a choice. Default: the codec's own.",
+    ),
+    "g_a": (list(ANALYSIS), "ms_hyper*: analysis transform. Default: plain."),
+    "g_s": (list(SYNTHESIS), "ms_hyper*: synthesis transform. Default: plain."),
+    "slices": (int, "charm*: number of channel slices, a divisor of M. Default: 10."),
+}
+
+
 def widths(name: str, N: int | None = None, M: int | None = None) -> dict:
-    """N and M of a codec; where they are not given, its paper's (of the lower rates)."""
+    """Returns N and M of a codec. Missing values default to the paper's, for its lower rates."""
     own = inspect.signature(CODECS[name]).parameters
     N = own["N"].default if N is None else N
     M = own["M"].default if M is None else M
     return {"N": N, "M": N if M is None else M}
 
 
-def build(name: str, precision: str = "float32", **options) -> Codec:
-    """A codec with its weights made.
+def build(name: str, precision: str = "float32", **options: Any) -> Codec:
+    """Builds a codec and creates its weights.
 
     Args:
       name: a key of `CODECS`.
-      precision: of the networks' arithmetic; weights, quantization and likelihoods are float32.
+      precision: arithmetic of the networks, a key of `PRECISIONS`. Weights, quantization and
+        likelihoods are always float32.
       **options: the codec's own arguments, such as N and M.
 
     Raises:
-      ValueError: for an unknown codec, precision or option; the message lists what is possible.
+      ValueError: the codec, the precision or an option is unknown; the message lists the known
+        ones.
     """
-    if name not in CODECS:
-        raise ValueError(f"unknown codec {name!r}; known: {', '.join(CODECS)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    check_known("codec", name, CODECS)
+    check_known("precision", precision, PRECISIONS)
     bound = getattr(CODECS[name], "keywords", {})
     known = [p for p in inspect.signature(CODECS[name]).parameters if p not in bound]
     for option in options:
@@ -71,11 +94,11 @@ def build(name: str, precision: str = "float32", **options) -> Codec:
     return codec
 
 
-def build_for_files(name: str, precision: str = "float32", **options) -> Codec:
-    """As `build`, for making and reading files: only the transforms compute in `precision`.
+def build_for_files(name: str, precision: str = "float32", **options: Any) -> Codec:
+    """Builds a codec for compression and decompression: only the transforms compute in `precision`.
 
-    What gives bits their meaning does in float32, so that a model of one precision reads the files
-    of another. The weights are those of `build(name, **options)`.
+    Everything that determines the bits computes in float32, so a model of one precision reads the
+    files of another. The weights are those of `build(name, **options)`.
     """
     codec = build(name, **options)
     if precision != "float32":

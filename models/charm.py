@@ -1,5 +1,7 @@
-"""Channel-wise autoregressive codec: Minnen and Singh, "Channel-wise Autoregressive Entropy Models
-for Learned Image Compression" (2020), without its latent residual prediction.
+"""Channel-wise autoregressive codec, without latent residual prediction.
+
+Source: Minnen and Singh, "Channel-wise Autoregressive Entropy Models for Learned Image Compression"
+(2020).
 
     x --> g_a --> y --- slice k ---> Q --> y_hat_k, of all k --> g_s --> x_hat
                   |                  |       |
@@ -7,14 +9,16 @@ for Learned Image Compression" (2020), without its latent residual prediction.
                   |                  |
                  h_a --> z --> Q --> h_s_mean, h_s_scale
 
-Latents: y, M channels at 1/16, in slices of equal width; z, N channels at 1/64, factorized. Each
-slice has two networks of its own, for its mean and for its log sigma; both see the first five
-decoded slices, or as many as there are before it, beside the features of their hyper-decoder.
+Latents: y has M channels at 1/16 of the resolution, in slices of equal width. z has N channels at
+1/64 and a factorized density. Each slice has its own two networks, one for its mean and one for its
+log sigma. Their inputs are the features of the mean or scale hyper-decoder and the first five
+decoded slices (fewer if fewer precede).
 
-Differences from the paper: no latent residual prediction, which mends rounding errors and so would
-hide what surrogates differ in; networks predict log sigma (see `tfquant/entropy/conditional.py`).
-Inner widths are the paper's at N = 192, M = 320 and in proportion elsewhere. Parameters there:
-80.5 M, of which the slices' networks are 63.5 M; latent residual prediction would be 33.5 M more.
+Differences from the paper: there is no latent residual prediction, because it corrects rounding
+errors and would hide the differences between surrogates. Networks predict log sigma (see
+`tfquant/entropy/conditional.py`). Hidden widths are the paper's at N = 192, M = 320 and scale with
+N and M. Parameters at that size: 80.5 M, including 63.5 M for the slices' networks. Latent residual
+prediction would add 33.5 M.
 """
 
 from __future__ import annotations
@@ -23,22 +27,23 @@ import tensorflow as tf
 from tfquant.models.hyperprior import Hyperprior
 
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.exchange import Groups
+from tfquant.exchange import Exchange, Groups
 from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.chain import Chain
 from tfquant.layers.context import ParameterNetwork
 from tfquant.legacy_keras import keras
 
-# A later slice sees this many, the first ones: in the paper more of them hardly lower the rate.
+# A slice depends on at most the first five slices. In the paper, more of them hardly lower the
+# rate.
 SUPPORT = 5
 
 
 class SliceContext(keras.layers.Layer):
-    """What the hyper-decoders and decoded slices say about each slice.
+    """Predicts the entropy parameters of each slice from hyper-decoder features and decoded slices.
 
     Args:
-      M: the latent's channels.
-      slices: how many slices it has.
+      M: channels of the latent.
+      slices: number of slices.
     """
 
     def __init__(self, M: int, slices: int):
@@ -48,12 +53,13 @@ class SliceContext(keras.layers.Layer):
             [ParameterNetwork(widths, kernels) for _ in range(slices)] for _ in range(2)
         )
 
-    def call(self, means, scales, decoded: list):
-        """The next slice's `raw: [B, h, w, 2 M / slices]` float32.
+    def call(self, means: tf.Tensor, scales: tf.Tensor, decoded: list) -> tf.Tensor:
+        """Predicts the next slice's `raw: [B, h, w, 2 M / slices]` float32.
 
         Args:
-          means, scales: [B, h, w, M] float, features.
-          decoded: the slices before it, [B, h, w, M / slices] each.
+          means: [B, h, w, M] float, features for the mean.
+          scales: [B, h, w, M] float, features for the scale.
+          decoded: the previous slices, [B, h, w, M / slices] each.
         """
         k, support = len(decoded), decoded[:SUPPORT]
         mu = self.mean[k]([means, *support])
@@ -62,12 +68,16 @@ class SliceContext(keras.layers.Layer):
 
 
 class Charm(Hyperprior):
-    """Mean-scale Gaussian, slice after slice, quantized around 0 or around its mean.
+    """Codec with a mean-scale Gaussian, coded slice by slice.
 
     Args:
-      N, M: 192/320 in the paper.
-      slices: 10 in the paper; divides M.
-      zero_center: `round(y - mu) + mu` instead of `round(y)`.
+      N: width of the transforms and channels of z, 192 in the paper.
+      M: channels of y, 320 in the paper.
+      slices: number of slices, a divisor of M; 10 in the paper.
+      zero_center: if true, quantizes as `round(y - mu) + mu`, otherwise as `round(y)`.
+
+    Raises:
+      ValueError: `slices` does not divide M.
     """
 
     def __init__(self, N: int = 192, M: int = 320, slices: int = 10, zero_center: bool = False):
@@ -99,7 +109,7 @@ class Charm(Hyperprior):
         )
         self.context = SliceContext(M, slices)
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         z_hat = self.transmit_hyper(y, exchange)
         means, scales = self.h_s_mean(z_hat), self.h_s_scale(z_hat)
         parts = tf.split(y, self.slices, axis=-1) if exchange.has_latents else [None] * self.slices

@@ -1,6 +1,8 @@
-"""Codecs with a hyperprior and a serial context: Minnen, Balle and Toderici, "Joint Autoregressive
-and Hierarchical Priors" (2018), and Cheng et al., "Learned Image Compression with Discretized
-Gaussian Mixture Likelihoods and Attention Modules" (2020).
+"""Codecs with a hyperprior and a serial context.
+
+Sources: Minnen, Balle and Toderici, "Joint Autoregressive and Hierarchical Priors" (2018), and
+Cheng et al., "Learned Image Compression with Discretized Gaussian Mixture Likelihoods and Attention
+Modules" (2020).
 
     x --> g_a --> y ----------------> Q --> y_hat --> g_s --> x_hat
                   |                   |       |
@@ -8,15 +10,15 @@ Gaussian Mixture Likelihoods and Attention Modules" (2020).
                                |
                               p(z)
 
-Latents: y, M channels at 1/16, quantized around 0 (around a predicted mean, training would need a
-serial pass); z, N channels at 1/64, factorized. Differences from the papers: the networks predict
-log sigma (see `tfquant/entropy/conditional.py`), and the causal convolution has no weights under
-its mask.
+Latents: y has M channels at 1/16 of the resolution and is quantized around 0. (Around a predicted
+mean, training would need a serial pass.) z has N channels at 1/64 and a factorized density.
+Differences from the papers: the networks predict log sigma (see `tfquant/entropy/conditional.py`),
+and the causal convolution stores no weights under its mask.
 
-Parameters: `ms_context` has 13.2 M at 192/192, and CompressAI's mbt2018 14.13 M, of which 1.0 M are
-under its mask and 18 more a channel in the density of z. `cheng_attn` has 13.8 M at 128 and
-`cheng_anchor` 12.4 M; CompressAI's cheng2020-attn has 13.18 M with one Gaussian, a parameter
-network half as wide as Cheng's, and the weights under the mask.
+Parameters of `ms_context`: 13.2 M at N = M = 192. CompressAI's mbt2018 has 14.13 M, including 1.0 M
+under its mask and 18 more per channel in the density of z. Parameters of `cheng_attn` at N = 128:
+13.8 M; of `cheng_anchor`: 12.4 M. CompressAI's cheng2020-attn has 13.18 M, with one Gaussian, a
+parameter network half as wide as Cheng's, and the weights under the mask.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from tfquant.layers.chain import Chain
 
 
 class MeanScaleContext(ContextHyperprior):
-    """The joint autoregressive and hierarchical codec; QR's "Joint".
+    """The joint autoregressive and hierarchical codec ("Joint" in the Quantization Rectifier
+    paper).
 
     Args:
-      N, M: 192/192 (192/320 at high rates) in the paper.
-      family: "gaussian", "laplacian" or "mixture".
+      N: width of the transforms and channels of z, 192 in the paper.
+      M: channels of y, 192 in the paper and 320 at high rates.
+      family: distribution of y, "gaussian", "laplacian" or "mixture".
     """
 
     def __init__(self, N: int = 192, M: int = 192, family: str = "gaussian"):
@@ -45,17 +49,17 @@ class MeanScaleContext(ContextHyperprior):
 
 
 class Cheng(ContextHyperprior):
-    """Residual transforms, subpixel upsampling, and a mixture of three Gaussians.
+    """Codec with residual transforms, subpixel upsampling, and a mixture of three Gaussians.
 
     Args:
-      attention: attention blocks in `g_a` and `g_s` (`cheng_attn`; QR's "Attn"), or none
-        (`cheng_anchor`).
-      N, M: 128/128 at low rates, 192/192 at high ones in the paper; one width, so M is N unless
-        it is given.
-      family: "mixture", or "gaussian" or "laplacian".
+      attention: if true, `g_a` and `g_s` have attention blocks (`cheng_attn`, "Attn" in the
+        Quantization Rectifier paper), otherwise none (`cheng_anchor`).
+      N: width of the transforms and channels of z, in the paper 128 at low and 192 at high rates.
+      M: channels of y; None for N, as in the paper.
+      family: distribution of y, "mixture", "gaussian" or "laplacian".
     """
 
-    _HIDDEN = (5, 5)  # of the parameter network, in units of M: 640 in the paper's code, M = 128
+    _HIDDEN = (5, 5)  # widths of the parameter network / M: 640 in the paper's code, with M = 128
 
     def __init__(
         self, attention: bool, N: int = 128, M: int | None = None, family: str = "mixture"

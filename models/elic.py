@@ -1,4 +1,6 @@
-"""ELIC: He et al., "ELIC: Efficient Learned Image Compression with Unevenly Grouped Space-Channel
+"""ELIC, a codec with a space-channel context.
+
+Source: He et al., "ELIC: Efficient Learned Image Compression with Unevenly Grouped Space-Channel
 Contextual Adaptive Coding" (2022).
 
     x --> g_a --> y --- group k ---> Q --> y_hat_k, of all k --> g_s --> x_hat
@@ -7,15 +9,17 @@ Contextual Adaptive Coding" (2022).
                   |                  |
                  h_a --> z --> Q --> h_s
 
-Latents: y, M channels at 1/16, in five groups that grow, each of them in two halves of a
-checkerboard; z, N channels at 1/64, factorized. `g_ch` sees all groups before; `g_sp` sees the
-anchors of the same group, and says 0 of the anchors themselves. Quantized around mu.
+Latents: y has M channels at 1/16 of the resolution, in five groups of increasing width. Each group
+is coded as two halves of a checkerboard. z has N channels at 1/64 and a factorized density. `g_ch`
+depends on all previous groups. `g_sp` depends on the anchors of the same group, and is 0 for the
+anchors themselves. y is quantized around mu.
 
-Differences from the paper: no latent residual prediction; networks predict log sigma (see
-`tfquant/entropy/conditional.py`); `g_sp` has no weights at the taps that its mask would hide.
-Inner widths are the paper's at N = 192, M = 320 and in proportion elsewhere. Parameters there:
-33.0 M (`elic_sm` 25.9 M). The layers of CompressAI's `elic2022-chandelier` have 33.8 M: 1.1 M more
-under the masks of `g_sp`, 0.4 M less in `g_ch`, which sees only the first group and the last.
+Differences from the paper: there is no latent residual prediction. Networks predict log sigma (see
+`tfquant/entropy/conditional.py`). `g_sp` stores no weights for the taps that its mask would hide.
+Hidden widths are the paper's at N = 192, M = 320 and scale with N and M. Parameters at that size:
+33.0 M (`elic_sm`: 25.9 M). The layers of CompressAI's `elic2022-chandelier` have 33.8 M: 1.1 M more
+under the masks of `g_sp`, and 0.4 M less in `g_ch`, which depends only on the first group and the
+previous one.
 """
 
 from __future__ import annotations
@@ -33,9 +37,9 @@ from tfquant.legacy_keras import keras
 
 
 def group_sizes(M: int) -> tuple:
-    """Channels of each group: 16, 16, 32, 64, and the rest, where that leaves 64 or more.
+    """Returns the channels of each group: 16, 16, 32, 64 and the rest, for M of 192 or more.
 
-    Below M = 192 the first four shrink alike.
+    For smaller M, the first four shrink in proportion.
 
     Raises:
       ValueError: M is below 12.
@@ -47,7 +51,10 @@ def group_sizes(M: int) -> tuple:
 
 
 class SpaceChannelContext(keras.layers.Layer):
-    """What the hyper-decoder and decoded elements say about each half of each group."""
+    """Predicts the entropy parameters of each half of each group.
+
+    The inputs are the features of the hyper-decoder and the elements that are already decoded.
+    """
 
     def __init__(self, M: int, sizes: tuple):
         super().__init__(name="context")
@@ -60,14 +67,19 @@ class SpaceChannelContext(keras.layers.Layer):
             ParameterNetwork((2 * M, 8 * M // 5, 2 * size), (1, 1, 1)) for size in sizes
         ]
 
-    def transmit(self, exchange: Exchange, model: ConditionalModel, y, features) -> Received:
-        """Passes a latent on, quantized around its means.
+    def transmit(
+        self, exchange: Exchange, model: ConditionalModel, y: tf.Tensor | None, features: tf.Tensor
+    ) -> Received:
+        """Transmits a latent, quantized around its means.
 
         Args:
           exchange: the exchange.
           model: the latent's entropy model.
-          y: [B, h, w, M] float, or None for a decoder.
-          features: [B, h, w, 2 M] float.
+          y: [B, h, w, M] float, or None in a decoder.
+          features: [B, h, w, 2 M] float, from the hyper-decoder.
+
+        Returns:
+          The received latent.
         """
         features = [[half] for half in checkerboard.split(features)]
         parts = [None] * len(self.sizes) if y is None else tf.split(y, self.sizes, axis=-1)
@@ -86,13 +98,14 @@ class SpaceChannelContext(keras.layers.Layer):
         return groups.close(y, join)
 
     def _send(self, groups, k, part, of_anchors, of_others):
-        """Passes group k on, anchors first; [B, h, w, size] as a context sees it.
+        """Transmits group k, anchors first, and returns it as a context sees it, [B, h, w, size].
 
         Args:
           groups: the latent's `Groups`.
-          k: the group's number.
-          part: [B, h, w, size] float, or None.
-          of_anchors, of_others: what is known of each half, lists of [B, h, w/2, C].
+          k: index of the group.
+          part: [B, h, w, size] float, or None in a decoder.
+          of_anchors: inputs of the parameter network for the anchors, a list of [B, h, w/2, C].
+          of_others: inputs of the parameter network for the others, likewise.
         """
         anchors, others = (None, None) if part is None else checkerboard.split(part)
         half = tf.shape(of_anchors[0])[:-1]
@@ -104,11 +117,15 @@ class SpaceChannelContext(keras.layers.Layer):
 
 
 class Elic(ContextHyperprior):
-    """Mean-scale Gaussian, group after group.
+    """Codec with a mean-scale Gaussian, coded group by group.
 
     Args:
-      small: `elic_sm`: one residual block a stage rather than three, no attention.
-      N, M: 192/320 in the paper.
+      small: if true, builds `elic_sm`: one residual block per stage instead of three, no attention.
+      N: width of the transforms and channels of z, 192 in the paper.
+      M: channels of y, 320 in the paper.
+
+    Raises:
+      ValueError: M is below 12.
     """
 
     def __init__(self, small: bool, N: int = 192, M: int = 320):

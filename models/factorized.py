@@ -1,25 +1,34 @@
-"""Factorized-prior codec: Balle, Laparra and Simoncelli, "End-to-end Optimized Image Compression"
-(2017), with the transforms of Balle et al. (2018).
+"""Factorized-prior codec, with the transforms of Balle et al. (2018).
+
+Source: Balle, Laparra and Simoncelli, "End-to-end Optimized Image Compression" (2017).
 
     x --> g_a --> y --> Q --> y_hat --> g_s --> x_hat
                         |
-                     p(y), one density a channel
+                     p(y), one density per channel
 
-Latent: M channels at 1/16. The offset of Q is each channel's median.
+The latent y has M channels at 1/16 of the resolution. The offset of Q is each channel's median.
 
-Parameters at 128/192: 2.99 M; CompressAI's have 3,500 more, 61 a channel in the density where TFC's
-has 43.
+Parameters at N = 128, M = 192: 2.99 M. CompressAI's model has 3,500 more, because its density has
+61 per channel instead of TFC's 43.
 """
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from tfquant.codec import Codec
 from tfquant.entropy.factorized import FactorizedModel
+from tfquant.exchange import Exchange
 from tfquant.layers import transforms
 
 
 class Factorized(Codec):
-    """Args: N, M: transform and latent widths, 128/192 (192/320 at high rates) in the paper."""
+    """Codec without a hyperprior.
+
+    Args:
+      N: width of the transforms, 128 in the paper and 192 at high rates.
+      M: channels of y, 192 in the paper and 320 at high rates.
+    """
 
     downsampling = 16
 
@@ -31,8 +40,8 @@ class Factorized(Codec):
         self.y_model = FactorizedModel(M, name="y")
         self.entropy_models = (self.y_model,)
 
-    def latent_channels(self):
+    def latent_channels(self) -> dict[str, tuple[int, int]]:
         return {"y": (16, self.M)}
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         return exchange(self.y_model, y).distortion

@@ -1,6 +1,7 @@
-"""Hyperprior codecs: scale only (Balle et al., "Variational Image Compression with a Scale
-Hyperprior", 2018) and mean-scale (Minnen, Balle and Toderici, "Joint Autoregressive and
-Hierarchical Priors", 2018, without its context model).
+"""Hyperprior codecs: scale only, and mean-scale without a context model.
+
+Sources: Balle et al., "Variational Image Compression with a Scale Hyperprior" (2018), and Minnen,
+Balle and Toderici, "Joint Autoregressive and Hierarchical Priors" (2018).
 
     x --> g_a --> y ----------------> Q --> y_hat --> g_s --> x_hat
                   |                   |
@@ -8,13 +9,13 @@ Hierarchical Priors", 2018, without its context model).
                                |
                               p(z)
 
-Latents: y, M channels at 1/16; z, N channels at 1/64, factorized. Differences from the papers:
-`h_s` predicts log sigma rather than sigma (see `tfquant/entropy/conditional.py`), so the scale
-hyperprior's `h_s` has no final ReLU.
+Latents: y has M channels at 1/16 of the resolution. z has N channels at 1/64 and a factorized
+density. Difference from the papers: `h_s` predicts log sigma instead of sigma (see
+`tfquant/entropy/conditional.py`), so the scale hyperprior's `h_s` has no final ReLU.
 
-Parameters at 128/192: 5.07 M with a scale alone, 7.03 M with a mean. CompressAI's models have 2,400
-and 2,300 more: its density of z has 61 a channel, TFC's 43, and the scale hyperprior's `h_a` ends
-without a bias here, as in its authors' implementation.
+Parameters at N = 128, M = 192: 5.07 M with a scale only, 7.03 M with mean and scale. CompressAI's
+models have 2,400 and 2,300 more. Their density of z has 61 per channel instead of TFC's 43. Here,
+the scale hyperprior's `h_a` ends without a bias, as in its authors' implementation.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ import tensorflow as tf
 from tfquant.codec import Codec
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.factorized import FactorizedModel
+from tfquant.exchange import Exchange
 from tfquant.layers import transforms
 from tfquant.layers.blocks import PreciseConv, conv, deconv, leaky_relu
 from tfquant.layers.chain import Chain
 
 
 class Hyperprior(Codec):
-    """What all codecs with a hyperprior share: the walk `z`, then `y` given `h_s(z_hat)`."""
+    """Base class of codecs with a hyperprior: transmits `z`, then `y` given `h_s(z_hat)`."""
 
     def __init__(self, N: int, M: int, y_model: ConditionalModel, g_a: str, g_s: str, name: str):
         super().__init__(name=name, dtype="float32")
@@ -41,32 +43,35 @@ class Hyperprior(Codec):
         self.y_model = y_model
         self.entropy_models = (self.z_model, self.y_model)
 
-    def latent_channels(self):
+    def latent_channels(self) -> dict[str, tuple[int, int]]:
         return {"y": (16, self.M), "z": (64, self.N)}
 
-    def hyper_analysis(self, y):
+    def hyper_analysis(self, y: tf.Tensor) -> tf.Tensor:
         return self.h_a(y)
 
-    def transmit_hyper(self, y, exchange):
-        """Passes `z` on: z_hat as `h_s` sees it, [B, h, w, N]."""
+    def transmit_hyper(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
+        """Transmits `z` and returns z_hat as `h_s` sees it, [B, h, w, N]."""
         z = self.hyper_analysis(y) if exchange.has_latents else None
         return exchange(self.z_model, z).context
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         z_hat = self.transmit_hyper(y, exchange)
         return exchange(self.y_model, y, self.h_s(z_hat)).distortion
 
 
 class ContextHyperprior(Hyperprior):
-    """The walk where `y` is also given itself: `context` takes it part by part."""
+    """Base class of codecs whose `context` transmits `y` part by part, given the previous ones."""
 
-    def transmit(self, y, exchange):
+    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         features = self.h_s(self.transmit_hyper(y, exchange))
         return self.context.transmit(exchange, self.y_model, y, features).distortion
 
 
 def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
-    """`h_a: [B, h, w, M] -> [B, h/4, w/4, N]` and `h_s: ... -> [B, h, w, outputs]`, float32."""
+    """Returns `h_a` and `h_s`, both with float32 outputs.
+
+    `h_a` maps [B, h, w, M] to [B, h/4, w/4, N]. `h_s` maps [B, h/4, w/4, N] to [B, h, w, outputs].
+    """
     h_a = Chain(
         [
             conv(N, 3), leaky_relu(),
@@ -87,9 +92,11 @@ def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
 
 
 class ScaleHyperprior(Hyperprior):
-    """`p(y | z_hat)` a zero-mean Gaussian; the only codec whose `h_a` sees `|y|`.
+    """Codec with a zero-mean Gaussian `p(y | z_hat)`; the only codec whose `h_a` sees `|y|`.
 
-    Args: N, M: 128/192 (192/320 at high rates) in the paper.
+    Args:
+      N: width of the transforms and channels of z, 128 in the paper and 192 at high rates.
+      M: channels of y, 192 in the paper and 320 at high rates.
     """
 
     def __init__(self, N: int = 128, M: int = 192):
@@ -112,18 +119,20 @@ class ScaleHyperprior(Hyperprior):
             name="h_s",
         )
 
-    def hyper_analysis(self, y):
+    def hyper_analysis(self, y: tf.Tensor) -> tf.Tensor:
         return self.h_a(tf.abs(y))
 
 
 class MeanScaleHyperprior(Hyperprior):
-    """`p(y | z_hat)` with mean and scale, quantized around 0 or around its mean.
+    """Codec whose `p(y | z_hat)` has mean and scale.
 
     Args:
-      N, M: 128/192 (192/320 at high rates) in the paper.
-      zero_center: `round(y - mu) + mu` instead of `round(y)`.
-      family: "gaussian", "laplacian" or "mixture".
-      g_a, g_s: kinds of transform, see `tfquant/layers/transforms.py`.
+      N: width of the transforms and channels of z, 128 in the paper and 192 at high rates.
+      M: channels of y, 192 in the paper and 320 at high rates.
+      zero_center: if true, quantizes as `round(y - mu) + mu`, otherwise as `round(y)`.
+      family: distribution of y, "gaussian", "laplacian" or "mixture".
+      g_a: kind of the analysis transform, see `tfquant/layers/transforms.py`.
+      g_s: kind of the synthesis transform, likewise.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
 import os
 import random
 import subprocess
@@ -107,6 +108,39 @@ def no_saved_models(monkeypatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def rebuilt_export(tmp_path_factory) -> Path:
+    """The exported model `run/export` of an untrained codec, with no SavedModel in it.
+
+    Every stack builds the codec again, from the manifest, the weights and the tables. That takes
+    less time than to save a SavedModel and to load it.
+    """
+    import tensorflow as tf
+
+    from tfquant import models
+    from tfquant.coding import table_file
+    from tfquant.export import model_file
+    from tfquant.export.codec_module import CodecModule
+    from tfquant.training.experiment import Experiment
+
+    random.seed(0)
+    experiment = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, lmbda=0.01)
+    full = CodecModule(models.build("factorized", N=4, M=6))
+    path = tmp_path_factory.mktemp("rebuilt") / "run" / "export"
+    tf.train.Checkpoint(_weights=full.weights).write(str(path / "variables" / "variables"))
+    (path / table_file.NAME).write_bytes(table_file.dump(full.tables))
+    manifest = {
+        "format": model_file.FORMAT,
+        "version": "0.1.0",
+        "codec": "factorized",
+        "fingerprint": full.fingerprint(),
+        "flavour": model_file.PORTABLE,
+        "experiment": json.loads(experiment.to_json()),
+    }
+    (path / model_file.MANIFEST).write_text(json.dumps(manifest))
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_photograph() -> Callable[..., np.ndarray]:
     """`make_photograph(height, width, seed=0)`: a picture with a photograph's statistics.
 
@@ -180,3 +214,15 @@ def fresh_python() -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def training_flags():
+    """absl's global flags, with the flags of `train.py` among them."""
+    from absl import flags
+
+    from tfquant.commands import train
+
+    if "model_dir" not in flags.FLAGS:
+        train.define_flags(flags.FLAGS)
+    return flags.FLAGS

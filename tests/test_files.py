@@ -12,11 +12,10 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from absl.testing import flagsaver
 
-import train
 from tfquant import cli, files
+from tfquant.commands import train
 from tfquant.data import images, records, sources
 from tfquant.data.images import ImageError, find_images, read_image
 from tfquant.training import folder, history
@@ -72,10 +71,10 @@ def test_a_scheme_that_nobody_knows_is_an_oserror_of_one_line(capsys):
 
 
 @pytest.mark.parametrize("flag", ["model_dir", "init_from", "train_images"])
-def test_train_says_in_one_line_that_nobody_knows_a_scheme(tmp_path, flag):
+def test_train_says_in_one_line_that_nobody_knows_a_scheme(tmp_path, flag, training_flags):
     given = {"model_dir": f"{tmp_path}/run", flag: "nowhere://bucket/a"}
     with flagsaver.flagsaver():
-        flags.FLAGS(["train.py", *(f"--{name}={value}" for name, value in given.items())])
+        training_flags(["train.py", *(f"--{name}={value}" for name, value in given.items())])
         with pytest.raises(SystemExit, match="^train.py: nowhere://bucket/a: File system scheme"):
             train.main(["train.py"])
     assert not any(tmp_path.iterdir())
@@ -138,7 +137,7 @@ def test_a_new_folder_that_cannot_take_its_place_is_kept_and_named(tmp_path, mon
 
     path, kept = f"{tmp_path}/made", f"{tmp_path}/made.partial"
     monkeypatch.setattr(tf.io.gfile, "rename", refuse)
-    message = f"^{path}: what was made stays in {kept}, .*: not yours$"
+    message = f"^{path}: the result stays in {kept}, .*: not yours$"
     with pytest.raises(OSError, match=message), files.new_folder(path) as partial:
         assert partial == kept
         (tmp_path / "made.partial" / "precious").write_text("dear")
@@ -189,6 +188,6 @@ def test_the_same_is_let_pass_whatever_its_order():
 
 def test_what_differs_or_is_missing_on_either_side_is_named():
     asked, found = {"a": 1, "b": 2, "d": 4}, {"a": 1, "b": 3, "c": 5}
-    message = r"^runs/a holds another grid \(differs in b, c, d\); name a new --out, delete this"
+    message = r"^runs/a contains another grid \(differs in b, c, d\); use a new --out, delete this"
     with pytest.raises(ValueError, match=message):
         files.check_owner("runs/a", "--out", "grid", asked, found)

@@ -14,7 +14,7 @@ import tfquant
 from tfquant import cli
 from tfquant.data import images
 from tfquant.evaluation import pictures
-from tfquant.export import loading, registry
+from tfquant.export import registry
 
 FOLDER = Path(tfquant.__file__).parent / "pretrained"
 MOST_BYTES = 30_000_000
@@ -22,7 +22,7 @@ MOST_BYTES = 30_000_000
 
 @pytest.fixture(scope="module", name="models")
 def _models():
-    return loading.load("default")
+    return tfquant.load("default")
 
 
 @pytest.fixture(scope="module", name="photograph_file")

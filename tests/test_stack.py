@@ -100,6 +100,24 @@ def test_operations_are_taken_from_the_package_for_this_tensorflow(install, pack
     assert found.endswith(package) if package else "TensorFlow 2" in reason
 
 
+@pytest.mark.parametrize(
+    "packages, said",
+    [
+        ({"tensorflow": "2.17.1"}, "tensorflow-compression-ops is not installed"),
+        ({"tensorflow": "2.14.1"}, "tensorflow-compression is not installed"),
+        # Advice to install something would lead nowhere.
+        ({"tensorflow": "2.21.0"}, "no package has the operations for TensorFlow 2.21.0"),
+        (
+            {"tensorflow": "2.18.0", "tensorflow-compression-ops": "2.17.0"},
+            "tensorflow-compression-ops 2.17.0 is not for TensorFlow 2.18.0",
+        ),
+    ],
+)
+def test_the_reason_for_no_operations_names_what_could_be_installed(install, packages, said):
+    install(packages)
+    assert stack.operations_package() == (None, said)
+
+
 # A package of another TensorFlow in front of the path: as installed as the real one.
 STRANGER = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 COMMANDS = [
@@ -144,6 +162,41 @@ def test_every_command_ends_with_one_line_where_tensorflow_cannot_be_imported(co
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()
     assert "cannot be imported: ImportError: no such symbol: _ZN3abi" in line
+
+
+# What TensorFlow 2.21 writes while it loads, among it what a Python library has to say.
+_EARLY = """\
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1795816769.463131   13278 port.cc:153] oneDNN custom operations are on.
+somewhere.py:1: UserWarning: look here
+E0000 00:00:1795816769.463131   13278 cuda_dnn.cc:8579] Unable to register cuDNN factory
+"""
+
+
+@pytest.mark.parametrize(
+    "environment, kept", [({}, slice(2, 3)), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, slice(4))]
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_messages_written_while_tensorflow_loads_are_for_those_who_ask(
+    tmp_path, environment, kept, fails
+):
+    """A stand-in for TensorFlow writes them to the file descriptor, as its libraries do."""
+    versions = {"tensorflow": "2.21.0", "tf-keras": "2.21.0", "tensorflow-probability": "0.25.0"}
+    last = "raise ImportError('no such symbol')" if fails else "sys.exit()"
+    (tmp_path / "tensorflow.py").write_text(
+        f"import os, sys\nos.write(2, {_EARLY.encode()})\n{last}"
+    )
+    program = f"from tfquant import stack; stack.version = {versions}.get; stack.prepare('program')"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+    } | environment
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    ended = ["program: TensorFlow 2.21.0 cannot be imported: no such symbol (see: tfquant doctor)"]
+    assert done.returncode == fails
+    assert done.stderr.splitlines() == _EARLY.splitlines()[kept] + ended * fails
 
 
 def test_an_unknown_coder_is_refused(monkeypatch):

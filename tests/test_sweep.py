@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +61,14 @@ def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path):
         assert (done.returncode, done.stderr) == (1, message)
 
 
+SWEEP = """
+import sys
+from tfquant.commands import sweep
+from tfquant.commands.program import run_program
+sweep.PROGRAMS = {name: (sys.executable, f"{name}.py") for name in ("train", "eval")}
+run_program("sweep")
+"""
+
 # J is lowest for alpha_max 8, and rises by 0.25 a seed.
 TRAIN = """
 import json, pathlib, sys
@@ -103,7 +109,7 @@ text = json.dumps({"models": models, "images": flags["images"]})
 @pytest.fixture(name="beside_stand_ins")
 def _beside_stand_ins(tmp_path):
     """`run(*arguments)`: sweep.py, in a folder where train.py and eval.py are the above."""
-    shutil.copy(ROOT / "sweep.py", tmp_path)
+    (tmp_path / "sweep.py").write_text(SWEEP)
     (tmp_path / "train.py").write_text(TRAIN)
     (tmp_path / "eval.py").write_text(EVAL)
     (tmp_path / "base.flags").write_text("--N=1\n--seed=2\n")
@@ -112,7 +118,6 @@ def _beside_stand_ins(tmp_path):
         return subprocess.run(
             [sys.executable, "sweep.py", "--base=base.flags", "--out=out", *arguments],
             cwd=tmp_path, capture_output=True, text=True, timeout=3600, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
 
     return run

@@ -10,13 +10,14 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
-import train
 from tfquant import models
+from tfquant.commands import experiment_flags, train
 from tfquant.quantization.plans import PLANS
 from tfquant.training import folder, run
 from tfquant.training.experiment import Experiment
 
-CONFIGS = sorted((Path(train.__file__).parent / "configs").glob("*.flags"))
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted((ROOT / "configs").glob("*.flags"))
 
 
 def parsed(*arguments):
@@ -29,13 +30,13 @@ def parsed(*arguments):
 
 
 @pytest.fixture(autouse=True)
-def keep_flags():
+def keep_flags(training_flags):
     with flagsaver.flagsaver():
         yield
 
 
 def experiment(*arguments):
-    return train.experiment_from_flags(parsed("--model_dir=unused", *arguments))
+    return experiment_flags.experiment(parsed("--model_dir=unused", *arguments))
 
 
 def test_without_flags_it_is_the_default_experiment_at_the_papers_widths():
@@ -112,7 +113,7 @@ def test_every_plan_is_a_flag(plan):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_configuration_is_an_experiment_of_whole_epochs(path):
     values = parsed("--model_dir=unused", f"--flagfile={path}")
-    found = train.experiment_from_flags(values)
+    found = experiment_flags.experiment(values)
     for stage in found.all_stages():
         run.epoch_length(stage, values.epoch_steps)
     head = path.read_text().splitlines()[:12]
@@ -190,7 +191,7 @@ def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path
     folder.prepare(str(there), experiment(*small))
     kept = (there / "experiment.json").read_text()
     message = refusal(f"--model_dir={there}", *small, "--lmbda=0.1", "--plan=mix")
-    assert message.startswith(f"train.py: {there} holds another experiment")
+    assert message.startswith(f"train.py: {there} contains another experiment")
     assert "(differs in lmbda, plan)" in message and "\n" not in message
     assert [path.name for path in there.iterdir()] == ["experiment.json"]
     assert (there / "experiment.json").read_text() == kept
@@ -220,7 +221,9 @@ def test_a_wrong_flag_ends_in_one_line_before_the_folder_is_made(tmp_path, pictu
 def warnings(caplog, *arguments):
     values = parsed("--model_dir=unused", *arguments)
     caplog.clear()
-    train.warn_of_flags(train.experiment_from_flags(values), values)
+    found = experiment_flags.experiment(values)
+    train.warn_of_flags(found, values)
+    train.warn_of_validation(found)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -252,20 +255,20 @@ def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
 
 def test_a_start_for_weights_that_are_read_is_warned_of(caplog):
     (line,) = warnings(caplog, "--start=glorot", "--init_from=run", "--stages=post")
-    assert line == "--start: no effect, the weights are those of --init_from"
+    assert line == "--start: no effect, the weights come from --init_from"
     assert not warnings(caplog, "--start=glorot")
 
 
 def test_a_rounded_number_of_validation_pictures_is_said(caplog):
     (line,) = warnings(caplog, "--validation_images=20", "--batch_size=8")
-    assert line == "--validation_images=20: validation takes whole batches of 8, so 16 pictures"
-    assert "so 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
+    assert line.endswith("validation needs whole batches of 8, so it uses 16 pictures")
+    assert "uses 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
     assert not warnings(caplog, "--validation_images=24", "--batch_size=8")
 
 
 def test_arguments_that_are_no_flags_are_refused():
     parsed("--model_dir=unused")
-    with pytest.raises(app.UsageError, match="arguments that are no flags: lmbda=3"):
+    with pytest.raises(app.UsageError, match="unexpected arguments: lmbda=3; use only --flags"):
         train.main(["train.py", "lmbda=3"])
 
 
@@ -279,12 +282,12 @@ def test_the_searchs_flags_reach_it_and_each_weights_training(tmp_path, monkeypa
         options["train"](experiment, "a weight's run")
 
     monkeypatch.setattr(train.exploration, "run_search", run_search)
-    monkeypatch.setattr(train, "train", lambda *arguments: trained.append(arguments))
+    monkeypatch.setattr(train, "train_stages", lambda *arguments: trained.append(arguments))
     arguments = [
         f"--model_dir={tmp_path}", "--init_from=baseline", "--stages=qr_predictive",
         "--train_images=many",
     ]  # fmt: skip
-    values = parsed(
+    parsed(
         *arguments, "--explore_qr", f"--explore_images={images}", "--explore_start=3",
         "--explore_factor=0.5", "--explore_minimum=0.2", "--explore_rises=2",
         "--explore_warm_start", "--explore_patience=4", "--epoch_steps=500",
@@ -298,4 +301,5 @@ def test_the_searchs_flags_reach_it_and_each_weights_training(tmp_path, monkeypa
     assert asked.train_images == (images or "many")
     assert dataclasses.replace(asked, train_images="many") == experiment(*arguments)
     ((one, run_dir, given, _, patience),) = trained
-    assert (one, run_dir, given, patience) == (asked, "a weight's run", values, 4)
+    assert (one, run_dir, patience) == (asked, "a weight's run", 4)
+    assert given == train.Settings(epoch_steps=500)

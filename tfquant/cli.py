@@ -6,16 +6,19 @@
     tfquant decompress files/ back/
     tfquant compress MODEL in.png out.tfq
     tfquant decompress MODEL out.tfq back.png
-    tfquant info out.tfq
     tfquant models
+    tfquant info out.tfq
     tfquant export RUN --out=MODEL
     tfquant records pictures/ SET --shards=16
     tfquant doctor
+    tfquant train|eval|sweep --flag=value ...
+    tfquant analyze NAME
 
 Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
 file appears under its name when it is complete, or not at all; an existing one is replaced only
-with --overwrite. In a folder one bad file does not stop the rest. TensorFlow is imported by the
-commands that need a model, and when they have found nothing wrong before.
+with --overwrite. In a folder one bad file does not stop the rest. `-` is standard input or output.
+TensorFlow is imported by the commands that need a model, and when they have found nothing wrong
+before.
 """
 
 from __future__ import annotations
@@ -24,37 +27,25 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
-from tfquant.commands import choosing, models
-from tfquant.export import model_file, model_set
+from tfquant.commands import choosing, compressing, models, outputs, recording
+from tfquant.commands.outcome import CommandError, fail
+from tfquant.commands.program import PROGRAMS, run_program
+from tfquant.data import background
+from tfquant.export import model_file
 
+# Arguments that are paths: `~` is the home folder in each.
+_PATHS = ("model", "picture", "file", "run", "out", "set")
 _JOBS = 2  # while the coder works on one picture, the networks do on another
-_SHARDS = 16
-_NAMED_COLOURS = {"black": (0, 0, 0), "white": (255, 255, 255)}
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _umask()  # asked for once: to ask is to change it, for all threads
-
-
-class _CommandError(Exception):
-    """Something that the user can put right; the message is one line."""
-
-
-class _BadInput(_CommandError):
-    """A picture that cannot be read."""
-
-
-class _OutputError(_CommandError):
-    """An output that cannot be written."""
+# Commands with flags of their own, which `main` hands on before it parses.
+_PROGRAM_HELP = {
+    "train": "train a codec (see: tfquant train --helpfull)",
+    "eval": "measure codecs on pictures (see: tfquant eval --help)",
+    "sweep": "train and measure a grid of experiments (see: tfquant sweep --help)",
+    "analyze": "the paper's analyses of surrogates (see: tfquant analyze --help)",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,36 +58,47 @@ class _Parser(argparse.ArgumentParser):
 def main(argv=None) -> int:
     """Runs one command; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
     stack.silence()
+    files.lenient_output()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in PROGRAMS:
+        run_program(argv[0], [f"tfquant {argv[0]}", *argv[1:]])
+    if argv and argv[0] == "analyze":
+        return _analyze(argv[1:])
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # --help, --version, errors
         return int(stop.code or 0)
+    for name in _PATHS:
+        if isinstance(getattr(arguments, name, None), str):
+            setattr(arguments, name, files.expanded(getattr(arguments, name)))
     try:
         arguments.command(arguments)
         sys.stdout.flush()
     except (
-        container.BitstreamError, model_file.ModelError, stack.StackError, _CommandError
+        container.BitstreamError, model_file.ModelError, stack.StackError, CommandError
     ) as error:  # fmt: skip
-        return _fail(error)
+        return fail(error)
     except choosing.UsageError as error:
-        return _fail(error, code=2)
+        return fail(error, code=2)
     except BrokenPipeError:  # `tfquant info ... | head`
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        system_said = f"{error.filename or 'input or output'}: {error.strerror}"
-        return _fail(system_said if error.strerror else error)
+        system_said = f"{files.shown(error.filename or 'input or output')}: {error.strerror}"
+        return fail(system_said if error.strerror else error)
     except MemoryError:
-        return _fail("not enough memory for a picture of this size")
+        return fail("not enough memory for a picture of this size")
     except KeyboardInterrupt:
-        return _fail("interrupted", code=130)
+        return fail("interrupted", code=130)
     return 0
 
 
-def _fail(message, code=1) -> int:
-    print(f"tfquant: {' '.join(str(message).split())}", file=sys.stderr)
-    return code
+def _analyze(argv: list) -> int:
+    stack.prepare("tfquant analyze")
+    from tfquant.analysis import cli
+
+    return cli.main(argv)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,31 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     compress = commands.add_parser("compress", help="picture to .tfq file, or a folder of them")
     choosing.add_paths(
         compress,
-        "8-bit or 16-bit RGB, grayscale or palette picture, or a folder",
-        "the .tfq file to write, or a folder",
+        "8-bit or 16-bit RGB, grayscale or palette picture, or a folder; - is standard input",
+        "the .tfq file to write, or a folder; - is standard output",
     )
-    compress.add_argument(
-        "-q",
-        "--quality",
-        type=_quality,
-        metavar="Q",
-        help="0 to 100; 15 more double the weight of the quality; the model with the nearest"
-        " quality is used (default: the model's own, 50)",
-    )
-    compress.add_argument(
-        "--background",
-        type=_colour,
-        metavar="COLOUR",
-        help="composite transparent pixels over it: #rrggbb, R,G,B, black or white; "
-        "without it such pictures are refused",
-    )
-    compress.set_defaults(command=_compress)
+    choosing.add_quality(compress)
+    compress.set_defaults(command=compressing.compress)
 
     decompress = commands.add_parser("decompress", help=".tfq file to picture, or a folder of them")
     choosing.add_paths(
         decompress,
-        "the .tfq file, or a folder",
-        "the picture to write, in a lossless format (.png, ...), or a folder for .png files",
+        "the .tfq file, or a folder; - is standard input",
+        "the picture to write, in a lossless format (.png, ...), or a folder for .png files;"
+        " - is a PNG on standard output",
     )
     decompress.add_argument(
         "--max_pixels",
@@ -140,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="refuse files that say they are larger (default: %(default)s)",
     )
-    decompress.set_defaults(command=_decompress)
+    decompress.set_defaults(command=compressing.decompress)
 
     export = commands.add_parser(
         "export", help="training run to exported model, from its newest readable checkpoint"
@@ -165,10 +154,19 @@ def _parser() -> argparse.ArgumentParser:
         "--shards",
         type=_positive,
         metavar="K",
-        help=f"number of files (default: {_SHARDS}, or as many as there are pictures)",
+        help=f"number of files (default: {recording.SHARDS}, or as many as there are pictures)",
     )
-    records.set_defaults(command=_records)
+    records.set_defaults(command=recording.records)
 
+    for command in (compress, records):
+        command.add_argument("--background", type=_colour, metavar="COLOUR", help=background.HELP)
+        command.add_argument(
+            "--page",
+            type=_positive,
+            metavar="N",
+            help="page or frame of files that have several, from 1 (default: the first that is no"
+            " thumbnail)",
+        )
     for command in (compress, decompress, records):
         command.add_argument(
             "--jobs",
@@ -182,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
             "--overwrite", action="store_true", help="replace the output if there is one"
         )
 
+    for name, help in _PROGRAM_HELP.items():
+        commands.add_parser(name, help=help, add_help=False)
+
     doctor = commands.add_parser("doctor", help="what works with this machine's packages")
     doctor.set_defaults(command=_doctor)
 
@@ -190,177 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=models.run)
 
     info = commands.add_parser("info", help="what a .tfq file's header says")
-    info.add_argument("file", help="the .tfq file")
-    info.set_defaults(command=_info)
+    info.add_argument("file", help="the .tfq file; - is standard input")
+    info.set_defaults(command=compressing.info)
     return parser
-
-
-def _compress(arguments) -> None:
-    choosing.split_paths(arguments, "picture", "file", ".tfq")
-    if files.isdir(arguments.picture):
-        _compress_folder(arguments)
-        return
-    _check_output(arguments.file, arguments.picture, arguments.overwrite)
-    image = _read_picture(arguments.picture, arguments.background)
-    compressor = choosing.Compressor(arguments.model, arguments.quality)
-    data = _load(compressor).compress(image)
-    _write_file(arguments.file, data)
-    height, width, _ = image.shape
-    bpp = 8 * len(data) / (height * width)
-    print(f"{arguments.file}: {len(data)} bytes, {bpp:.4f} bpp ({compressor})")
-
-
-def _compress_folder(arguments) -> None:
-    from tfquant.commands import batch
-
-    sources = _find_pictures(arguments.picture)
-    _make_folder(arguments.file)
-    tasks = batch.tasks(sources, arguments.picture, arguments.file, ".tfq")
-    model = _load(choosing.Compressor(arguments.model, arguments.quality))
-
-    def work(task):
-        image = _read_picture(task.source, arguments.background)
-        data = model.compress(image)
-        _write_file(task.target, data)
-        return len(data), image.shape[0] * image.shape[1]
-
-    def describe(done):
-        size, pixels = map(sum, zip(*done))
-        return f", {size} bytes, {8 * size / pixels:.4f} bpp"
-
-    _run_folder(work, tasks, arguments, arguments.file, describe)
-
-
-def _decompress(arguments) -> None:
-    choosing.split_paths(arguments, "file", "picture", ".png")
-    if files.isdir(arguments.file):
-        _decompress_folder(arguments)
-        return
-    _check_output(arguments.picture, arguments.file, arguments.overwrite)
-    # All that can be found wrong before the model takes its time to load.
-    data, bitstream = _read_file(arguments.file, arguments.max_pixels)
-    decompressor = choosing.Decompressor(arguments.model)
-    decompressor.check(bitstream)
-    from tfquant.data import images
-
-    extension = os.path.splitext(arguments.picture)[1].lower()
-    if extension not in images.LOSSLESS:
-        raise _CommandError(
-            f"{arguments.picture}: pictures are written as {', '.join(images.LOSSLESS)}, "
-            f"not {extension!r}"
-        )
-    choosing.import_tensorflow()
-    image = decompressor.decompress(data, arguments.max_pixels)
-    _write_picture(arguments.picture, image)
-    height, width, _ = image.shape
-    print(f"{arguments.picture}: {width}x{height} pixels")
-
-
-def _decompress_folder(arguments) -> None:
-    from tfquant.commands import batch
-
-    sources = batch.files_below(arguments.file, ".tfq")
-    if not sources:
-        raise _CommandError(f"{arguments.file}: no .tfq files in this folder")
-    _make_folder(arguments.picture)
-    tasks = batch.tasks(sources, arguments.file, arguments.picture, ".png")
-    model = choosing.Decompressor(arguments.model)
-    choosing.import_tensorflow()
-
-    def work(task):
-        data, _ = _read_file(task.source, arguments.max_pixels)
-        _write_picture(task.target, model.decompress(data, arguments.max_pixels))
-        return True
-
-    _run_folder(work, tasks, arguments, arguments.picture, lambda done: "")
-
-
-def _run_folder(work, tasks, arguments, out, describe) -> None:
-    """Does all tasks whose file is not there yet, and prints what became of them.
-
-    Args:
-      work: makes a task's file.
-      tasks: `batch.Task`s.
-      arguments: the command's.
-      out: the folder of the files.
-      describe: says more about what `work` gave, a list.
-
-    Raises:
-      _CommandError: an output cannot be written, or, at the end, there were bad inputs.
-    """
-    from tfquant.commands import batch
-
-    new = [task for task in tasks if arguments.overwrite or not os.path.exists(task.target)]
-    for folder in sorted({os.path.dirname(task.target) for task in new}):
-        _make_folder(folder)
-    blamed = (_BadInput, container.BitstreamError, model_file.ModelError, OSError, MemoryError)
-    results = batch.run(work, new, arguments.jobs, blamed, _fail)
-    done = [result for result in results if result is not None]
-    kept, failed = len(tasks) - len(new), len(new) - len(done)
-    summary = f"{out}: {len(done)} of {len(tasks)} files made" + (describe(done) if done else "")
-    if kept:
-        summary += f"; {kept} there already (--overwrite makes them again)"
-    print(summary)
-    if failed:
-        raise _CommandError(f"{failed} of {len(tasks)} files failed")
-
-
-def _find_pictures(spec) -> list:
-    from tfquant.data import images
-
-    try:
-        return images.find_images(spec)
-    except images.ImageError as error:
-        raise _CommandError(error) from None
-
-
-def _read_picture(path, background):
-    from tfquant.data import images
-
-    try:
-        return images.read_image(path, background=background)
-    except images.ImageError as error:
-        raise _BadInput(error) from None
-
-
-def _read_file(path, max_pixels) -> tuple:
-    """A .tfq file's bytes and what is in it."""
-    with files.reading(path) as file:
-        container.read_header(file)  # what is not ours is not read to its end
-        file.seek(0)
-        data = file.read()
-    return data, container.Bitstream.from_bytes(data, max_pixels)
-
-
-def _write_file(path, data: bytes) -> None:
-    with _complete_or_absent(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
-
-
-def _write_picture(path, image) -> None:
-    from tfquant.data import images
-
-    with _complete_or_absent(path) as temporary:
-        try:
-            images.write_image(temporary, image)
-        except images.ImageError as error:
-            raise _OutputError(str(error).replace(temporary, path)) from None
-
-
-def _info(arguments) -> None:
-    with files.reading(arguments.file) as file:
-        header = container.read_header(file)
-    bpp = 8 * header.file_bytes / (header.height * header.width)
-    print(
-        f"file         {arguments.file}\n"
-        f"format       {container.VERSION}\n"
-        f"codec        {header.codec}\n"
-        f"fingerprint  {header.fingerprint}\n"
-        f"picture      {header.width}x{header.height} (width x height)\n"
-        f"size         {header.file_bytes} bytes, {bpp:.4f} bpp\n"
-        f"streams      {len(header.lengths)}: {' '.join(map(str, header.lengths))} bytes\n"
-        f"symbols      CRC-32 {header.symbols_crc:08x}"
-    )
 
 
 def _doctor(arguments) -> None:
@@ -370,12 +203,12 @@ def _doctor(arguments) -> None:
     report = doctor.examine()
     print(report)
     if not report.healthy:
-        raise _CommandError(dict(report.lines)["problem"])
+        raise CommandError(dict(report.lines)["problem"])
 
 
 def _export(arguments) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
-    _check_new(out, arguments.overwrite)
+    outputs.check_new(out, arguments.overwrite)
     stack.import_tensorflow()
     import tensorflow as tf
 
@@ -384,95 +217,9 @@ def _export(arguments) -> None:
     try:
         path, checkpoint = writing.export_run(arguments.run, out, arguments.precision)
     except (ValueError, tf.errors.OpError) as error:
-        raise _CommandError(error) from None
+        raise CommandError(error) from None
     made = model_file.read_manifest(path)
     print(f"{path}: {made.codec} {made.fingerprint}, {made.precision}, from {checkpoint}")
-
-
-def _records(arguments) -> None:
-    _check_new(arguments.set, arguments.overwrite)
-    paths = _find_pictures(arguments.pictures)
-    stack.import_tensorflow()
-    import tensorflow as tf
-
-    from tfquant.commands import batch
-    from tfquant.data import images, records
-
-    bar = batch.ProgressBar(len(paths), sys.stderr)
-
-    def skip(error):
-        bar.clear()
-        _fail(error)
-
-    shards = arguments.shards or min(_SHARDS, len(paths))
-    try:
-        kept = records.write(
-            paths, arguments.set, shards, jobs=arguments.jobs, skip=skip, done=bar.add
-        )
-    except (images.ImageError, tf.errors.OpError) as error:
-        raise _CommandError(error) from None
-    finally:
-        bar.clear()
-    print(f"{arguments.set}: {kept} of {len(paths)} pictures in {shards} shards")
-
-
-def _load(compressor: choosing.Compressor):
-    choosing.import_tensorflow()
-    return compressor.load()
-
-
-def _check_output(output, source, overwrite) -> None:
-    """Everything that can be wrong with the output's name, found before the work is done."""
-    _check_local(output)
-    folder = os.path.dirname(output) or "."
-    if not os.path.isdir(folder):
-        raise _CommandError(f"{output}: folder {folder} does not exist")
-    if os.path.isdir(output):
-        raise _CommandError(f"{output}: a folder, not a file to write")
-    if os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
-        raise _CommandError(f"{output}: output and input are the same file")
-    _check_new(output, overwrite)
-
-
-def _check_new(output, overwrite) -> None:
-    if files.exists(output) and not overwrite:
-        raise _CommandError(f"{output}: exists already; give --overwrite to replace it")
-
-
-def _check_local(output) -> None:
-    if not files.is_local(output):
-        raise _CommandError(f"{output}: files are written on this machine alone")
-
-
-def _make_folder(path) -> None:
-    _check_local(path)
-    try:
-        os.makedirs(path or ".", exist_ok=True)
-    except OSError as error:
-        raise _OutputError(f"{path}: cannot be made: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _complete_or_absent(path):
-    """Gives the name of a temporary file beside `path`, which takes its place on success."""
-    folder, name = os.path.split(path)
-    try:
-        # The extension stays last: it names the picture's format.
-        descriptor, temporary = tempfile.mkstemp(
-            ".partial" + os.path.splitext(name)[1], ".", folder or "."
-        )
-    except OSError as error:
-        raise _OutputError(f"{path}: cannot be written: {error.strerror}") from None
-    os.close(descriptor)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are for their owner alone
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _positive(text) -> int:
@@ -481,28 +228,11 @@ def _positive(text) -> int:
     return int(text)
 
 
-def _quality(text) -> float:
-    low, high = model_set.QUALITIES
-    with contextlib.suppress(ValueError):
-        if low <= float(text) <= high:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a quality from {low:.0f} to {high:.0f}")
-
-
 def _colour(text) -> tuple:
-    named = _NAMED_COLOURS.get(text.lower())
-    if named:
-        return named
-    with contextlib.suppress(ValueError):
-        if text.startswith("#") and len(text) == 7:
-            return tuple(bytes.fromhex(text[1:]))
-        parts = tuple(int(part) for part in text.split(","))
-        if len(parts) == 3 and all(0 <= part <= 255 for part in parts):
-            return parts
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is not a colour; known: #rrggbb, R,G,B with 0 to 255 each, "
-        f"{', '.join(_NAMED_COLOURS)}"
-    )
+    try:
+        return background.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from None
 
 
 if __name__ == "__main__":

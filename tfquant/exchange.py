@@ -26,7 +26,7 @@ from tfquant.coding.range_coder import choose_streams, finish, start_decoder, st
 from tfquant.entropy.model import LIKELIHOOD_FLOOR, EntropyModel
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.plans import QuantizationPlan
-from tfquant.quantization.quantizer import Quantizer, dequantize, symbols
+from tfquant.quantization.quantizer import dequantize, quantize, symbols
 from tfquant.quantization.surrogates import Sample
 
 
@@ -204,8 +204,7 @@ class Surrogates(Exchange):
     def _quantized(self, model, group, latent, offset) -> Passed:
         plan = self._plan.for_hyper_latent() if model.is_hyper else self._plan
         seeds = example_seeds(self._seed, model.name, self._index, group)
-        quantizer = Quantizer(plan, name=f"quantizer_{model.name}")
-        quantized = quantizer(latent, offset, self._alpha, seeds)
+        quantized = quantize(plan, latent, offset, self._alpha, seeds)
         return Passed(Received(quantized.distortion, quantized.context), rate=quantized.rate)
 
     def send(self, model, state, group, latent, *params):

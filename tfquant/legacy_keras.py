@@ -1,10 +1,10 @@
-"""Keras 2, under the name that it has beside the installed TensorFlow.
+"""Keras 2, which has different names in different versions of TensorFlow.
 
     from tfquant.legacy_keras import keras
 
-TensorFlow up to 2.15 contains Keras 2 as `tf.keras`. From 2.16 on, `tf.keras` is Keras 3, and
-Keras 2 is the package `tf_keras`. This project uses Keras 2 on every TensorFlow, so that
-checkpoints, variable names and the optimizer stay the same. A user's own Keras 3 is not touched.
+TensorFlow up to 2.15 contains Keras 2 as `tf.keras`. From 2.16 on, `tf.keras` is Keras 3, and Keras
+2 is the package `tf_keras`. This project uses Keras 2 with every TensorFlow, so that checkpoints,
+variable names and the optimizer stay the same. A user's own Keras 3 is not affected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import types
 
 from tfquant import stack
 
-stack.require()  # before the import of TensorFlow can fail
+stack.require()  # must come before the import of TensorFlow, which may fail
 
 import tensorflow as tf
 
@@ -35,10 +35,10 @@ class _WholeRandom(random.Random):
 
 
 def _accept_float_bounds() -> None:
-    """Lets `tf_keras` up to 2.18 draw seeds on Python 3.12 and later.
+    """Makes `tf_keras` up to 2.18 draw seeds on Python 3.12 and later.
 
-    It calls `random.randint(1, 1e9)`, which Python 3.12 refuses because 1e9 is a float. The seeds,
-    and so the initial weights, are those of older Pythons.
+    It calls `random.randint(1, 1e9)`, which Python 3.12 rejects because 1e9 is a float. The seeds,
+    and therefore the initial weights, are the same as with older Pythons.
     """
     from tf_keras.src.utils import tf_utils
 

@@ -1,20 +1,20 @@
-"""Distortion metrics: MSE, PSNR and MS-SSIM, per image, in TensorFlow; a rectifier's effect.
+"""Distortion metrics per image in TensorFlow (MSE, PSNR and MS-SSIM), and a rectifier's effect.
 
-Used by training and by evaluation alike. Images are `x, x_hat: [..., H, W, C]`, either floating
-point in [0, 1] or uint8 in [0, 255]; uint8 is divided by 255 first, and everything is computed in
-float32 whatever the input's precision. Errors are therefore in units of the full range: `mse` is in
-[0, 1], the peak of `psnr` is 1.
+Training and evaluation use the same metrics. Images are `x, x_hat: [..., H, W, C]`, either floating
+point in [0, 1] or uint8 in [0, 255]. uint8 is first divided by 255. All computations are in
+float32, for any precision of the input. Errors are therefore in units of the full range: `mse` is
+in [0, 1], and the peak of `psnr` is 1.
 
-MS-SSIM is Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality
-assessment" (2003), equation 7, of each colour channel, then averaged: an 11x11 Gaussian window of
-width 1.5, five scales. It is written out here because `tf.image.ssim_multiscale`, which means the
-same, sums its maps one value after the other in float32 (at 768x512 that costs up to 0.25 dB where
-MS-SSIM is 25 dB), takes eight times as long with its window unseparated, and has a NaN for a
-gradient where a contrast term is negative. What to know:
+MS-SSIM follows Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality
+assessment" (2003), equation 7, for each colour channel, averaged over channels. It has an 11x11
+Gaussian window of width 1.5 and five scales. `tf.image.ssim_multiscale` has the same definition,
+but three problems. It sums its maps sequentially in float32, which costs up to 0.25 dB at 768x512
+pixels and an MS-SSIM of 25 dB. It takes eight times as long, because its window is not separated.
+Its gradient is NaN if a contrast term is negative. Details:
 
-- An image whose smaller side is below `FULL_PYRAMID_SIDE` (161) has no room for five windows. The
-  scales that fit are used, their weights renormalized; `ms_ssim_scales` says how many. Values with
-  different numbers of scales do not compare.
+- An image whose smaller side is below `FULL_PYRAMID_SIDE` (161 pixels) has no room for five
+  windows. The scales that fit are used, with renormalized weights; `ms_ssim_scales` returns their
+  number. Values with different numbers of scales cannot be compared.
 - A negative contrast term counts as 0, and so does its gradient.
 """
 
@@ -31,33 +31,38 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MS_SSIM_WINDOW = 11
 _WINDOW_SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-# Every scale halves the image, rounding up; the last one still holds one window.
+# Every scale halves the image, rounding up. At this side in pixels, the last one still fits a
+# window.
 FULL_PYRAMID_SIDE = (MS_SSIM_WINDOW - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
 
 
 def mse(x, x_hat) -> tf.Tensor:
-    """Mean squared error of each image, `[...] float32`, in units of the squared full range."""
+    """Returns the mean squared error per image, `[...] float32`, in units of the squared full
+    range.
+    """
     squared = tf.math.squared_difference(_unit_range(x), _unit_range(x_hat))
     return tf.reduce_mean(squared, axis=(-3, -2, -1))
 
 
 def psnr(x, x_hat) -> tf.Tensor:
-    """Peak signal-to-noise ratio of each image, `[...] float32`, in dB; infinite if identical."""
+    """Returns the peak signal-to-noise ratio per image, `[...] float32`, in dB; infinite if
+    identical.
+    """
     return _negative_decibel(mse(x, x_hat))
 
 
 def ms_ssim(x, x_hat) -> tf.Tensor:
-    """Multiscale structural similarity of each image, `[...] float32` in [0, 1].
+    """Returns the multiscale structural similarity per image, `[...] float32` in [0, 1].
 
     Raises:
-        ValueError: images smaller than one window, or of unknown static height and width.
+      ValueError: an image is smaller than one window, or its height or width is not static.
     """
     x, x_hat = _unit_range(x), _unit_range(x_hat)
     height, width = x.shape[-3], x.shape[-2]
     if height is None or width is None:
         raise ValueError(
-            f"MS-SSIM chooses its scales by the image's size: height and width must be static, "
-            f"the shape is {x.shape}"
+            "MS-SSIM chooses its scales by the image's size: height and width must be static; got"
+            f" the shape {x.shape}"
         )
     scales = ms_ssim_scales(height, width)
     if scales == 0:
@@ -68,22 +73,24 @@ def ms_ssim(x, x_hat) -> tf.Tensor:
     batch = tf.shape(x)[:-3]
     x, x_hat = (tf.reshape(image, [-1, *image.shape[-3:]]) for image in (x, x_hat))
     weights = MS_SSIM_WEIGHTS[:scales]
-    value = 1.0  # [B, C] float32 from here on.
+    value = 1.0  # [B, C] float32 after the first scale
     for scale, weight in enumerate(weights):
         if scale:
-            # Where a side is odd, the last window averages the pixels that there are.
+            # If a side is odd, the last window averages only the existing pixels.
             x, x_hat = (tf.nn.avg_pool2d(image, 2, 2, "SAME") for image in (x, x_hat))
         luminance, contrast = _luminance_and_contrast(x, x_hat)
         similarity = luminance * contrast if scale == scales - 1 else contrast
         # One mean per axis: the sum of a whole map loses digits in float32.
         mean = tf.reduce_mean(tf.reduce_mean(similarity, axis=2), axis=1)
         value *= _clamped_power(mean, weight / sum(weights))
-    # Rounding may lift a near-perfect value above 1, where there are no decibels.
+    # Rounding may raise a near-perfect value above 1, where the decibels are undefined.
     return tf.reshape(tf.minimum(tf.reduce_mean(value, axis=-1), 1.0), batch)
 
 
 def ms_ssim_scales(height: int, width: int) -> int:
-    """How many of MS-SSIM's five scales fit an image of this size; only 5 is the published one."""
+    """Returns the number of MS-SSIM's five scales that fit an image; the standard metric has all
+    5.
+    """
     side, scales = min(height, width), 0
     while scales < len(MS_SSIM_WEIGHTS) and side >= MS_SSIM_WINDOW:
         side, scales = -(-side // 2), scales + 1
@@ -91,12 +98,16 @@ def ms_ssim_scales(height: int, width: int) -> int:
 
 
 def ms_ssim_db(value) -> tf.Tensor:
-    """MS-SSIM on the papers' logarithmic scale, -10 log10(1 - MS-SSIM), in dB; infinite at 1."""
+    """Returns MS-SSIM on the papers' logarithmic scale, -10 log10(1 - MS-SSIM), in dB; infinite
+    at 1.
+    """
     return _negative_decibel(1.0 - tf.cast(value, tf.float32))
 
 
 def error_reduction(error: float, rectified_error: float) -> float:
-    """`1 - ||y - y_bar||^2 / ||y - y_hat||^2` in percent; 0 where there is no error to reduce."""
+    """Returns `1 - ||y - y_bar||^2 / ||y - y_hat||^2` in percent; 0 if there is no error to
+    reduce.
+    """
     return 100.0 * (1.0 - rectified_error / error) if error else 0.0
 
 
@@ -105,7 +116,9 @@ def _negative_decibel(ratio: tf.Tensor) -> tf.Tensor:
 
 
 def _luminance_and_contrast(x: tf.Tensor, x_hat: tf.Tensor):
-    """SSIM's l and c s (Wang et al. 2004, equations 6, 9 and 10) as maps [B, H - 10, W - 10, C]."""
+    """Returns SSIM's l and c s (Wang et al. 2004, equations 6, 9, 10) as maps [B, H - 10, W -
+    10, C].
+    """
     offset = tf.range(MS_SSIM_WINDOW, dtype=tf.float32) - (MS_SSIM_WINDOW - 1) / 2
     taps = tf.nn.softmax(-0.5 * tf.square(offset / _WINDOW_SIGMA))
     rows = tf.tile(taps[:, None, None, None], [1, 1, x.shape[-1], 1])
@@ -121,7 +134,9 @@ def _luminance_and_contrast(x: tf.Tensor, x_hat: tf.Tensor):
 
 
 def _clamped_power(base: tf.Tensor, exponent: float) -> tf.Tensor:
-    """max(base, 0) ** exponent; where base is not positive the gradient is 0 instead of NaN."""
+    """Returns max(base, 0) ** exponent. If base is not positive, the gradient is 0 instead of
+    NaN.
+    """
     positive = base > 0
     return tf.where(positive, tf.where(positive, base, 1.0) ** exponent, 0.0)
 
@@ -132,6 +147,6 @@ def _unit_range(image) -> tf.Tensor:
         return to_float(image)
     if not image.dtype.is_floating:
         raise ValueError(
-            f"images of type {image.dtype.name}; known: floating point in [0, 1], uint8"
+            f"images have type {image.dtype.name}; known: floating point in [0, 1], uint8"
         )
     return tf.cast(image, tf.float32)

@@ -1,8 +1,9 @@
-"""One look for all figures: every method of quantization has its colour, dash and marker.
+"""Common style of all figures: each quantization method has its own colour, dash and marker.
 
-Colours are Okabe and Ito's and two of Tol's, apart with every colour blindness; dashes and markers
-tell the methods apart without colour. What is one of a series (temperatures, runs, weights) keeps
-its method's dash and goes from pale, first, to full colour, last.
+Colours are from Okabe and Ito, and two from Tol. They can be distinguished with every kind of
+colour blindness. Dashes and markers distinguish the methods without colour. The elements of a
+series (temperatures, runs, weights) have their method's dash, from pale for the first to full
+colour for the last.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from tfquant.quantization.plans import PLANS
 
 DPI = 130
 
-# Okabe and Ito's; their yellow, too pale for a line, is left out.
+# Okabe and Ito's colours, without their yellow, which is too pale for a line.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
 )  # fmt: skip
 BLACK, GREY = "#000000", "#777777"
 
-# Surrogate -> label, colour, dash, marker. MIX, no surrogate of its own, has its line too.
+# Surrogate -> (label, colour, dash, marker). MIX is not a surrogate but has its own style.
 METHODS = {
     "round": ("rounding", BLACK, "-", "o"),
     "aun": ("AUN", BLUE, "-", "s"),
@@ -37,19 +38,19 @@ METHODS = {
     "sha": ("SHA", GREY, ":", "X"),
     "mix": ("MIX", "#8C510A", "--", "p"),
 }
-# For what is not in the table, in the order in which it appears.
+# Styles of methods that are not in the table, in the order in which they appear.
 _GUEST_COLOURS = ("#117733", "#AA4499", "#999933", "#332288")
 _GUEST_MARKERS = ("*", "h", "p", "8")
 _guests: dict = {}
 
-# What is no method of quantization: codecs beside each other, by their place.
+# Styles of curves that are not quantization methods, such as codecs, by index.
 _SERIES = tuple(zip((BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY), "os^DvP"))
 
-# A limit, a published figure, a bound.
+# Style of a limit, a published value or a bound.
 REFERENCE = {"color": BLACK, "linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 ZERO = {"color": BLACK, "linewidth": 0.8}
 
-_PALEST = 0.45  # the first of a series keeps so much of its colour
+_PALEST = 0.45  # share of its colour that the first element of a series keeps
 
 
 def _look(method: str) -> tuple:
@@ -64,11 +65,11 @@ def _look(method: str) -> tuple:
 
 
 def method(name: str, markers: bool = False) -> dict:
-    """Keyword arguments of `Axes.plot`.
+    """Returns keyword arguments of `Axes.plot` for a method.
 
     Args:
-      name: a key of `METHODS`, or a surrogate that somebody added.
-      markers: for points measured one by one rather than a computed curve.
+      name: a key of `METHODS`, or a user's own surrogate.
+      markers: true for individually measured points, false for a computed curve.
     """
     text, colour, dash, marker = _look(name)
     made = {"color": colour, "linestyle": dash, "linewidth": 1.8, "label": text}
@@ -78,32 +79,36 @@ def method(name: str, markers: bool = False) -> dict:
 
 
 def plan(name: str, markers: bool = True) -> dict:
-    """The look of what a named plan decodes in training; straight-through has hollow markers."""
+    """Returns the style of a plan's distortion branch; straight-through has hollow markers."""
     decoded = PLANS[name].distortion
     made = method("mix" if name == "mix" else decoded.surrogate, markers)
     return hollow(made) if decoded.estimator == "straight_through" else made
 
 
 def hollow(made: dict) -> dict:
-    """A look with hollow markers."""
+    """Returns a style with hollow markers."""
     return {**made, "markerfacecolor": "white"}
 
 
 def series(place: int) -> dict:
-    """The look of one of several curves that differ otherwise; dashed from the seventh on."""
+    """Returns the style of one of several other curves; dashed from the seventh on."""
     colour, marker = _SERIES[place % len(_SERIES)]
     look = {"color": colour, "linestyle": "-", "linewidth": 1.8, "marker": marker, "markersize": 5}
     return look if place < len(_SERIES) else {**hollow(look), "linestyle": "--"}
 
 
 def shade(colour, place: int, count: int) -> tuple:
-    """A colour's shade in a series of `count`: pale first, full last."""
+    """Returns a colour's shade in a series of `count`, from pale for the first to full for the
+    last.
+    """
     share = 1.0 if count < 2 else _PALEST + (1.0 - _PALEST) * place / (count - 1)
     return tuple(1.0 - share * (1.0 - c) for c in colors.to_rgb(colour))
 
 
 def new_figure(size: tuple, columns: int = 1, rows: int = 1, **options):
-    """A figure of `size` (width, height) inches and its axes `[rows, columns]`, with a grid."""
+    """Returns a figure of `size` (width, height) inches and its axes `[rows, columns]`, with a
+    grid.
+    """
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -115,9 +120,9 @@ def new_figure(size: tuple, columns: int = 1, rows: int = 1, **options):
 
 
 def legend(figure, title: str | None = None, below: bool = False) -> None:
-    """One legend for all axes, each name once: outside on the right, or below them.
+    """Adds one legend for all axes, with each name once: outside on the right, or below them.
 
-    Below, a name that is wider than the figure goes on in the next line.
+    Below the axes, a name that is wider than the figure is wrapped.
     """
     found = {}
     for axes in figure.axes:
@@ -125,7 +130,7 @@ def legend(figure, title: str | None = None, below: bool = False) -> None:
             found.setdefault(text, handle)
     place, texts = {"loc": "outside right upper"}, list(found)
     if below and found:
-        letter, handle_width, width = 0.085, 0.8, figure.get_figwidth()  # inches, about
+        letter, handle_width, width = 0.085, 0.8, figure.get_figwidth()  # inches, approximate
         fitting = int((width - handle_width) / letter)
         texts = [textwrap.fill(text, fitting, break_on_hyphens=False) for text in found]
         longest = max(len(line) for text in texts for line in text.splitlines())

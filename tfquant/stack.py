@@ -1,4 +1,4 @@
-"""The software stack: what is installed, whether it goes together, and which coder it offers.
+"""The software stack: the installed packages, their compatibility, and the available coder.
 
 | TensorFlow | Keras 2 from   | range coder                          | stack                     |
 |------------|----------------|--------------------------------------|---------------------------|
@@ -6,32 +6,37 @@
 | 2.17       | `tf_keras`     | `tensorflow-compression-ops` 2.17.0  | default                   |
 | others     | the same rule  | portable, in Python: `portable.py`   | 2.20 and 2.21 are tested  |
 
-Versions are read from the installed packages' metadata, so that a wrong combination is named before
-an import of it can fail.
+Versions are read from the metadata of the installed packages, so a wrong combination is reported
+before its import fails.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import platform
 import re
+import sys
+import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from typing import NamedTuple
 
 OLDEST_TENSORFLOW = (2, 14)
 KERAS_3 = (2, 16)  # the first TensorFlow whose `tf.keras` is Keras 3
-NUMPY_2 = (2, 18)  # the first one that takes NumPy 2
-PROTOBUF_5 = (2, 18)  # the first one that takes protobuf 5
-# The oldest TensorFlow for each tensorflow-probability, and the first one that is too new for it.
+NUMPY_2 = (2, 18)  # the first TensorFlow that supports NumPy 2
+PROTOBUF_5 = (2, 18)  # the first TensorFlow that supports protobuf 5
+EARLY_MESSAGES = (2, 18)  # the first one that writes messages before it reads TF_CPP_MIN_LOG_LEVEL
+# Release of tensorflow-probability -> (oldest TensorFlow, first TensorFlow that is too new).
 _PROBABILITY = {
     (0, 22): ((2, 14), KERAS_3),
     (0, 23): ((2, 15), KERAS_3),
     (0, 24): ((2, 16), None),
     (0, 25): ((2, 18), None),
 }
-# Packages that contain the coder's operations, their modules, and the TensorFlow that each is for.
+# Package with the coder's operations -> (its module, its TensorFlow).
 _OPERATIONS = {
     "tensorflow-compression-ops": ("tensorflow_compression_ops", (2, 17)),
     "tensorflow-compression": ("tensorflow_compression", (2, 14)),
@@ -42,7 +47,7 @@ OPERATIONS, PORTABLE = "operations", "portable"
 
 
 class StackError(ImportError):
-    """The installed packages do not go together; the message is one line that says what to do."""
+    """The installed packages are not compatible. The message is one line with the remedy."""
 
 
 class Coder(NamedTuple):
@@ -50,7 +55,7 @@ class Coder(NamedTuple):
 
     Attributes:
       kind: OPERATIONS or PORTABLE.
-      source: the package with the operations, or why there is none.
+      source: the package with the operations, or the reason why there are none.
     """
 
     kind: str
@@ -58,7 +63,7 @@ class Coder(NamedTuple):
 
 
 def version(package: str) -> str | None:
-    """Version of an installed package, None if it is not installed."""
+    """Returns the version of an installed package, or None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -66,19 +71,19 @@ def version(package: str) -> str | None:
 
 
 def tensorflow_version() -> str | None:
-    """Version of the installed TensorFlow, None if there is none."""
+    """Returns the version of the installed TensorFlow, or None if there is none."""
     names = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tensorflow-intel",
              "tensorflow-rocm", "tf-nightly")  # fmt: skip
     return next(filter(None, map(version, names)), None)
 
 
 def has_keras_2() -> bool:
-    """Returns True if the installed TensorFlow's `tf.keras` is Keras 2."""
+    """Returns true if the installed TensorFlow's `tf.keras` is Keras 2."""
     return numbers(tensorflow_version()) < KERAS_3
 
 
 def numbers(text: str) -> tuple:
-    """The first two numbers of a version."""
+    """Returns the first two numbers of a version."""
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
@@ -87,10 +92,10 @@ def _text(release: tuple) -> str:
 
 
 def problem() -> str | None:
-    """The first thing that keeps the installed packages from working together, in one line."""
+    """Returns the first incompatibility of the installed packages in one line, or None."""
     installed = tensorflow_version()
     if installed is None:
-        return "TensorFlow is not installed: pip install 'tensorflow==2.17.1', or tfquant again"
+        return "TensorFlow is not installed: pip install 'tensorflow==2.17.1', or reinstall tfquant"
     tensorflow = numbers(installed)
     if tensorflow < OLDEST_TENSORFLOW:
         return f"TensorFlow {installed} is too old: pip install 'tensorflow==2.17.1'"
@@ -136,7 +141,7 @@ def _probability_problem(installed: str, tensorflow: tuple) -> str | None:
         if first <= tensorflow and (end is None or tensorflow < end)
     )
     found = version("tensorflow-probability")
-    # Releases after the newest one that is known here are taken to be like it.
+    # Releases that are newer than the known ones are treated like the newest known one.
     release = min(numbers(found), max(_PROBABILITY)) if found else None
     if release in _PROBABILITY:
         first, end = _PROBABILITY[release]
@@ -152,7 +157,7 @@ def require() -> None:
     """Checks the installed packages.
 
     Raises:
-      StackError: they do not go together.
+      StackError: the packages are not compatible.
     """
     found = problem()
     if found:
@@ -168,34 +173,71 @@ def import_tensorflow() -> None:
     """Imports TensorFlow and Keras 2, without TensorFlow's messages.
 
     Raises:
-      StackError: the installed packages do not go together, or the import fails.
+      StackError: the installed packages are not compatible, or the import fails.
     """
     silence()
     require()
     try:
-        importlib.import_module("tfquant.legacy_keras")
-    except Exception as error:  # whatever a library of another build raises
+        with _without_early_messages():
+            importlib.import_module("tfquant.legacy_keras")
+    except Exception as error:  # a library of another build may raise any type
         raise StackError(
             f"TensorFlow {tensorflow_version()} cannot be imported: {_cause(error)}"
             " (see: tfquant doctor)"
         ) from None
     if os.environ.get(CODER_VARIABLE) == OPERATIONS:
-        coder()  # or why there are none, before any work is done
+        coder()  # raises an error early if there are no operations
     from absl import logging
 
     logging.get_absl_logger().addFilter(_is_for_users)
 
 
+# A message of TensorFlow's C++ code below the level "fatal", and the line before the first of them.
+_MESSAGE = re.compile(
+    rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)"
+)
+
+
+@contextlib.contextmanager
+def _without_early_messages() -> Iterator[None]:
+    """Takes the messages out that TensorFlow writes while it loads, whatever the level says.
+
+    They go to file descriptor 2, past `sys.stderr`. All other lines are written afterwards. Nothing
+    is taken out if the user chose another level than `silence`.
+    """
+    early = numbers(tensorflow_version()) >= EARLY_MESSAGES
+    if not early or os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3" or "tensorflow" in sys.modules:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile())
+            terminal = os.dup(2)
+        except OSError:  # no place for a file, or no standard error
+            yield
+            return
+        stack.callback(os.close, terminal)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            held.seek(0)
+            for line in held:
+                if not _MESSAGE.match(line):
+                    os.write(2, line)
+
+
 def _is_for_users(record) -> bool:
-    """Leaves out the records of TensorFlow 2.17 about the time that saving a checkpoint took."""
+    """Filters out the messages of TensorFlow 2.17 about the time for saving a checkpoint."""
     return record.module != "functional_saver"
 
 
 def _cause(error: Exception) -> str:
-    """The line of an error's message that says what failed.
+    """Returns the line of an error's message that contains the cause.
 
     TensorFlow puts a traceback into the message of its own import errors. The cause is the last
-    line of the traceback, which names an exception.
+    line of the traceback, which starts with an exception's name.
     """
     lines = [line for line in str(error).splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"\w*(Error|Exception)\b.*: .", line)]
@@ -205,7 +247,7 @@ def _cause(error: Exception) -> str:
 
 
 def prepare(program: str) -> None:
-    """Imports TensorFlow for a program, or ends the program with one line."""
+    """Imports TensorFlow for a program. If this fails, ends the program with one line."""
     try:
         import_tensorflow()
     except StackError as error:
@@ -214,25 +256,25 @@ def prepare(program: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def coder() -> Coder:
-    """The range coder that this process uses.
+    """Returns the range coder that this process uses.
 
-    The operations are used where a package has them for the installed TensorFlow and they load. The
-    environment variable TFQUANT_CODER chooses one: `operations` or `portable`.
+    The operations are used if a package has them for the installed TensorFlow and they load. The
+    environment variable TFQUANT_CODER can select one: `operations` or `portable`.
 
     Raises:
-      StackError: the packages do not go together, the variable has another value, or it asks for
-        operations that are not there.
+      StackError: the packages are not compatible, the variable has another value, or it selects
+        operations that are not available.
     """
     require()
     wanted = os.environ.get(CODER_VARIABLE)
     if wanted == PORTABLE:
-        return Coder(PORTABLE, f"{CODER_VARIABLE} asks for it")
+        return Coder(PORTABLE, f"selected by {CODER_VARIABLE}")
     package, reason = operations_package()
     if package:
         try:
             importlib.import_module(operations_module())
             return Coder(OPERATIONS, f"{package} {version(package)}")
-        except Exception as error:  # whatever a library of another build raises
+        except Exception as error:  # a library of another build may raise any type
             reason = f"{package} {version(package)} does not load: {_cause(error)}"
     if wanted == OPERATIONS:
         raise StackError(f"{CODER_VARIABLE}={OPERATIONS}, but {reason}")
@@ -240,32 +282,34 @@ def coder() -> Coder:
 
 
 def operations_package() -> tuple:
-    """The package whose operations fit the installed TensorFlow, or None and why there is none."""
+    """Returns (package with operations for the installed TensorFlow, ""), or (None, reason)."""
     tensorflow = tensorflow_version() or "0"
     installed = [package for package in _OPERATIONS if version(package)]
     for package in installed:
-        # A release is for the TensorFlow of its own number. Another one could crash the process.
+        # A release works only with the TensorFlow of the same number. Another one could crash the
+        # process.
         if _OPERATIONS[package][1] == numbers(tensorflow) == numbers(version(package)):
             return package, ""
     if not installed:
-        packages = " or ".join(f"{package} (TensorFlow {_text(fits)})"
-                               for package, (_, fits) in _OPERATIONS.items())  # fmt: skip
-        return None, f"{packages} is not installed"
+        fitting = [p for p, (_, fits) in _OPERATIONS.items() if fits == numbers(tensorflow)]
+        if fitting:
+            return None, f"{fitting[0]} is not installed"
+        return None, f"no package has the operations for TensorFlow {tensorflow}"
     package = installed[0]
     return None, f"{package} {version(package)} is not for TensorFlow {tensorflow}"
 
 
 def operations_module() -> str | None:
-    """Name of the installed module with the coder's operations for this TensorFlow, or None."""
+    """Returns the name of the installed module with the coder's operations, or None."""
     package, _ = operations_package()
     return package and _OPERATIONS[package][0]
 
 
 def load_operations():
-    """The module with the coder's operations.
+    """Returns the module with the coder's operations.
 
     Raises:
-      StackError: this process has the portable coder.
+      StackError: this process uses the portable coder.
     """
     if coder().kind != OPERATIONS:
         raise StackError(f"this needs the coder's operations: {coder().source}")
@@ -273,5 +317,5 @@ def load_operations():
 
 
 def platform_name() -> str:
-    """System and processor, such as `Linux x86_64`."""
+    """Returns system and processor, such as `Linux x86_64`."""
     return f"{platform.system()} {platform.machine()}"

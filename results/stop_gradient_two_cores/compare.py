@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 from absl import app, flags
 
-import train
+from tfquant.commands import experiment_flags, train
 from tfquant.data import crops, sources
 from tfquant.data.pixels import to_float
 from tfquant.quantization.plans import QuantizationPlan
@@ -67,8 +67,10 @@ def trained(directory: str) -> list:
                 "train.py", *SHARED, f"--model_dir={there}", f"--plan={plan}", f"--seed={seed}",
                 f"--stop_gradient={stop}", f"--mean_gradient={mean}",
             ])  # fmt: skip
-            experiment = train.experiment_from_flags(flags.FLAGS)
-            train.train(experiment, there, flags.FLAGS, Host.from_environment())
+            experiment = experiment_flags.experiment(flags.FLAGS)
+            train.train_stages(
+                experiment, there, train.settings_from_flags(flags.FLAGS), Host.from_environment()
+            )
             records = history.read(there)
             row = {"plan": plan, "stop_gradient": stop, "mean_gradient": mean, "seed": seed}
             for stage in ("joint", "post"):
@@ -119,4 +121,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+    train.define_flags(flags.FLAGS)
     app.run(main, argv=[sys.argv[0], "--model_dir=unused", *sys.argv[1:]])

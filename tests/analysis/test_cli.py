@@ -23,7 +23,7 @@ def counted(monkeypatch):
         runs.append(settings)
         progress("begins")
         figure, _ = plots.new_figure()
-        return Result(("a", "b"), [{"a": 1.23456789, "b": None}], figure, "What to see: nothing.")
+        return Result(("a", "b"), [{"a": 1.23456789, "b": None}], figure, "Result: nothing.")
 
     quick = Experiment(
         "quick", "Fig. 0", "A quick one.", run, ("aun", "sua"), alphas=(4.0,), sigmas=(1.0,)
@@ -44,14 +44,14 @@ def test_the_list_explains_each_in_a_line(capsys):
     "arguments,message,code",
     [
         (["nope"], "unknown experiment 'nope'; known: mutual_information, distortion_error,", 1),
-        ([], "which experiment? one of: mutual_information,", 1),
+        ([], "missing experiment; possible: mutual_information,", 1),
         (["rate_error", "--surrogates=stee"], "unknown surrogate 'stee'; known: round, sha,", 1),
         (["rate_error", "--sigmas=0.1,-1"], "--sigmas must be positive numbers; got -1", 1),
         (["rate_error", "--alphas=inf"], "--alphas must be positive numbers; got inf", 1),
         (["rate_error", "--seed=-2"], "--seed must not be negative; got -2", 1),
-        (["sigma_distribution"], "sigma_distribution looks at trained runs: give --model_dir", 1),
-        (["rate_error", "--alphas=hard"], "'hard' is not a list of numbers by commas", 2),
-        (["rate_error", "--surrogates="], "expected one or more, by commas", 2),
+        (["sigma_distribution"], "sigma_distribution analyses trained runs: give --model_dir", 1),
+        (["rate_error", "--alphas=hard"], "expected numbers, by commas; got 'hard'", 2),
+        (["rate_error", "--surrogates="], "expected one or more values, by commas", 2),
         (["rate_error", "--sigma=1", "--nonsense"], "unrecognized arguments: --nonsense", 2),
     ],
 )
@@ -68,7 +68,7 @@ def test_an_experiment_leaves_a_table_a_picture_and_a_text(counted, tmp_path, ca
         assert list(csv.DictReader(file)) == [{"a": "1.23457", "b": ""}]
     assert (tmp_path / "quick.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "quick.md").read_text()
-    assert text.startswith("# quick: Fig. 0\n") and "What to see: nothing." in text
+    assert text.startswith("# quick: Fig. 0\n") and "Result: nothing." in text
     assert f"`python -m tfquant.analysis quick --alphas=2,3 --out={tmp_path}`" in text
     assert "quick: begins (0 s)" in capsys.readouterr().err
 
@@ -100,7 +100,7 @@ def test_what_is_incomplete_or_of_another_surrogate_is_made_anew(counted, tmp_pa
 
 def test_all_leaves_out_what_needs_a_model_and_says_so(counted, tmp_path, capsys):
     assert cli.main(["all", f"--out={tmp_path}"]) == 0
-    assert "needy: left out, it needs --model_dir" in capsys.readouterr().err
+    assert "needy: skipped, because it needs --model_dir" in capsys.readouterr().err
     assert len(counted) == 1
     assert cli.main(["all", f"--out={tmp_path}", f"--model_dir={tmp_path}"]) == 0
     assert len(counted) == 3
@@ -113,7 +113,7 @@ def test_the_first_mistake_stops_before_anything_runs(counted, tmp_path):
 
 def test_a_surrogate_that_does_not_commute_with_steps_is_refused(alter):
     alter("aun", "halved", forward=lambda v, alpha, u: 0.5 * v + u)
-    with pytest.raises(AnalysisError, match="surrogate halved must commute with whole steps"):
+    with pytest.raises(AnalysisError, match="surrogate halved does not commute with whole steps"):
         EXPERIMENTS["rate_error"].settings(surrogates=("aun", "halved"))
 
 

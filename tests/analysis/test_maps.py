@@ -91,14 +91,6 @@ def test_gradients_are_those_of_the_branch():
     np.testing.assert_allclose(tape.gradient(value, y), slope, rtol=1e-12)
 
 
-def test_the_table_is_as_it_was_even_after_an_error():
-    before = dict(SURROGATES)
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
-        maps.values(Method("aun"), np.array(["x"]), 0.0)
-    maps.quantile("sr")
-    assert before == SURROGATES
-
-
 def test_the_fingerprint_follows_what_a_surrogate_does(alter):
     before = maps.fingerprint(Method("aun"))
     alter("aun", forward=lambda v, alpha, u: v + u + 0.0)

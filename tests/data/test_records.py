@@ -33,10 +33,11 @@ def _pictures(tmp_path, make_photograph):
 @pytest.fixture(name="made")
 def _made(pictures, tmp_path, capsys):
     out = tmp_path / "set"
-    assert cli.main(["records", str(pictures), str(out), "--shards=3"]) == 0
+    assert cli.main(["records", str(pictures), str(out), "--shards=3"]) == 1
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 5 of 7 pictures in 3 shards\n"
-    broken, text = printed.err.splitlines()
+    broken, text, counted = printed.err.splitlines()
+    assert counted == "tfquant: 2 of 7 pictures are not in the set"
     assert broken.startswith(f"tfquant: {pictures / 'broken.png'}: unreadable: ")
     assert text.startswith(f"tfquant: {pictures / 'text.jpg'}: not a picture")
     return out
@@ -106,7 +107,7 @@ def test_file_names_are_whole_where_pictures_have_no_common_folder(pictures, tmp
 
 def test_the_same_pictures_give_the_same_set(made, pictures, tmp_path):
     copy = pictures.rename(tmp_path / "elsewhere")
-    assert cli.main(["records", str(copy), str(tmp_path / "again"), "--shards=3", "--jobs=5"]) == 0
+    assert cli.main(["records", str(copy), str(tmp_path / "again"), "--shards=3", "--jobs=5"]) == 1
     for path in made.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
@@ -116,10 +117,10 @@ def test_a_set_is_replaced_when_asked_and_nothing_else_ever(made, pictures, tmp_
     command = ["records", str(pictures), str(made), "--shards=2"]
     assert cli.main(command) == 1
     assert capsys.readouterr().err == (
-        f"tfquant: {made}: exists already; give --overwrite to replace it\n"
+        f"tfquant: {made}: exists already; use --overwrite to replace it\n"
     )
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
-    assert cli.main([*command, "--overwrite"]) == 0
+    assert cli.main([*command, "--overwrite"]) == 1
     assert len(list(made.iterdir())) == 3
     other = tmp_path / "precious"
     other.mkdir()
@@ -130,16 +131,47 @@ def test_a_set_is_replaced_when_asked_and_nothing_else_ever(made, pictures, tmp_
     assert [path.name for path in other.iterdir()] == ["letter"]
 
 
-@pytest.mark.parametrize(
-    "shards,message",
-    [("8", "7 pictures do not fill 8 shards"), ("7", "of-00007.tfrecord: none of its 1 pictures")],
-)
-def test_a_set_that_cannot_be_made_leaves_nothing_behind(
-    pictures, tmp_path, capsys, shards, message
-):
-    assert cli.main(["records", str(pictures), str(tmp_path / "set"), "--shards", shards]) == 1
-    assert message in capsys.readouterr().err.splitlines()[-1]
+def test_a_set_that_cannot_be_made_leaves_nothing_behind(pictures, tmp_path, capsys):
+    command = ["records", str(pictures), str(tmp_path / "set")]
+    assert cli.main([*command, "--shards=8"]) == 1
+    assert "7 pictures do not fill 8 shards" in capsys.readouterr().err
+    for path in pictures.rglob("*.*"):
+        path.write_bytes(b"no picture")
+    assert cli.main(command) == 1
+    assert "none of 7 pictures can be read" in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_a_broken_picture_costs_its_own_record_alone(pictures, tmp_path, capsys):
+    """By default a few pictures have a shard each."""
+    assert cli.main(["records", str(pictures), str(tmp_path / "set")]) == 1
+    printed = capsys.readouterr()
+    assert "5 of 7 pictures in 5 shards" in printed.out and "broken.png" in printed.err
+    shards = sorted((tmp_path / "set").glob("*.tfrecord"))
+    assert [path.name for path in shards] == [f"{k:05d}-of-00005.tfrecord" for k in range(5)]
+    assert [name for path in shards for _, name in parsed(path)] == NAMES
+    assert len(sources.open_source(f"records:{tmp_path}/set", 0, 16)) == 5
+
+
+def test_transparent_pictures_and_odd_names_can_be_in_a_set(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGBA", (20, 20), (255, 0, 0, 0)).save(folder / "clear.png")
+    Image.new("RGB", (20, 20), (7, 7, 7)).save(folder / "a.png")
+    (folder / "a.png").rename(folder / "latin\udce9.png")
+    command = ["records", str(folder), str(tmp_path / "set"), "--shards=1"]
+    assert cli.main(command) == 1 and "clear.png: has transparent pixels" in capsys.readouterr().err
+    assert cli.main([*command, "--overwrite", "--background=10,20,30"]) == 0
+    source = sources.open_source(f"records:{tmp_path}/set", 0, 16)
+    assert source[0][0, 0].tolist() == [10, 20, 30] and source[1][0, 0].tolist() == [7, 7, 7]
+    (shard,) = (tmp_path / "set").glob("*.tfrecord")
+    names = [
+        record for raw in tf.data.TFRecordDataset(str(shard))
+        for record in tf.train.Example.FromString(raw.numpy()).features.feature[
+            "image/filename"].bytes_list.value
+    ]  # fmt: skip
+    assert names == [b"clear.png", b"latin\xe9.png"]
+    assert source.records[1][0].endswith("(latin\\xe9.png)")
 
 
 def test_shards_of_others_are_read_by_a_glob(made, pictures):

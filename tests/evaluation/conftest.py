@@ -26,12 +26,12 @@ class SubsamplingModel:
     def compress(self, image: np.ndarray) -> bytes:
         self.calls += 1
         kept = np.ascontiguousarray(image[:: self.step, :: self.step])
-        return struct.pack("<HH", *image.shape[:2]) + zlib.compress(kept.tobytes())
+        return struct.pack("<II", *image.shape[:2]) + zlib.compress(kept.tobytes())
 
     def decompress(self, data: bytes) -> np.ndarray:
-        height, width = struct.unpack("<HH", data[:4])
+        height, width = struct.unpack("<II", data[:8])
         rows, columns = -(-height // self.step), -(-width // self.step)
-        kept = np.frombuffer(zlib.decompress(data[4:]), np.uint8).reshape(rows, columns, 3)
+        kept = np.frombuffer(zlib.decompress(data[8:]), np.uint8).reshape(rows, columns, 3)
         return kept.repeat(self.step, 0).repeat(self.step, 1)[:height, :width]
 
     def evaluate(self, image: np.ndarray) -> dict:

@@ -160,7 +160,7 @@ def test_a_decoder_that_sleeps_takes_that_much_more_time(
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.append(clock.pop() + seconds))
     images.write_image(tmp_path / "a.png", make_photograph(32, 32))
-    chosen = pictures.find_pictures(str(tmp_path / "a.png"), tmp_path)
+    chosen = pictures.find_pictures(str(tmp_path / "a.png"), tmp_path).pictures
     fast, slow = rectifying_model(4, slower=0.02), rectifying_model(4, slower=0.05)
     found = gains.timing(slow, fast, chosen)
     assert found["decode_percent"] == pytest.approx(150)
@@ -229,7 +229,7 @@ def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
         assert [curve, "20", quality, "-", "", "diverged", "", ""] in rows
     written = {path.name for path in report_dir.iterdir()}
     assert written == {"report.json", "report.csv", "report.md"}
-    with pytest.raises(EvaluationError, match="--explorations: .* is no exploration: it has no ex"):
+    with pytest.raises(EvaluationError, match="--explorations: .* is not an exploration: it has"):
         gains.weights(str(tmp_path))
     earlier = tmp_path / "low" / "exploration.json"
     earlier.write_text(earlier.read_text().replace('"quality"', '"psnr"'))

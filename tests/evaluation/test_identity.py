@@ -16,12 +16,15 @@ FREE = {
     "joint_steps", "post_steps", "qr_soft_steps", "qr_predictive_steps",
 }  # fmt: skip
 # An experiment in which every setting has an effect.
-FULL = dataclasses.asdict(
-    Experiment(
-        codec="c", codec_options={"N": 64, "M": 96}, plan="mix",
-        stages=("joint", "post", "qr_soft", "qr_predictive"),
-    )
-)  # fmt: skip
+FULL = {
+    **dataclasses.asdict(
+        Experiment(
+            codec="ms_hyper", codec_options={"N": 64, "M": 96}, plan="mix",
+            stages=("joint", "post", "qr_soft", "qr_predictive"),
+        )
+    ),
+    "codec": "c",
+}  # fmt: skip
 OTHER = {
     "codec": "d",
     "codec_options": {"N": 64, "M": 96, "g_a": "residual"},

@@ -15,7 +15,7 @@ def test_names_of_equal_stems_tell_the_files_apart(tmp_path):
     for name in ("a/x.png", "b/x.png"):
         (tmp_path / name).parent.mkdir()
         images.write_image(tmp_path / name, picture)
-    found = pictures.find_pictures(str(tmp_path), tmp_path / "unused")
+    found = pictures.find_pictures(str(tmp_path), tmp_path / "unused").pictures
     assert [p.name for p in found] == ["a__x", "b__x"]
     assert not (tmp_path / "unused").exists()
 
@@ -26,12 +26,12 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 
 def test_the_sample_repeats_and_is_large_enough_for_ms_ssim(tmp_path):
-    found = pictures.find_pictures(pictures.SAMPLE, tmp_path / "sample")
+    found = pictures.find_pictures(pictures.SAMPLE, tmp_path / "sample").pictures
     assert {"hopper", "leaves"} <= {p.name for p in found}
     contents = [p.read() for p in found]
     for picture in contents:
         assert min(picture.shape[:2]) >= metrics.FULL_PYRAMID_SIDE
         assert picture.std() > 20
-    again = pictures.find_pictures(pictures.SAMPLE, tmp_path / "again")
+    again = pictures.find_pictures(pictures.SAMPLE, tmp_path / "again").pictures
     for picture, other in zip(contents, again):
         np.testing.assert_array_equal(picture, other.read())

@@ -135,7 +135,9 @@ def test_a_folder_belongs_to_one_sweep(tmp_path):
     asked = {"base": "--N=4", "images": "kodak"}
     sweep.claim(tmp_path, asked)
     sweep.claim(tmp_path, dict(asked))
-    with pytest.raises(ValueError, match=r"holds another sweep \(differs in images\); name a new"):
+    with pytest.raises(
+        ValueError, match=r"contains another sweep \(differs in images\); use a new"
+    ):
         sweep.claim(tmp_path, {**asked, "images": "tecnick"})
 
 

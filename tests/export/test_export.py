@@ -137,7 +137,9 @@ def test_an_exported_model_is_replaced_but_nothing_else(run, no_saved_models):
     (directory / "export").mkdir()
     kept = directory / "export" / "thesis.tex"
     kept.write_text("years of work")
-    with pytest.raises(ValueError, match="export is there and no exported model: it is not repl"):
+    with pytest.raises(
+        ValueError, match="overwrite .*export: it exists and is not an exported model"
+    ):
         exported(directory)
     assert kept.read_text() == "years of work"
     (directory / "export" / "tfquant.json").write_text("{}")
@@ -168,7 +170,7 @@ def test_an_export_that_fails_leaves_what_was_there(run, monkeypatch):
 
 def test_what_is_no_run_or_has_no_checkpoint_is_refused(run, tmp_path):
     directory, _ = run
-    with pytest.raises(ValueError, match="is no training run: it has no experiment.json"):
+    with pytest.raises(ValueError, match="is not a training run: it has no experiment.json"):
         export_run(str(tmp_path))
     for path in (directory / "checkpoints").iterdir():
         path.unlink()

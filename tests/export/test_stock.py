@@ -185,11 +185,13 @@ def test_what_is_wrong_with_a_file_is_said_in_the_words_of_the_command_line(mode
 
 def test_what_does_not_fit_together_is_refused(model, full, stock, pictures):
     files = [model.compress(pictures(size)[0]) for size in SIZES[:2]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="32x48 and 17x33 pixels in one batch"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="one batch has files of 32x48 and 17x33 pixels"
+    ):
         full["decompress"](tfq_bytes=tf.constant(files))
     images = pictures(SIZES[1])
     y = stock["analyze"](images=tf.constant(images))["y"]
-    message = "y has 4x4 elements, that of 170x33 pixels has 12x4"
+    message = "y has 4x4 elements; a picture of 170x33 pixels needs 12x4"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         full["encode_latent"](y=y, height=tf.fill([3], 170), width=tf.fill([3], 33))
 
@@ -285,7 +287,7 @@ def test_the_model_says_what_it_is(path, full, stock, model):
 
 def test_programs_take_the_full_flavour_and_refuse_the_other(path):
     assert [entry.path for entry in find_models([path.parent])] == [str(path)]
-    with pytest.raises(ModelError, match="stock: the stock flavour of a model, without range cod"):
+    with pytest.raises(ModelError, match="stock: this is the stock flavour of a model"):
         ExportedModel.load(path / "stock")
 
 

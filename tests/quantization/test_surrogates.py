@@ -226,7 +226,7 @@ def test_table_two_comes_out_of_the_layers(evenly, spec, alpha, sigma, bias, var
         ("aun:ste", "unknown gradient estimator 'ste'; known: " + ", ".join(ESTIMATORS)),
         ("round:pathwise", "'round' has no 'pathwise' gradient; possible: straight_through"),
         ("sha:expected", "'sha' has no 'expected' gradient; possible: standard"),
-        ("aun", "a branch is written surrogate:estimator"),
+        ("aun", "a branch must be surrogate:estimator"),
     ],
 )
 def test_a_meaningless_branch_is_refused_with_what_is_possible(text, message):

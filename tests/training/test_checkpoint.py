@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(copy, suffix, d
     index, found = resumed(folder)
     assert index == 0
     assert_same(found, states[3])
-    assert "ckpt-4 is unreadable" in caplog.text and "trying the one before" in caplog.text
+    assert "ckpt-4 is corrupt" in caplog.text and "trying the previous" in caplog.text
 
 
 def test_several_damaged_checkpoints_are_passed_over(copy):
@@ -178,7 +178,7 @@ def test_a_run_without_a_readable_checkpoint_does_not_start_over(copy):
     folder, _ = copy
     for path in (folder / "checkpoints").glob("*.data*"):
         cut_in_half(path)
-    with pytest.raises(ValueError, match="none of 3 checkpoints in .*checkpoints is readable"):
+    with pytest.raises(ValueError, match="all 3 checkpoints in .*checkpoints are corrupt"):
         RunCheckpoint(str(folder), new_trainer())
 
 
@@ -197,7 +197,7 @@ def test_checkpoints_that_cannot_be_listed_or_written_are_no_new_run(tmp_path):
     (tmp_path / "checkpoints").write_text("kept")
     with pytest.raises(OSError, match="^.*/checkpoints: Could not find directory [^\n]*$"):
         RunCheckpoint(str(tmp_path), trainer)
-    with pytest.raises(OSError, match="^.*/checkpoints: the same command goes on [^\n]*$"):
+    with pytest.raises(OSError, match="^.*/checkpoints: run the same command again [^\n]*$"):
         checkpoint.save(0, 1)
     assert (tmp_path / "checkpoints").read_text() == "kept"
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(copy, ful
     trainer = new_trainer(seed=1, stage=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     checkpoint.restore()
-    message = "^.*/checkpoints: the same command goes on [^\n]*$"
+    message = "^.*/checkpoints: run the same command again [^\n]*$"
     with full_disk(), pytest.raises(OSError, match=message):
         checkpoint.save(1, 5)
     index, found = resumed(folder)

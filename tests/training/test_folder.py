@@ -22,7 +22,7 @@ def test_the_experiment_comes_back(tmp_path):
 def test_another_experiment_in_the_same_folder_is_refused_naming_what_differs(tmp_path):
     folder.prepare(str(tmp_path), EXPERIMENT)
     other = dataclasses.replace(EXPERIMENT, lmbda=0.1, codec_options={"N": 8, "M": 6})
-    message = r"holds another experiment \(differs in codec_options, lmbda\); name a new --mod"
+    message = r"contains another experiment \(differs in codec_options, lmbda\); use a new --m"
     with pytest.raises(ValueError, match=message):
         folder.prepare(str(tmp_path), other)
     assert folder.read_experiment(str(tmp_path)) == EXPERIMENT
@@ -38,7 +38,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     "record,message",
     [
-        (None, "is no training run: it has no experiment.json"),
+        (None, "is not a training run: it has no experiment.json"),
         ("{", "cannot read .*experiment.json: "),
         ("[]", "cannot read .*experiment.json: "),
         (json.dumps({"version": "0.1.0"}), "cannot read .*experiment.json: 'experiment'"),

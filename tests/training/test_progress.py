@@ -1,5 +1,6 @@
 """The terminal: a bar that fits, a line of validation below it, images per second."""
 
+import os
 import types
 
 import pytest
@@ -15,7 +16,7 @@ EXPERIMENT = Experiment(batch_size=2)
 @pytest.mark.parametrize("columns", [70, 80, 120])
 def test_the_bar_fits_the_terminal_and_validation_has_its_own_line(columns, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    size = types.SimpleNamespace(columns=columns)
+    size = os.terminal_size((columns, 24))
     monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: size)
     bar = ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=8)
     bar.set_model(
@@ -47,7 +48,7 @@ def test_the_bar_fits_the_terminal_and_validation_has_its_own_line(columns, monk
 
 def test_skipped_steps_show_in_the_bar(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    size = types.SimpleNamespace(columns=80)
+    size = os.terminal_size((80, 24))
     monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: size)
     bar = ProgressBar(EXPERIMENT.all_stages()[0], earlier_steps=0)
     bar.set_model(

@@ -13,7 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
+from tfquant.commands import train
 from tfquant.export import writing
 from tfquant.export.codec_module import CodecModule
 from tfquant.export.model_file import ExportedModel, Manifest
@@ -40,7 +40,7 @@ def export_run():
 
 
 @pytest.fixture(scope="module", name="folder")
-def _folder(tmp_path_factory, make_photograph, eagerly, export_run):
+def _folder(tmp_path_factory, make_photograph, eagerly, export_run, training_flags):
     """Pictures, and a baseline that was trained on them a little."""
     folder = tmp_path_factory.mktemp("rectifying")
     (folder / "pictures").mkdir()
@@ -220,7 +220,7 @@ def _with_claimed(folder):
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        (["--init_from=nowhere"], "nowhere is no training run: it has no experiment.json"),
+        (["--init_from=nowhere"], "nowhere is not a training run: it has no experiment.json"),
         (["--init_from={}/baseline", "--M=8"], "baseline trained another codec: .*this run's is"),
         (
             ["--init_from={}/claimed", "--rectifier_width=0"],
@@ -232,7 +232,7 @@ def _with_claimed(folder):
         ),
         (
             ["--explore_qr", "--stages=qr_soft", "--init_from={}/baseline"],
-            "needs steps of a stage that decodes with the rectifier",
+            "needs a stage with steps that decodes with the rectifier",
         ),
     ],
 )

@@ -22,10 +22,9 @@ FLAGS = [
 # `train.py` whose steps are not traced first: that takes longer than they do.
 TRAIN = """
 import tensorflow as tf
-from absl import app
-import train
+from tfquant.commands.program import run_program
 tf.config.run_functions_eagerly(True)
-app.run(train.main)
+run_program("train")
 """
 
 
@@ -67,9 +66,9 @@ def test_a_run_killed_in_either_stage_ends_as_an_uninterrupted_one_bit_for_bit(
         write_image(tmp_path / "pictures" / f"{seed}.png", make_photograph(80, 96, seed))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     kill_at(8, whole, start(whole))
-    assert "Went on from" not in kill_at(2, killed, start(killed))
+    assert "Resumed from" not in kill_at(2, killed, start(killed))
     for checkpoint in (6, 8):
-        assert "Went on from" in kill_at(checkpoint, killed, start(killed))
+        assert "Resumed from" in kill_at(checkpoint, killed, start(killed))
 
     expected, found = state(whole), state(killed)
     assert expected.keys() == found.keys()

@@ -147,7 +147,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run_and_leave_the_last_good_checkpo
         train(tmp_path / "bad", experiment, broken=range(6, 16), max_skipped_in_a_row=3,
               callbacks=lambda *_: [Keeping()])  # fmt: skip
     message = str(failure.value)
-    assert message.startswith("3 steps in a row had a loss or gradient that is not finite")
+    assert message.startswith("3 steps in a row had a non-finite loss or gradient")
     assert "at step 6 of stage 'joint'" in message
     assert f"{tmp_path / 'bad'}/checkpoints" in message
     assert f"`tfquant export {tmp_path / 'bad'}`" in message
@@ -184,7 +184,7 @@ def test_weights_that_broke_are_not_kept(tmp_path, caplog):
     experiment = dataclasses.replace(EXPERIMENT, stages=("joint",))
     train(tmp_path, experiment, callbacks=lambda *_: [Breaking()])
     assert checkpoints(tmp_path) == ["ckpt-2"]
-    assert "Step 4 is not kept: its validation loss is not finite" in caplog.text
+    assert "Step 4 is not saved: its validation loss is not finite" in caplog.text
 
 
 def test_single_bad_steps_are_counted_and_survived(tmp_path):
@@ -199,7 +199,9 @@ def test_a_stage_must_be_whole_epochs(tmp_path):
     joint, post = EXPERIMENT.all_stages()
     assert run.epoch_length(joint, 2) == 2
     assert run.epoch_length(post, 1000) == 2
-    with pytest.raises(ValueError, match="'joint' has 4 steps, .* no multiple of --epoch_steps=3"):
+    with pytest.raises(
+        ValueError, match="'joint' has 4 steps, .* not a multiple of --epoch_steps=3"
+    ):
         run.epoch_length(joint, 3)
 
 
@@ -210,7 +212,7 @@ def test_a_resumed_run_must_find_its_place_in_the_epochs(tmp_path, interruption)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, callbacks=stop, epoch_steps=1)
     assert checkpoints(tmp_path) == ["ckpt-1"]
-    message = "'joint' stands at step 1, .* --epoch_steps=2; repeat that flag"
+    message = "'joint' is at step 1, .* --epoch_steps=2; to resume, use"
     with pytest.raises(ValueError, match=message):
         train(tmp_path, epoch_steps=2)
 

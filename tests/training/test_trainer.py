@@ -88,7 +88,9 @@ def same(a, b):
 def test_an_expected_gradient_to_a_mean_needs_a_mean():
     codec = models.build("scale_hyperprior", N=4, M=6)
     wrong = experiment(codec="scale_hyperprior", plan="aun", mean_gradient="expected")
-    with pytest.raises(ValueError, match="mean of a Gaussian or a Laplacian, which scale_hyperpri"):
+    with pytest.raises(
+        ValueError, match="needs a Gaussian or a Laplacian with a mean; scale_hyper"
+    ):
         Trainer(codec, wrong)
 
 

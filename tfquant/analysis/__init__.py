@@ -3,9 +3,8 @@
     python -m tfquant.analysis --list
     python -m tfquant.analysis gradient_risk --surrogates=aun,sua --alphas=4,8 --out=analyses
 
-"On Uniform Scalar Quantization for Learned Image Compression" (arXiv 2309.17051), section 4: one
-module a figure or table, each of which writes a CSV, a PNG and a short Markdown of what to see.
+Source: "On Uniform Scalar Quantization for Learned Image Compression" (arXiv 2309.17051), section
+4. Each figure or table has one module, which writes a CSV, a PNG and a short Markdown report.
 Values and gradients come from `tfquant.quantization.surrogates` (see `maps`), bits from
-`tfquant.entropy`.
-`docs/analyses.md` holds the paper's statements against what comes out here.
+`tfquant.entropy`. `docs/analyses.md` compares the paper's statements with these results.
 """

@@ -1,4 +1,4 @@
-"""`python -m tfquant.analysis`."""
+"""Entry point of `python -m tfquant.analysis`."""
 
 import sys
 

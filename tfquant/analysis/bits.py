@@ -12,7 +12,9 @@ from tfquant.quantization.surrogates import Branch, Sample
 
 
 class Gaussian(EntropyModel):
-    """`N(mu, sigma^2)` plus uniform noise, parameters as they come: no network, no bound."""
+    """`N(mu, sigma^2)` plus uniform noise. The parameters are given, without a network or a
+    bound.
+    """
 
     def __init__(self):
         super().__init__(name="y")
@@ -30,25 +32,26 @@ def _bits(value, sigma):
 
 
 def bits(deviation: np.ndarray, sigma: float) -> np.ndarray:
-    """`R(v) = -log2 p(v)` for `v - mu = deviation: [...]`, under `N(mu, sigma^2)`."""
+    """Returns `R(v) = -log2 p(v)` for `v - mu = deviation: [...]`, under `N(mu, sigma^2)`."""
     return _bits(tf.constant(deviation, tf.float64), tf.constant(sigma, tf.float64)).numpy()
 
 
 def mean_bits(points, sigma: float) -> float:
-    """`E[R]` of `quadrature.Points`, centred."""
+    """Returns `E[R]` in bits of the centred values `points`, a `quadrature.Points`."""
     return float(np.sum(points.mass * bits(points.value, sigma)))
 
 
 def bits_gradient(branch: Branch, alpha: float, y, noise, mu, sigma: float) -> np.ndarray:
-    """`d R / d y` as `branch` estimates it, for each point of noise.
+    """Returns `branch`'s estimate of `d R / d y` for each point of noise, [...] float64.
 
     Args:
       branch: surrogate and estimator.
       alpha: the temperature.
-      y: broadcasts with `noise` and `mu`, float64.
-      noise: likewise.
-      mu: likewise, the mean of the estimated Gaussian; the quantization is centred on 0.
-      sigma: its scale.
+      y: float64; broadcasts with `noise` and `mu`.
+      noise: float64; broadcasts likewise.
+      mu: float64; broadcasts likewise. It is the mean of the estimated Gaussian; the quantization
+        is centred on 0.
+      sigma: scale of the estimated Gaussian.
     """
     y, noise, mu = (tf.constant(a, tf.float64) for a in np.broadcast_arrays(y, noise, mu))
     with tf.GradientTape() as tape:

@@ -1,13 +1,14 @@
-"""A surrogate as a channel from `y ~ N(mu, sigma^2)` to `y_tilde`: what it carries, what it costs.
+"""A surrogate as a channel from `y ~ N(mu, sigma^2)` to `y_tilde`: its information and distortion.
 
-For any surrogate alike: `y_tilde` is put into bins of width h, and the exact probabilities of the
-bins given `y` (the map of noise to `y_tilde` is inverted cell by cell) make
+The method is the same for any surrogate. `y_tilde` is divided into bins of width h. The exact
+probabilities of the bins given `y` are computed by inverting the map from noise to `y_tilde` cell
+by cell. They give
 
     I(y_tilde; y) = H(bin) - H(bin | y),        D_min = E[(y - E[y | bin])^2],
 
-the information in bits and the distortion of the best synthesis transform there is. Binning only
-ever loses information, in proportion to h at first: from two widths follows h = 0, and how far
-that is from the narrower one is the reported error.
+the information in bits, and the distortion of the best possible synthesis transform. Binning can
+only lose information. For small h, the loss is proportional to h. The value for h = 0 is
+extrapolated from two widths; the reported error is its difference from the narrower one.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from tfquant.analysis.maps import Method
 from tfquant.analysis.quadrature import ANY_MEAN, Estimate
 from tfquant.quantization.surrogates import SURROGATES, Surrogate
 
-# Bins per unit. Odd, so that the points of a period fall anywhere in a bin, and not always on the
-# same part of one.
+# Bins per unit. Odd, so that the points of a period have different positions within a bin.
 BINS, FULL_BINS = (63, 127), (255, 511)
 _MEANS_OVER_BIN = 16
 
-# Values of y_tilde - floor(y) that the bins cover; beyond, mass is put into the last bin.
+# Range of y_tilde - floor(y) that the bins cover. Values outside count in the last bin.
 _LOW, _HIGH = -2, 3
 
 
 class Joint(NamedTuple):
-    """Latent and bin.
+    """Joint distribution of latent and bin.
 
     Attributes:
       y: [steps, P] float64, latents.
       density: [steps, P], their probabilities.
-      transition: [P, bins], a latent's bins, `steps` units on in each row of `y`.
-      bins: per unit.
-      low: the first bin's centre, of the first row.
+      transition: [P, bins], bin probabilities of a latent. For each row of `y`, the bins are
+        shifted by one unit.
+      bins: number of bins per unit.
+      low: centre of the first bin of the first row.
     """
 
     y: np.ndarray
@@ -50,7 +51,7 @@ class Joint(NamedTuple):
     low: float
 
     def marginal(self, weight: np.ndarray) -> np.ndarray:
-        """`sum over y of weight P(bin | y)`, [all bins], for `weight: [steps, P]`."""
+        """Returns `sum over y of weight P(bin | y)`, [all bins], for `weight: [steps, P]`."""
         size = self.transition.shape[1]
         total = np.zeros([(len(self.y) - 1) * self.bins + size])
         for n, here in enumerate(weight @ self.transition):
@@ -59,13 +60,13 @@ class Joint(NamedTuple):
 
 
 def information(method: Method, sigma: float, mu, bins: tuple = BINS) -> Estimate:
-    """`I(y_tilde; y)` in bits; infinite for a deterministic map that is not piecewise constant.
+    """Returns `I(y_tilde; y)` in bits. It is infinite for an invertible deterministic map.
 
     Args:
       method: surrogate and temperature.
       sigma: scale of the latent.
-      mu: its mean, or `ANY_MEAN` for the average over a quantization bin.
-      bins: per unit of `y_tilde`, coarse and fine.
+      mu: mean of the latent, or `ANY_MEAN` for the average over a quantization bin.
+      bins: number of bins per unit of `y_tilde`, coarse and fine.
     """
     if mu == ANY_MEAN:
         means = (np.arange(_MEANS_OVER_BIN) + 0.5) / _MEANS_OVER_BIN
@@ -79,7 +80,9 @@ def information(method: Method, sigma: float, mu, bins: tuple = BINS) -> Estimat
 
 
 def least_distortion(method: Method, sigma: float, mu: float, bins: tuple = BINS) -> Estimate:
-    """Mean squared error of the best synthesis transform, in squared quantization steps."""
+    """Returns the mean squared error of the best synthesis transform, in squared quantization
+    steps.
+    """
     if is_invertible(method):
         return Estimate(0.0, 0.0)
     coarse, fine = (_least_distortion(joint(method, sigma, mu, b)) for b in bins)
@@ -87,7 +90,7 @@ def least_distortion(method: Method, sigma: float, mu: float, bins: tuple = BINS
 
 
 def best_synthesis(method: Method, sigma: float, mu: float, bins: int = BINS[-1]):
-    """`y_tilde` and `E[y | y_tilde]`, where there is any probability."""
+    """Returns `y_tilde` and `E[y | y_tilde]`, wherever the probability is not negligible."""
     pair = joint(method, sigma, mu, bins)
     mass, mean = pair.marginal(pair.density), pair.marginal(pair.density * pair.y)
     centre = pair.low + np.arange(mass.size) / bins
@@ -96,7 +99,7 @@ def best_synthesis(method: Method, sigma: float, mu: float, bins: int = BINS[-1]
 
 
 def is_invertible(method: Method) -> bool:
-    """Deterministic, and not piecewise constant."""
+    """Returns true if the map is deterministic and not piecewise constant."""
     if maps.is_random(method.surrogate):
         return False
     y = np.linspace(0.01, 0.49, 25)
@@ -104,12 +107,14 @@ def is_invertible(method: Method) -> bool:
 
 
 def joint(method: Method, sigma: float, mu: float, bins: int) -> Joint:
-    """Latents and their bins: of all of N(mu, sigma^2), with several latents a bin and a sigma."""
+    """Returns all latents of N(mu, sigma^2) and their bins, with several latents per bin and per
+    sigma.
+    """
     resolution = max(2 * bins, math.ceil(4.0 / sigma))
     row = SURROGATES[method.surrogate]
     y, weight, transition = _transition(method, row, bins, resolution)
     reach = math.ceil(8.0 * sigma) + 1
-    # The transition of y + n is that of y, n units on.
+    # The transition of y + n is that of y, shifted by n units.
     y = y + np.arange(-reach, reach + 1)[:, None]
     density = weight * np.exp(-0.5 * ((y - mu) / sigma) ** 2)
     return Joint(y, density / density.sum(), transition, bins, float(_LOW - reach))
@@ -117,15 +122,15 @@ def joint(method: Method, sigma: float, mu: float, bins: int) -> Joint:
 
 @functools.lru_cache(maxsize=8)
 def _transition(method: Method, row: Surrogate, bins: int, resolution: int):
-    """`P(bin of y_tilde | y)` over one period of `y`: points, weights, and [P, bins]."""
-    del row  # it belongs to the key: a name may be given to another surrogate
+    """Computes `P(bin of y_tilde | y)` over one period of `y`: points, weights, and [P, bins]."""
+    del row  # part of the cache key: a name may be assigned to another surrogate
     p = quadrature.period(method, resolution)
-    # Cells shorter than a bin, so that one reaches into two bins at most.
+    # Cells are shorter than a bin, so that each one touches at most two bins.
     edges = maps.noise_cells(method, p.y, 3 * bins)
     ends = maps.values_at(method, p.y, edges)
     mass = np.diff(edges, axis=0)
     low, high = np.minimum(ends[:-1], ends[1:]), np.maximum(ends[:-1], ends[1:])
-    # Bins are centred on the multiples of their width: integers stay off their edges.
+    # Bins are centred on the multiples of their width, so integers are not on their edges.
     first = np.floor((low - _LOW) * bins + 0.5)
     border = (first + 0.5) / bins + _LOW
     above = np.clip((high - border) / np.maximum(high - low, 1e-300), 0.0, 1.0)
@@ -150,18 +155,18 @@ def _least_distortion(pair: Joint) -> float:
 
 
 def entropy(p: np.ndarray):
-    """In bits, over the last axis."""
+    """Returns the entropy in bits, over the last axis."""
     return -np.sum(p * np.log2(np.where(p > 0.0, p, 1.0)), axis=-1)
 
 
-# A pair needs their square.
+# Fewer than `BINS`, because a pair needs the square of this number.
 _PAIR_BINS = (31, 63)
 
 
 def pair_information(method: Method, sigma: float, mu: float) -> Estimate:
-    """`I(y_tilde_1, y_tilde_2; y)` in bits for a latent twice the same: correlation 1.
+    """Returns `I(y_tilde_1, y_tilde_2; y)` in bits, for two copies of one latent (correlation 1).
 
-    Where an image's elements share their noise, the second says what the first does.
+    If the elements of an image share their noise, the second copy adds no information.
     """
     if is_invertible(method) or maps.shares_noise(method.surrogate):
         return information(method, sigma, mu)

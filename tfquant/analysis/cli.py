@@ -1,8 +1,8 @@
 """The command line: `python -m tfquant.analysis NAME [--surrogates=...] [--out=DIR] [--full]`.
 
-Experiments whose outputs are complete for the same settings, and for surrogates that do the same,
-are left alone: `all` goes on where it was stopped. Bad input is one line on standard error and exit
-code 1, a wrong command line exit code 2.
+Skips an experiment if its outputs are complete, with the same settings and with surrogates that
+behave the same. `all` therefore resumes after an interruption. Bad input prints one line on
+standard error and gives exit code 1. A wrong command line gives exit code 2.
 """
 
 from __future__ import annotations
@@ -14,22 +14,26 @@ import sys
 import time
 from pathlib import Path
 
+from tfquant import files
 from tfquant.analysis import outputs
 from tfquant.analysis.experiment import AnalysisError, Experiment, Progress, Settings
 from tfquant.analysis.registry import EXPERIMENTS
+from tfquant.names import check_known
 
 _PROGRAM = "python -m tfquant.analysis"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a wrong command line with one line."""
+    """A parser that reports a wrong command line in one line."""
 
     def error(self, message):
         self.exit(2, f"{_PROGRAM}: {message} (see: {_PROGRAM} --help)\n")
 
 
 def main(argv=None) -> int:
-    """Runs experiments; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
+    """Runs experiments. Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong
+    command line.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         arguments = _parser().parse_args(argv)
@@ -47,17 +51,17 @@ def main(argv=None) -> int:
     except OSError as error:
         return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from here", code=130)
+        return _fail("interrupted; run the same command again to resume", code=130)
     return 0
 
 
 def run(
     experiment: Experiment, settings: Settings, folder: Path, command: str = "", again: bool = False
 ) -> None:
-    """Runs one experiment and writes its files, unless they are there."""
+    """Runs one experiment and writes its files, unless they are complete."""
     wanted = outputs.record(experiment, settings)
     if not again and outputs.is_complete(folder, experiment.name, wanted):
-        print(f"{experiment.name}: complete in {folder} (--again makes it anew)", file=sys.stderr)
+        print(f"{experiment.name}: complete in {folder} (use --again to repeat)", file=sys.stderr)
         return
     start = time.monotonic()
     result = experiment.run(settings, Progress(experiment.name))
@@ -67,7 +71,7 @@ def run(
 
 
 def listing() -> str:
-    """A line for each experiment."""
+    """Returns one line for each experiment."""
     width = max(map(len, EXPERIMENTS))
     return "\n".join(
         f"{e.name:{width}}  {e.reproduces:14}  {e.summary}" for e in EXPERIMENTS.values()
@@ -75,22 +79,22 @@ def listing() -> str:
 
 
 def _selected(arguments) -> list[tuple[Experiment, Settings]]:
-    """Experiments with their settings, all of them checked before the first begins."""
+    """Returns the chosen experiments with their settings. Checks all of them before the first
+    starts.
+    """
     if arguments.name is None:
-        raise AnalysisError(f"which experiment? one of: {', '.join(EXPERIMENTS)}, all")
-    if arguments.name != "all" and arguments.name not in EXPERIMENTS:
-        known = ", ".join(EXPERIMENTS)
-        raise AnalysisError(f"unknown experiment {arguments.name!r}; known: {known}, all")
+        raise AnalysisError(f"missing experiment; possible: {', '.join(EXPERIMENTS)}, all")
+    check_known("experiment", arguments.name, [*EXPERIMENTS, "all"], AnalysisError)
     asked = {f.name: getattr(arguments, f.name) for f in dataclasses.fields(Settings)}
     if arguments.name != "all":
         experiment = EXPERIMENTS[arguments.name]
         if experiment.needs_model and not arguments.model_dirs:
-            raise AnalysisError(f"{experiment.name} looks at trained runs: give --model_dir")
+            raise AnalysisError(f"{experiment.name} analyses trained runs: give --model_dir")
         return [(experiment, experiment.settings(**asked))]
     chosen = [(e, e.settings(**asked)) for e in EXPERIMENTS.values()]
     for experiment, _ in chosen:
         if experiment.needs_model and not arguments.model_dirs:
-            print(f"{experiment.name}: left out, it needs --model_dir", file=sys.stderr)
+            print(f"{experiment.name}: skipped, because it needs --model_dir", file=sys.stderr)
     return [(e, s) for e, s in chosen if s.model_dirs or not e.needs_model]
 
 
@@ -102,24 +106,26 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="an experiment, or all")
-    parser.add_argument("--list", action="store_true", help="a line for each experiment")
+    parser.add_argument("--list", action="store_true", help="print one line for each experiment")
     parser.add_argument(
-        "--surrogates", type=_names, metavar="A,B", help="instead of those of the paper's figure"
+        "--surrogates", type=_names, metavar="A,B", help="default: those of the paper's figure"
     )
     parser.add_argument(
-        "--alphas", type=_numbers, metavar="A,B", help="temperatures of the annealed ones"
+        "--alphas", type=_numbers, metavar="A,B", help="temperatures of the annealed surrogates"
     )
     parser.add_argument("--sigmas", type=_numbers, metavar="A,B", help="scales of the latent")
-    parser.add_argument("--out", default="analyses", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--full", action="store_true", help="finer and longer: about an hour")
-    parser.add_argument("--again", action="store_true", help="make anew what is complete")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is sampled")
+    parser.add_argument(
+        "--out", type=files.expanded, default="analyses", metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--full", action="store_true", help="finer and slower: about an hour")
+    parser.add_argument("--again", action="store_true", help="repeat complete experiments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all samples")
     parser.add_argument(
         "--model_dir", dest="model_dirs", type=_names, default=(), metavar="RUN,RUN",
         help="training runs, for sigma_distribution",
     )  # fmt: skip
     parser.add_argument(
-        "--images", default="sample", help="pictures for them: a folder, a glob or a file"
+        "--images", default="sample", help="pictures for these runs: a folder, a glob or a file"
     )
     parser.add_argument(
         "--dataset", default="digits", metavar="NAME",
@@ -131,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 def _names(text: str) -> tuple:
     names = tuple(part for part in text.split(",") if part)
     if not names:
-        raise argparse.ArgumentTypeError("expected one or more, by commas")
+        raise argparse.ArgumentTypeError("expected one or more values, by commas")
     return names
 
 
@@ -139,7 +145,7 @@ def _numbers(text: str) -> tuple:
     try:
         return tuple(float(part) for part in _names(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers by commas") from None
+        raise argparse.ArgumentTypeError(f"expected numbers, by commas; got {text!r}") from None
 
 
 def _fail(message, code: int = 1) -> int:

@@ -1,12 +1,13 @@
-"""Fig. 2a, 2b and 3: how far the distortion in training is from the distortion after rounding.
+"""Fig. 2a, 2b and 3: error of the distortion in training, relative to that after rounding.
 
-A Gaussian source `x ~ N(mu, sigma^2)` is its own latent, `y = x`. A synthesis transform is trained
-for each surrogate to make `x` of `y_tilde`, and for rounding to make it of `y_hat`; the figure is
+The source `x ~ N(mu, sigma^2)` is Gaussian and is its own latent, `y = x`. For each surrogate, a
+synthesis transform is trained to predict `x` from `y_tilde`. For rounding, another one predicts it
+from `y_hat`. The figure shows
 
     (D_tilde - D) / D,        D_tilde = E[(x - g_s(y_tilde))^2],  D = E[(x - g_s(y_hat))^2].
 
-Beside the trained network (leaky ReLU, two hidden layers) stands the best transform there is, from
-`E[y | y_tilde]`: what separates the two is the network's, not the surrogate's.
+It also shows the best possible transform, `E[y | y_tilde]`. The difference between it and the
+trained network (leaky ReLU, two hidden layers) is due to the network, not to the surrogate.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Synthesis:
     """A trained `g_s` for every mean and sigma.
 
     Args:
-      method: the surrogate that it is trained on.
+      method: the surrogate for training.
       sigmas: scales of the source.
-      steps: of training.
-      seed: of weights and data.
+      steps: number of training steps.
+      seed: seed of weights and data.
     """
 
     def __init__(self, method: Method, sigmas, steps: int, seed: int = 0):
@@ -51,7 +52,7 @@ class Synthesis:
         networks.train(self._loss, list(self._network.trainable_variables), steps)
 
     def __call__(self, y_tilde: tf.Tensor) -> tf.Tensor:
-        """`y_tilde: [N, S]` -> x_hat, S the cases."""
+        """Maps `y_tilde: [N, S]` to x_hat, for S cases."""
         spread = tf.sqrt(tf.square(self._sigma) + 1.0 / 12.0)
         standard = (y_tilde - self._mu) / spread
         return self._mu + self._sigma * self._network(standard[..., None])[..., 0]
@@ -68,7 +69,7 @@ class Synthesis:
         return tf.reduce_sum(tf.reduce_mean(errors, axis=0))
 
     def distortion(self) -> dict:
-        """Case -> mean squared error on fresh samples and its standard error."""
+        """Returns case -> (mean squared error on new samples, its standard error)."""
         errors = self._squared_errors("test", tf.constant(0, tf.int64), _TEST).numpy()
         deviation = errors.std(axis=0) / np.sqrt(_TEST)
         return dict(zip(self.cases, zip(errors.mean(axis=0), deviation)))
@@ -105,14 +106,16 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, curves, settings), _notes(rows))
 
 
-# Fig. 3: the same information, with the denoiser left to the network or not.
+# Fig. 3: two surrogates with the same information; with sua_n, the network has to denoise.
 _DENOISING = ("sua", "sua_n")
-# Those whose best transform has steps.
+# Surrogates whose best transform has steps.
 _STEEP = ("sua_n", "sga", "sha")
 
 
 def _curves(synthesis: Synthesis, sigmas):
-    """`g_s` for mean 0 and the sigma nearest 1: positions, values, the best transform's."""
+    """Returns `g_s` for mean 0 and the sigma closest to 1: positions, values, best transform,
+    sigma.
+    """
     sigma = min(sigmas, key=lambda s: abs(s - 1.0))
     case = synthesis.cases.index((0.0, sigma))
     at, best = channel.best_synthesis(synthesis.method, sigma, 0.0)
@@ -161,23 +164,23 @@ def _notes(rows) -> str:
     easy = [r for r in rows if r["surrogate"] not in _STEEP]
     gap = max((abs(r["relative_error"] - r["best_relative_error"]) for r in easy), default=0.0)
     return "\n\n".join([
-        "What to see: the error of SHA is about −1, since it lets everything through and a soft"
-        " staircase is undone easily. AUN's is"
-        " large for a small σ and depends on μ, and vanishes as σ grows; UQ-i is AUN. SUA's error"
-        " shrinks as α grows. SUA-n lets through what SUA does (the thin lines are the same), but"
-        " its network has to learn the denoiser, a staircase, and does not quite: the gap grows"
-        " with α. SR's distortion is above rounding's where σ is large.",
-        f"Accuracy: evaluated on {_TEST:,} samples, whose 95 % intervals (`low`, `high`) are up to"
-        f" {width:.2f} wide. Networks come within {gap:.2f} of the best transform's relative error,"
-        " except where that transform is steep: for SUA-n, SGA and SHA, whose full information a"
-        " small network does not get at when α is large.",
+        "Result: the error of SHA is about −1, because SHA loses no information and a soft"
+        " staircase is easy to invert. The error of AUN is large for a small σ and depends on μ. It"
+        " vanishes as σ grows. UQ-i equals AUN. The error of SUA shrinks as α grows. SUA-n carries"
+        " the same information as SUA (the thin lines are the same), but its network has to learn"
+        " the denoiser, a staircase, and does not succeed fully: the gap grows with α. For a large"
+        " σ, the distortion of SR is above that of rounding.",
+        f"Accuracy: evaluated on {_TEST:,} samples, with 95 % intervals (`low`, `high`) of up to"
+        f" {width:.2f}. The relative errors of the networks and of the best transform differ by at"
+        f" most {gap:.2f}, except where the best transform is steep: for SUA-n, SGA and SHA with a"
+        " large α, a small network does not recover the full information.",
     ])  # fmt: skip
 
 
 EXPERIMENT = Experiment(
     name="distortion_error",
     reproduces="Fig. 2a, 2b, 3",
-    summary="Distortion in training less distortion after rounding, with trained synthesis.",
+    summary="Distortion in training minus distortion after rounding, with trained synthesis.",
     run=run,
     surrogates=("sha", "aun", "uq_i", "sua", "sua_n", "sga", "sr", "sra"),
     alphas=(4.0, 12.0),

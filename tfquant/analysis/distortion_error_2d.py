@@ -1,9 +1,9 @@
-"""Fig. 2c: the distortion of two correlated latents, and what shared noise changes.
+"""Fig. 2c: the distortion of two correlated latents, with independent and with shared noise.
 
-`x = y`, two Gaussians of mean 0 with correlation `rho`; a synthesis transform from two numbers to
-two is trained for each surrogate as in `distortion_error`. With independent noise, two correlated
-latents tell more about each other than rounding lets them: at `rho = 1` they are two noisy readings
-of one number. There the information that the pair carries is computed beside it.
+`x = y` is a pair of Gaussians with mean 0 and correlation `rho`. For each surrogate, a synthesis
+transform from two numbers to two is trained as in `distortion_error`. With independent noise, two
+correlated latents give more information about each other than after rounding: at `rho = 1` they are
+two noisy observations of one number. For this case, the information of the pair is also computed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _SAMPLES, _TEST = 1 << 17, 1 << 15
 
 
 def distortions(method: Method, sigmas, steps: int, seed: int) -> dict:
-    """(sigma, correlation) -> mean squared error an element after training, standard error."""
+    """Returns (sigma, correlation) -> (mean squared error per element after training, standard
+    error).
+    """
     cases = [(sigma, rho) for sigma in sigmas for rho in CORRELATIONS]
     scale = np.array([sigma for sigma, _ in cases], np.float32)[:, None]
     y = np.stack([pairs.correlated(_SAMPLES, sigma, rho, seed) for sigma, rho in cases], axis=1)
@@ -109,14 +111,14 @@ def _notes(rows) -> str:
     ]
     width = max(r["high"] - r["low"] for r in rows)
     return "\n\n".join([
-        "What to see: with independent noise (AUN, UQ-i) the distortion in training falls below"
-        " that of rounding as the correlation grows: two noisy readings of one number are better"
-        " than one. With noise that the image shares (UQ-s) it does not. SUA lies between AUN and"
-        " rounding, the nearer to rounding the larger α is.",
-        "What the pair tells about the latent when both are the same number: UQ-s as much as AUN"
-        " does of a single one, AUN and UQ-i more.",
+        "Result: with independent noise (AUN, UQ-i), the distortion in training falls below that of"
+        " rounding as the correlation grows, because two noisy observations of one number are"
+        " better than one. With noise that the elements of an image share (UQ-s), it does not. SUA"
+        " lies between AUN and rounding, and is closer to rounding for a larger α.",
+        "Information of the pair about the latent if both are the same number: for UQ-s it equals"
+        " that of AUN for a single latent; for AUN and UQ-i it is larger.",
         outputs.table(("surrogate", "sigma", "information at ρ = 1 [bits]"), carried),
-        f"Accuracy: evaluated on {_TEST:,} pairs that training has not seen; 95 % intervals"
+        f"Accuracy: evaluated on {_TEST:,} pairs that are not in the training set; 95 % intervals"
         f" (`low`, `high`) are up to {width:.2f} wide.",
     ])  # fmt: skip
 
@@ -124,7 +126,7 @@ def _notes(rows) -> str:
 EXPERIMENT = Experiment(
     name="distortion_error_2d",
     reproduces="Fig. 2c",
-    summary="The same for two correlated latents: noise of their own or shared.",
+    summary="Distortion error of two correlated latents, with independent or shared noise.",
     run=run,
     surrogates=("aun", "uq_i", "uq_s", "sua"),
     alphas=(4.0, 12.0),

@@ -1,4 +1,4 @@
-"""What an experiment is: its settings, what it says of itself, and what it hands back."""
+"""Parts of an experiment: its settings, its description and its result."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ import time
 from typing import Callable
 
 from tfquant.analysis.maps import Method, commutes_with_steps, methods
+from tfquant.names import check_known
 from tfquant.quantization.surrogates import SURROGATES
 
 
 class AnalysisError(Exception):
-    """Something that the user can put right; the message is one line."""
+    """An error that the user can correct; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an experiment is asked for, resolved and checked.
+    """The settings of an experiment, with defaults filled in, and checked.
 
     Attributes:
       surrogates: names, in the figure's order.
       alphas: temperatures of the annealed surrogates.
       sigmas: scales of the latent.
-      full: finer grids, longer training.
-      seed: of everything that is sampled.
-      model_dirs: training runs, for what looks at trained codecs.
-      images: pictures, likewise.
-      dataset: small images to train on, see `small_images`.
+      full: if true, uses finer grids and longer training.
+      seed: seed of all samples.
+      model_dirs: training runs, for experiments on trained codecs.
+      images: pictures for these runs.
+      dataset: small images for training, see `small_images`.
+
+    Raises:
+      AnalysisError: a value is unknown or out of range, or a surrogate does not commute with whole
+        steps.
     """
 
     surrogates: tuple = ()
@@ -42,8 +47,7 @@ class Settings:
 
     def __post_init__(self):
         for name in self.surrogates:
-            if name not in SURROGATES:
-                raise AnalysisError(f"unknown surrogate {name!r}; known: {', '.join(SURROGATES)}")
+            check_known("surrogate", name, SURROGATES, AnalysisError)
         for what in ("alphas", "sigmas"):
             for value in getattr(self, what):
                 if not (value > 0 and math.isfinite(value)):
@@ -51,27 +55,27 @@ class Settings:
         for method in self.methods:
             if not commutes_with_steps(method):
                 raise AnalysisError(
-                    f"surrogate {method} must commute with whole steps, f(v + 1) = f(v) + 1, to be"
-                    " analysed over one of them"
+                    f"surrogate {method} does not commute with whole steps, f(v + 1) = f(v) + 1;"
+                    " the analyses need this, because they cover only one step"
                 )
         if self.seed < 0:
             raise AnalysisError(f"--seed must not be negative; got {self.seed}")
 
     @property
     def methods(self) -> list[Method]:
-        """The surrogates, the annealed ones at each temperature."""
+        """The surrogates; annealed ones occur once for each temperature."""
         return methods(self.surrogates, self.alphas)
 
 
 @dataclasses.dataclass
 class Result:
-    """What an experiment found.
+    """The result of an experiment.
 
     Attributes:
       columns: the CSV's columns, in order.
-      rows: dicts by column; a missing value or None is an empty cell.
+      rows: one dictionary per row, by column; a missing value or None gives an empty cell.
       figure: a matplotlib figure.
-      notes: Markdown: what to see, and how accurate it is.
+      notes: Markdown text on the result and its accuracy.
     """
 
     columns: tuple
@@ -85,14 +89,14 @@ class Experiment:
     """One figure or table of the paper.
 
     Attributes:
-      name: on the command line, and of the files.
+      name: name on the command line and of the files.
       reproduces: the paper's figure or table.
-      summary: one line.
+      summary: one line of text.
       run: `(settings, progress) -> Result`.
-      surrogates: those of the paper's figure.
-      alphas: likewise.
-      sigmas: likewise.
-      needs_model: whether it looks at trained runs (`--model_dir`).
+      surrogates: default surrogates, those of the paper's figure.
+      alphas: default temperatures, likewise.
+      sigmas: default scales, likewise.
+      needs_model: if true, the experiment analyses trained runs (`--model_dir`).
     """
 
     name: str
@@ -105,13 +109,15 @@ class Experiment:
     needs_model: bool = False
 
     def settings(self, **asked) -> Settings:
-        """The settings asked for, with the figure's own where nothing was."""
+        """Returns the given settings; the figure's own values replace missing ones and None."""
         own = {k: getattr(self, k) for k in ("surrogates", "alphas", "sigmas")}
         return Settings(**{**own, **{k: v for k, v in asked.items() if v is not None}})
 
 
 class Progress:
-    """Lines like `gradient_risk: sua alpha=5, sigma 0.2 (3 of 16, 4 s)` on standard error."""
+    """Prints lines like `gradient_risk: sua alpha=5, sigma 0.2 (3 of 16, 4 s)` on standard
+    error.
+    """
 
     def __init__(self, name: str, stream=None):
         self._name = name
@@ -119,13 +125,13 @@ class Progress:
         self._start = time.monotonic()
 
     def __call__(self, what, done: int | None = None, total: int | None = None) -> None:
-        """Says what begins now."""
+        """Prints the task that starts now."""
         seconds = f"{time.monotonic() - self._start:.0f} s"
         place = seconds if done is None else f"{done} of {total}, {seconds}"
         print(f"{self._name}: {what} ({place})", file=self._stream or sys.stderr, flush=True)
 
     def over(self, items, describe: Callable = str):
-        """Goes through `items`, saying which begins."""
+        """Iterates over `items` and prints each one before it starts."""
         items = list(items)
         for i, item in enumerate(items):
             self(describe(item), i + 1, len(items))

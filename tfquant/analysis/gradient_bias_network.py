@@ -1,14 +1,14 @@
 """Fig. 6: the bias of the distortion's gradient grows with the networks.
 
-Perceptrons with one hidden layer compress small images to two numbers; they train with the
-surrogate's straight-through estimator (one that needs none trains with its own). Then, for each
-image at its latent `y`, with `D(y_tilde) = |x - g_s(y_tilde)|^2`,
+Perceptrons with one hidden layer compress small images to two numbers. They train with the
+surrogate's straight-through estimator; a surrogate without one trains with its own estimator. Then,
+for each image with latent `y` and `D(y_tilde) = |x - g_s(y_tilde)|^2`,
 
-    bias(y) = | E[estimate of d D / d y] - d E[D] / d y |,
+    bias(y) = | E[estimate of d D / d y] - d E[D] / d y |.
 
-both expectations being sums over the noise of the two elements, exact for stochastic rounding,
-whose values are four, and the derivative a central difference. The largest bias over the images is
-the figure, against the widths of `g_a` and `g_s`.
+Both expectations are sums over the noise of the two elements. They are exact for stochastic
+rounding, which has four values. The derivative is a central difference. The figure shows the
+largest bias over the images, as a function of the widths of `g_a` and `g_s`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ RUNS = 3
 _LMBDA = 3.0
 _BATCH = 128
 _STEPS, _FULL_STEPS = 1500, 10_000
-_SPREAD = 3.0  # of the latents at first, in quantization steps
+_SPREAD = 3.0  # initial standard deviation of the latents, in quantization steps
 _IMAGES, _FULL_IMAGES = 96, 256
-_CELLS = 4  # of each element's noise
+_CELLS = 4  # cells for each element's noise
 _STEP = 1e-3
 
 
 def estimator_of(surrogate: str) -> str:
-    """Straight-through if the surrogate has it, otherwise its first."""
+    """Returns "straight_through" if the surrogate has it, otherwise its first estimator."""
     possible = SURROGATES[surrogate].estimators
     return "straight_through" if "straight_through" in possible else possible[0]
 
@@ -53,9 +53,9 @@ class Autoencoder(tf.Module):
     Args:
       pixels: [N, d] float32.
       method: surrogate and temperature.
-      widths: hidden units of `g_a` and `g_s`.
-      steps: of training.
-      seed: of weights, data and noise.
+      widths: numbers of hidden units of `g_a` and `g_s`.
+      steps: number of training steps.
+      seed: seed of weights, data and noise.
     """
 
     def __init__(self, pixels, method: Method, widths: tuple, steps: int, seed: int = 0):
@@ -77,18 +77,20 @@ class Autoencoder(tf.Module):
         return self.g_a(tf.repeat((x - self._mean)[:, None], RUNS, axis=1))
 
     def latents(self, x: tf.Tensor) -> tf.Tensor:
-        """`x: [N, d]` -> y: [N, RUNS, 2]."""
+        """Maps `x: [N, d]` to y: [N, RUNS, 2]."""
         return self._gain * self._encoded(x)
 
     def distortion(self, x: tf.Tensor, y_tilde: tf.Tensor) -> tf.Tensor:
-        """`x: [N, d]`, `y_tilde: [K, N, RUNS, 2]`, float64 or float32 -> [K, N, RUNS]."""
+        """Returns [K, N, RUNS] for `x: [N, d]` and `y_tilde: [K, N, RUNS, 2]`, float64 or
+        float32.
+        """
         flat = tf.reshape(y_tilde, [-1, RUNS, 2]) / _SPREAD
         x_hat = self.g_s(flat) + tf.cast(self._mean, flat.dtype)
         x_hat = tf.reshape(x_hat, [*y_tilde.shape[:-1], x.shape[-1]])
         return tf.reduce_sum(tf.square(x[:, None] - x_hat), axis=-1)
 
     def _terms(self, step, count):
-        """Bits and squared error an image, averaged over images and runs."""
+        """Returns bits and squared error per image, averaged over images and runs."""
         seeds = example_seeds(self._seed, "small images", tf.cast(step, tf.int64)[None])
         chosen = tf.random.stateless_uniform(
             [count], seeds[0, :2], 0, len(self._pixels), dtype=tf.int64
@@ -104,7 +106,7 @@ class Autoencoder(tf.Module):
         return RUNS * (rate + _LMBDA * squared_error)
 
     def bias(self, x: np.ndarray):
-        """`|bias|` and `|d E[D] / d y|` at the latents of `x: [N, d]`; [N, RUNS] each."""
+        """Returns `|bias|` and `|d E[D] / d y|` at the latents of `x: [N, d]`; [N, RUNS] each."""
         x = tf.constant(x, tf.float64)
         y = self.latents(tf.cast(x, tf.float32)).numpy().astype(np.float64)
         noise, mass = _noise(self._method, y)
@@ -119,7 +121,7 @@ class Autoencoder(tf.Module):
         return norm(estimate - derivative, axis=-1), norm(derivative, axis=-1)
 
     def _derivative(self, x, y, axis: int) -> np.ndarray:
-        """`d E[D] / d y_axis`, [N, RUNS]."""
+        """Returns `d E[D] / d y_axis`, [N, RUNS]."""
         expected = []
         for step in (_STEP, -_STEP):
             moved = y + step * np.eye(2)[axis]
@@ -130,7 +132,7 @@ class Autoencoder(tf.Module):
 
 
 def _noise(method: Method, y: np.ndarray):
-    """Noise of a pair and its probability: [K, N, RUNS, 2] and [K, N, RUNS]."""
+    """Returns noise of a pair and its probability: [K, N, RUNS, 2] and [K, N, RUNS]."""
     if not maps.is_random(method.surrogate):
         return np.zeros([1, *y.shape]), np.ones([1, *y.shape[:-1]])
     if maps.shares_noise(method.surrogate):
@@ -206,8 +208,8 @@ def _figure(rows, settings, widths):
 
 def _notes(rows, widths, images) -> str:
     lines = [
-        "What to see: with larger transforms the straight-through gradient of the distortion is"
-        " further from that of the expected distortion.",
+        "Result: the larger the transforms, the larger the difference between the straight-through"
+        " gradient of the distortion and the gradient of the expected distortion.",
         "",
     ]
     for method in dict.fromkeys(Method(r["surrogate"], r["alpha"]) for r in rows):
@@ -218,10 +220,10 @@ def _notes(rows, widths, images) -> str:
         )
     lines += [
         "",
-        f"Images: {images.name}, {len(images.pixels):,} of them; the paper has MNIST"
-        " (`--dataset=tfds:mnist`). Two latents, networks with one hidden layer. Lines are means"
-        f" over {RUNS} runs, shaded from the least to the largest; the bias of each image is exact"
-        " for SR and SRA.",
+        f"Data: {len(images.pixels):,} images, {images.name}. The paper uses MNIST"
+        " (`--dataset=tfds:mnist`). There are two latents, and networks with one hidden layer."
+        f" Lines are means over {RUNS} runs, with shading from the smallest to the largest. The"
+        " bias of each image is exact for SR and SRA.",
     ]
     return "\n".join(lines)
 
@@ -229,7 +231,7 @@ def _notes(rows, widths, images) -> str:
 EXPERIMENT = Experiment(
     name="gradient_bias_network",
     reproduces="Fig. 6",
-    summary="Largest bias of the distortion's gradient against the widths of trained networks.",
+    summary="Largest bias of the distortion's gradient, over the widths of trained networks.",
     run=run,
     surrogates=("sr",),
     alphas=(5.0,),

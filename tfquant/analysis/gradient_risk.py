@@ -1,14 +1,14 @@
 """Table II: bias and variance of the gradient of the rate.
 
-`y ~ N(mu, sigma^2)`, `mu` uniform over one quantization bin, `R = -log2 p(y_tilde)` under that same
-Gaussian. Conditional on `y` and `mu`, over the surrogate's noise, the estimate `g` of an estimator
-is held against the derivative of the expected bits:
+`y ~ N(mu, sigma^2)`, `mu` is uniform over one quantization bin, and `R = -log2 p(y_tilde)` under
+the same Gaussian. Conditional on `y` and `mu`, with expectations over the surrogate's noise, an
+estimate `g` is compared with the derivative of the expected bits:
 
     bias = E[g] - d E[R] / d y,        variance = E[g^2] - E[g]^2
 
-and their mean magnitude and mean over `y` and `mu` are the table's columns. The derivative is a
-central difference of `E[R]`, itself an integral over the noise, so the closed form of the expected
-gradient is judged like any other estimator.
+The columns of the table are the mean magnitude of the bias and the mean variance over `y` and `mu`.
+The derivative is a central difference of `E[R]`, which is an integral over the noise. The closed
+form of the expected gradient is therefore tested like any other estimator.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAPER = {
     ("sra:straight_through", 10.0, 1.0): (0.33, 1.23),
 }
 
-# Step of the central difference: the rate is smooth on the scale of sigma, the integral behind it
+# Step of the central difference. The rate is smooth on the scale of sigma, and its integral is
 # exact to about 1e-9.
 _STEP = 1e-4
 # Points of N(0, 1) for the deviation of `y` from its mean.
@@ -56,13 +56,13 @@ _POINTS_AT_ONCE = 1 << 18
 
 
 def risk(branch: Branch, alpha: float, sigma: float, resolution: int) -> tuple[float, float]:
-    """Mean magnitude of the bias [bits] and mean variance [bits^2] over `y` and `mu`.
+    """Returns mean magnitude of the bias [bits] and mean variance [bits^2] over `y` and `mu`.
 
     Args:
       branch: surrogate and estimator.
       alpha: the temperature.
       sigma: scale of the latent and of the estimated Gaussian.
-      resolution: of the sums.
+      resolution: resolution of the sums.
     """
     p = quadrature.period(_method(branch, alpha), resolution)
     eps, weight = quadrature.normal(_DEVIATIONS)
@@ -74,7 +74,9 @@ def risk(branch: Branch, alpha: float, sigma: float, resolution: int) -> tuple[f
 def risk_about(
     branch: Branch, alpha: float, sigma: float, mu: float, resolution: int
 ) -> tuple[float, float]:
-    """The same for one `mu`, its distance from the nearest integer being what matters."""
+    """Returns the same as `risk`, for one `mu`. Only its distance from the nearest integer
+    matters.
+    """
     eps, weight = quadrature.normal(8 * _DEVIATIONS)
     y = mu + sigma * eps
     means = np.full([1, eps.size], mu)
@@ -83,7 +85,7 @@ def risk_about(
 
 
 def conditional_risk(branch: Branch, alpha: float, sigma: float, y, mu, resolution: int):
-    """Bias and variance at each latent and mean.
+    """Returns bias and variance at each latent and mean.
 
     Args:
       branch: surrogate and estimator.
@@ -91,7 +93,7 @@ def conditional_risk(branch: Branch, alpha: float, sigma: float, y, mu, resoluti
       sigma: scale of the estimated Gaussian.
       y: [P] float64.
       mu: [E, P] float64.
-      resolution: cells of the noise.
+      resolution: number of cells of the noise.
 
     Returns:
       Bias and variance, [E, P] each.
@@ -151,7 +153,9 @@ def run(settings, progress) -> Result:
 
 
 def _figure(rows, settings):
-    """Dots by estimator and surrogate: bias and variance for each sigma, the paper's as circles."""
+    """Plots bias and variance for each sigma as dots, by estimator and surrogate; the paper's as
+    circles.
+    """
     keys = list(dict.fromkeys((r["backward"], r["forward"], r["alpha"]) for r in rows))
     height = 1.3 + 0.27 * len(keys)
     figure, axes = plots.new_figure(2 * len(settings.sigmas), width=3.0, height=height, sharey=True)
@@ -183,7 +187,9 @@ def _figure(rows, settings):
 
 
 def _differs(row, quantity: str) -> bool:
-    """Whether the paper's figure lies outside ours, its own last digit and a percent allowed."""
+    """Returns true if the paper's figure differs by more than the interval, its last digit and 1
+    %.
+    """
     paper = row[f"paper_{quantity}"]
     if paper is None:
         return False
@@ -195,14 +201,14 @@ def _differs(row, quantity: str) -> bool:
 
 def _notes(rows, settings, resolution) -> str:
     lines = [
-        "What to see: the expected gradient (EP) has neither bias nor variance. The pathwise"
-        " gradient (PGE) has no bias, and for SUA a variance that explodes with α, since the slope"
-        " of its denoiser peaks like exp(α). Straight-through (STE) trades most of that variance"
-        " for a bias, which grows with α and shrinks with σ.",
+        "Result: the expected gradient (EP) has neither bias nor variance. The pathwise gradient"
+        " (PGE) has no bias. For SUA, its variance explodes with α, because the slope of the"
+        " denoiser peaks like exp(α). Straight-through (STE) has much less variance, but a bias"
+        " that grows with α and shrinks with σ.",
         "",
-        f"Bias is the mean magnitude over `y`, by integrals with {2 * resolution} points or more in"
-        " the position of `y` and in the noise; `variance_low` and `variance_high` are off by what"
-        " half as many change.",
+        f"Accuracy: bias is the mean magnitude over `y`. It is computed by integrals with at least"
+        f" {2 * resolution} points in the position of `y` and in the noise. `variance_low` and"
+        " `variance_high` differ from the variance by the change at half as many points.",
     ]
     apart = [
         {
@@ -218,39 +224,40 @@ def _notes(rows, settings, resolution) -> str:
     ]
     if apart:
         columns = ("case", "sigma", "quantity", "here", "paper")
-        lines += ["", "Where the paper's Table II differs by more than the interval and 1 %:", ""]
+        lines += ["", "Differences from the paper's Table II above the interval and 1 %:", ""]
         lines += [outputs.table(columns, apart), "", _why(apart)]
     return "\n".join(lines)
 
 
 def _why(apart) -> str:
-    """What could be found out about the differences."""
+    """Returns the known reasons of the differences."""
     reasons = []
     if any("PGE" in a["case"] for a in apart):
         reasons.append(
-            "PGE of SUA: the estimate is heavy-tailed (most of its variance comes from noise within"
-            " exp(-α) of the denoiser's steep spot), so that the mean of a sample of squares says"
-            " little; the integral resolves the spike. At σ = 1 the paper's figures are what a"
-            " sample would show. At σ = 0.2 they are far larger, and in a constant ratio of 68 to"
-            " those at σ = 1: as if the rate's slope did not depend on where the spike is. It does:"
-            " the spike is at `y_tilde` near `y`, where for a small σ the rate is flat."
+            "PGE of SUA: the estimate is heavy-tailed. Most of its variance comes from noise within"
+            " exp(-α) of the steep position of the denoiser, so the mean over a sample of squares"
+            " is unreliable. The integral resolves the spike. At σ = 1, the paper's figures are"
+            " those of a sample. At σ = 0.2, they are much larger, at a constant ratio of 68 to"
+            " those at σ = 1, as if the slope of the rate did not depend on the position of the"
+            " spike. It does depend on it: the spike is at `y_tilde` near `y`, where the rate is"
+            " flat for a small σ."
         )
     if any("SR" in a["case"] for a in apart):
         sigma = 0.2
         branch = Branch("sr", "straight_through")
         by_mean = [risk_about(branch, 1.0, sigma, mu, 4)[1] for mu in np.linspace(0.0, 0.5, 6)]
         reasons.append(
-            f"SR and SRA at σ = {sigma:g}: for a single `mu`, SR's variance lies between"
+            f"SR and SRA at σ = {sigma:g}: for a single `mu`, the variance of SR is between"
             f" {min(by_mean):.1f} and {max(by_mean):.1f}, so no distribution of `mu` gives the"
-            " paper's 22.3; a lower bound on the likelihood, up to 1e-4, moves ours by less than"
-            " 2 bits². The paper's figures for SR and SRA (22.3, 46.2, 92.6) are those of `y`"
-            " uniform in a bin with `mu` at its centre (22.1, 45.1, 88.3), which would make AUN's"
-            " 17.7 rather than its 11.9. What was computed there is not known."
+            " paper's 22.3. A lower bound of the likelihood, up to 1e-4, changes our value by less"
+            " than 2 bits². The paper's figures for SR and SRA (22.3, 46.2, 92.6) are close to"
+            " those for `y` uniform in a bin with `mu` at its centre (22.1, 45.1, 88.3). This"
+            " setting would give 17.7 for AUN instead of its 11.9. The paper's setting is unknown."
         )
     if any("SUA" in a["case"] and "STE" in a["case"] for a in apart):
         reasons.append(
-            "SUA with STE: a few percent, in both directions; the paper's are sampled, and it"
-            " gives no number of samples."
+            "SUA with STE: differences of a few percent in both directions. The paper's figures are"
+            " sampled; it does not state the number of samples."
         )
     return "\n\n".join(reasons)
 

@@ -9,18 +9,21 @@ VARIANCE = 2.0
 
 
 def shannon_lower_bound(rate) -> np.ndarray:
-    """No code whatsoever has less distortion: `h(x) - log2(2 pi e D) / 2 <= R`, `h = log2(2 e)`."""
+    """Returns a lower bound of the distortion of any code at `rate` bits per sample.
+
+    The bound is `h(x) - log2(2 pi e D) / 2 <= R`, with `h = log2(2 e)`.
+    """
     return 2.0 * np.e / np.pi * 2.0 ** (-2.0 * np.asarray(rate))
 
 
 def threshold_quantizer(dead_zone: float, step: float) -> tuple[float, float]:
-    """Rate [bits] and distortion of a quantizer with uniform steps beside a dead zone.
+    """Returns rate [bits] and distortion of a quantizer with a dead zone and uniform steps.
 
-    The central bin is `(-dead_zone, dead_zone)`, the others are `step` wide; values are the bins'
-    centroids, symbols cost their entropy.
+    The central bin is `(-dead_zone, dead_zone)`. All other bins are `step` wide. Values are the
+    bins' centroids, and symbols cost their entropy.
     """
     outside, q = np.exp(-dead_zone), np.exp(-step)
-    # Symbols: zero or not; if not, a sign, and a geometric number of steps.
+    # Symbols: zero or nonzero; for nonzero, a sign and a geometric number of steps.
     rate = _binary_entropy(outside) + outside * (1.0 + _binary_entropy(q) / (1.0 - q))
     centre = VARIANCE - outside * (dead_zone**2 + 2.0 * dead_zone + 2.0)
     bin_variance = 1.0 - step**2 * q / (1.0 - q) ** 2
@@ -28,10 +31,11 @@ def threshold_quantizer(dead_zone: float, step: float) -> tuple[float, float]:
 
 
 def best_scalar_quantizer(lmbda: float) -> tuple[float, float]:
-    """Rate and distortion of the entropy-constrained scalar quantizer with least `R + lmbda D`.
+    """Returns rate and distortion of the entropy-constrained scalar quantizer with least `R + lmbda
+    D`.
 
-    For this source it has uniform steps beside a dead zone (Sullivan, "Efficient Scalar
-    Quantization of Exponential and Laplacian Random Variables", 1996).
+    For this source, it has a dead zone and uniform steps (Sullivan, "Efficient Scalar Quantization
+    of Exponential and Laplacian Random Variables", 1996).
     """
 
     def cost(log_sizes):

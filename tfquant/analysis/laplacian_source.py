@@ -1,14 +1,14 @@
 """Fig. 7: rate and distortion of a Laplacian source, trained by each method.
 
-Source and latent are scalars: `y = g_a(x)`, `x_hat = g_s(y_hat)`, both affine ("linear") or stacks
-of residual blocks ("residual"), the symbols coded under a learned density. Training minimizes
-`R + lmbda D` on surrogates; what is drawn was measured with rounding.
+Source and latent are scalars: `y = g_a(x)`, `x_hat = g_s(y_hat)`. Both transforms are affine
+("linear") or stacks of residual blocks ("residual"). The symbols are coded under a learned density.
+Training minimizes `R + lmbda D` on surrogates. The figure shows measurements with rounding.
 
-With a scalar latent the distortion has an expected gradient in closed form as well,
+With a scalar latent, the distortion also has an expected gradient in closed form,
 
     d E[D] / d y = slope [D(high) - D(low)],
 
-with the ends that the rate's has (`tfquant.quantization.surrogates`); "EP" uses it for both. The
+with the same ends as the rate's (`tfquant.quantization.surrogates`). "EP" uses it for both. The
 limits are the Shannon lower bound and the best entropy-constrained scalar quantizer.
 """
 
@@ -43,7 +43,7 @@ _STEPS, _FULL_STEPS = 1000, 12_000
 
 @dataclasses.dataclass(frozen=True)
 class Combination:
-    """What trains the two terms; `name` is the surrogate's, or `mix`."""
+    """The branches that train the two terms. `name` is that of the surrogate, or `mix`."""
 
     name: str
     rate: Branch
@@ -63,10 +63,10 @@ MIX = Combination("mix", PLANS["mix"].rate, PLANS["mix"].distortion)
 
 
 def combinations(surrogates) -> list[Combination]:
-    """Every way to train on each surrogate, and MIX.
+    """Returns every way to train on each surrogate, and MIX.
 
-    Where the forward map can be differentiated, the rate has its expected gradient if there is
-    one, and the distortion each of the others. Where it cannot, both terms have the same.
+    If the forward map is differentiable, the rate uses its expected gradient (if it has one), and
+    the distortion uses each of the other estimators. Otherwise, both terms use the same estimator.
     """
     found = []
     for name in surrogates:
@@ -82,27 +82,27 @@ def combinations(surrogates) -> list[Combination]:
 
 
 def source(u: tf.Tensor) -> tf.Tensor:
-    """Standard Laplacian samples from `u` uniform on [-1, 1), float32."""
-    # -1 itself comes up once in 2^23 draws, and would be an infinite sample.
+    """Returns standard Laplacian samples, from `u` uniform on [-1, 1), float32."""
+    # The bound avoids an infinite sample for -1, which occurs once in 2^23 draws.
     return -tf.sign(u) * tf.math.log1p(-tf.minimum(tf.abs(u), 1.0 - 2.0**-24))
 
 
 class ScalarCodec(tf.Module):
-    """A codec of scalars for every lmbda, trained side by side: `x: [N, L]`.
+    """Independent codecs of scalars, one for each lmbda, trained together: `x: [N, L]`.
 
     Args:
       transform: a value of `TRANSFORMS`.
-      combination: what trains it.
-      alpha: where the annealing ends; it begins at 1.
-      steps: of training.
-      seed: of weights and data.
+      combination: the branches that train the codecs.
+      alpha: the temperature at the end of the annealing, which starts at 1.
+      steps: number of training steps.
+      seed: seed of weights and data.
     """
 
     def __init__(self, transform, combination: Combination, alpha: float, steps: int, seed=0):
         super().__init__(name="scalar_codec")
         self._combination, self._alpha, self._steps, self._seed = combination, alpha, steps, seed
         self._lmbda = tf.constant(LMBDAS)
-        # The step that is best at high rate.
+        # The optimal quantization step at high rate.
         step = tf.sqrt(6.0 / (self._lmbda * np.log(2.0)))
         self.g_a = transform(len(LMBDAS), 1.0 / step)
         self.g_s = transform(len(LMBDAS), step)
@@ -136,7 +136,9 @@ class ScalarCodec(tf.Module):
         return attach_gradient(found, v, tf.stop_gradient(slope * rise))
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rate [bits] and distortion for every lmbda, with rounding: a sum over a fine grid."""
+        """Returns rate [bits] and distortion with rounding for every lmbda, as sums over a fine
+        grid.
+        """
         x = np.linspace(-25.0, 25.0, 50_001)
         weight = np.exp(-np.abs(x))
         weight = (weight / weight.sum())[:, None]
@@ -189,7 +191,9 @@ def _snr(distortion):
 
 
 def _optimum() -> tuple[np.ndarray, np.ndarray]:
-    """Rates and signal-to-noise ratios of the best scalar quantizers, from rate 0 up."""
+    """Returns rates and signal-to-noise ratios of the best scalar quantizers, starting at rate
+    0.
+    """
     points = [laplacian.best_scalar_quantizer(lmbda) for lmbda in np.geomspace(0.36, 200.0, 60)]
     rate, distortion = np.array([(0.0, laplacian.VARIANCE), *points]).T
     order = np.argsort(rate)
@@ -197,7 +201,7 @@ def _optimum() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _style(combination: Combination) -> dict:
-    """The surrogate's; straight-through has hollow markers."""
+    """Returns the plot style of the surrogate, with hollow markers for straight-through."""
     look = plotting.method(combination.name, markers=True)
     straight = combination.distortion.estimator == "straight_through"
     return plotting.hollow(look) if straight else look
@@ -222,7 +226,7 @@ def _figure(rows, styles, optimum):
             axes[0, i].plot(x, [r["snr"] for r in here], **{**look, "label": method})
             axes[1, i].plot(x, [r["loss_to_optimum"] for r in here], **{**look, "label": method})
         axes[0, i].set(title=f"{transform} transforms", xlim=(0.0, 3.2), ylim=(-1.0, 18.0))
-        axes[1, i].set(xlabel="rate [bits a sample]", ylim=(3.2, -1.7))
+        axes[1, i].set(xlabel="rate [bits per sample]", ylim=(3.2, -1.7))
     axes[0, 0].set_ylabel("signal-to-noise ratio [dB]")
     axes[1, 0].set_ylabel("loss to the best\nscalar quantizer [dB]")
     plotting.legend(figure)
@@ -245,15 +249,16 @@ def _notes(rows) -> str:
         for transform in TRANSFORMS
     ]
     return "\n".join([
-        "What to see: with linear transforms the methods lie close together; with residual ones"
-        " rounding, and less so MIX, fall behind those whose gradients have no or little bias. The"
-        " mean loss to the best scalar quantizer, best first:",
+        "Result: with linear transforms, all methods are close to each other. With residual"
+        " transforms, rounding, and to a lesser extent MIX, are worse than the methods whose"
+        " gradients have little or no bias. Mean loss to the best scalar quantizer, best first:",
         "",
         *lines,
         "",
-        "Accuracy: rates and distortions are sums over a grid of 50,001 points of the source; each"
-        " point of a curve is one training run, so that its own chance is the larger uncertainty."
-        f" The annealing goes from 1 to α over the {len(LMBDAS)} codecs trained side by side.",
+        "Accuracy: rates and distortions are sums over a grid of 50,001 points of the source. Each"
+        " point of a curve is one training run, so the variation between runs is the larger"
+        f" uncertainty. alpha is annealed from 1 to α, in the {len(LMBDAS)} codecs trained"
+        " together.",
     ])  # fmt: skip
 
 

@@ -1,16 +1,15 @@
-"""The library's surrogates, driven by noise of the analyses' choice.
+"""The library's surrogates, evaluated with noise that the analyses choose.
 
-Nothing here knows a surrogate's formula. A value or a gradient always comes out of `Branch.sample`
-with the row of `SURROGATES` that training uses; only the row's noise is replaced for the moment, by
-points that cover the noise's distribution evenly. What that distribution is, and whether the
-elements of an image share their noise, is found out from draws of the row's own sampler. So a
-surrogate that somebody adds to the table is analysed without another line of code, and a mistake in
-the table shows in the figures.
+This module contains no formula of a surrogate. All values and gradients come from `Branch`, with
+the same row of `SURROGATES` as in training. The noise consists of points that cover the noise's
+distribution evenly. The distribution of the noise, and whether the
+elements of an image share it, are detected from draws of the row's own sampler. A surrogate that is
+added to the table can therefore be analysed without further code, and a mistake in the table is
+visible in the figures.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,24 +19,25 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
+from tfquant.names import check_known
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.surrogates import SURROGATES, Branch, Sample
 
-# What a surrogate's noise may turn out to be: probability in (0, 1) -> value. Anything else is
-# represented by its own sorted draws.
+# Known distributions of noise, as quantile functions: probability in (0, 1) -> value. Any other
+# distribution is represented by its own sorted draws.
 _QUANTILES = {
     "uniform on [-1/2, 1/2)": lambda p: p - 0.5,
     "standard logistic": scipy.special.logit,
 }
 _DRAWS = 1 << 16
-# Kolmogorov and Smirnov: the chance that draws of the right distribution lie farther from it than
-# this over the root of their number is 3e-6.
+# Kolmogorov-Smirnov test: for the right distribution, the probability of a larger distance than
+# this divided by the root of the number of draws is 3e-6.
 _KOLMOGOROV = 2.6
-# Where a surrogate is probed: irrational, so that nothing falls on a tie of rounding.
+# Latents for probing a surrogate: irrational, to avoid ties of rounding.
 _PROBES = np.linspace(-1.0, 1.0, 41) * np.sqrt(2.0)
 _LEVELS = np.linspace(0.02, 0.98, 25)
 
-# Keeps unbounded noise finite; the library's own sampler stops at 1e-7.
+# Keeps unbounded noise finite. The library's sampler has the same margin, 1e-7.
 _MARGIN = 1e-7
 
 _EQUIDISTRIBUTIONS = 4
@@ -46,25 +46,22 @@ _BISECTIONS = 30
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A surrogate at a temperature; `alpha` is None where the temperature has no effect."""
+    """A surrogate at a temperature. `alpha` is None if the temperature has no effect."""
 
     surrogate: str
     alpha: float | None = None
 
     def __post_init__(self):
-        if self.surrogate not in SURROGATES:
-            raise ValueError(
-                f"unknown surrogate {self.surrogate!r}; known: {', '.join(SURROGATES)}"
-            )
+        check_known("surrogate", self.surrogate, SURROGATES)
 
     @property
     def temperature(self) -> float:
-        """What goes into the maps."""
+        """The temperature that the maps use."""
         return 1.0 if self.alpha is None else self.alpha
 
     @property
     def branch(self) -> Branch:
-        """The surrogate with the first of its estimators: for values, any of them would do."""
+        """The surrogate with its first estimator. All estimators give the same values."""
         return Branch(self.surrogate, SURROGATES[self.surrogate].estimators[0])
 
     def __str__(self) -> str:
@@ -75,7 +72,7 @@ ROUNDING = Method("round")
 
 
 def methods(surrogates, alphas) -> list[Method]:
-    """Every surrogate, the annealed ones at every temperature."""
+    """Returns all surrogates; annealed ones occur once for each temperature."""
     return [
         Method(name, alpha)
         for name in surrogates
@@ -84,12 +81,12 @@ def methods(surrogates, alphas) -> list[Method]:
 
 
 class Nodes(NamedTuple):
-    """Points of a surrogate's noise and what it makes of them, for latents `y: [P]`.
+    """Points of a surrogate's noise and the resulting values, for latents `y: [P]`.
 
     Attributes:
       noise: [Q, P] float64.
       probability: [Q, P], each column sums to 1.
-      y_tilde: [Q, P].
+      y_tilde: [Q, P], the values.
     """
 
     noise: np.ndarray
@@ -97,18 +94,8 @@ class Nodes(NamedTuple):
     y_tilde: np.ndarray
 
 
-@contextlib.contextmanager
-def _row_with(name: str, **changes):
-    row = SURROGATES[name]
-    SURROGATES[name] = dataclasses.replace(row, **changes)
-    try:
-        yield
-    finally:
-        SURROGATES[name] = row
-
-
-def sample(branch: Branch, v: tf.Tensor, alpha: float, noise) -> Sample:
-    """`Branch.sample` without offset, with this noise in the place of random noise.
+def sample(branch: Branch, v: tf.Tensor, alpha: float, noise: np.ndarray | float) -> Sample:
+    """Calls `Branch.sample_with` without offset.
 
     Args:
       branch: surrogate and estimator.
@@ -116,43 +103,31 @@ def sample(branch: Branch, v: tf.Tensor, alpha: float, noise) -> Sample:
       alpha: the temperature.
       noise: broadcasts to `v`; ignored by a deterministic surrogate.
     """
-    if SURROGATES[branch.surrogate].noise is None:
-        changes = {}
-    else:
-        given = tf.convert_to_tensor(noise, v.dtype)
-        changes = {"noise": lambda *_args, **_options: given}
-    seeds = example_seeds(0, "analysis", tf.zeros([1], tf.int64))
-    with _row_with(branch.surrogate, **changes):
-        return branch.sample(v, tf.zeros([], v.dtype), tf.constant(alpha, v.dtype), seeds)
+    given = tf.convert_to_tensor(noise, v.dtype) if is_random(branch.surrogate) else None
+    return branch.sample_with(given, v, tf.zeros([], v.dtype), tf.constant(alpha, v.dtype))
 
 
 def values(method: Method, y: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """`y_tilde` for each latent and noise, which broadcast; float64."""
+    """Returns `y_tilde` for latents and noise, which broadcast; float64."""
     y, noise = np.broadcast_arrays(y, noise)
     v = tf.constant(y, tf.float64)
     return sample(method.branch, v, method.temperature, noise).value.numpy()
 
 
 def is_random(name: str) -> bool:
-    """Whether the surrogate draws noise."""
+    """Returns true if the surrogate draws noise."""
     return SURROGATES[name].noise is not None
 
 
 def _draws(name: str, examples: int, elements: int) -> np.ndarray:
-    """The noise itself, [examples, elements] float64, out of `Branch.sample`."""
-    index = tf.range(examples, dtype=tf.int64)
-    with _row_with(name, forward=lambda v, alpha, noise: noise + tf.zeros_like(v)):
-        drawn = Method(name).branch.sample(
-            tf.zeros([examples, elements]),
-            tf.zeros([]),
-            tf.ones([]),
-            example_seeds(0, "noise of the analyses", index),
-        )
-    return drawn.value.numpy().astype(np.float64)
+    """Returns the noise itself, [examples, elements] float64, as `Branch.sample` draws it."""
+    seeds = example_seeds(0, "noise of the analyses", tf.range(examples, dtype=tf.int64))
+    v = tf.zeros([examples, elements])
+    return (Method(name).branch.noise(v, seeds) + v).numpy().astype(np.float64)
 
 
 def shares_noise(name: str) -> bool:
-    """Whether all elements of an image get the same noise, as in UQ-s."""
+    """Returns true if all elements of an image get the same noise, as in UQ-s."""
     if not is_random(name):
         return False
     drawn = _draws(name, examples=2, elements=64)
@@ -160,13 +135,13 @@ def shares_noise(name: str) -> bool:
 
 
 def quantile(name: str) -> Callable:
-    """Probability in (0, 1) -> the surrogate's noise."""
+    """Returns the quantile function of the surrogate's noise: probability in (0, 1) -> noise."""
     return _quantile_of(SURROGATES[name].noise, name)
 
 
 @functools.cache
 def _quantile_of(noise: Callable, name: str) -> Callable:
-    # Noise that an image shares: as many examples as can be had in a second.
+    # Shared noise gives one draw per example, so fewer draws fit into a second.
     shared = shares_noise(name)
     drawn = _draws(name, 512, 1) if shared else _draws(name, 1, _DRAWS)
     drawn = np.sort(drawn.ravel())
@@ -179,14 +154,14 @@ def _quantile_of(noise: Callable, name: str) -> Callable:
 
 
 def noise_nodes(method: Method, y: np.ndarray, cells: int) -> Nodes:
-    """Noise that resolves the map `noise -> y_tilde` at every latent, however steep it is.
+    """Returns noise that resolves the map `noise -> y_tilde` at every latent, even if it is steep.
 
-    Two Gauss points for each of `noise_cells`.
+    There are two Gauss points in each of `noise_cells`.
 
     Args:
       method: surrogate and temperature.
       y: [P] float64.
-      cells: number of cells for each latent; one point is enough for a deterministic surrogate.
+      cells: number of cells for each latent. A deterministic surrogate needs only one point.
 
     Returns:
       `Nodes` with `Q = 2 cells + 4` (1 if deterministic).
@@ -204,10 +179,11 @@ def noise_nodes(method: Method, y: np.ndarray, cells: int) -> Nodes:
 
 
 def noise_cells(method: Method, y: np.ndarray, cells: int) -> np.ndarray:
-    """The noise's probability [0, 1] cut up so that `y_tilde` is resolved at every latent.
+    """Divides the noise's probability [0, 1] into cells that resolve `y_tilde` at every latent.
 
-    The cells are equally long on the curve `(probability, y_tilde)`: a jump or a spike of the map
-    gets as many as the flat rest, and the cell that holds the jump has no probability left.
+    The cells have equal length on the curve `(probability, y_tilde)`. A jump or a spike of the map
+    gets as many cells as the flat part, and the cell that contains a jump has a probability of
+    almost 0.
 
     Returns:
       Edges [cells + 3, P], increasing from 0 to 1.
@@ -216,7 +192,7 @@ def noise_cells(method: Method, y: np.ndarray, cells: int) -> np.ndarray:
 
 
 def values_at(method: Method, y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """`y_tilde` at quantiles `p` of the noise, which broadcast with `y`."""
+    """Returns `y_tilde` at quantiles `p` of the noise, which broadcast with `y`."""
     return values(method, y, _noise_at(method, p))
 
 
@@ -227,20 +203,21 @@ def _noise_at(method: Method, p: np.ndarray) -> np.ndarray:
 
 
 def equidistributed(curve: Callable, cells: int, columns: int) -> np.ndarray:
-    """Cuts [0, 1] into cells that are equally long on a curve, one curve a column.
+    """Divides [0, 1] into cells of equal length on a curve, with one curve per column.
 
-    The cell with the longest climb is then closed in on by bisection: a jump is left with no width.
+    The steepest cell is then narrowed by bisection, so that a jump lies in a cell of almost no
+    width.
 
     Args:
-      curve: positions [..., P] in [0, 1] -> the curves' heights there.
-      cells: C.
-      columns: P.
+      curve: maps positions [..., P] in [0, 1] to the heights of the curves.
+      cells: number of cells C.
+      columns: number of columns P.
 
     Returns:
       Edges [C + 3, P], increasing from 0 to 1.
     """
     edges = np.repeat(np.linspace(0.0, 1.0, cells + 1)[:, None], columns, axis=1)
-    # One interpolation for all columns: each has its own stretch of the axis.
+    # One interpolation for all columns: each column has its own interval of the axis.
     stretch = 2.0 * np.arange(columns)
     wanted = (np.linspace(0.0, 1.0, cells + 1)[:, None] + stretch).T.ravel()
     for _ in range(_EQUIDISTRIBUTIONS):
@@ -260,13 +237,13 @@ def equidistributed(curve: Callable, cells: int, columns: int) -> np.ndarray:
 
 
 def commutes_with_steps(method: Method) -> bool:
-    """Whether `y_tilde(y + 1) = y_tilde(y) + 1`, what the analyses take for granted."""
+    """Returns true if `y_tilde(y + 1) = y_tilde(y) + 1`, which the analyses require."""
     y, p = _PROBES, _LEVELS[:, None]
     return np.allclose(values_at(method, y + 1.0, p), values_at(method, y, p) + 1.0, atol=1e-6)
 
 
 def fingerprint(method: Method) -> str:
-    """8 hex digits over what the surrogate does, whatever its code looks like."""
+    """Returns 8 hex digits that identify the surrogate's behaviour, independent of its code."""
     image = values_at(method, _PROBES, _LEVELS[:, None])
     row = SURROGATES[method.surrogate]
     described = f"{row.estimators} {shares_noise(method.surrogate)} {np.round(image, 5).tolist()}"

@@ -1,11 +1,11 @@
-"""Fig. 1: the information about the latent that a surrogate lets through.
+"""Fig. 1: the information about the latent that a surrogate carries.
 
-`I(y_tilde; y)` in bits for `y ~ N(mu, sigma^2)`, against what rounding transmits,
-`I(y_hat; y) = H(y_hat)`: more information than that means a distortion in training that testing
-cannot reach (equations 1 and 3 of the paper).
+`I(y_tilde; y)` in bits for `y ~ N(mu, sigma^2)` is compared with the information after rounding,
+`I(y_hat; y) = H(y_hat)`. If it is larger, the distortion in training cannot be reached in testing
+(equations 1 and 3 of the paper).
 
 The information is a sum over bins, see `channel`. A deterministic map that is not piecewise
-constant loses nothing: infinite information.
+constant loses nothing: its information is infinite.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tfquant.analysis.quadrature import ANY_MEAN
 
 COLUMNS = ("surrogate", "alpha", "sigma", "mu", "information", "error", "rounding")
 
-# Means of the latent, in the bin that rounding centres on 0.
+# Means of the latent in the bin that rounding centres on 0.
 MEANS = (0.0, 0.5, ANY_MEAN)
 
 
@@ -76,20 +76,20 @@ def _figure(rows, settings):
 def _notes(rows) -> str:
     finite = [r for r in rows if math.isfinite(r["information"])]
     lines = [
-        "What to see: for a large σ, AUN and SUA let through what rounding transmits, and SR 0.72"
-        " bits less. For a small σ it depends on μ: around the centre of a bin rounding transmits"
-        " nothing where AUN still does, between two bins rounding transmits the sign. SUA and SRA"
-        " approach rounding as α grows. On average over μ, AUN, SUA and rounding are equal at every"
-        " σ.",
+        "Result: for a large σ, AUN and SUA carry the same information as rounding, and SR carries"
+        " 0.72 bits less. For a small σ, the result depends on μ: at the centre of a bin, rounding"
+        " carries no information but AUN does; between two bins, rounding carries the sign. SUA and"
+        " SRA approach rounding as α grows. On average over μ, AUN, SUA and rounding are equal at"
+        " every σ.",
     ]
     endless = sorted({r["surrogate"] for r in rows if math.isinf(r["information"])})
     if endless:
-        lines.append(f"Not drawn, since deterministic and invertible: {', '.join(endless)}.")
+        lines.append(f"Not shown, because deterministic and invertible: {', '.join(endless)}.")
     if finite:
         worst = max(r["error"] for r in finite)
         lines.append(
-            f"Accuracy: the narrowest bins lose up to {worst:.1g} bits; the value, extrapolated to"
-            " bins of no width, is off by far less."
+            f"Accuracy: the narrowest bins lose up to {worst:.1g} bits. The error of the value,"
+            " which is extrapolated to a bin width of 0, is much smaller."
         )
     return "\n\n".join(lines)
 
@@ -97,7 +97,7 @@ def _notes(rows) -> str:
 EXPERIMENT = Experiment(
     name="mutual_information",
     reproduces="Fig. 1",
-    summary="Information about the latent that each surrogate lets through, against rounding's.",
+    summary="Information about the latent that each surrogate carries, compared with rounding.",
     run=run,
     surrogates=("round", "aun", "sr", "sua", "sra"),
     alphas=(4.0, 12.0),

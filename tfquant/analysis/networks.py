@@ -1,6 +1,6 @@
-"""Small networks, many of them side by side: one for each sigma, weight of the rate, or width.
+"""Small networks, many of them in parallel: one for each sigma, weight of the rate, or width.
 
-Independent copies are one more axis of every tensor, so that a whole curve trains in one go.
+Independent copies are an additional axis of every tensor, so a whole curve trains at once.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _INNER_STEPS = 50
 
 
 class Perceptrons(tf.Module):
-    """Independent multilayer perceptrons of one shape, leaky ReLU between the layers.
+    """Independent multilayer perceptrons of one shape, with leaky ReLU between the layers.
 
     Args:
-      copies: S, how many.
-      widths: of the input, the hidden layers and the output.
-      seed: of the initial weights.
-      last_scale: the output layer starts so many times smaller.
+      copies: number of copies S.
+      widths: widths of the input, the hidden layers and the output.
+      seed: seed of the initial weights.
+      last_scale: factor of the output layer's initial weights.
     """
 
     def __init__(self, copies: int, widths: tuple, seed: int = 0, last_scale: float = 1.0):
@@ -34,13 +34,14 @@ class Perceptrons(tf.Module):
             if layer == len(widths) - 2:
                 scale *= last_scale
             kernel = scale * rng.standard_normal([copies, fan_in, fan_out])
-            # Scattered kinks: with one-dimensional inputs they would all lie at 0.
+            # Random biases scatter the kinks. With one-dimensional inputs, all would otherwise be
+            # at 0.
             bias = 0.5 * rng.standard_normal([1, copies, fan_out]) * (layer < len(widths) - 2)
             self.kernels.append(tf.Variable(kernel, dtype=tf.float32))
             self.biases.append(tf.Variable(bias, dtype=tf.float32))
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        """`x: [N, S, inputs]` float32 or float64 -> [N, S, outputs]."""
+        """Maps `x: [N, S, inputs]`, float32 or float64, to [N, S, outputs]."""
         for layer, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
             if layer:
                 x = tf.nn.leaky_relu(x)
@@ -49,10 +50,10 @@ class Perceptrons(tf.Module):
 
 
 def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """`x: [N, S, i]` times `kernel: [S, i, o]`: [N, S, o].
+    """Returns `x: [N, S, i]` times `kernel: [S, i, o]`, as [N, S, o].
 
-    Where i or o is 1, a sum replaces the matrix product. oneDNN in TensorFlow 2.14 confuses such
-    products with each other, see `entropy.factorized._product`.
+    If i or o is 1, a sum replaces the matrix product, because oneDNN in TensorFlow 2.14 mixes up
+    such products; see `entropy.factorized._product`.
     """
     if 1 in kernel.shape[1:]:
         return tf.reduce_sum(x[..., None] * kernel, axis=2)
@@ -95,13 +96,13 @@ def train(
     learning_rate: float = 3e-3,
     after: Callable | None = None,
 ) -> None:
-    """Adam with a cosine decay to zero.
+    """Trains with Adam and a cosine decay to zero.
 
     Args:
       loss: `(step: int64 scalar) -> scalar`, the sum over the copies.
-      variables: what is trained.
-      steps: how many; rounded up to a multiple of 50.
-      learning_rate: of the first step.
+      variables: the trained variables.
+      steps: number of steps, rounded up to a multiple of 50.
+      learning_rate: learning rate of the first step.
       after: called after each step.
     """
     rounds = -(-steps // _INNER_STEPS)
@@ -118,7 +119,7 @@ def train(
             after()
         return step + 1
 
-    # Autograph would read every function's source again, for seconds a training.
+    # Autograph would parse every function's source again, which takes seconds per training.
     @tf.function(autograph=False)
     def inner(first):
         last = first + _INNER_STEPS

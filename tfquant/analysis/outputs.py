@@ -1,4 +1,4 @@
-"""An experiment's files: NAME.csv, NAME.png, NAME.md, and NAME.json that says they are complete."""
+"""The files of an experiment: NAME.csv, NAME.png, NAME.md, and NAME.json if they are complete."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 
 import tfquant
+from tfquant import markdown
 from tfquant.analysis.experiment import Experiment, Result, Settings
 from tfquant.analysis.maps import fingerprint
 
 
 def record(experiment: Experiment, settings: Settings) -> dict:
-    """What decides the outputs: settings, version, and what each surrogate does, not its name."""
+    """Returns the inputs of the outputs: settings, version, and a fingerprint of each surrogate."""
     maps = {str(method): fingerprint(method) for method in settings.methods}
     stamps = {}
     for folder in settings.model_dirs:
@@ -28,11 +29,11 @@ def record(experiment: Experiment, settings: Settings) -> dict:
         "checkpoints": stamps,
         "version": tfquant.__version__,
     }
-    return json.loads(json.dumps(values))  # as it reads back: lists for tuples
+    return json.loads(json.dumps(values))  # as read from a file: lists instead of tuples
 
 
 def is_complete(folder: Path, name: str, wanted: dict) -> bool:
-    """Whether the outputs are all there, made with just these settings."""
+    """Returns true if all outputs exist and were made with these settings."""
     if not all((folder / f"{name}.{suffix}").exists() for suffix in ("csv", "png", "md", "json")):
         return False
     try:
@@ -44,7 +45,7 @@ def is_complete(folder: Path, name: str, wanted: dict) -> bool:
 def write(
     folder: Path, experiment: Experiment, result: Result, wanted: dict, command: str, seconds: float
 ) -> None:
-    """Writes the four files; the JSON last, so that what was cut short is done again."""
+    """Writes the four files. The JSON comes last, so an interrupted experiment runs again."""
     folder.mkdir(parents=True, exist_ok=True)
     name = experiment.name
     marker = folder / f"{name}.json"
@@ -66,14 +67,14 @@ def write(
 
 
 def _cell(value):
-    """Six digits, and nothing where there is no number."""
+    """Formats a number with six digits, and a missing number as an empty string."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def table(columns: tuple, rows: list) -> str:
-    """A Markdown table; `rows` are dicts, numbers are given three digits."""
+    """Returns a Markdown table; `rows` are dictionaries, and floats have three digits."""
 
     def text(value):
         if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -82,6 +83,4 @@ def table(columns: tuple, rows: list) -> str:
             return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
         return str(value)
 
-    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    lines += [f"| {' | '.join(text(row.get(c)) for c in columns)} |" for row in rows]
-    return "\n".join(lines)
+    return markdown.table(columns, [[text(row.get(c)) for c in columns] for row in rows])

@@ -1,5 +1,7 @@
-"""The analyses' figures: legends outside the data; surrogates look as in `tfquant/plotting.py`,
-from pale at their softest temperature to full colour at the hardest.
+"""Figures of the analyses, with legends outside the data.
+
+Surrogates look as in `tfquant/plotting.py`, from pale at the lowest temperature parameter alpha to
+full colour at the highest.
 """
 
 from __future__ import annotations
@@ -8,25 +10,25 @@ from tfquant import plotting
 from tfquant.analysis.maps import Method
 from tfquant.analysis.quadrature import ANY_MEAN
 
-# What the paper calls the estimators.
+# Names of the estimators in the paper.
 ESTIMATORS = {
     "standard": "standard", "pathwise": "PGE", "straight_through": "STE", "expected": "EP",
 }  # fmt: skip
 
 
 def label(method: Method) -> str:
-    """What a legend calls it."""
+    """Returns the name for legends."""
     name = plotting.method(method.surrogate)["label"]
     return name if method.alpha is None else f"{name}, α = {method.alpha:g}"
 
 
 def style(method: Method, alphas=(), markers: bool = False) -> dict:
-    """Keyword arguments of `Axes.plot`.
+    """Returns keyword arguments of `Axes.plot`.
 
     Args:
       method: surrogate and temperature.
-      alphas: all temperatures in the figure: the hardest has the full colour.
-      markers: for points measured one by one rather than a computed curve.
+      alphas: all temperatures in the figure. The highest one has the full colour.
+      markers: true for individually measured points, false for a computed curve.
     """
     made = plotting.method(method.surrogate, markers)
     made["label"] = label(method)
@@ -37,17 +39,17 @@ def style(method: Method, alphas=(), markers: bool = False) -> dict:
 
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 4.4, height: float = 3.9, **options):
-    """A figure with room for a legend beside it, and its axes `[rows, columns]`."""
+    """Returns a figure with room for a legend at the side, and its axes `[rows, columns]`."""
     return plotting.new_figure((width * columns + 1.9, height * rows), columns, rows, **options)
 
 
 def mean_title(mu) -> str:
-    """A panel's title for a mean of the latent."""
+    """Returns a panel's title for a mean of the latent."""
     named = {0.0: "μ = 0, the centre of a bin", 0.5: "μ = 1/2, between two bins"}
     return "mean over μ" if mu == ANY_MEAN else named.get(mu, f"μ = {mu:g}")
 
 
 def shades(method: Method, count: int) -> list[dict]:
-    """The surrogate's style from pale to full, for a series of sizes."""
+    """Returns the surrogate's style from pale to full colour, for a series of sizes."""
     made = plotting.method(method.surrogate, markers=True)
     return [{**made, "color": plotting.shade(made["color"], i, count)} for i in range(count)]

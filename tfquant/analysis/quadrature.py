@@ -1,11 +1,11 @@
 """Integrals over a scalar latent, its surrogate's noise and the Gaussian around its mean.
 
-Every surrogate here commutes with whole steps, `y_tilde(y + 1) = y_tilde(y) + 1`, so that one
-period of `y` says all. Where `y ~ N(mu, sigma^2)` and `mu` is uniform over a quantization bin, the
-position of `y` in its bin and the deviation `eps = (y - mu) / sigma` are independent, and an
-expectation is a product of three sums: over the position, the noise, and `eps`.
+Every surrogate here commutes with whole steps, `y_tilde(y + 1) = y_tilde(y) + 1`, so one period of
+`y` is sufficient. If `y ~ N(mu, sigma^2)` and `mu` is uniform over a quantization bin, the position
+of `y` in its bin and the deviation `eps = (y - mu) / sigma` are independent. An expectation is then
+a product of three sums: over the position, the noise, and `eps`.
 
-An integral is computed at a resolution and at half of it; the difference is reported as its error.
+An integral is computed at a resolution and at half of it. The difference is reported as its error.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from tfquant.quantization.surrogates import SURROGATES, Surrogate
 
 _LEVELS = 32
 
-# Beyond it the Gaussian holds 1e-15.
+# The Gaussian's mass beyond this number of standard deviations is 1e-15.
 _DEVIATIONS = 8.0
 
 
 class Estimate(NamedTuple):
-    """A number and how far it may be off."""
+    """A number and an estimate of its error."""
 
     value: float
     error: float
 
 
 def with_error(compute: Callable, resolution: int):
-    """`compute(resolution)` with its difference from `compute(resolution // 2)`.
+    """Returns `compute(resolution)` and its difference from `compute(resolution // 2)`.
 
     Returns:
-      `Estimate` of what `compute` returns: floats or arrays.
+      `Estimate` with the type that `compute` returns: floats or arrays.
     """
     fine, coarse = compute(resolution), compute(resolution // 2)
     return Estimate(fine, np.abs(np.subtract(fine, coarse)))
 
 
 class Period(NamedTuple):
-    """One period of a surrogate, resolved in the latent and in the noise.
+    """One period of a surrogate, discretized in the latent and in the noise.
 
     Attributes:
-      y: [P] float64 in (0, 1).
-      weight: [P], sums to 1.
-      noise: [Q, P].
+      y: [P] float64 in (0, 1), latents.
+      weight: [P], their probabilities; sums to 1.
+      noise: [Q, P], points of noise for each latent.
       probability: [Q, P], each column sums to 1.
-      y_tilde: [Q, P].
+      y_tilde: [Q, P], the values.
     """
 
     y: np.ndarray
@@ -60,18 +60,20 @@ class Period(NamedTuple):
 
     @property
     def mass(self) -> np.ndarray:
-        """[Q, P]: of each point, all points together 1."""
+        """The mass of each point, [Q, P]; sums to 1."""
         return self.weight * self.probability
 
 
 def period(method: Method, resolution: int) -> Period:
-    """Resolves a surrogate: `2 resolution` latents or more, as many points of noise for each."""
+    """Discretizes a surrogate with at least `2 resolution` latents and as many points of noise
+    each.
+    """
     return _period(method, SURROGATES[method.surrogate], resolution)
 
 
 @functools.lru_cache(maxsize=64)
 def _period(method: Method, row: Surrogate, resolution: int) -> Period:
-    del row  # it belongs to the key: a name may be given to another surrogate
+    del row  # part of the cache key: a name may be assigned to another surrogate
     edges = equidistributed(lambda y: _mean(method, y), resolution, 1)[:, 0]
     y, weight = gauss(edges)
     nodes = noise_nodes(method, y, resolution)
@@ -79,13 +81,17 @@ def _period(method: Method, row: Surrogate, resolution: int) -> Period:
 
 
 def _mean(method: Method, y: np.ndarray) -> np.ndarray:
-    """Roughly `E[y_tilde]` for each latent: where the surrogate is steep in `y`."""
+    """Returns approximately `E[y_tilde]` for each latent, which shows where the map is steep in
+    `y`.
+    """
     levels = (np.arange(_LEVELS) + 0.5) / _LEVELS if is_random(method.surrogate) else np.zeros(1)
     return values_at(method, y[None], levels.reshape([-1] + [1] * y.ndim)).mean(axis=0)
 
 
 def gauss(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two Gauss points for each cell between `edges: [C + 1]`; points and weights, [2 C]."""
+    """Returns two Gauss points for each cell between `edges: [C + 1]`: points and weights, [2
+    C].
+    """
     width = np.diff(edges)
     middle = edges[:-1] + 0.5 * width
     offset = width / (2.0 * np.sqrt(3.0))
@@ -94,10 +100,10 @@ def gauss(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normal(resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points of N(0, 1) and their probabilities, [resolution + 1]: the trapezoidal rule.
+    """Returns points of N(0, 1) and their probabilities, [resolution + 1] (trapezoidal rule).
 
-    It converges faster than any power for a smooth integrand, and here all are: what would be a
-    jump in `y` is one in the position, not in `eps`.
+    For a smooth integrand, the rule converges faster than any power. All integrands here are smooth
+    in `eps`: a jump in `y` is a jump in the position, not in `eps`.
     """
     eps = np.linspace(-_DEVIATIONS, _DEVIATIONS, resolution + 1)
     weight = np.exp(-0.5 * eps**2)
@@ -105,31 +111,31 @@ def normal(resolution: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Points(NamedTuple):
-    """A random variable as points and masses, [N] float64."""
+    """A random variable as points and masses, [N] float64 each."""
 
     value: np.ndarray
     mass: np.ndarray
 
 
-# What stands for a mean uniform over one quantization bin.
+# Denotes a mean that is uniform over one quantization bin.
 ANY_MEAN = "any"
 
 
 def deviations(method: Method, sigma: float, mu, resolution: int) -> Points:
-    """`y_tilde - mu` for `y ~ N(mu, sigma^2)`, quantized around 0.
+    """Returns `y_tilde - mu` for `y ~ N(mu, sigma^2)`, quantized around 0.
 
     Args:
       method: surrogate and temperature.
       sigma: scale of the latent.
-      mu: its mean, or `ANY_MEAN`: uniform over one bin.
-      resolution: of the sums.
+      mu: mean of the latent, or `ANY_MEAN` for uniform over one bin.
+      resolution: resolution of the sums.
     """
     if mu == ANY_MEAN:
         p = period(method, resolution)
         eps, weight = normal(3 * resolution)
         value = (p.y_tilde - p.y) + sigma * eps[:, None, None]
         return Points(value.ravel(), (p.mass * weight[:, None, None]).ravel())
-    # At least four points a sigma.
+    # At least four points per sigma.
     p = period(method, max(resolution, int(np.ceil(2.0 / sigma))))
     reach = int(np.ceil(_DEVIATIONS * sigma)) + 1
     step = np.arange(-reach, reach + 1)

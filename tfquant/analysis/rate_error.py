@@ -1,12 +1,14 @@
-"""Fig. 4: how far the rate in training is from the rate after rounding.
+"""Fig. 4: error of the rate in training, relative to the rate after rounding.
 
-`y ~ N(mu, sigma^2)`; the estimated distribution is a Gaussian of the same mean and of its own scale
-`sigma_hat`. Over `sigma_hat`, the bits that training counts less those that a file takes,
+`y ~ N(mu, sigma^2)`. The estimated distribution is a Gaussian with the same mean and its own scale
+`sigma_hat`. As a function of `sigma_hat`, the figure shows the bits that training counts minus
+those in a file,
 
-    R_tilde - R = E[-log2 p(y_tilde)] - E[-log2 p(y_hat)],
+    R_tilde - R = E[-log2 p(y_tilde)] - E[-log2 p(y_hat)].
 
-and the `sigma_hat*` that minimizes `R_tilde`: what an entropy model learns, beside the best one for
-rounding. `mu = 0` is zero-center quantization; without it, `mu` may be anywhere in a bin.
+It also shows `sigma_hat*`, which minimizes `R_tilde` and is what an entropy model learns, next to
+the best scale for rounding. `mu = 0` corresponds to zero-center quantization. Otherwise, `mu` may
+be anywhere in a bin.
 """
 
 from __future__ import annotations
@@ -28,21 +30,21 @@ COLUMNS = (
 
 MEANS = (0.0, 0.5, ANY_MEAN)
 ESTIMATED = tuple(float(s) for s in np.round(np.geomspace(0.05, 3.2, 13), 4))
-# Where `sigma_hat*` is searched for; for rounding it is 0 where all latents fall into one bin.
+# Search interval of `sigma_hat*`. For rounding, its optimum is 0 if all latents fall into one bin.
 _SMALLEST, _LARGEST = 0.01, 10.0
 _SIGMAS_OF_BEST = tuple(float(s) for s in np.round(np.geomspace(0.1, 3.2, 7), 4))
 _RESOLUTION, _FULL_RESOLUTION = 24, 48
 
 
 def rate(method: Method, sigma: float, estimated: float, mu, resolution: int) -> Estimate:
-    """`E[-log2 p(y_tilde)]` in bits; for rounding a sum over integers, exact.
+    """Returns `E[-log2 p(y_tilde)]` in bits. For rounding, it is an exact sum over integers.
 
     Args:
       method: surrogate and temperature.
       sigma: scale of the latent.
       estimated: `sigma_hat`.
       mu: mean of the latent, or `ANY_MEAN`.
-      resolution: of the sums.
+      resolution: resolution of the sums.
     """
     if method == ROUNDING:
         return Estimate(mean_bits(_rounded(sigma, mu), estimated), 0.0)
@@ -52,7 +54,7 @@ def rate(method: Method, sigma: float, estimated: float, mu, resolution: int) ->
 
 
 def best_sigma(method: Method, sigma: float, mu, resolution: int) -> float:
-    """The estimated sigma with the least rate, between 0.01 and 10."""
+    """Returns the estimated sigma with the lowest rate, between 0.01 and 10."""
     if method == ROUNDING:
         points = _rounded(sigma, mu)
     else:
@@ -67,7 +69,9 @@ def best_sigma(method: Method, sigma: float, mu, resolution: int) -> float:
 
 
 def _rounded(sigma: float, mu) -> quadrature.Points:
-    """`y_hat - mu` from the probabilities of the integers, under the library's own Gaussian."""
+    """Returns `y_hat - mu` with the probabilities of the integers, under the library's own
+    Gaussian.
+    """
     means = (np.arange(256) + 0.5) / 256 - 0.5 if mu == ANY_MEAN else np.array([mu])
     reach = int(10 * sigma + 3)
     value = np.arange(-reach, reach + 1)[:, None] - means
@@ -101,7 +105,7 @@ def run(settings, progress) -> Result:
 
 
 def _figure(rows, settings):
-    """A row for each mean: the error for each sigma, then the best estimated sigma."""
+    """Plots one row for each mean: the error for each sigma, then the best estimated sigma."""
     figure, axes = plots.new_figure(
         len(settings.sigmas) + 1, len(MEANS), width=4.0, height=3.1, sharex=True
     )
@@ -138,16 +142,16 @@ def _figure(rows, settings):
 def _notes(rows) -> str:
     worst = max(r["accuracy"] for r in rows if r["estimated_sigma"] >= 0.5 * r["sigma"])
     return "\n\n".join([
-        "What to see: the errors are largest where the estimated σ̂ is small, which is why a lower"
-        " bound of σ̂ helps. Where σ is small, AUN counts more bits than a file takes for μ = 0"
-        " (zero-center) and fewer for μ = 1/2; SUA comes nearer to rounding as α grows, and its"
-        " best σ̂ stays near σ. SR counts far more bits and asks for a larger σ̂, the more so the"
-        " smaller σ; SRA less."
-        " SHA, which lets everything through, asks for another σ̂ where σ is small.",
-        "The average over μ says more than the paper does: there AUN, UQ-i and SUA count exactly"
-        " the bits of rounding, whatever σ̂ is. A nonzero-center model has a mismatch at every"
-        " single μ, and none on average if its means are spread evenly.",
-        f"Accuracy: half the resolution changes a rate by at most {worst:.1g} bits where σ̂ is at"
+        "Result: the errors are largest for a small estimated σ̂, which explains why a lower bound"
+        " of σ̂ helps. For a small σ, AUN counts more bits than a file contains for μ = 0"
+        " (zero-center) and fewer for μ = 1/2. SUA approaches rounding as α grows, and its best σ̂"
+        " stays near σ. SR counts far more bits and needs a larger σ̂; the effect grows as σ"
+        " decreases. SRA shows it less. SHA, which loses no information, needs another σ̂ for a"
+        " small σ.",
+        "The average over μ is an addition to the paper: on average, AUN, UQ-i and SUA count"
+        " exactly the bits of rounding for any σ̂. A nonzero-center model has a mismatch at every"
+        " single μ, but none on average if its means are spread evenly.",
+        f"Accuracy: half the resolution changes a rate by at most {worst:.1g} bits for σ̂ of at"
         " least σ/2 (column `accuracy`); σ̂* is searched between 0.01 and 10.",
     ])  # fmt: skip
 
@@ -155,7 +159,7 @@ def _notes(rows) -> str:
 EXPERIMENT = Experiment(
     name="rate_error",
     reproduces="Fig. 4",
-    summary="Rate in training less rate after rounding, over the estimated sigma; the best sigma.",
+    summary="Rate in training minus rate after rounding, over the estimated sigma; the best sigma.",
     run=run,
     surrogates=("round", "sha", "aun", "sua", "sua_n", "sga", "sr", "sra"),
     alphas=(4.0, 12.0),

@@ -6,7 +6,8 @@ same. The bits of a pair are those of the unit square around it,
     p(v_1, v_2) = integral over t in [v_1 - 1/2, v_1 + 1/2] of
                   N(t; mu, sigma^2)  p(v_2 | mu + rho (t - mu), sigma^2 (1 - rho^2)) dt
 
-with the library's Gaussian as the inner factor. Surrogate and rounding share a sample of latents.
+with the library's Gaussian as the inner factor. Surrogate and rounding use the same sample of
+latents.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _bits(deviation, sigma, rho):
 
 
 def pair_bits(deviation: np.ndarray, sigma: float, rho: float) -> np.ndarray:
-    """Bits of `v - mu = deviation: [N, 2]` float64, [N]."""
+    """Returns the bits of `v - mu = deviation: [N, 2]` float64, as [N]."""
     chunks = [deviation[i : i + _CHUNK] for i in range(0, len(deviation), _CHUNK)]
     sigma, rho = tf.constant(sigma, tf.float64), tf.constant(rho, tf.float64)
     return np.concatenate([_bits(tf.constant(c, tf.float64), sigma, rho).numpy() for c in chunks])
@@ -62,7 +63,7 @@ def run(settings, progress) -> Result:
     ):
         mean = mu
         if mu == ANY_MEAN:
-            # Evenly, so that the average over it is no sample.
+            # Evenly spaced, so that the average over the mean has no sampling error.
             mean = ((np.arange(count) + 0.5) / count)[:, None]
         y = mean + pairs.correlated(count, sigma, rho, settings.seed)
         rounding = pair_bits(pairs.surrogate(ROUNDING, y, settings.seed) - mean, sigma, rho)
@@ -106,7 +107,7 @@ def _figure(rows, settings):
                 panel.fill_between(at, low, high, color=look["color"], alpha=0.2, linewidth=0.0)
             panel.axhline(0.0, **plotting.ZERO)
             panel.set_title(f"{plots.mean_title(mu)}; σ = {sigma:g}")
-        axes[j, 0].set_ylabel("R̃ − R [bits a pair]")
+        axes[j, 0].set_ylabel("R̃ − R [bits per pair]")
     for panel in axes[-1]:
         panel.set_xlabel("correlation ρ of the two latents")
     plotting.legend(figure)
@@ -116,19 +117,19 @@ def _figure(rows, settings):
 def _notes(rows) -> str:
     width = max(r["high"] - r["low"] for r in rows)
     return "\n\n".join([
-        "What to see: with independent noise (AUN, UQ-i) the rate in training departs from that of"
-        " rounding as the correlation grows, since it makes pairs of values that the estimated"
-        " distribution finds unlikely; SUA departs less, UQ-s hardly. On average over a mean that"
-        " both share, UQ-s counts exactly the bits of rounding.",
-        f"Accuracy: the sample's 95 % intervals (`low`, `high`, shaded) are up to {width:.2f} bits"
-        " wide.",
+        "Result: with independent noise (AUN, UQ-i), the rate in training departs from that of"
+        " rounding as the correlation grows, because it produces pairs of values that are unlikely"
+        " under the estimated distribution. SUA departs less, and UQ-s hardly. On average over a"
+        " common mean, UQ-s counts exactly the bits of rounding.",
+        f"Accuracy: the 95 % intervals of the sample (`low`, `high`, shaded) are up to {width:.2f}"
+        " bits wide.",
     ])  # fmt: skip
 
 
 EXPERIMENT = Experiment(
     name="rate_error_2d",
     reproduces="Fig. 5",
-    summary="Rate in training less rate after rounding, for two correlated latents.",
+    summary="Rate in training minus rate after rounding, for two correlated latents.",
     run=run,
     surrogates=("aun", "uq_i", "uq_s", "sua"),
     alphas=(4.0, 12.0),

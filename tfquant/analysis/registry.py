@@ -1,4 +1,4 @@
-"""Every experiment, in the paper's order."""
+"""Registry of all experiments, in the paper's order."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Fig. 8a: how the scales that a trained codec predicts are distributed.
+"""Fig. 8a: the distribution of the scales that a trained codec predicts.
 
-For each run of `--model_dir` the newest checkpoint is restored, `--images` go through the encoder
-with rounding, and `sigma` of every element of `y` is counted, without the lower bound that training
-had (its value is drawn in). AUN and MIX crowd at the lower end, where the mismatch of the rate is
-largest; a larger bound in training moves them up, and SUA does so by itself.
+For each run in `--model_dir`, the newest checkpoint is restored. The encoder runs on `--images`
+with rounding, and `sigma` of every element of `y` is counted without the lower bound of the
+training (the figure shows that bound as a line). With AUN and MIX, many scales are at the lower
+end, where the mismatch of the rate is largest. A larger bound in training moves them up; SUA does
+so without it.
 """
 
 from __future__ import annotations
@@ -29,19 +30,20 @@ COLUMNS = (
     "run", "codec", "plan", "lmbda", "joint_sigma_bound", "sigma_low", "sigma_high", "share",
 )  # fmt: skip
 
-# Edges of the histogram; what is outside counts in the outermost bins.
+# Edges of the histogram. Values outside count in the outermost bins.
 EDGES = np.geomspace(1e-6, 1e2, 81)
 
 
 def sigmas(run_dir: str, images: list) -> np.ndarray:
-    """`sigma` of every element of `y` in all images, one axis.
+    """Returns `sigma` of every element of `y` in all images, as one axis.
 
     Args:
       run_dir: a training run.
       images: uint8 [H, W, 3] each.
 
     Raises:
-      AnalysisError: no run, no checkpoint, or a codec whose `y` has no scales.
+      AnalysisError: the folder has no run or no checkpoint, or the codec predicts no scales for
+        `y`.
     """
     try:
         experiment, codec, _ = load_run(run_dir)
@@ -63,7 +65,9 @@ def sigmas(run_dir: str, images: list) -> np.ndarray:
 def run(settings, progress) -> Result:
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            images = [p.read() for p in pictures.find_pictures(settings.images, Path(scratch))]
+            images = [
+                p.read() for p in pictures.find_pictures(settings.images, Path(scratch)).pictures
+            ]
         except ImageError as error:
             raise AnalysisError(error) from None
     rows, summary = [], []
@@ -99,7 +103,7 @@ def _figure(rows, summary):
         here = [r for r in rows if r["run"] == about["run"]]
         centre = [math.sqrt(r["sigma_low"] * r["sigma_high"]) for r in here]
         look = plotting.plan(about["plan"], markers=False)
-        # Runs of one plan: the earlier ones paler.
+        # Of several runs with one plan, earlier ones are paler.
         same = [j for j, plan in enumerate(plans) if plan == about["plan"]]
         look["color"] = plotting.shade(look["color"], same.index(i), len(same))
         look["label"] = f"{about['run']} (λ = {about['lmbda']:g})"
@@ -118,10 +122,10 @@ def _figure(rows, summary):
 def _notes(summary, count: int) -> str:
     columns = tuple(summary[0])
     return "\n\n".join([
-        "What to see: how many scales lie at the lower end, where training and testing count"
-        " different bits, and whether the bound in training or SUA moves them up.",
+        "Result: the share of scales at the lower end, where the bits in training and testing"
+        " differ, and the effect of the bound in training, or of SUA, on it.",
         outputs.table(columns, summary),
-        f"Counted over {count} pictures, without a lower bound.",
+        f"Counted over {count} pictures without a lower bound.",
     ])  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """Small grayscale images as vectors, for networks that train in seconds.
 
-- `digits`: scikit-learn's 1,797 handwritten digits of 8x8 pixels (the extra `digits`); without
-  scikit-learn, `generated` ones, and the name says so.
-- `generated`: a bright stroke on a dark ground, 8x8 pixels, made here.
-- `tfds:NAME`: the first 10,000 of a data set's training images, such as `tfds:mnist`, where
-  tensorflow-datasets has it or can fetch it (the extra `tfds`).
+- `digits`: scikit-learn's 1,797 handwritten digits of 8x8 pixels (the extra `digits`). Without
+  scikit-learn, falls back to `generated`, and the name says so.
+- `generated`: bright strokes on a dark background, 8x8 pixels, generated here.
+- `tfds:NAME`: the first 10,000 training images of a data set such as `tfds:mnist`.
+  tensorflow-datasets (the extra `tfds`) must have it or be able to download it.
 
-Extras are installed from the checkout: `pip install -c constraints.txt -e '.[digits,tfds]'`.
+Install the extras from the checkout: `pip install -c constraints.txt -e '.[digits,tfds]'`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfquant.analysis.experiment import AnalysisError
+from tfquant.names import check_known
 
 DATASETS = ("digits", "generated", "tfds:NAME")
 
@@ -25,11 +26,11 @@ _FETCHED = 10_000
 
 
 class SmallImages(NamedTuple):
-    """Images as vectors and what they are.
+    """Images as vectors, and their name.
 
     Attributes:
       pixels: [N, d] float32 in [0, 1].
-      name: for tables and captions.
+      name: the name for tables and captions.
     """
 
     pixels: np.ndarray
@@ -37,13 +38,12 @@ class SmallImages(NamedTuple):
 
 
 def load(dataset: str) -> SmallImages:
-    """The images of that name; an AnalysisError lists the known ones."""
+    """Returns the images with that name. An AnalysisError lists the known ones."""
     if dataset.startswith("tfds:"):
         return _fetched(dataset)
     if dataset == "generated":
         return SmallImages(_generated(), "generated strokes, 8x8")
-    if dataset != "digits":
-        raise AnalysisError(f"unknown data set {dataset!r}; known: {', '.join(DATASETS)}")
+    check_known("data set", dataset, DATASETS, AnalysisError)
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -52,7 +52,7 @@ def load(dataset: str) -> SmallImages:
 
 
 def _generated() -> np.ndarray:
-    """Strokes of any place, direction, length, thickness and bend, [N, 64]."""
+    """Returns strokes of random position, direction, length, thickness and bend, [N, 64]."""
     rng = np.random.default_rng(0)
     along = np.linspace(-1.0, 1.0, 24)
     rows, columns = np.mgrid[0:_SIDE, 0:_SIDE].reshape(2, -1, 1)
@@ -79,7 +79,7 @@ def _fetched(dataset: str) -> SmallImages:
         ) from None
     try:
         images = tfds.as_numpy(tfds.load(name, split=f"train[:{_FETCHED}]", batch_size=-1))["image"]
-    except Exception as error:  # of many kinds: no such set, no network, no such split
+    except Exception as error:  # of many types: no such data set, no network, no such split
         raise AnalysisError(f"--dataset={dataset} cannot be loaded: {error}") from None
     pixels = images.astype(np.float32).mean(axis=-1).reshape(len(images), -1) / 255.0
     return SmallImages(pixels, f"{name}, {images.shape[1]}x{images.shape[2]}")

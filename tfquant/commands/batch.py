@@ -8,7 +8,6 @@ is repeated.
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import dataclasses
 import os
@@ -17,6 +16,7 @@ import time
 from typing import Callable, TextIO
 
 from tfquant import files
+from tfquant.data import messages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,27 +28,38 @@ class Task:
 
 
 def tasks(sources, folder: str, out: str, extension: str) -> list:
-    """Every file below `folder` gets one of `extension` below `out`, in the same place.
+    """Gives every file below `folder` one of `extension` below `out`, in the same place.
 
-    Files that differ by their extension alone keep it: `a.png.tfq` beside `a.jpg.tfq`.
+    No two targets are the same file, on file systems that ignore case as well. Files that differ by
+    their extension alone keep it: `a.png.tfq` beside `a.jpg.tfq`. Where this is not enough, a
+    number is added.
     """
     places = [os.path.relpath(source, folder) for source in sources]
-    stems = collections.Counter(os.path.splitext(place)[0] for place in places)
-    found = []
-    for source, place in zip(sources, places):
-        stem = os.path.splitext(place)[0]
-        name = (stem if stems[stem] == 1 else place) + extension
-        found.append(Task(source, os.path.join(out, name)))
-    return found
+    stems = [os.path.splitext(place)[0] for place in places]
+    folders = {}
+
+    def target(name):
+        return os.path.join(out, name + extension)
+
+    def key(name):
+        parent, base = os.path.split(target(name))
+        if parent not in folders:  # a link in it may lead to a folder of other targets
+            folders[parent] = os.path.realpath(parent)
+        return files.folded(os.path.join(folders[parent], base))
+
+    parents = set()
+    for place in places:
+        parent = os.path.dirname(os.path.join(out, place))
+        while len(parent) > len(out):
+            parents.add(files.folded(os.path.realpath(parent)))
+            parent = os.path.dirname(parent)
+    names = files.distinct_names(list(zip(stems, places)), key, parents)
+    return [Task(source, target(name)) for source, name in zip(sources, names)]
 
 
 def files_below(folder: str, extension: str) -> list:
     """Paths of the files with that extension, sorted, without hidden ones."""
-    return sorted(
-        path
-        for path in files.below(folder)
-        if path.lower().endswith(extension) and not os.path.basename(path).startswith(".")
-    )
+    return sorted(path for path in files.below(folder) if path.lower().endswith(extension))
 
 
 def run(
@@ -77,7 +88,7 @@ def run(
             except unreadable as error:
                 bar.clear()
                 reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-                source = tasks[place].source
+                source = files.shown(tasks[place].source)
                 say(reason if reason.startswith(source) else f"{source}: {reason}")
             bar.add()
     finally:
@@ -138,5 +149,6 @@ class ProgressBar:
 
     def _show(self, text: str) -> None:
         if self._stream.isatty():
-            self._stream.write(f"\r\x1b[K{text}")
-            self._stream.flush()
+            with messages.STDERR:
+                self._stream.write(f"\r\x1b[K{text}")
+                self._stream.flush()

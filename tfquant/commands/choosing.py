@@ -10,12 +10,14 @@ or of a set of models. An output that is not named is the input with another ext
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib
 import os
 
 from tfquant import files, stack
 from tfquant.coding import container
+from tfquant.commands import outputs
 from tfquant.export import model_file, model_set, registry
 
 
@@ -45,6 +47,26 @@ def add_paths(parser: argparse.ArgumentParser, source: str, target: str) -> None
     )
 
 
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """Adds `--quality` to a command."""
+    parser.add_argument(
+        "-q",
+        "--quality",
+        type=_quality,
+        metavar="Q",
+        help="0 to 100; 15 more double the weight of the quality against the size; the model with"
+        " the nearest quality is used (default: 50)",
+    )
+
+
+def _quality(text: str) -> float:
+    low, high = model_set.QUALITIES
+    with contextlib.suppress(ValueError):
+        if low <= float(text) <= high:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a quality from {low:.0f} to {high:.0f}")
+
+
 def split_paths(arguments, source: str, target: str, extension: str) -> None:
     """Sets `arguments.model` and the attributes for input and output from the paths.
 
@@ -56,13 +78,15 @@ def split_paths(arguments, source: str, target: str, extension: str) -> None:
     Raises:
       UsageError: the paths are too many, there are two models, or a folder lacks an output.
     """
-    paths, model = list(arguments.paths), arguments.model
+    paths, model = [files.expanded(path) for path in arguments.paths], arguments.model
     if len(paths) > 1 and (len(paths) == 3 or _is_model(paths[0])):
         if model is not None:
             raise UsageError(f"two models: {paths[0]} and --model={model}")
         model = paths.pop(0)
     if len(paths) > 2:
         raise UsageError(f"{len(arguments.paths)} paths; name a model, an input and an output")
+    if paths == [outputs.STANDARD]:
+        paths.append(outputs.STANDARD)
     if len(paths) == 1:
         if files.isdir(paths[0]):
             raise UsageError(f"{paths[0]}: a folder of inputs needs a folder of outputs, name one")
@@ -106,7 +130,8 @@ class Compressor:
         return f"{self.set.name}, quality {self.member.low:g}"
 
     def load(self) -> model_file.ExportedModel:
-        """The model itself."""
+        """Loads the model."""
+        import_tensorflow()
         return self.set.load(self.member)
 
 
@@ -132,6 +157,11 @@ class Decompressor:
           ModelError: no installed model made the file.
         """
         self._find(file)
+
+    def load(self) -> Decompressor:
+        """Imports what every model needs. A model is loaded for its first file."""
+        import_tensorflow()
+        return self
 
     def decompress(self, data: bytes, max_pixels: int):
         """The bytes of a .tfq file to the picture, as `ExportedModel.decompress`."""

@@ -1,6 +1,7 @@
 """`tfquant doctor`: the software and hardware of this machine, and what works with it.
 
-One line each for Python, TensorFlow, the coder, the GPU, oneDNN, what works and what does not work.
+Prints one line each for Python, TensorFlow, the coder, the GPU, oneDNN, what works and what does
+not work.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _PIP_GPU = "pip install 'tfquant[gpu]' installs CUDA"
 
 
 class Report(NamedTuple):
-    """What `examine` found.
+    """The findings of `examine`.
 
     Attributes:
       lines: (subject, text) pairs, in the order to print.
-      healthy: whether the commands work.
+      healthy: true if the commands work.
     """
 
     lines: list
@@ -34,7 +35,9 @@ class Report(NamedTuple):
 
 
 def examine() -> Report:
-    """Looks at the installed packages and, if they go together, at what TensorFlow finds."""
+    """Examines the installed packages and, if they are compatible, the hardware that TensorFlow
+    finds.
+    """
     lines = [("python", f"{platform.python_version()}, {stack.platform_name()}")]
     problem = stack.problem()
     if problem is None:
@@ -72,7 +75,7 @@ def _packages() -> str:
 
 
 def _tensorboard_problem() -> str | None:
-    """The reason why TensorBoard does not start, None if it does."""
+    """Returns the reason why TensorBoard does not start, or None if it does."""
     board, setuptools = stack.version("tensorboard"), stack.version("setuptools")
     if board is None:
         return "TensorBoard is not installed: pip install tensorboard"
@@ -95,8 +98,8 @@ def _gpu() -> str:
                  for d in devices]  # fmt: skip
         return f"{len(devices)}: {', '.join(names)}"
     cuda = tf.sysconfig.get_build_info().get("cuda_version")
-    built = f"this TensorFlow is made for CUDA {cuda} and sees no GPU" if cuda else (
-        "this TensorFlow is made for CPUs")  # fmt: skip
+    built = f"this TensorFlow is built for CUDA {cuda} and finds no GPU" if cuda else (
+        "this TensorFlow is built for CPUs")  # fmt: skip
     installs_cuda = stack.platform_name() == "Linux x86_64" and (
         stack.numbers(tf.__version__) >= (2, 17)
     )
@@ -117,7 +120,7 @@ def _onednn() -> str:
 
 
 def _extensions() -> list:
-    """Vector extensions that matter to oneDNN, where the system says which there are."""
+    """Returns the vector extensions that oneDNN uses, if the system reports them."""
     known = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512 bfloat16",
              "amx_tile": "AMX"}  # fmt: skip
     try:

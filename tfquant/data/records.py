@@ -49,7 +49,8 @@ class Records:
     """
 
     def __init__(self, spec: str):
-        spec = os.path.expanduser(spec.strip())
+        spec = files.expanded(spec)
+        spec = spec if files.exists(spec) else files.expanded(spec.strip())
         if files.isdir(spec):
             shards = _read_index(spec)
         else:
@@ -78,7 +79,7 @@ class Records:
         if not values[ENCODED].bytes_list.value:
             found = ", ".join(sorted(values.keys() - {ENCODED})) or "nothing"
             raise ImageError(f"{name}: expected a feature {ENCODED!r}, got {found}")
-        filename = b"".join(values[FILENAME].bytes_list.value).decode(errors="replace")
+        filename = b"".join(values[FILENAME].bytes_list.value).decode(errors="backslashreplace")
         return f"{name} ({filename})" if filename else name, values[ENCODED].bytes_list.value[0]
 
     def _open(self, shard: int):
@@ -135,7 +136,10 @@ def write(
     jobs: int,
     skip: Callable[[ImageError], None],
     done: Callable[[], None] = lambda: None,
-) -> int:
+    background=None,
+    page: int | None = None,
+    note: Callable[[str, str], None] | None = None,
+) -> tuple[int, int]:
     """Makes a set of picture files, in their order.
 
     PNG and JPEG files are kept as they are, others become PNG. Every picture is decoded, to see
@@ -148,13 +152,15 @@ def write(
       jobs: threads.
       skip: takes the error of each picture that cannot be read and is left out.
       done: called after each picture.
+      background, page: see `images.read`.
+      note: takes the path and a line of each picture that was converted.
 
     Returns:
-      The number of pictures in the set.
+      (pictures in the set, its shards). Shards of which no picture can be read are left out.
 
     Raises:
-      ImageError: there are fewer pictures than shards, one shard's cannot be read, or there is
-        something else at `out`.
+      ImageError: there are fewer pictures than shards, none can be read, or there is something
+        else at `out`.
     """
     if not 1 <= shards <= len(paths):
         raise ImageError(f"{len(paths)} pictures do not fill {shards} shards")
@@ -163,14 +169,18 @@ def write(
     common = os.path.commonprefix(paths).rfind("/") + 1
     bounds = [len(paths) * shard // shards for shard in range(shards + 1)]
     sizes = {}
+
+    def encode(path):
+        said = (lambda text: note(path, text)) if note else None
+        return images.encoded_image(path, background, page=page, note=said)
+
     with files.new_folder(out) as folder, ThreadPoolExecutor(jobs) as pool:
-        encoded = ahead(pool, images.encoded_image, paths, 2 * jobs)
+        encoded = ahead(pool, encode, paths, 2 * jobs)
         for shard in range(shards):
-            chosen = paths[bounds[shard] : bounds[shard + 1]]
-            name = f"{shard:05d}-of-{shards:05d}.tfrecord"
+            name = f"{shard:05d}.partial"
             sizes[name] = []
             with tf.io.TFRecordWriter(tf.io.gfile.join(folder, name)) as writer:
-                for path in chosen:
+                for path in paths[bounds[shard] : bounds[shard + 1]]:
                     try:
                         example = _example(next(encoded)(), path[common:])
                     except ImageError as error:
@@ -179,16 +189,33 @@ def write(
                         writer.write(example)
                         sizes[name].append(len(example))
                     done()
-            if not sizes[name]:
-                raise ImageError(f"{name}: none of its {len(chosen)} pictures can be read")
+        index = _named_shards(folder, sizes)
+        if not index:
+            raise ImageError(f"none of {len(paths)} pictures can be read: there is no set to make")
         with tf.io.gfile.GFile(tf.io.gfile.join(folder, INDEX), "w") as file:
-            file.write(json.dumps({"format": FORMAT, "shards": sizes}) + "\n")
-    return sum(map(len, sizes.values()))
+            file.write(json.dumps({"format": FORMAT, "shards": index}) + "\n")
+    return sum(map(len, index.values())), len(index)
+
+
+def _named_shards(folder: str, sizes: dict) -> dict:
+    """Removes empty shards and gives the others their names; name -> bytes of each record."""
+    filled = [name for name, values in sizes.items() if values]
+    index = {}
+    for name in sizes:
+        path = tf.io.gfile.join(folder, name)
+        if name in filled:
+            final = f"{len(index):05d}-of-{len(filled):05d}.tfrecord"
+            tf.io.gfile.rename(path, tf.io.gfile.join(folder, final))
+            index[final] = sizes[name]
+        else:
+            tf.io.gfile.remove(path)
+    return index
 
 
 def _example(encoded: bytes, filename: str) -> bytes:
     """A record."""
-    values = {ENCODED: encoded, FILENAME: filename.encode()}
+    # A name may hold bytes that are no UTF-8.
+    values = {ENCODED: encoded, FILENAME: filename.encode("utf-8", "surrogateescape")}
     features = {
         name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
         for name, value in values.items()

@@ -23,6 +23,7 @@ from tfquant.coding.tables import MeanScaleTable, ScaleTable
 from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 from tfquant.ops.gradients import lower_bound, upper_bound
 from tfquant.quantization.quantizer import symbols
 
@@ -104,8 +105,7 @@ class ConditionalModel(EntropyModel):
 
     def __init__(self, family: str, zero_center: bool, name: str = "y"):
         super().__init__(name=name)
-        if family not in FAMILIES:
-            raise ValueError(f"unknown entropy family {family!r}; known: {', '.join(FAMILIES)}")
+        check_known("entropy family", family, FAMILIES)
         self.family = family
         self.zero_center = zero_center
         self.sigma_bound = self.add_weight(

@@ -19,6 +19,7 @@ from PIL import Image, features
 from PIL import __version__ as PILLOW_VERSION
 
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.names import check_known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +48,22 @@ class ConventionalCodec:
         Image.fromarray(image).save(buffer, self.format, **self.options(setting))
         return buffer.getvalue()
 
+    def why_not(self, image: np.ndarray, error: Exception) -> str:
+        """Why the codec cannot hold `image: uint8 [H, W, 3]`, in words; `error` is the codec's."""
+        height, width, _ = image.shape
+        limit = _MOST_PIXELS_A_SIDE.get(self.format, 0)
+        if max(height, width) > limit > 0:
+            return f"{width}x{height} pixels, more than {limit} a side"
+        return f"{width}x{height} pixels: {' '.join(str(error).split()) or type(error).__name__}"
+
     def decode(self, data: bytes) -> np.ndarray:
         """The file's bytes -> uint8 [H, W, 3]."""
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.convert("RGB"))
+
+
+# Pillow's name of a format -> pixels; libjpeg's and libwebp's limits.
+_MOST_PIXELS_A_SIDE = {"JPEG": 65500, "WEBP": 16383}
 
 
 def _jpeg(subsampling: str) -> Callable[[float], dict]:
@@ -122,10 +135,7 @@ def choose(names) -> tuple[dict, list]:
       EvaluationError: an unknown name.
     """
     for name in names:
-        if name not in CODECS:
-            raise EvaluationError(
-                f"--conventional: unknown codec {name!r}; known: {', '.join(CODECS)}"
-            )
+        check_known("--conventional: codec", name, CODECS, EvaluationError)
     missing = [name for name in names if not is_available(name)]
     notes = [f"{CODECS[m].label} is left out: Pillow {PILLOW_VERSION} lacks it" for m in missing]
     return {name: CODECS[name] for name in names if name not in missing}, notes
@@ -150,16 +160,34 @@ class Measurer:
     def save(self) -> None:
         self._path.write_text(json.dumps(self._cache))
 
-    def curve(self, codec: ConventionalCodec, pictures, progress) -> list:
-        """A point per setting; `progress` is called after each picture."""
+    def curve(self, codec: ConventionalCodec, pictures, progress, fail=None) -> list:
+        """A point per setting, over the pictures that the codec can hold.
+
+        Args:
+          codec: the codec.
+          pictures: the `Picture`s.
+          progress: called after each picture.
+          fail: called with (picture, reason) for a picture that the codec cannot hold; None raises
+            the codec's error.
+
+        Returns:
+          The points; none if it can hold no picture.
+        """
         images = {setting: [] for setting in codec.settings}
         for picture in pictures:
             image = picture.read()
-            for setting in codec.settings:
-                images[setting].append(self.measure(codec, setting, picture.name, image))
+            try:
+                row = {s: self.measure(codec, s, picture.name, image) for s in codec.settings}
+            except Exception as error:  # whatever Pillow raises for what a format cannot hold
+                if fail is None:
+                    raise
+                fail(picture, codec.why_not(image, error))
+            else:
+                for setting, measured in row.items():
+                    images[setting].append(measured)
             progress()
         self.save()
-        return [_point(setting, measured) for setting, measured in images.items()]
+        return [_point(setting, measured) for setting, measured in images.items() if measured]
 
     def nearest_rate(self, codec: ConventionalCodec, pictures, bpp: float) -> dict:
         """The point whose mean rate is nearest to `bpp`, over every integer setting."""

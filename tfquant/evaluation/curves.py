@@ -27,12 +27,13 @@ from typing import NamedTuple
 import bjontegaard
 import numpy as np
 
+from tfquant import files
 from tfquant.evaluation import EvaluationError, measure
 
 # Quality measure -> its name in published files, and how a value there becomes ours.
 METRICS = {
     "psnr": ("PSNR", float),
-    "ms_ssim_db": ("MS-SSIM", lambda value: measure.decibels(float(value))),
+    "ms_ssim_db": ("MS-SSIM", measure.decibels),
 }
 LABELS = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
 
@@ -56,12 +57,14 @@ class Curve:
       kind: "model", "conventional" or "published".
       points: dicts with `bpp` and the keys of `METRICS`, from low to high rate.
       plan: the quantization plan that all of a model's points were trained with, or empty.
+      pictures: names of the pictures that its points are means over; empty where nobody knows.
     """
 
     name: str
     kind: str
     points: tuple[dict, ...]
     plan: str = ""
+    pictures: tuple[str, ...] = ()
 
     def samples(self, metric: str) -> np.ndarray:
         """(bpp, quality) where both exist, [P, 2] float64."""
@@ -85,6 +88,14 @@ class BDRate(NamedTuple):
 
 def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
     """BD-rate of `test` against `anchor` over `metric`, a key of `METRICS`."""
+    if not comparable(anchor, test):
+        few, many = sorted((anchor, test), key=lambda curve: (len(curve.pictures), curve.name))
+        return BDRate(
+            None,
+            None,
+            f"{few.name} is a mean over {len(few.pictures)} pictures, {many.name} over others "
+            f"({len(many.pictures)})",
+        )
     curves = []
     for curve in (anchor, test):
         samples = curve.samples(metric)
@@ -118,6 +129,12 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
             min_overlap=0,
         )
     return BDRate(float(percent), quality, "")
+
+
+def comparable(curve: Curve, other: Curve) -> bool:
+    """Says if two curves are means over the same pictures, as far as is known."""
+    known = curve.pictures and other.pictures
+    return not known or set(curve.pictures) == set(other.pictures)
 
 
 def _too_little(anchor, test, common, metric: str) -> str:
@@ -162,39 +179,105 @@ def bpp_at(curve: Curve, metric: str, quality: float) -> float | None:
 
 
 def read_published(path: Path, codec: str) -> Curve:
-    """A published curve from a CSV with the columns metric, codec, bpp, value (MS-SSIM linear).
+    """A published curve from a CSV with the columns metric, codec, bpp, value.
+
+    The metric is PSNR in dB or MS-SSIM; MS-SSIM is linear, or in dB if all of its values are above
+    1. The file may have a byte-order mark, be UTF-16, and have semicolons or tabs between columns,
+    then with decimal commas as well.
 
     Raises:
-      EvaluationError: no such file, other columns, no numbers, or no such codec in it.
+      EvaluationError: no such file, other columns, a row without numbers that can be drawn, or no
+        such codec in it.
     """
+    name = files.shown(path)
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in ANCHOR_COLUMNS if c not in (reader.fieldnames or ())]
-            if missing:
-                raise EvaluationError(
-                    f"--anchor: {path} lacks the column(s) {', '.join(missing)}; expected "
-                    f"{','.join(ANCHOR_COLUMNS)}"
-                )
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
+        text = files.decoded(Path(files.expanded(path)).read_bytes())
+    except OSError as error:
         raise EvaluationError(
-            f"--anchor: {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+            f"--anchor: {name} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from None
-    names = {label: (key, convert) for key, (label, convert) in METRICS.items()}
-    points = []
-    for line, row in enumerate(rows, start=2):
-        if row["codec"] != codec or row["metric"] not in names:
+    rows, comma = _anchor_rows(text, name)
+    metrics = {label.lower(): key for key, (label, _) in METRICS.items()}
+    metrics["psnr [db]"] = metrics["psnr"]
+    metrics["ms-ssim [db]"] = metrics["ms-ssim db"] = metrics["ms-ssim"]
+    values = []
+    for line, row in rows:
+        metric = " ".join(row["metric"].lower().replace("(", "[").replace(")", "]").split())
+        if row["codec"] != codec or metric not in metrics:
             continue
-        key, convert = names[row["metric"]]
-        try:
-            points.append({"bpp": float(row["bpp"]), key: convert(row["value"])})
-        except (TypeError, ValueError):
-            raise EvaluationError(
-                f"--anchor: {path}, line {line}: expected numbers for bpp and value, got "
-                f"{row['bpp']!r} and {row['value']!r}"
-            ) from None
-    if not points:
-        known = ", ".join(repr(name) for name in sorted({row["codec"] for row in rows}))
-        raise EvaluationError(f"--anchor_codec: {path} has no codec {codec!r}; known: {known}")
-    return Curve(f"{codec} (published)", "published", tuple(points))
+        where = f"--anchor: {name}, line {line}"
+        bpp, value = (_anchor_number(row[column], where, comma) for column in ("bpp", "value"))
+        if not (0 < bpp < math.inf):
+            raise EvaluationError(f"{where}: bpp must be a number above 0; got {row['bpp']!r}")
+        if not math.isfinite(value):
+            raise EvaluationError(f"{where}: value must be finite; got {row['value']!r}")
+        values.append((where, metrics[metric], metric.startswith("ms-ssim "), bpp, value))
+    others = sorted({row["metric"] for _, row in rows if row["codec"] == codec})
+    if not values and others:
+        raise EvaluationError(
+            f"--anchor: {name} has no metric PSNR or MS-SSIM of {codec!r}; got {', '.join(others)}"
+        )
+    if not values:
+        known = ", ".join(repr(name) for name in sorted({row["codec"] for _, row in rows}))
+        raise EvaluationError(f"--anchor_codec: {name} has no codec {codec!r}; known: {known}")
+    return Curve(f"{codec} (published)", "published", _anchor_points(values))
+
+
+def _anchor_rows(text: str, name: str) -> tuple:
+    """([(line number, row by column)], whether commas may be decimal)."""
+    lines = text.split("\n")
+    first = 0
+    delimiter = None
+    if lines[0].lower().startswith("sep=") and len(lines[0]) >= 5:  # Excel's
+        first, delimiter = 1, lines[0][4]
+    head = lines[first] if first < len(lines) else ""
+    delimiter = delimiter or max(",;\t", key=head.count)
+    reader = csv.reader(lines[first:], delimiter=delimiter, skipinitialspace=True)
+    columns, rows = None, []
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if columns is None:
+                columns = [cell.lower() for cell in cells]
+                missing = [c for c in ANCHOR_COLUMNS if c not in columns]
+                if missing:
+                    raise EvaluationError(
+                        f"--anchor: {name} lacks the column(s) {', '.join(missing)}; expected "
+                        f"{','.join(ANCHOR_COLUMNS)}"
+                    )
+            elif any(cells):
+                cells += [""] * (len(columns) - len(cells))
+                rows.append((first + reader.line_num, dict(zip(columns, cells))))
+    except csv.Error as error:
+        raise EvaluationError(f"--anchor: {name} is no CSV: {error}") from None
+    return rows, delimiter != ","
+
+
+def _anchor_number(text: str, where: str, comma: bool) -> float:
+    try:
+        return float(text.replace(",", ".") if comma else text)
+    except ValueError:
+        raise EvaluationError(
+            f"{where}: expected numbers for bpp and value, got {text!r}"
+        ) from None
+
+
+def _anchor_points(values: list) -> tuple:
+    """Points of (where, key of METRICS, whether in dB by name, bpp, value)."""
+    linear = [
+        (where, value) for where, key, in_db, _, value in values
+        if key == "ms_ssim_db" and not in_db
+    ]  # fmt: skip
+    above = [where for where, value in linear if value > 1]
+    if above and len(above) < len(linear):
+        raise EvaluationError(
+            f"{above[0]}: MS-SSIM above 1 beside values below: expected all linear, or all in dB"
+        )
+    points = []
+    for where, key, in_db, bpp, value in values:
+        if key == "ms_ssim_db" and not in_db and not above:
+            if not 0 <= value < 1:
+                raise EvaluationError(f"{where}: MS-SSIM must be from 0 to below 1; got {value:g}")
+            value = measure.decibels(value)
+        points.append({"bpp": bpp, key: value})
+    return tuple(points)

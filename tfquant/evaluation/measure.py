@@ -72,17 +72,18 @@ def missing_values(measurements) -> list:
         lines.append(
             f"MS-SSIM needs both sides >= {metrics.FULL_PYRAMID_SIDE} pixels for its five scales: "
             f"{len(small)} of {len(measurements)} pictures are smaller and have none "
-            f"({_some(small)})"
+            f"({some_names(small)})"
         )
     identical = [m["name"] for m in measurements if m["psnr"] is None]
     if identical:
         lines.append(
             f"PSNR is infinite where picture and reconstruction are identical: {len(identical)} of "
-            f"{len(measurements)} pictures are left out of its mean ({_some(identical)})"
+            f"{len(measurements)} pictures are left out of its mean ({some_names(identical)})"
         )
     return lines
 
 
-def _some(names, most: int = 5) -> str:
+def some_names(names, most: int = 5) -> str:
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from tfquant import files, metrics
+from tfquant.coding.container import BitstreamError
 from tfquant.data import images
 from tfquant.evaluation import EvaluationError, measure
-from tfquant.export.model_file import FOLDER, MANIFEST
+from tfquant.export.model_file import FOLDER, MANIFEST, ModelError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ def find_models(model_dirs) -> list:
     """
     entries = []
     for text in model_dirs:
-        text = os.fspath(text).rstrip("/")
+        text = files.expanded(os.fspath(text)).rstrip("/")
         candidates = [text, os.path.join(text, FOLDER)]
         path = next((c for c in candidates if files.isfile(os.path.join(c, MANIFEST))), None)
         if path is None:
@@ -59,7 +60,11 @@ def _name(path: str, entries) -> str:
     return name
 
 
-def evaluate(model, pictures, folder: Path | None, progress) -> list:
+# What a single picture can be to blame for. Errors of the file system are not among them.
+_OF_ONE_PICTURE = (EvaluationError, images.ImageError, ModelError, BitstreamError, MemoryError)
+
+
+def evaluate(model, pictures, folder: Path | None, progress, fail=None) -> list:
     """Compresses and decompresses every picture.
 
     Args:
@@ -68,47 +73,59 @@ def evaluate(model, pictures, folder: Path | None, progress) -> list:
       pictures: the `Picture`s.
       folder: where `NAME.tfq` and `NAME.png`, the reconstruction, are written; None writes neither.
       progress: called with each measurement when it is done.
+      fail: called with (picture, error) for a picture that cannot be measured, which then has no
+        measurement; None raises the error.
 
     Returns:
       A measurement per picture. Each size is run once untimed before its first picture counts.
 
     Raises:
       EvaluationError: a file decodes to another picture than evaluation gives, or the model's bits
-        are not finite.
+        are not finite; and without `fail` what the model raises.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     warm_sizes = set()
     measurements = []
     for picture in pictures:
-        image = picture.read()
-        if image.shape not in warm_sizes:
-            model.decompress(model.compress(image))
-            warm_sizes.add(image.shape)
-        data, encode_s = measure.timed(model.compress, image)
-        decoded, decode_s = measure.timed(model.decompress, data)
-        decoded = np.asarray(decoded)
-        evaluated = model.evaluate(image)
-        bits = float(evaluated["bits"])
-        if not math.isfinite(bits):
-            raise EvaluationError(f"{picture.name}: the model assigns {bits} bits to its latents")
-        _check_same(picture.name, decoded, np.asarray(evaluated["image"]))
-        measurements.append(
-            {
-                "name": picture.name,
-                "bpp": measure.bits_per_pixel(len(data), image),
-                "estimated_bpp": bits / (image.shape[0] * image.shape[1]),
-                **measure.quality(image, decoded),
-                **_error_reduction(evaluated),
-                "encode_s": encode_s,
-                "decode_s": decode_s,
-            }
-        )
-        if folder is not None:
-            (folder / f"{picture.name}.tfq").write_bytes(data)
-            images.write_image(folder / f"{picture.name}.png", decoded)
-        progress(measurements[-1])
+        try:
+            measured = _measure(model, picture, folder, warm_sizes)
+        except _OF_ONE_PICTURE as error:
+            if fail is None:
+                raise
+            fail(picture, error)
+        else:
+            measurements.append(measured)
+            progress(measured)
     return measurements
+
+
+def _measure(model, picture, folder: Path | None, warm_sizes: set) -> dict:
+    """One picture's measurement; see `evaluate`."""
+    image = picture.read()
+    if image.shape not in warm_sizes:
+        model.decompress(model.compress(image))
+        warm_sizes.add(image.shape)
+    data, encode_s = measure.timed(model.compress, image)
+    decoded, decode_s = measure.timed(model.decompress, data)
+    decoded = np.asarray(decoded)
+    evaluated = model.evaluate(image)
+    bits = float(evaluated["bits"])
+    if not math.isfinite(bits):
+        raise EvaluationError(f"{picture.name}: the model assigns {bits} bits to its latents")
+    _check_same(picture.name, decoded, np.asarray(evaluated["image"]))
+    if folder is not None:
+        (folder / f"{picture.name}.tfq").write_bytes(data)
+        images.write_image(folder / f"{picture.name}.png", decoded)
+    return {
+        "name": picture.name,
+        "bpp": measure.bits_per_pixel(len(data), image),
+        "estimated_bpp": bits / (image.shape[0] * image.shape[1]),
+        **measure.quality(image, decoded),
+        **_error_reduction(evaluated),
+        "encode_s": encode_s,
+        "decode_s": decode_s,
+    }
 
 
 def _error_reduction(evaluated: dict) -> dict:

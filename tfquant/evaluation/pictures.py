@@ -7,18 +7,29 @@ artefacts of the JPEG one was stored as do not help JPEG, and one of dead leaves
 from __future__ import annotations
 
 import bz2
+import collections
 import dataclasses
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from tfquant.data import images
+from tfquant import files
+from tfquant.data import finding, images
 from tfquant.data.dead_leaves import dead_leaves
+from tfquant.evaluation import measure
 
 SAMPLE = "sample"
+# What an evaluation leaves in the folder of its report: the files that mark such a folder, and its
+# plots and folders of pictures.
+REPORT_FILES = ("report.json", "report.md")
+PLOTS = ("rd.png", "gains.png")
+RECONSTRUCTIONS = "reconstructions"
+PICTURE_FOLDERS = (RECONSTRUCTIONS, SAMPLE)
 # Not a seed that training uses by default, so that the leaves are new to a model trained on leaves.
 _LEAVES_SEED = 2026
 
@@ -28,33 +39,135 @@ class Picture:
     """A picture in a file.
 
     Attributes:
-      name: unique in its evaluation, fit for a file name.
+      name: unique in its evaluation, fit for a file name and printable.
       path: the file.
+      background: (red, green, blue) seen through transparent pixels, or None to refuse them.
     """
 
     name: str
     path: Path
+    background: tuple | None = None
 
     def read(self) -> np.ndarray:
-        """The picture, uint8 [H, W, 3]."""
-        return images.read_image(self.path)
+        """The picture, uint8 [H, W, 3].
+
+        Raises:
+          images.ImageError: it cannot be read.
+        """
+        return images.read_image(self.path, self.background)
 
 
-def find_pictures(spec: str, folder: Path) -> list:
-    """The pictures that `spec` means, as `images.find_images` does, or `sample`, sorted by path.
+class Found(NamedTuple):
+    """The pictures of an evaluation.
+
+    Attributes:
+      pictures: the `Picture`s, sorted by path.
+      notes: lines on what was left out of the folder.
+    """
+
+    pictures: list
+    notes: list
+
+
+def find_pictures(
+    spec: str, folder: Path, background: tuple | None = None, report_dir: Path | None = None
+) -> Found:
+    """The pictures that `spec` means, as `finding.search` does, or `sample`.
+
+    What an evaluation wrote into the folder of a report is left out, unless `spec` names that very
+    place.
 
     Args:
       spec: a folder, a glob, a file, or `sample`.
       folder: where `sample` writes its PNGs; otherwise untouched.
+      background: see `Picture`.
+      report_dir: the folder of the report that is to be made.
 
     Raises:
       images.ImageError: nothing found.
     """
     if spec == SAMPLE:
         write_sample(folder)
-        spec = str(folder)
-    paths = [Path(path) for path in images.find_images(spec)]
-    return [Picture(name, path) for name, path in zip(_unique_names(paths), paths)]
+        found, report_dir, spec = finding.search(str(folder)), None, str(folder)
+    else:
+        found = finding.search(spec)
+    paths, own = _without_reports(found.paths, spec, report_dir)
+    if not paths:
+        raise images.ImageError(f"{files.shown(spec)}: no pictures but those of an earlier report")
+    notes = [f"{len(own)} pictures of reports are left out of {files.shown(spec)}"] if own else []
+    if found.left_out():
+        notes.append(f"left out of {files.shown(spec)}: {found.left_out()}")
+    names = _unique_names([Path(path) for path in paths])
+    made = [Picture(name, Path(path), background) for name, path in zip(names, paths)]
+    return Found(made, notes)
+
+
+def readable(pictures, say) -> tuple:
+    """Decodes every picture once, so that all codecs are measured on the same ones.
+
+    Args:
+      pictures: the `Picture`s.
+      say: takes a line for each that cannot be read.
+
+    Returns:
+      (the pictures that can be read, a failure for each other one as `failure` gives it, lines on
+      how pictures were converted).
+
+    Raises:
+      images.ImageError: none can be read.
+    """
+    kept, failed, notes = [], [], collections.defaultdict(list)
+    for picture in pictures:
+        try:
+            decoded = images.read(picture.path, picture.background)
+        except images.ImageError as error:
+            failed.append(failure(picture, "", error))
+            say(failed[-1]["error"])
+        else:
+            kept.append(picture)
+            for note in decoded.notes:
+                notes[note].append(picture.name)
+    if not kept:
+        first = failed[0]["error"]
+        raise images.ImageError(f"none of {len(failed)} pictures can be read; first: {first}")
+    lines = [f"{note}: {measure.some_names(names)}" for note, names in notes.items()]
+    return kept, failed, lines
+
+
+def failure(picture: Picture, codec: str, error: Exception) -> dict:
+    """What `report.json` says of a picture without measurement; `codec` is "" for all codecs."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return {"name": picture.name, "path": str(picture.path), "codec": codec, "error": reason}
+
+
+def _without_reports(paths: list, spec: str, report_dir: Path | None) -> tuple:
+    """(paths of pictures, paths of what an evaluation wrote)."""
+    asked = [os.path.realpath(files.expanded(part.strip())) for part in (spec, *spec.split(","))]
+    reports = {} if report_dir is None else {os.path.realpath(report_dir): True}
+
+    def is_report(folder):
+        if folder not in reports:
+            reports[folder] = all(os.path.isfile(os.path.join(folder, n)) for n in REPORT_FILES)
+        return reports[folder]
+
+    def is_own(path):
+        if not files.is_local(path):
+            return False
+        real = os.path.realpath(path)
+        if real in asked:
+            return False
+        parent, name = os.path.split(real)
+        if name in PLOTS and is_report(parent):
+            return True
+        while os.path.dirname(parent) != parent:
+            above, name = os.path.split(parent)
+            if name in PICTURE_FOLDERS and is_report(above):
+                return not any(a == parent or a.startswith(parent + os.sep) for a in asked)
+            parent = above
+        return False
+
+    own = [path for path in paths if is_own(path)]
+    return [path for path in paths if path not in set(own)], own
 
 
 def write_sample(folder: Path) -> None:
@@ -99,11 +212,23 @@ def _halved(picture: np.ndarray) -> np.ndarray:
 
 
 def _unique_names(paths) -> list:
-    """Each file's stem; where two are the same, all get their folders, then their extensions."""
-    stems = [path.stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
+    """Each file's stem; where two are the same, with its folders; then with its extension."""
     above = os.path.commonpath([path.parent for path in paths])
-    full = ["__".join(Path(os.path.relpath(path, above)).parts) for path in paths]
-    short = [os.path.splitext(name)[0] for name in full]
-    return short if len(set(short)) == len(short) else full
+    choices = []
+    for path in paths:
+        full = "__".join(Path(os.path.relpath(path, above)).parts)
+        choices.append([_fit(name) for name in (path.stem, os.path.splitext(full)[0], full)])
+    return files.distinct_names(choices, files.folded, _RESERVED)
+
+
+# The name of a report's row of means.
+_RESERVED = ("mean",)
+_LONGEST = 120  # characters; a file name has 255 bytes, and an extension is added
+
+
+def _fit(name: str) -> str:
+    """The name, printable and short enough for a file."""
+    name = files.shown(name).replace("\\", "_")
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+from tfquant import files, markdown
 from tfquant.evaluation import curves, gains, identity
 
 JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
@@ -42,9 +43,10 @@ def number(value, decimals: int, missing: str = "-") -> str:
 
 def write(result: dict, folder: Path) -> None:
     """Writes everything but the plot into `folder`."""
-    (folder / JSON).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    (folder / JSON).write_text(text, encoding="utf-8")
     _write_csv(result, folder / CSV)
-    (folder / MARKDOWN).write_text(_markdown(result))
+    (folder / MARKDOWN).write_text(_markdown(result), encoding="utf-8", errors="backslashreplace")
 
 
 def summary(result: dict) -> str:
@@ -64,18 +66,25 @@ def summary(result: dict) -> str:
             parts.append(f"{_bd_heading(result, metric)}, {_BD_MEANING}:\n\n{table}")
     parts += _bd_notes(result, learned)
     parts += [f"Note: {note}." for note in result["notes"]]
+    if result["failed"]:
+        parts.append(f"Without measurement:\n\n{_failed(result)}")
     return "\n\n".join(parts)
 
 
 def _write_csv(result: dict, path: Path) -> None:
-    """A row per codec, setting and picture, and one named `mean` for each setting."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    """A row per codec, setting and picture, and one named `mean` for each setting.
+
+    A picture without measurement has a row with its error.
+    """
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        writer.writerow(("codec", "setting", "image", *UNITS))
+        writer.writerow(("codec", "setting", "image", *UNITS, "error"))
         for codec, setting, mean, images in _every_point(result):
             for row in [*images, {"name": "mean", **mean}]:
                 values = [row.get(column) for column in UNITS]
-                writer.writerow((codec, setting, row["name"], *values))
+                writer.writerow((codec, setting, row["name"], *values, ""))
+        for row in result["failed"]:
+            writer.writerow((row["codec"], "", row["name"], *[""] * len(UNITS), row["error"]))
 
 
 def _measured(result: dict) -> bool:
@@ -94,7 +103,7 @@ def _every_point(result):
 
 def _markdown(result: dict) -> str:
     info = result["run"]
-    pictures = f"{info['number_of_images']} picture(s) from `{info['images']}`, "
+    pictures = f"{info['number_of_images']} picture(s) from `{files.shown(info['images'])}`, "
     parts = [
         "# Evaluation",
         f"{pictures if _measured(result) else ''}{info['date']}, "
@@ -119,6 +128,8 @@ def _markdown(result: dict) -> str:
     parts += [f"- {line}" for notes in _bd_notes(result, tests) for line in notes.splitlines()]
     for model in result["models"]:
         parts += [f"## {model['name']}", _images(model)]
+    if result["failed"]:
+        parts += ["## Pictures without measurement", _failed(result)]
     if _measured(result):
         parts += ["## Units", "\n".join(f"- `{key}`: {text}" for key, text in UNITS.items())]
     if result["notes"]:
@@ -134,6 +145,8 @@ def _means(result: dict) -> str:
         if model["name"] in nearest:
             point = nearest[model["name"]]
             label = f"{point['codec']} at the nearest rate, quality {point['setting']}"
+            if len(point["images"]) < len(model["images"]):
+                label += f", over {len(point['images'])} of {len(model['images'])} pictures"
             rows.append([label, *_values(point["mean"])])
     if not rows:
         rows = [
@@ -141,7 +154,12 @@ def _means(result: dict) -> str:
             for codec in result["conventional"]
             for p in codec["points"]
         ]
-    return tabulate(["mean", *_HEADINGS.values()], rows)
+    return markdown.table(["mean", *_HEADINGS.values()], rows)
+
+
+def _failed(result: dict) -> str:
+    rows = [[row["name"], row["codec"] or "all", row["error"]] for row in result["failed"]]
+    return markdown.table(["picture", "codec", "reason"], rows)
 
 
 def _gains(result: dict) -> str:
@@ -164,19 +182,21 @@ def _gains(result: dict) -> str:
         seconds = [f"{row[key]:.3f}" for key in ("baseline_total_s", "total_s")]
         totals.append([row["curve"], *seconds, f"{row['total_percent']:+.1f}"])
     tables = [
-        tabulate(
+        markdown.table(
             ["model", "baseline", "bpp", "bits", "PSNR gain [dB]", "over pictures [dB]",
              "MS-SSIM gain [dB]", "error reduction [%]"], models,
         ),
-        tabulate(
+        markdown.table(
             ["curve", "models", "PSNR gain [dB]", "largest", "MS-SSIM gain [dB]", "largest",
              "error reduction [%]", "largest"], codecs,
         ),
-        tabulate(
+        markdown.table(
             ["model", "baseline encodes [s]", "decodes [s]", "model decodes [s]",
              "more decoding time [%]", "more time [%]"], times,
         ),
-        tabulate(["curve", "baseline both ways [s]", "both ways [s]", "more time [%]"], totals),
+        markdown.table(
+            ["curve", "baseline both ways [s]", "both ways [s]", "more time [%]"], totals
+        ),
     ]  # fmt: skip
     if not all(g["same_bits"] for g in result["gains"]):
         tables.append("Where bits are not the same, a gain is that at the model's own rate.")
@@ -195,7 +215,7 @@ def _explorations(result: dict) -> str:
             cells.append(f"**{cell}**" if weight == e["best"] else cell)
         start = number(e["start_quality"], 3)
         rows.append([e["curve"], f"{e['lmbda']:g}", curves.LABELS[e["metric"]], start, *cells])
-    return tabulate(["curve", "lmbda", "quality", "at the start", *columns], rows)
+    return markdown.table(["curve", "lmbda", "quality", "at the start", *columns], rows)
 
 
 def _curves(result: dict) -> list:
@@ -206,12 +226,12 @@ def _curves(result: dict) -> list:
     rows = [[curve["name"], ", ".join(curve["models"])] for curve in found]
     common = identity.describe(identity.shared([curve["identity"] for curve in found]))
     line = "Settings that all curves share, apart from train.py's defaults: " + (common or "none")
-    return [tabulate(["curve", "models"], rows), f"{line}."]
+    return [markdown.table(["curve", "models"], rows), f"{line}."]
 
 
 def _images(model: dict) -> str:
     rows = [[row["name"], *_values(row)] for row in model["images"]]
-    return tabulate(["picture", *_HEADINGS.values()], rows)
+    return markdown.table(["picture", *_HEADINGS.values()], rows)
 
 
 def _same_psnr(result: dict) -> str:
@@ -224,7 +244,7 @@ def _same_psnr(result: dict) -> str:
             more = "" if needed is None else f" ({100 * (needed / row['bpp'] - 1):+.0f} %)"
             cells.append(number(needed, 4, "out of range") + more)
         rows.append(cells)
-    return tabulate(["model", "PSNR [dB]", "its bpp", *others], rows)
+    return markdown.table(["model", "PSNR [dB]", "its bpp", *others], rows)
 
 
 def _bd_heading(result: dict, metric: str) -> str:
@@ -239,7 +259,7 @@ def _bd_table(result: dict, metric: str, tests) -> str:
     anchors = dict.fromkeys(row["test"] for row in result["bd_rate"])
     cells = {(row["test"], row["anchor"]): number(row["percent"], 2) for row in rows}
     table = [[test, *(cells.get((test, anchor), "") for anchor in anchors)] for test in tests]
-    return tabulate(["test \\ anchor", *anchors], table)
+    return markdown.table(["test \\ anchor", *anchors], table)
 
 
 def _bd_notes(result: dict, tests) -> list:
@@ -250,15 +270,3 @@ def _bd_notes(result: dict, tests) -> list:
 
 def _values(row: dict) -> list:
     return [number(row.get(column), _DECIMALS.get(column, 3)) for column in _HEADINGS]
-
-
-def tabulate(head, rows) -> str:
-    """A Markdown table with its columns aligned."""
-    cells = [[str(c) for c in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = [
-        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
-        for row in cells
-    ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([lines[0], "| " + " | ".join(rule) + " |", *lines[1:]])

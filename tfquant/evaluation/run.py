@@ -14,6 +14,7 @@ from typing import Callable
 from PIL import __version__ as PILLOW_VERSION
 
 import tfquant
+from tfquant import files
 from tfquant.evaluation import (
     EvaluationError,
     conventional,
@@ -28,6 +29,7 @@ from tfquant.evaluation import (
 )
 from tfquant.export import model_file
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 # The codec whose nearest rate is put beside every model.
 NEAREST = "jpeg"
@@ -49,6 +51,7 @@ class Evaluation:
       anchor_codec: the codec in it.
       bd_method: a key of `curves.METHODS`.
       reconstructions: whether to write every file and its reconstruction.
+      background: (red, green, blue) seen through transparent pixels, or None to refuse them.
 
     Raises:
       EvaluationError: nothing to evaluate, or an unknown name.
@@ -64,6 +67,7 @@ class Evaluation:
     reconstructions: bool = True
     baselines: tuple[str, ...] = ()
     explorations: tuple[str, ...] = ()
+    background: tuple[int, int, int] | None = None
 
     def __post_init__(self):
         if not (self.model_dirs or self.conventional or self.explorations):
@@ -74,14 +78,14 @@ class Evaluation:
         if self.baselines and not self.model_dirs:
             raise EvaluationError("--baseline: expected --model_dir with what to compare with it")
         conventional.choose(self.conventional)
-        if self.bd_method not in curves.METHODS:
-            raise EvaluationError(
-                f"--bd_rate_method: unknown {self.bd_method!r}; known: {', '.join(curves.METHODS)}"
-            )
+        check_known("--bd_rate_method: method", self.bd_method, curves.METHODS, EvaluationError)
 
 
 def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> dict:
     """Evaluates, writes the report and returns what `report.json` holds.
+
+    A picture that cannot be read or measured costs its own row alone: `failed` lists it, and all
+    means are over the other pictures.
 
     Args:
       evaluation: what to do.
@@ -89,8 +93,8 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
       say: takes each line of progress.
 
     Raises:
-      EvaluationError, images.ImageError, ModelError: bad input, or a file that decodes wrongly;
-        and what `load_model` raises.
+      EvaluationError, images.ImageError, ModelError: bad input, or no picture that can be
+        measured; and what `load_model` raises.
     """
     explored = _explored(evaluation.explorations)
     entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
@@ -101,52 +105,43 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
     folder = evaluation.report_dir
-    chosen = []
+    chosen, failed = [], []
     if learned or codecs:
-        chosen = pictures.find_pictures(evaluation.images, folder / "sample")
-        say(f"{len(chosen)} picture(s) from {evaluation.images}")
+        chosen, failed, more = _find(evaluation, say)
+        notes = notes + more
     folder.mkdir(parents=True, exist_ok=True)
     for note in notes:
         say(note)
 
-    for model in learned:
-        model.update(_measure(model, evaluation, chosen, load_model, say))
+    chosen, broken = _measure_all(learned, evaluation, chosen, load_model, say)
+    failed = failed + broken
     gained = [
         gains.gain(m, b, gains.timing(*(load_model(x["path"]) for x in (m, b)), chosen))
         for m, b in pairs
     ]
     measurer = conventional.Measurer(folder / "conventional_cache.json")
-    swept = []
-    for name, codec in codecs.items():
-        say(f"{codec.label}: {len(codec.settings)} settings")
-        points = measurer.curve(codec, chosen, _progress_bar(len(chosen)))
-        swept.append(
-            {"name": name, "label": codec.label, "setting": codec.setting, "points": points}
-        )
-    nearest = _nearest(learned, codecs, measurer, chosen)
+    swept, held, lacking = _sweep(codecs, measurer, chosen, say)
+    notes += lacking
+    nearest = _nearest(learned, codecs, measurer, held.get(NEAREST, []))
 
     every = learned or [point for codec in swept for point in codec["points"]]
-    rd_curves = _learned_curves(drawn, learned)
+    names = tuple(picture.name for picture in chosen)
+    rd_curves = _learned_curves(drawn, learned, names)
     rd_curves += [
-        curves.Curve(c["label"], "conventional", tuple(p["mean"] for p in c["points"]))
+        curves.Curve(
+            c["label"],
+            "conventional",
+            tuple(p["mean"] for p in c["points"]),
+            pictures=tuple(picture.name for picture in held[c["name"]]),
+        )
         for c in swept
     ]
     rd_curves += [anchor] if anchor else []
     result = {
-        "run": {
-            "command": shlex.join(["python", *sys.argv]),
-            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "tfquant": tfquant.__version__,
-            "pillow": PILLOW_VERSION,
-            "machine": f"{platform.machine()} {platform.system()}, Python "
-            f"{platform.python_version()}",
-            "images": evaluation.images,
-            "number_of_images": len(chosen),
-            "anchor": str(evaluation.anchor) if anchor else None,
-            "bd_rate_method": evaluation.bd_method,
-        },
+        "run": _of_the_run(evaluation, len(chosen), anchor),
         "units": report.UNITS,
         "notes": notes + (measure.missing_values(every[0]["images"]) if every else []),
+        "failed": failed,
         "curves": drawn,
         "models": learned,
         "gains": gained,
@@ -162,6 +157,80 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     if every:
         plots.plot_rd(rd_curves, folder / report.PLOT, f"mean of {len(chosen)} picture(s)")
     return result
+
+
+def _of_the_run(evaluation: Evaluation, number_of_images: int, anchor) -> dict:
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "tfquant": tfquant.__version__,
+        "pillow": PILLOW_VERSION,
+        "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
+        "images": evaluation.images,
+        "number_of_images": number_of_images,
+        "anchor": str(evaluation.anchor) if anchor else None,
+        "bd_rate_method": evaluation.bd_method,
+    }
+
+
+def _find(evaluation: Evaluation, say) -> tuple:
+    """(pictures that can be read, failures of the others, notes)."""
+    folder = evaluation.report_dir
+    found = pictures.find_pictures(
+        evaluation.images, folder / pictures.SAMPLE, evaluation.background, folder
+    )
+    say(f"{len(found.pictures)} picture(s) from {files.shown(evaluation.images)}")
+    kept, failed, notes = pictures.readable(found.pictures, lambda line: say(f"left out: {line}"))
+    return kept, failed, found.notes + notes
+
+
+def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
+    """Adds its measurements to every model; (pictures that all measured, failures of others).
+
+    Raises:
+      EvaluationError: no picture was measured by all models.
+    """
+    failed = []
+    for model in learned:
+        model.update(_measure(model, evaluation, chosen, load_model, say, failed))
+    broken = {each["name"] for each in failed}
+    common = [picture for picture in chosen if picture.name not in broken]
+    if chosen and not common:
+        raise EvaluationError(f"no picture can be measured; first: {failed[0]['error']}")
+    for model in learned:
+        # Means over different pictures would compare with nothing.
+        model["images"] = [row for row in model["images"] if row["name"] not in broken]
+        model["mean"] = measure.mean(model["images"])
+    return common, failed
+
+
+def _sweep(codecs, measurer, chosen, say) -> tuple:
+    """(curves as `report.json` has them, codec's name -> pictures it can hold, notes)."""
+    swept, held, notes = [], {}, []
+    for name, codec in codecs.items():
+        say(f"{codec.label}: {len(codec.settings)} settings")
+        lacking = []
+        points = measurer.curve(
+            codec,
+            chosen,
+            _progress_bar(len(chosen)),
+            lambda picture, reason, lacking=lacking: lacking.append((picture, reason)),
+        )
+        if lacking:
+            reasons = measure.some_names([f"{p.name}: {reason}" for p, reason in lacking], 3)
+            kept = "is a mean over the others" if points else "is left out"
+            notes.append(
+                f"{codec.label} cannot hold {len(lacking)} of {len(chosen)} pictures ({reasons});"
+                f" its curve {kept}"
+            )
+            say(notes[-1])
+        if points:
+            gone = {picture.name for picture, _ in lacking}
+            held[name] = [picture for picture in chosen if picture.name not in gone]
+            swept.append(
+                {"name": name, "label": codec.label, "setting": codec.setting, "points": points}
+            )
+    return swept, held, notes
 
 
 def _explored(directories) -> list:
@@ -197,8 +266,8 @@ def _describe(entries) -> tuple:
     return described, list(drawn.values())
 
 
-def _measure(described, evaluation, chosen, load_model, say) -> dict:
-    """A described model's measurements."""
+def _measure(described, evaluation, chosen, load_model, say, failed: list) -> dict:
+    """A described model's measurements; adds to `failed` what cannot be measured."""
     model = load_model(described["path"])
     say(f"{described['name']}: {described['codec']}, {described['path']}")
 
@@ -212,11 +281,15 @@ def _measure(described, evaluation, chosen, load_model, say) -> dict:
             f"  encode {m['encode_s']:.3f} s  decode {m['decode_s']:.3f} s"
         )
 
-    store = evaluation.report_dir / "reconstructions" / described["name"]
+    def fail(picture, error):
+        failed.append(pictures.failure(picture, described["name"], error))
+        say(f"  [{next(done)}/{len(chosen)}] {picture.name}  FAILED: {failed[-1]['error']}")
+
+    store = evaluation.report_dir / pictures.RECONSTRUCTIONS / described["name"]
     measured = models.evaluate(
-        model, chosen, store if evaluation.reconstructions else None, progress
+        model, chosen, store if evaluation.reconstructions else None, progress, fail
     )
-    return {"mean": measure.mean(measured), "images": measured}
+    return {"images": measured}
 
 
 def _progress_bar(pictures: int) -> Callable:
@@ -224,28 +297,35 @@ def _progress_bar(pictures: int) -> Callable:
     return lambda: bar.add(1)
 
 
-def _learned_curves(drawn, learned) -> list:
+def _learned_curves(drawn, learned, names: tuple) -> list:
     found = []
     for curve in drawn:
         means = [model["mean"] for model in learned if model["curve"] == curve["name"]]
         points = tuple(sorted(means, key=lambda m: m["bpp"]))
-        found.append(curves.Curve(curve["name"], "model", points, curve["identity"]["plan"]))
+        found.append(curves.Curve(curve["name"], "model", points, curve["identity"]["plan"], names))
     return found
 
 
-def _nearest(learned, codecs, measurer, chosen) -> list:
-    if NEAREST not in codecs:
+def _nearest(learned, codecs, measurer, held) -> list:
+    """JPEG at the rate of every model, over the pictures that it can hold."""
+    if NEAREST not in codecs or not held:
         return []
-    codec = codecs[NEAREST]
+    codec, names = codecs[NEAREST], {picture.name for picture in held}
     rows = []
     for model in learned:
-        point = measurer.nearest_rate(codec, chosen, model["mean"]["bpp"])
+        rates = [row["bpp"] for row in model["images"] if row["name"] in names]
+        point = measurer.nearest_rate(codec, held, sum(rates) / len(rates))
         rows.append({"model": model["name"], "codec": codec.label, **point})
     return rows
 
 
 def _same_psnr(learned, rd_curves) -> list:
-    others = [curve for curve in rd_curves if curve.kind != "model"]
+    own = next((curve for curve in rd_curves if curve.kind == "model"), None)
+    others = [
+        curve
+        for curve in rd_curves
+        if curve.kind != "model" and curves.comparable(own or curve, curve)
+    ]
     return [
         {
             "model": model["name"],

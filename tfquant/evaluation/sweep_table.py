@@ -17,6 +17,7 @@ import csv
 import dataclasses
 from pathlib import Path
 
+from tfquant import markdown
 from tfquant.evaluation import curves, estimate, paper_tables, plots, report, sweep_results
 from tfquant.evaluation.estimate import Estimate
 from tfquant.evaluation.sweep import STAGES, Grid, name
@@ -244,7 +245,7 @@ def _bd_table(whole: _Sweep, rows) -> str:
         for stage in STAGES:
             cells += [_text(row.bd[stage], 1), row.paper[stage] or "-"]
         body.append(cells)
-    return report.tabulate(head, body)
+    return markdown.table(head, body)
 
 
 def _point_table(whole: _Sweep) -> str:
@@ -278,7 +279,7 @@ def _point_table(whole: _Sweep) -> str:
                     bpp, psnr = point.get("bpp"), point.get("psnr")
                     cells.append(f"{report.number(bpp, 4)}, {report.number(psnr, 2)}")
             body.append(cells)
-    return report.tabulate(head, body)
+    return markdown.table(head, body)
 
 
 def _choice_table(whole: _Sweep) -> str:
@@ -292,7 +293,7 @@ def _choice_table(whole: _Sweep) -> str:
             J = report.number(result.post.J, 4)
             rows.setdefault(place, {})[run.alpha] = f"**{J}**" if result.chosen else J
     head = [*grid.axes, "lmbda", *seed, *(f"alpha_max {alpha}" for alpha in grid.alphas)]
-    return report.tabulate(head, [[*place, *costs.values()] for place, costs in rows.items()])
+    return markdown.table(head, [[*place, *costs.values()] for place, costs in rows.items()])
 
 
 def _text(values, decimals: int) -> str:

@@ -1,7 +1,7 @@
-"""The functions of a full SavedModel: pictures to `.tfq` files and back, with the range coder.
+"""Functions of a full SavedModel: pictures to `.tfq` files and back, with the range coder.
 
-`CodecModule` is the full flavour of an exported model. `PortableModule` takes its place in exports
-made where the operations of the range coder are not available.
+`CodecModule` is the full flavour of an exported model. `PortableModule` replaces it in exports made
+without the operations of the range coder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tfquant.exchange import Reading, Writing
 from tfquant.export import stock
 from tfquant.export.stock import IMAGE, IMAGES, PICTURE, SIDES, one_by_one, traced
 
-# TensorFlow Serving writes outputs of such a name as base64 into JSON.
+# TensorFlow Serving encodes outputs whose name ends in _bytes as base64 in JSON.
 _FILE = tf.TensorSpec([], tf.string, name="tfq_bytes")
 _FILES = tf.TensorSpec([None], tf.string, name="tfq_bytes")
 _CODED = (
@@ -31,36 +31,36 @@ _CODED = (
     tf.TensorSpec([], tf.int64, name="symbols_crc"),
 )
 _OTHER_SYMBOLS = (
-    "the decoded symbols are not those that were encoded: the file is forged, or the arithmetic of"
-    " this machine differs from that of the encoding one (decode on one like it)"
+    "the decoded symbols differ from the encoded ones: the file is forged, or the arithmetic of"
+    " this machine differs from that of the encoding machine (decode on a similar machine)"
 )
 
 
 _OTHER_SIZE = (
-    "files of {height}x{width} and {other_height}x{other_width} pixels in one batch;"
-    " the pictures of a batch have one size"
+    "one batch has files of {height}x{width} and {other_height}x{other_width} pixels;"
+    " all pictures of a batch must have the same size"
 )
 _OTHER_SHAPE = (
-    "y has {rows}x{columns} elements, that of {height}x{width} pixels has"
+    "y has {rows}x{columns} elements; a picture of {height}x{width} pixels needs"
     " {expected_rows}x{expected_columns}"
 )
 
 
 class CodecModule(tf.Module):
-    """The full flavour: all that an exported model can do, with pictures of any size.
+    """The full flavour: all functions of an exported model, for pictures of any size.
 
-    Pictures go through one at a time: the parameters that the range coder depends on must come out
-    bit-equal when the file is read, alone.
+    Pictures are coded one at a time. The parameters for the range coder must be bit-equal when a
+    file is decoded alone.
 
     Args:
-      codec: with its trained weights.
+      codec: the codec with its trained weights.
       tables: latent's name -> its coding table; None makes them from the weights.
     """
 
     def __init__(self, codec: Codec, tables: dict | None = None):
         super().__init__(name="codec")
-        # The weights are saved. The Keras object is hidden from the saver behind a function: Keras
-        # would try to trace its call with one argument.
+        # Saves the weights, but hides the Keras object from the saver behind a function: Keras
+        # would otherwise try to trace its call with one argument.
         self._codec = lambda: codec
         self._weights = list(codec.variables)
         if tables is None:
@@ -72,7 +72,7 @@ class CodecModule(tf.Module):
 
     @property
     def tables(self) -> dict:
-        """Latent's name -> its coding table."""
+        """The coding tables, by the name of the latent."""
         return self._tables
 
     @property
@@ -81,10 +81,10 @@ class CodecModule(tf.Module):
         return list(self._weights)
 
     def signatures(self) -> dict:
-        """Name -> function, for `tf.saved_model.save`.
+        """Returns name -> function, for `tf.saved_model.save`.
 
         Raises:
-          StackError: this process has the portable coder, which a graph cannot contain.
+          StackError: this process uses the portable coder, which a graph cannot contain.
         """
         stack.load_operations()
         names = ("compress", "decompress", "compress_one", "decompress_one",
@@ -92,11 +92,13 @@ class CodecModule(tf.Module):
         return {name: getattr(self, name) for name in names}
 
     def fingerprint(self) -> str:
-        """16 hex digits over all that gives a file's bits their meaning."""
+        """Returns 16 hex digits that identify everything on which the meaning of a file's bits
+        depends.
+        """
         digest = hashlib.sha256(self._codec().name.encode())
         for name, table in sorted(self._tables.items()):
             digest.update(name.encode() + table.to_bytes())
-        with tf.init_scope():  # it is asked for while a graph is traced as well
+        with tf.init_scope():  # also called while a graph is traced
             for name, part in sorted(self._codec().group("entropy").items()):
                 digest.update(name.encode())
                 for weight in part.weights:
@@ -105,27 +107,34 @@ class CodecModule(tf.Module):
 
     @traced(IMAGE)
     def encode(self, image):
-        """`image: uint8 [H, W, 3]` -> streams (string [S]), symbols_crc (int64), bits (float32)."""
+        """Encodes `image: uint8 [H, W, 3]`.
+
+        Returns:
+          A dictionary with streams (string [S]), symbols_crc (int64) and bits (float32).
+        """
         return self._write(self._codec().analyze(to_float(image[None])))
 
     @traced(*_CODED)
     def decode(self, streams, height, width, symbols_crc):
-        """Streams, the picture's size and its `symbols_crc` -> image (uint8 [H, W, 3]).
+        """Decodes streams of a picture with that size and `symbols_crc` to image (uint8 [H, W, 3]).
 
-        InvalidArgumentError if the streams hold other symbols, before the synthesis transform runs:
-        it takes most of the time and memory that a size asks for, and the size may be forged.
+        Raises InvalidArgumentError if the streams contain other symbols. The check runs before the
+        synthesis transform, which takes most of the time and memory for the given size, because the
+        size may be forged.
         """
         y_bar = self._codec().rectify(self.read(streams, height, width, symbols_crc))
         return {"image": to_uint8(self._codec().synthesize(y_bar, height, width)[0])}
 
     @traced(IMAGE)
     def evaluate(self, image):
-        """What `stock.evaluate` says of `image: uint8 [H, W, 3]`."""
+        """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
         return stock.evaluate(self._codec(), self._tables, image)[0]
 
     @traced(IMAGES)
     def compress(self, images):
-        """`images: uint8 [B, H, W, 3]` -> tfq_bytes: string [B], each a whole `.tfq` file."""
+        """Compresses `images: uint8 [B, H, W, 3]` to tfq_bytes: string [B], one `.tfq` file
+        each.
+        """
 
         def one(image):
             return self.compress_one(image)["tfq_bytes"]
@@ -134,10 +143,10 @@ class CodecModule(tf.Module):
 
     @traced(_FILES)
     def decompress(self, tfq_bytes):
-        """`tfq_bytes: string [B]`, `.tfq` files of one size -> images: uint8 [B, H, W, 3].
+        """Decompresses `tfq_bytes: string [B]`, files of one size, to images: uint8 [B, H, W, 3].
 
-        InvalidArgumentError for what is damaged, foreign or another model's, with the words of
-        `container.py`.
+        Raises InvalidArgumentError for a file that is corrupt, not a .tfq file, or from another
+        model, with the messages of `container.py`.
         """
         of_one_size = self._of_one_size(tfq_bytes)
 
@@ -148,17 +157,19 @@ class CodecModule(tf.Module):
 
     @traced(IMAGE)
     def compress_one(self, image):
-        """`image: uint8 [H, W, 3]` -> tfq_bytes: string scalar."""
+        """Compresses `image: uint8 [H, W, 3]` to tfq_bytes: string scalar."""
         shape = tf.shape(image)
         return {"tfq_bytes": self._pack(self.encode(image), shape[0], shape[1])}
 
     @traced(_FILE)
     def decompress_one(self, tfq_bytes):
-        """`tfq_bytes: string scalar` -> image: uint8 [H, W, 3]."""
+        """Decompresses `tfq_bytes: string scalar` to image: uint8 [H, W, 3]."""
         return {"image": self._picture(self._unpack(tfq_bytes))}
 
     def _encode_latent(self, y, height, width):
-        """`y: float32 [B, h, w, M]`, the pictures' sizes, int32 [B] -> tfq_bytes: string [B]."""
+        """Codes `y: float32 [B, h, w, M]` of pictures with sizes int32 [B] to tfq_bytes: string
+        [B].
+        """
 
         def one(inputs):
             y, height, width = inputs
@@ -175,7 +186,9 @@ class CodecModule(tf.Module):
 
     @traced(_FILES)
     def decode_latent(self, tfq_bytes):
-        """`tfq_bytes: string [B]` -> `y_hat: float32 [B, h, w, M]`, height and width: int32 [B]."""
+        """Decodes `tfq_bytes: string [B]` to `y_hat: float32 [B, h, w, M]`, height and width:
+        int32 [B].
+        """
         of_one_size = self._of_one_size(tfq_bytes)
         y_hat = stock.latent_spec(self._codec(), "y_hat")
 
@@ -188,7 +201,7 @@ class CodecModule(tf.Module):
         return one_by_one(one, tfq_bytes, spec)
 
     def _write_latent(self, y):
-        """`y: [1, h, w, M]` -> what `encode` gives."""
+        """Codes `y: [1, h, w, M]`. Returns the same as `encode`."""
         exchange = Writing(self._tables)
         self._codec().transmit(y, exchange)
         return {
@@ -199,7 +212,7 @@ class CodecModule(tf.Module):
 
     @traced(*_CODED)
     def read(self, streams, height, width, symbols_crc):
-        """What `decode` takes -> y_hat: [1, h, w, M]."""
+        """Decodes the arguments of `decode` to y_hat: [1, h, w, M]."""
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
         same = tf.equal(self._crc(exchange.symbols), symbols_crc)
@@ -228,7 +241,7 @@ class CodecModule(tf.Module):
         return self.decode(*file)["image"]
 
     def _of_one_size(self, files):
-        """A function that lets a file pass if it has the size of the first."""
+        """Returns a function that checks that a file has the size of the first one."""
         first = packing.sizes(files[:1])
 
         def check(file: packing.Unpacked) -> packing.Unpacked:
@@ -280,9 +293,9 @@ class EagerModule(CodecModule):
 
 
 class PortableModule(tf.Module):
-    """In place of `CodecModule` where the coder's operations are not available.
+    """Replaces `CodecModule` if the coder's operations are not available.
 
-    It saves the same weights under the same names, and evaluates.
+    It saves the same weights under the same names. Its only function is `evaluate`.
     """
 
     def __init__(self, full: CodecModule):
@@ -291,5 +304,5 @@ class PortableModule(tf.Module):
         self.evaluate = full.evaluate
 
     def signatures(self) -> dict:
-        """Name -> function, for `tf.saved_model.save`."""
+        """Returns name -> function, for `tf.saved_model.save`."""
         return {}

@@ -1,26 +1,35 @@
-"""Loads models by name: those that tfquant brings along, those that were added, and exports."""
+"""Loading of models by name: pretrained ones, added ones and exports."""
 
 from __future__ import annotations
 
-from tfquant.export import registry
+from tfquant import stack
+from tfquant.export import model_file, registry
+from tfquant.export.model_file import ExportedModel
 from tfquant.export.model_set import ModelSet
 
 
-def load(name: str = registry.DEFAULT) -> ModelSet:
-    """Loads a set of models.
+def load(name: str = registry.DEFAULT) -> ModelSet | ExportedModel:
+    """Loads a set of models or an exported model.
 
-        model = load()
+        model = tq.load("default")
         data = model.compress(image, quality=50)  # uint8 [H, W, 3] -> bytes of a .tfq file
         image = model.decompress(data)
 
     Args:
-      name: `default`, the name of a set that `tfquant models` lists, or the folder of an exported
-        model, which is a set of one.
+      name: `default`, the name of a set that `tfquant models` lists, or a folder: of a set, or one
+        that training exported, such as `runs/mine/export`.
 
     Returns:
-      The set. It imports TensorFlow and reads weights when they are needed for the first time.
+      The set or the exported model, with `compress`, `decompress` and `evaluate`. Only a set has
+      qualities. A set loads each of its models when it is needed for the first time.
 
     Raises:
-      ModelError: there is no such model, or it cannot be read.
+      ModelError: there is no such set or folder, or it contains no model that can be loaded here.
+      StackError: the installed packages are not compatible.
     """
-    return registry.find(name)
+    stack.import_tensorflow()
+    found = registry.find(name)
+    own = found.members[0]
+    if own.path == found.path:
+        return model_file.ExportedModel.load(own.path)
+    return found

@@ -1,18 +1,18 @@
-"""An exported model: the folder that training leaves, and what is done with it.
+"""An exported model: the folder that training writes, and its functions.
 
     MODEL/tfquant.json     {"format": 2, "codec": ..., "fingerprint": ..., "experiment": {...}, ...}
-    MODEL/saved_model.pb   the full flavour, over TensorFlow and the coder's operations: functions
+    MODEL/saved_model.pb   the full flavour, with TensorFlow's and the coder's operations: functions
     MODEL/variables/       encode, decode and evaluate, and the signatures of `codec_module.py`
     MODEL/tables.npz       the integer coding tables: see `tfquant/coding/table_file.py`
-    MODEL/stock/           the stock flavour, over standard operations: see `stock.py`
+    MODEL/stock/           the stock flavour, with only standard operations: see `stock.py`
 
     image --encode--> streams --Bitstream--> .tfq bytes --Bitstream--> streams --decode--> image
 
-Where the coder's operations are not available, an export has the portable flavour in the place of
-the full one: a SavedModel that evaluates, with the same variables. Either flavour loads on every
-platform. With the operations, the full SavedModel is used. Without them, the codec is built again
-from the manifest, the variables and the tables. An export of tfquant 0.1 has no file of tables. It
-is built again only where the tables come out the same.
+If the coder's operations are not available, an export has the portable flavour instead of the full
+one: a SavedModel with `evaluate` only and the same variables. Either flavour loads on every
+platform. With the operations, the full SavedModel is used. Without them, the codec is rebuilt from
+the manifest, the variables and the tables. An export of tfquant 0.1 has no file of tables. It is
+rebuilt only if the recomputed tables are the same.
 
 A packed export has neither SavedModel nor variables: see `tfquant/export/packed.py`. The codec is
 built again everywhere.
@@ -36,30 +36,32 @@ from tfquant import files, stack
 from tfquant.coding import container
 
 MANIFEST = "tfquant.json"
-FORMAT = 2  # 1: decode took no checksum
+FORMAT = 2  # in format 1, decode had no checksum
 FOLDER = "export"  # in the folder of a training run
-# The flavours. STOCK is the name of that flavour's folder as well.
+# The flavours. STOCK is also the name of that flavour's folder.
 FULL, PORTABLE, STOCK, PACKED = "full", "portable", "stock", "packed"
 
 
 class ModelError(ValueError):
-    """A folder that is not an exported model of ours; the message is one line."""
+    """Error: a folder is not a valid exported model. The message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What `tfquant.json` says.
+    """The content of `tfquant.json`.
 
     Attributes:
       codec: the codec's name, at most 16 ASCII characters.
-      fingerprint: 16 hexadecimal digits, of what gives a file's bits their meaning.
-      experiment: the resolved experiment that trained the model, its stages those that it went
-        through.
-      version: of the tfquant that exported it.
-      precision: of the transforms; entropy models compute in float32.
+      fingerprint: 16 hexadecimal digits that identify everything on which the meaning of a file's
+        bits depends.
+      experiment: the resolved experiment that trained the model, with the stages that it has
+        reached.
+      version: the version of tfquant that exported the model.
+      precision: arithmetic of the transforms; entropy models compute in float32.
       flavour: FULL, PORTABLE, STOCK or PACKED.
-      metrics: the last validation's, a record of the run's history; empty where there is none.
-      files: file's name -> its SHA-256, hexadecimal, of a packed export.
+      metrics: results of the last validation, a record of the run's history; empty if there is
+        none.
+      files: maps the name of each other file of a packed export to its SHA-256, hexadecimal.
     """
 
     codec: str
@@ -80,7 +82,7 @@ def read_manifest(path: str) -> Manifest:
     """
     path = os.fspath(path)
     if not files.isdir(path):
-        raise ModelError(f"{path}: no such folder; MODEL is the folder that training exported")
+        raise ModelError(f"{path}: no such folder; give the folder that training exported")
     manifest = os.path.join(path, MANIFEST)
     if not files.exists(manifest):
         raise ModelError(
@@ -94,7 +96,7 @@ def read_manifest(path: str) -> Manifest:
         found = fields.get("format") if isinstance(fields, dict) else fields
         newer = isinstance(found, int) and found > FORMAT
         raise ModelError(
-            f"{path}: {MANIFEST} has format {found!r}, this tfquant reads format {FORMAT}: "
+            f"{path}: {MANIFEST} has format {found!r}, but this tfquant reads format {FORMAT}: "
             + ("update tfquant" if newer else "export the model again (tfquant export)")
         )
     missing = [name for name in ("codec", "fingerprint", "experiment", "version")
@@ -102,7 +104,7 @@ def read_manifest(path: str) -> Manifest:
     if missing:
         raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
     if not isinstance(fields["experiment"], dict):
-        raise ModelError(f"{path}: {MANIFEST} has no object as experiment; export the model again")
+        raise ModelError(f"{path}: {MANIFEST} has no valid experiment; export the model again")
     try:
         container.check_identity(fields["codec"], fields["fingerprint"])
     except ValueError as error:
@@ -112,7 +114,7 @@ def read_manifest(path: str) -> Manifest:
 
 
 class ExportedModel:
-    """A loaded model: pictures to .tfq bytes and back.
+    """A loaded model, which converts pictures to .tfq bytes and back.
 
     Use `ExportedModel.load(path)`.
     """
@@ -123,18 +125,18 @@ class ExportedModel:
 
     @classmethod
     def load(cls, path: str) -> ExportedModel:
-        """Loads MODEL.
+        """Loads an exported model.
 
         Raises:
-          ModelError: not an exported model, one without range coder, or one that this TensorFlow
-            cannot load.
-          StackError: the installed packages do not go together.
+          ModelError: the folder is not an exported model, has no range coder, or cannot be loaded
+            with this TensorFlow.
+          StackError: the installed packages are not compatible.
         """
         manifest = read_manifest(path)
         if manifest.flavour == STOCK:
             raise ModelError(
-                f"{path}: the stock flavour of a model, without range coder; name the folder that"
-                " it is in"
+                f"{path}: this is the stock flavour of a model, without range coder; give the"
+                " folder that contains it"
             )
         if manifest.flavour not in (FULL, PORTABLE, PACKED):
             raise ModelError(
@@ -160,10 +162,13 @@ class ExportedModel:
         return self.manifest.experiment
 
     def compress(self, image) -> bytes:
-        """Picture `image: [H, W, 3]` uint8 to the bytes of a .tfq file.
+        """Compresses a picture to the bytes of a .tfq file.
+
+        Args:
+          image: [H, W, 3] uint8.
 
         Raises:
-          ModelError: the model's latents cannot be coded, or it needs more memory than there is.
+          ModelError: the latents cannot be coded, or there is not enough memory.
         """
         import tensorflow as tf
 
@@ -182,10 +187,18 @@ class ExportedModel:
         ).to_bytes()
 
     def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
-        """The bytes of a .tfq file to the picture, uint8 [H, W, 3].
+        """Decompresses the bytes of a .tfq file.
+
+        Args:
+          data: the bytes.
+          max_pixels: limit of the picture's number of pixels.
+
+        Returns:
+          The picture, uint8 [H, W, 3].
 
         Raises:
-          container.BitstreamError: damaged, foreign or forged files, and those of other models.
+          container.BitstreamError: the data is corrupt, forged, not a .tfq file, or from another
+            model.
         """
         import tensorflow as tf
 
@@ -207,11 +220,15 @@ class ExportedModel:
         return decoded["image"].numpy()
 
     def evaluate(self, image) -> dict:
-        """What a decoder would give for `image: [H, W, 3]` uint8, without coding.
+        """Computes a decoder's result without coding.
+
+        Args:
+          image: [H, W, 3] uint8.
 
         Returns:
-          image: uint8 [H, W, 3]; bits: float, the model's; y, y_hat, y_bar: float32 [1, h, w, M],
-          the latent before quantization, after it, and rectified.
+          A dictionary. image: uint8 [H, W, 3], the decoded picture. bits: float, the model's
+            estimate of the bits. y, y_hat, y_bar: float32 [1, h, w, M], the latent before
+            quantization, after it, and rectified.
         """
         import tensorflow as tf
 
@@ -221,13 +238,13 @@ class ExportedModel:
 
 
 def _saved_functions(path: str):
-    """The functions of the full SavedModel."""
+    """Loads the functions of the full SavedModel."""
     import tensorflow as tf
 
     stack.load_operations()  # registers the coder's operations
     try:
         functions = tf.saved_model.load(os.fspath(path))
-    except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # of damaged files
+    except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # corrupt files
         raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
     for name in ("encode", "decode", "evaluate"):
         if not hasattr(functions, name):
@@ -241,7 +258,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _cause(error) -> str:
-    """What failed: of a TensorFlow error's lines the last one that does not say where."""
+    """Returns the last line of a TensorFlow error that is not a source location."""
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
     cause = lines[-1] if lines else type(error).__name__
     return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

@@ -1,7 +1,7 @@
-"""Builds the codec of an exported model again, from its manifest, weights and coding tables.
+"""Rebuilding the codec of an exported model from its manifest, weights and coding tables.
 
-The functions of the rebuilt model code with whatever coder this process has. A process without the
-coder's operations cannot use the full SavedModel, so it loads exports this way.
+The functions of the rebuilt model use the coder of this process. A process without the coder's
+operations cannot use the full SavedModel, so it loads exports in this way.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tfquant.training.experiment import Experiment
 
 
 def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
-    """The codec of an exported model, built again by this package, with its weights and tables.
+    """Rebuilds the codec of an exported model, with its weights and tables.
 
     Args:
       path: the exported model.
       manifest: its manifest.
 
     Raises:
-      ModelError: the export is damaged or of another version's codec, or its files cannot be coded
-        here.
+      ModelError: the export is corrupt or contains a codec of another version, or its files cannot
+        be coded here.
     """
     try:
         experiment = Experiment.from_json(json.dumps(manifest.experiment))
@@ -54,20 +54,20 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
             raise ValueError(f"{table_file.NAME} has no table for {', '.join(sorted(lacking))}")
     except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
         said = " ".join(str(error).split())
-        raise model_file.ModelError(f"{path}: cannot build the model again: {said}") from None
+        raise model_file.ModelError(f"{path}: cannot rebuild the model: {said}") from None
     of_0_1 = tables is None
     tables = _tables_of_0_1(codec) if of_0_1 else tables
     old = [t for t in tables.values() if isinstance(t, DecisionTable) and t.version == 2]
     if old and not masses.has_version_2():
         raise model_file.ModelError(
-            f"{path}: an export of tfquant 0.1 whose decisions need TensorFlow 2.19 or older"
+            f"{path}: an export of tfquant 0.1, whose decisions need TensorFlow 2.19 or older"
         )
     module = (EagerModule if is_packed else CodecModule)(codec, tables)
     if module.fingerprint() != manifest.fingerprint:
-        why = "its weights or tables are not those of its fingerprint"
+        why = "its weights or tables do not match its fingerprint"
         if of_0_1:
-            why = f"it has no {table_file.NAME}, and its coding tables come out differently here"
-        raise model_file.ModelError(f"{path}: cannot build the model again: {why}")
+            why = f"it has no {table_file.NAME}, and the recomputed coding tables differ"
+        raise model_file.ModelError(f"{path}: cannot rebuild the model: {why}")
     return module
 
 
@@ -102,9 +102,9 @@ def _packed_files(path: str, digests: dict) -> dict:
 
 
 def _tables_of_0_1(codec: Codec) -> dict:
-    """Coding tables of an export of tfquant 0.1, which has no file of them.
+    """Computes the coding tables of an export of tfquant 0.1, which has no file of them.
 
-    Its channel tables were made in float32, and its decisions are of version 2.
+    Its channel tables were computed in float32, and its decisions have version 2.
     """
     tables = {}
     for model in codec.entropy_models:

@@ -1,17 +1,18 @@
-"""The two flavours of an exported model as TensorFlow's SavedModel signatures, and the stock one.
+"""SavedModel signatures of the two flavours of an exported model, and the stock flavour.
 
-*Stock* consists of standard TensorFlow operations, so that an unmodified TensorFlow Serving runs
-it: it does what takes time, the transforms, and says what a picture costs. The range coder's
-operations are in the other flavour, *full* (`tfquant/export.py`). That one does everything, or just
-the rest, where stock has done the work:
+The *stock* flavour consists of standard TensorFlow operations, so an unmodified TensorFlow Serving
+can run it. It provides the transforms, which take most of the time, and the cost of a picture in
+bits. The range coder's operations are in the *full* flavour (`codec_module.py`). The full flavour
+can do everything, or only the rest, if stock has done the transforms:
 
     client                    server (stock)             client (full)
     pictures ---------------> analyze -----> y --------> encode_latent --> files
     pictures <--------------- synthesize <-- y_hat <---- decode_latent <-- files
 
-Every signature but `about` and those named `..._one` takes a batch, of pictures of one size. Each
-picture goes through alone, since sums over a batch may be taken in another order: it comes out as
-it would alone, bit for bit, and a batch takes little more memory than one picture.
+Every signature except `about` and those named `..._one` takes a batch of pictures of one size. Each
+picture is processed separately, because sums over a batch may have another order of summation. The
+results are bit-equal to those of single pictures, and a batch takes little more memory than one
+picture.
 """
 
 from __future__ import annotations
@@ -29,34 +30,36 @@ PICTURE = tf.TensorSpec([None, None, 3], tf.uint8)
 
 
 def traced(*signature):
-    """`tf.function` as both flavours use it: no tensor is a condition in Python."""
+    """Returns `tf.function` with the settings of both flavours: no Python condition depends on a
+    tensor.
+    """
     return tf.function(input_signature=signature, autograph=False)
 
 
 class StockModule(tf.Module):
-    """The stock flavour.
+    """The stock flavour of an exported model.
 
     Args:
-      codec: with its trained weights.
-      tables: latent's name -> its coding table, for the price of escapes.
+      codec: the codec with its trained weights.
+      tables: latent's name -> its coding table, for the cost of escapes.
     """
 
     def __init__(self, codec: Codec, tables: dict):
         super().__init__(name="stock")
-        self._codec = lambda: codec  # hidden from the saver, as in `export.CodecModule`
+        self._codec = lambda: codec  # hidden from the saver, as in `CodecModule`
         self._weights = list(codec.variables)
         self._tables = tables
         y_hat = latent_spec(codec, "y_hat")
         self.synthesize = traced(y_hat, *SIDES)(self._synthesize)
 
     def signatures(self) -> dict:
-        """Name -> function, for `tf.saved_model.save`."""
+        """Returns name -> function, for `tf.saved_model.save`."""
         names = ("analyze", "synthesize", "reconstruct")
         return {name: getattr(self, name) for name in names}
 
     @traced(IMAGES)
     def analyze(self, images):
-        """`images: uint8 [B, H, W, 3]` -> y: float32 [B, h, w, M], not quantized."""
+        """Maps `images: uint8 [B, H, W, 3]` to y: float32 [B, h, w, M], not quantized."""
 
         def one(image):
             return self._codec().analyze(to_float(image[None]))[0]
@@ -65,9 +68,9 @@ class StockModule(tf.Module):
         return {"y": one_by_one(one, images, spec)}
 
     def _synthesize(self, y_hat, height, width):
-        """`y_hat: float32 [B, h, w, M]` -> images: uint8 [B, H, W, 3].
+        """Maps `y_hat: float32 [B, h, w, M]` to images: uint8 [B, H, W, 3].
 
-        `height` and `width`, int32 [B], are those of the pictures, all the same.
+        `height` and `width`, int32 [B], are the sizes of the pictures. All must be equal.
         """
 
         def one(inputs):
@@ -79,10 +82,11 @@ class StockModule(tf.Module):
 
     @traced(IMAGES)
     def reconstruct(self, images):
-        """`images: uint8 [B, H, W, 3]` -> images: the pictures that a decoder would give.
+        """Computes a decoder's pictures for `images: uint8 [B, H, W, 3]`, and their cost.
 
-        And their price: `bits`, float32 [B], the model's, and `rate_map`, float32 [B, H, W], the
-        bits that are spent on each pixel.
+        Returns:
+          A dictionary. images: uint8 [B, H, W, 3], the decoded pictures. bits: float32 [B], the
+            model's estimate. rate_map: float32 [B, H, W], the bits for each pixel.
         """
 
         def one(image):
@@ -99,20 +103,22 @@ class StockModule(tf.Module):
 
 
 def one_by_one(function, batch, spec):
-    """What `function` makes of the elements of (a nest of) tensors [B, ...]; `spec` says of it.
+    """Applies `function` to each element of (a nest of) tensors [B, ...]; `spec` describes its
+    result.
 
-    One after the other: at the same time they would take several times the memory.
+    Runs sequentially, because parallel calls would take several times the memory.
     """
     return tf.map_fn(function, batch, fn_output_signature=spec, parallel_iterations=1)
 
 
 def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
-    """What a decoder would give for `image: uint8 [H, W, 3]`, without coding.
+    """Computes a decoder's result for `image: uint8 [H, W, 3]`, without coding.
 
     Returns:
-      image: uint8 [H, W, 3]; bits: float32 scalar, the model's; y, y_hat, y_bar: float32
-      [1, h, w, M], the latent before quantization, as a decoder has it, and as `g_s` decodes it:
-      `y_hat` itself in a codec without rectifier. And the exchange that all latents passed.
+      A dictionary, and the exchange that transmitted all latents. The dictionary contains image:
+        uint8 [H, W, 3]; bits: float32 scalar, the model's estimate; y, y_hat, y_bar: float32 [1, h,
+        w, M], the latent before quantization, as a decoder receives it, and as `g_s` decodes it.
+        Without a rectifier, y_bar is y_hat.
     """
     exchange = Rounding(tables)
     y = codec.analyze(to_float(image[None]))
@@ -130,16 +136,17 @@ def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
 
 
 def rate_map(codec: Codec, exchange: Exchange, height, width) -> tf.Tensor:
-    """On which pixels the bits are spent: float32 [height, width], sums to the picture's bits.
+    """Returns the bits spent on each pixel: float32 [height, width]. They sum to the picture's
+    bits.
 
-    An element's bits are spread evenly over the pixels that it stands for. Those of elements beyond
-    the picture, in the padding, go to its last row and column of elements.
+    An element's bits are spread evenly over its pixels. Bits of elements outside the picture, in
+    the padding, are added to its last row and column of elements.
     """
     maps = []
     for name, bits in exchange.bits.items():
         down, _ = codec.latent_channels()[name]
         cells = tf.reduce_sum(bits[0], axis=-1)  # [h, w]
-        for side in (height, width):  # rows, then columns; transposed each time
+        for side in (height, width):  # rows, then columns; transposes each time
             last = (side - 1) // down
             cell = tf.minimum(tf.range(tf.shape(cells)[0]), last)
             cells = tf.math.segment_sum(cells, cell)
@@ -151,11 +158,13 @@ def rate_map(codec: Codec, exchange: Exchange, height, width) -> tf.Tensor:
 
 
 def about(manifest: str):
-    """The signature that gives the manifest, JSON text: a `tf.function` without arguments."""
+    """Returns a signature that outputs the manifest, a JSON text: a `tf.function` without
+    arguments.
+    """
     return traced()(lambda: {"manifest": tf.constant(manifest)})
 
 
 def latent_spec(codec: Codec, name: str) -> tf.TensorSpec:
-    """Of a batch of `y`: float32 [B, h, w, M]."""
+    """Returns the spec of a batch of `y`: float32 [B, h, w, M]."""
     _, channels = codec.latent_channels()["y"]
     return tf.TensorSpec([None, None, None, channels], tf.float32, name=name)

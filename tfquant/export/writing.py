@@ -1,14 +1,13 @@
-"""Writes an exported model: both SavedModels, the coding tables and the manifest.
+"""Writing of an exported model: both SavedModels, the coding tables and the manifest.
 
-An export has two SavedModels that need nothing of this package: the full one, `CodecModule`, with
-the coder's operations, in `path`, and the stock one of `tfquant/export/stock.py` in `path/stock`.
-Where the operations are not available, the full one is replaced by `PortableModule`, without the
-coder.
+An export has two SavedModels that do not need this package. The full one, `CodecModule`, in `path`,
+uses the coder's operations. The stock one of `tfquant/export/stock.py` is in `path/stock`. If the
+operations are not available, `PortableModule`, without the coder, replaces the full one.
 
-The export holds integer coding tables, made once from the weights, in the SavedModel and in
-`tables.npz`. The fingerprint covers the tables and the weights that the bits' meaning depends on
-(priors, hyper-decoder, context). It does not cover `g_s`, so a better decoder still reads old
-files.
+The export contains integer coding tables, made once from the weights, in the SavedModel and in
+`tables.npz`. The fingerprint covers the tables and the weights on which the meaning of the bits
+depends (priors, hyper-decoder, context). It does not cover `g_s`, so a better decoder can still
+read old files.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ def export_run(
     path: str | None = None,
     precision: str = "float32",
 ) -> tuple[str, str]:
-    """Exports the newest readable checkpoint of a run: finished, stopped or diverged.
+    """Exports the newest readable checkpoint of a run that is finished, interrupted or diverged.
 
     Args:
       run_dir: the run's folder.
       path: the folder to write; None for `<run_dir>/export`.
-      precision: that the codec is built with, whatever it was trained in.
+      precision: arithmetic of the exported transforms; may differ from that of the training.
 
     Returns:
       The exported model's folder, and the name of the checkpoint.
 
     Raises:
-      ValueError: the precision is unknown; the folder holds no run, no readable checkpoint, or one
-        of another version's codec; or there is something else at `path`.
+      ValueError: the precision is unknown; or the folder contains no run, no readable checkpoint,
+        or the checkpoint of another version's codec; or something else exists at `path`.
     """
     experiment, codec, newest = trained.load_run(run_dir, precision)
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
@@ -61,20 +60,20 @@ def export_run(
 def export_codec(
     codec: Codec, experiment: Experiment, path: str, metrics: dict | None = None
 ) -> None:
-    """Writes the exported model to `path`, both flavours, complete or not at all.
+    """Writes both flavours of the exported model to `path`, atomically.
 
     Args:
-      codec: with its trained weights; its entropy model computes in float32.
-      experiment: recorded in the manifest.
-      path: the folder to write; an exported model that is there is replaced.
-      metrics: what the last validation measured, for the manifest.
+      codec: the codec with its trained weights. Its entropy models compute in float32.
+      experiment: the experiment, recorded in the manifest.
+      path: the folder to write. An existing exported model is replaced.
+      metrics: results of the last validation, for the manifest.
 
     Raises:
-      ValueError: there is something else at `path`.
+      ValueError: something other than an exported model exists at `path`.
     """
     is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
     if files.exists(path) and not is_model:
-        raise ValueError(f"{path} is there and no exported model: it is not replaced")
+        raise ValueError(f"refusing to overwrite {path}: it exists and is not an exported model")
     full = CodecModule(codec)
     manifest = {
         "format": model_file.FORMAT,
@@ -90,7 +89,10 @@ def export_codec(
         if coder.kind == stack.OPERATIONS:
             _save(full, manifest, model_file.FULL, partial)
         else:
-            logging.info("%s has no range coder in its SavedModel: %s", path, coder.source)
+            logging.info(
+                "%s: its SavedModel evaluates pictures but does not code them (%s);"
+                " tfquant compress and decompress take it on every stack", path, coder.source,
+            )  # fmt: skip
             _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
         stock = StockModule(codec, full.tables)
@@ -98,7 +100,7 @@ def export_codec(
 
 
 def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
-    """One flavour's SavedModel, its manifest beside it and inside, as what `about` gives."""
+    """Saves one flavour's SavedModel, with its manifest as a file and as the signature `about`."""
     text = json.dumps({**manifest, "flavour": flavour}, indent=2) + "\n"
     module.about = stock.about(text)
     signatures = {**module.signatures(), "about": module.about}
@@ -109,7 +111,7 @@ def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
 
 @contextlib.contextmanager
 def _without_chatter():
-    """TensorFlow tells of every captured tensor without a name that it gave it one."""
+    """Hides TensorFlow's message about every captured tensor to which it has assigned a name."""
 
     def told_by_others(record):
         return record.module not in ("signature_serialization", "fingerprinting_utils")

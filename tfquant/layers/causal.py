@@ -1,22 +1,25 @@
-"""The causal convolution of serial context models (van den Oord et al., 2016; Minnen et al., 2018).
+"""Causal convolution of serial context models (van den Oord et al., 2016; Minnen et al., 2018).
 
-An output sees the elements that come before it in raster order, in a window of 5x5:
+An output depends on the elements before it in raster order, in a window of 5x5:
 
     o o o o o
     o o o o o
     o o x . .
 
-The weights are those 12 taps alone, where a masked 5x5 kernel would carry 13 more that are zero.
+The layer stores only the weights of those 12 taps. A masked 5x5 kernel would store 13 more, all
+zero.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
 
 REACH = 2
-# Rows and columns from an element to its neighbours, in the order of the weights.
+# (row, column) offsets from an element to its neighbours, in the order of the weights.
 NEIGHBOURS = tuple(
     (row, column)
     for row in range(-REACH, 1)
@@ -26,19 +29,19 @@ NEIGHBOURS = tuple(
 
 
 class CausalConv(keras.layers.Layer):
-    """Convolves `[B, h, w, C]`, zeros outside, with a causal 5x5 window: `[B, h, w, filters]`."""
+    """Causal 5x5 convolution with zero padding: `[B, h, w, C] -> [B, h, w, filters]`."""
 
-    def __init__(self, filters: int, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters = filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         shape = (len(NEIGHBOURS), input_shape[-1], self.filters)
         self.taps = self.add_weight("taps", shape=shape, initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, y):
-        """All elements at once."""
+    def call(self, y: tf.Tensor) -> tf.Tensor:
+        """Convolves all elements at once."""
         width = 2 * REACH + 1
         taps = tf.cast(self.taps, self.compute_dtype)
         kernel = tf.pad(taps, [[0, (REACH + 1) * width - len(NEIGHBOURS)], [0, 0], [0, 0]])
@@ -48,7 +51,7 @@ class CausalConv(keras.layers.Layer):
         return tf.nn.bias_add(y, tf.cast(self.bias, self.compute_dtype))
 
     def at(self, neighbours: tf.Tensor) -> tf.Tensor:
-        """Some elements: `neighbours: [n, 12, C]`, as in `NEIGHBOURS`, to [n, filters]."""
+        """Convolves n elements: neighbours `[n, 12, C]` as in `NEIGHBOURS` -> [n, filters]."""
         rows = tf.shape(neighbours)[0]
         flat = tf.reshape(neighbours, [rows, -1])
         return tf.matmul(flat, tf.reshape(self.taps, [-1, self.filters])) + self.bias

@@ -1,11 +1,15 @@
-"""Checkerboards: He et al., "Checkerboard Context Model for Efficient Learned Image Compression"
-(2021).
+"""Checkerboard split of a latent, for context models that code it in two steps.
 
-*Anchors* are the elements whose row and column add up to an even number; the *others* have anchors
-alone beside, above and below them. Either half is packed into `[B, h, w/2, C]`, row for row.
+Source: He et al., "Checkerboard Context Model for Efficient Learned Image Compression" (2021).
+
+*Anchors* are the elements whose row and column add up to an even number. The *others* are the rest;
+their neighbours to the left, right, top and bottom are all anchors. Each half is stored row by row
+as `[B, h, w/2, C]`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,13 +17,13 @@ from tfquant.legacy_keras import keras
 
 
 def _sizes(x: tf.Tensor) -> list:
-    """Of each axis: a number where it is known, which costs no operation, else a tensor."""
+    """Returns the size of each axis: a number (no operation) if it is static, else a tensor."""
     known, sizes = list(x.shape), tf.shape(x)
     return [sizes[axis] if size is None else size for axis, size in enumerate(known)]
 
 
 def split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`x: [B, h, w, C]`, h and w even -> anchors and others, [B, h, w/2, C] each."""
+    """Splits `x: [B, h, w, C]`, h and w even, into anchors and others, [B, h, w/2, C] each."""
     batch, h, w, channels = _sizes(x)
     cells = tf.reshape(x, [batch, h // 2, 2, w // 2, 2, channels])
 
@@ -33,7 +37,7 @@ def split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def merge(anchors: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """The inverse of `split`: two `[B, h, w/2, C]` -> [B, h, w, C]."""
+    """Merges two `[B, h, w/2, C]` into [B, h, w, C]. The inverse of `split`."""
     batch, h, half, channels = _sizes(anchors)
 
     def rows(x):
@@ -46,27 +50,27 @@ def merge(anchors: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 class CheckerboardConv(keras.layers.Layer):
-    """What the others see of the anchors in a window of 5x5, zeros outside.
+    """Convolution from the anchors to the others, in a window of 5x5 with zero padding.
 
-    Anchors `[B, h, w/2, C]` -> features of the others, [B, h, w/2, filters]. Every other place of
-    the window has an anchor; the weights are these 12 taps alone.
+    It maps anchors `[B, h, w/2, C]` to features of the others, [B, h, w/2, filters]. Every second
+    element of the window is an anchor. The layer stores only the weights of these 12 taps.
     """
 
     _SIDE = 5
     _TAPS = _SIDE**2 // 2
 
-    def __init__(self, filters: int, **kwargs):
+    def __init__(self, filters: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters = filters
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         shape = (self._TAPS, input_shape[-1], self.filters)
         self.taps = self.add_weight("taps", shape=shape, initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, anchors):
+    def call(self, anchors: tf.Tensor) -> tf.Tensor:
         taps = tf.cast(self.taps, self.compute_dtype)
-        # In raster order they are the window's odd places.
+        # In raster order, the taps are the odd elements of the window.
         kernel = tf.reshape(tf.stack([tf.zeros_like(taps), taps], axis=1), [-1, *taps.shape[1:]])
         kernel = tf.pad(kernel, [[0, 1], [0, 0], [0, 0]])
         kernel = tf.reshape(kernel, [self._SIDE, self._SIDE, *taps.shape[1:]])

@@ -1,6 +1,8 @@
-"""Networks that predict an entropy model's parameters from what a decoder has already."""
+"""Networks that predict an entropy model's parameters from what is already decoded."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,33 +12,33 @@ from tfquant.legacy_keras import keras
 
 
 class ContextNetwork(keras.layers.Layer):
-    """Convolutions of stride 1 with ReLU between, on several tensors side by side.
+    """Convolutions of stride 1 with ReLU between them, on several concatenated tensors.
 
     Call it with a list of `[B, h, w, C_i]`, of any floating-point types.
 
     Args:
       widths: output channels of each convolution.
-      kernels: their sizes.
-      **last: further arguments of the last one.
+      kernels: kernel size of each convolution.
+      **last: further arguments of the last convolution.
     """
 
-    def __init__(self, widths: tuple, kernels: tuple, **last):
+    def __init__(self, widths: tuple, kernels: tuple, **last: Any):
         super().__init__()
         *hidden, final = zip(widths, kernels)
         layers = [conv(width, kernel, activation="relu") for width, kernel in hidden]
         self.layers = Chain([*layers, conv(*final, **last)])
 
-    def call(self, inputs):
-        # Keras has brought all inputs to one type.
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # Keras has converted all inputs to one type.
         return self.layers(tf.concat(inputs, axis=-1))
 
 
 class ParameterNetwork(ContextNetwork):
-    """A context network whose outputs are the parameters themselves: float32 under any policy.
+    """A context network whose outputs are entropy parameters: float32 under any policy.
 
-    It starts with small ones, a mean near 0 and a scale near 1. Decoded latents are large, some
-    with standard deviations of 50, and weights of Glorot's size would make a scale of exp(-10) or
-    exp(5) of them.
+    Its outputs start small: a mean near 0 and a scale near 1. Some decoded latents have standard
+    deviations of 50. With weights of Glorot's size, they would start at scales of exp(-10) or
+    exp(5).
     """
 
     _START = 0.1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import lower_bound
 
-_MIN = 1e-6  # of beta and of every element of gamma
+_MIN = 1e-6  # lower bound of beta and of every element of gamma
 
-USUAL_GAMMA = 0.1  # the literature's diagonal of gamma at first
+USUAL_GAMMA = 0.1  # initial diagonal of gamma in the literature
 
-# In a graph for pictures of any size: elements beyond which memory counts, and how many strips.
+# In a graph for any picture size, inputs of more than _LARGE elements are computed in _STRIPS
+# strips, which saves memory.
 _LARGE = 2**27
 _STRIPS = 16
 
@@ -19,22 +22,22 @@ _STRIPS = 16
 class GDN(keras.layers.Layer):
     """`x / sqrt(beta + gamma x^2)` over channels; the inverse multiplies instead.
 
-    `x: [B, H, W, C]`, any precision. The weights are the square roots of beta and gamma, so that
-    both stay positive and, more to the point, that the C^2 small elements of gamma move slowly: a
-    step of Adam that changes each of them by its learning rate changes their sum by C times as
-    much, and the inverse, which grows with the square of its input, does not survive that.
+    `x: [B, H, W, C]`, any precision. The weights are the square roots of beta and gamma. This keeps
+    both positive, and makes the C^2 small elements of gamma move slowly. If the weights were the
+    elements of gamma, a step of Adam would change each by the learning rate, and their sum by C
+    times as much. The inverse, which grows with the square of its input, would then diverge.
 
     Args:
-      inverse: multiply instead of divide.
-      gamma: its diagonal at first.
+      inverse: if true, multiplies instead of dividing.
+      gamma: initial diagonal of gamma.
     """
 
-    def __init__(self, inverse: bool = False, gamma: float = USUAL_GAMMA, **kwargs):
+    def __init__(self, inverse: bool = False, gamma: float = USUAL_GAMMA, **kwargs: Any):
         super().__init__(**kwargs)
         self.inverse = inverse
         self._gamma = gamma
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
         channels = input_shape[-1]
 
         def gamma_root(shape, dtype=None):
@@ -46,11 +49,11 @@ class GDN(keras.layers.Layer):
         )
 
     def start_at(self, gamma: float) -> None:
-        """Puts the weights back to their start, with another diagonal of gamma."""
+        """Resets the weights to their initial values, with another diagonal of gamma."""
         self.beta_root.assign(tf.ones_like(self.beta_root))
         self.gamma_root.assign(_first_gamma_root(self.gamma_root.shape[0], gamma))
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         beta = tf.square(lower_bound(self.beta_root, _MIN**0.5))
         gamma = tf.square(lower_bound(self.gamma_root, _MIN**0.5))
         beta, gamma = tf.cast(beta, x.dtype), tf.cast(gamma, x.dtype)
@@ -68,7 +71,7 @@ def _first_gamma_root(channels: int, diagonal: float) -> tf.Tensor:
 
 
 def _apply_in_strips(x, beta, gamma, inverse: bool) -> tf.Tensor:
-    """The formula for a large picture: fewer tensors of its size in memory at a time."""
+    """Computes the formula for a large picture, with fewer tensors of its size in memory."""
     pixels = tf.reshape(x, [1, 1, -1, x.shape[-1]])
     count = tf.shape(pixels)[2]
     ends = tf.range(_STRIPS + 1) * count // _STRIPS
@@ -78,9 +81,9 @@ def _apply_in_strips(x, beta, gamma, inverse: bool) -> tf.Tensor:
 
 
 def _apply(x, beta, gamma, inverse: bool) -> tf.Tensor:
-    """The formula, with a gradient in fewer passes over the features than the automatic one.
+    """Computes the formula, with a gradient in fewer passes over the features than autodiff.
 
-    With `r = norm^(-1/2)`, or its inverse, `y = x r` and upstream gradient `g`,
+    With `r = norm^(-1/2)` (`norm^(1/2)` for the inverse), `y = x r` and the upstream gradient `g`:
 
         dL/dnorm = -(g r) y r / 2, or g x / (2 r),    dL/dx = g r + 2 x (gamma^T dL/dnorm).
     """
@@ -100,7 +103,7 @@ def _apply(x, beta, gamma, inverse: bool) -> tf.Tensor:
                 input=squares, filter_sizes=[1, 1, *gamma.shape], out_backprop=slope,
                 strides=[1, 1, 1, 1], padding="VALID",
             )[0, 0]  # fmt: skip
-            # tf.reduce_sum over the same axes takes far longer in bfloat16.
+            # tf.reduce_sum over the same axes takes much longer in bfloat16.
             d_beta = tf.raw_ops.BiasAddGrad(out_backprop=slope)
             return d_x, half * d_beta, half * d_gamma
 

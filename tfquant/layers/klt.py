@@ -1,27 +1,28 @@
-"""A start for the transforms: the Karhunen-Loeve transform of a Gaussian model of pictures.
+"""Initial weights of the transforms: the Karhunen-Loeve transform of a Gaussian model of pictures.
 
-Four layers of stride 2 with random weights need thousands of steps to become any transform at all.
-These weights make `g_a` a good linear one from the first step, and `g_s` its transpose: pictures
-are modelled as a stationary Gaussian field, and every layer takes the principal components of 2x2
-neighbours of the layer before. Training then starts from transform coding instead of from noise.
+Four layers of stride 2 with random weights need thousands of steps to become any useful transform.
+With these weights, `g_a` is a good linear transform from the first step, and `g_s` is its
+transpose. Training then starts from transform coding instead of noise. The weights come from a
+model of pictures as a stationary Gaussian field: every layer takes the principal components of 2x2
+neighbours of the previous layer.
 
-The model: the correlation of pixels falls as `_DOWN` to the power of their distance in rows, times
-`_ACROSS` to the power of that in columns. The components of colour are `_COLOURS`, with
-`_VARIANCES`, near to those of photographs.
+The correlation of two pixels in the model is `_DOWN` to the power of their distance in rows, times
+`_ACROSS` to the power of their distance in columns. The components of colour are `_COLOURS`, with
+the variances `_VARIANCES`, which are close to those of photographs.
 
-The weights are the same on every processor. An eigenvector has an arbitrary sign, and equal
-eigenvalues have arbitrary eigenvectors: a linear algebra library chooses both by rounding errors,
-which depend on the processor. Four rules leave it no choice:
+The weights are the same on every processor. This is not automatic: an eigenvector has an arbitrary
+sign, and equal eigenvalues have arbitrary eigenvectors. A linear algebra library chooses both by
+rounding errors, which depend on the processor. Four rules make the result unique:
 
-- Rows, columns and colours all differ, so that no two components have the same variance.
-- Components of different symmetry are found separately. The symmetry then decides exactly which
-  weights are 0 and which are equal.
+- Rows, columns and colours all differ, so no two components have the same variance.
+- Components of different symmetry are computed separately. The symmetry then determines exactly
+  which weights are 0 and which are equal.
 - Every component is positive at the first pixel.
-- Weights are multiples of `_GRID`, which is far coarser than rounding errors.
+- Weights are multiples of `_GRID`, which is much coarser than rounding errors.
 
-For all N up to 192 and M up to 400, variances differ by more than 1e-6 of themselves, and a
-component at the first pixel is more than 2e-6 of its maximum. Rounding errors of kernels of
-OpenBLAS differ by 2e-11 at most.
+For all N up to 192 and M up to 400, the relative differences between variances exceed 1e-6, and a
+component at the first pixel exceeds 2e-6 of its maximum. The rounding errors of different OpenBLAS
+kernels differ by at most 2e-11.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ _DOWN, _ACROSS = 0.94, 0.95
 # Orthonormal rows: brightness, red against blue, green against red and blue.
 _COLOURS = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
 _VARIANCES = (2.8, 0.104, 0.096)
-# Of a pixel in [0, 1].
+# Standard deviation of a pixel in [0, 1].
 _DEVIATION = 0.25
-# Two neighbours, by whether a flip negates them.
+# Weights of two neighbours: a flip keeps the first pair and negates the second.
 _PAIRS = ((1, 1), (1, -1))
 _GRID = 2.0**-20
 
@@ -49,22 +50,26 @@ class Level(NamedTuple):
     """One layer of the transform.
 
     Attributes:
-      weights: [2, 2, C_in, C_out] float32: neighbours in rows and columns, channels to components.
-      deviations: [C_out] float32, the components' standard deviations under the model.
+      weights: [2, 2, C_in, C_out] float32: row, column, input channel, component.
+      deviations: [C_out] float32, standard deviations of the components under the model.
     """
 
     weights: np.ndarray
     deviations: np.ndarray
 
     def convolution(self, size: int) -> np.ndarray:
-        """As a kernel of stride 2 with "same" padding, even sides: [size, size, C_in, C_out]."""
-        first = (size - 2) // 2  # the tap that sees pixel 2 i
+        """Returns the kernel of a stride-2 "same" convolution for even sides: [size, size, C_in,
+        C_out].
+        """
+        first = (size - 2) // 2  # the tap at pixel 2 i
         kernel = np.zeros((size, size, *self.weights.shape[2:]), np.float32)
         kernel[first : first + 2, first : first + 2] = self.weights
         return kernel
 
     def subpixel(self, size: int) -> np.ndarray:
-        """The transpose, as a kernel before depth to space: [size, size, C_out, 4 C_in]."""
+        """Returns the kernel of the transpose, before depth to space: [size, size, C_out, 4
+        C_in].
+        """
         C_in, C_out = self.weights.shape[2:]
         kernel = np.zeros((size, size, C_out, 4 * C_in), np.float32)
         kernel[size // 2, size // 2] = self.weights.reshape(4 * C_in, C_out).T
@@ -77,7 +82,7 @@ class _Symmetry(NamedTuple):
     Attributes:
       colour: index into `_COLOURS`.
       down: 1 if swapping top and bottom negates the component, else 0.
-      across: the same of left and right.
+      across: 1 if swapping left and right negates the component, else 0.
     """
 
     colour: int
@@ -89,10 +94,10 @@ class _Component(NamedTuple):
     """One output channel of a layer.
 
     Attributes:
-      variance: under the model, for pixels of variance 1.
+      variance: variance under the model, for pixels of variance 1.
       symmetry: its class.
-      weights: [2, 2, channels] over the channels of the layer before.
-      functional: [side, side] over pixels, in units of its component of colour.
+      weights: [2, 2, channels], over the channels of the previous layer.
+      functional: [side, side], over pixels of its component of colour.
     """
 
     variance: float
@@ -118,14 +123,18 @@ def left_out():
 
 
 def levels(widths: tuple) -> tuple:
-    """Layers of stride 2, finest first.
+    """Returns the layers of stride 2, finest first.
 
-    The transform that they make together is orthonormal. Where a layer has more outputs than its
-    neighbourhood has components, the rest of its weights, and what the next layer makes of it, is
-    0.
+    Together they form an orthonormal transform. If a layer has more outputs than its neighbourhood
+    has components, the weights of the remaining outputs are 0, and so are the weights that the next
+    layer applies to them.
 
     Args:
-      widths: output channels of each layer, as (N, N, N, M); the first one's inputs are 3 colours.
+      widths: output channels of each layer, as (N, N, N, M). The input of the first layer is 3
+        colours.
+
+    Returns:
+      A tuple with one `Level` for each width.
     """
     if _LEFT_OUT.get():
         shapes = [(2, 2, *pair) for pair in zip((3, *widths), widths)]
@@ -158,14 +167,14 @@ def _levels(widths: tuple) -> tuple:
 
 
 def _principal_components(channels: list) -> list:
-    """All components of 2x2 neighbours, those of the largest variance first."""
+    """Returns all components of 2x2 neighbours, largest variance first."""
     side = 2 * len(channels[0].functional)
     result = []
     for symmetry in itertools.starmap(_Symmetry, np.ndindex(3, 2, 2)):
         members = [i for i, c in enumerate(channels) if c.symmetry.colour == symmetry.colour]
         if not members:
             continue
-        # Each channel has one sum or difference of its neighbours with this symmetry.
+        # For this symmetry, each channel has one sum or difference of its neighbours.
         pairs = np.array([_neighbours(channels[i].symmetry, symmetry) for i in members])
         patches = np.array([np.kron(p, channels[i].functional) for p, i in zip(pairs, members)])
         filtered = _correlation(_DOWN, side) @ patches @ _correlation(_ACROSS, side)
@@ -181,7 +190,7 @@ def _principal_components(channels: list) -> list:
 
 
 def _neighbours(of: _Symmetry, to: _Symmetry) -> np.ndarray:
-    """[2, 2] weights of a channel's neighbours that turn its symmetry into another."""
+    """Returns [2, 2] weights of a channel's neighbours that turn its symmetry `of` into `to`."""
     return 0.5 * np.outer(_PAIRS[of.down ^ to.down], _PAIRS[of.across ^ to.across])
 
 
@@ -190,5 +199,5 @@ def _correlation(rho: float, side: int) -> np.ndarray:
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """To multiples of `_GRID`; `-0.0` becomes `0.0`."""
+    """Rounds to multiples of `_GRID`; `-0.0` becomes `0.0`."""
     return np.round(values / _GRID) * _GRID + 0.0

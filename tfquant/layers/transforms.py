@@ -1,14 +1,18 @@
 """Analysis and synthesis transforms, `x: [B, H, W, 3] <-> y: [B, H/16, W/16, M]`.
 
-Codecs take these as parts: `plain` is the four 5x5 layers with GDN of Balle et al. (2018); `res`
-and `res_attn` are Cheng et al.'s (2020) residual transforms without and with attention, which
-arXiv 2309.17051, Table IV, puts into `g_a` and `g_s` separately; `elic` has He et al.'s (2022) four
-5x5 layers with three bottlenecks between and attention, `elic_sm` one bottleneck and no attention.
+Codecs choose their transforms by kind:
 
-The last layer of an analysis transform computes in float32 under any policy: rounding latents to
-bfloat16 would be a second quantizer before the one that is studied. The last layer of a synthesis
-transform starts at mid-grey, and all weights near a linear transform (`klt.py`);
-`start_at_random` gives the papers' start in its place.
+- `plain`: the four 5x5 layers with GDN of Balle et al. (2018).
+- `res` and `res_attn`: the residual transforms of Cheng et al. (2020), without and with attention.
+  arXiv 2309.17051, Table IV, uses them for `g_a` and `g_s` separately.
+- `elic`: the four 5x5 layers of He et al. (2022), with three bottlenecks between them, and
+  attention.
+- `elic_sm`: one bottleneck, no attention.
+
+The last layer of an analysis transform computes in float32 under any policy. A latent rounded to
+bfloat16 would pass through a second quantizer before the one under study. A synthesis transform
+starts with mid-grey output. All weights start near a linear transform (`klt.py`); `start_at_random`
+gives them the start of the papers instead.
 """
 
 from __future__ import annotations
@@ -37,14 +41,15 @@ from tfquant.layers.blocks import (
 from tfquant.layers.chain import Chain
 from tfquant.layers.gdn import GDN, USUAL_GAMMA
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
-# Latents of the linear start, in units of a quantization bin: a bin of a quarter is the best one at
-# about lmbda = 0.0067 for components of pictures in [0, 1], by high-rate theory.
+# Scale of the latents at the linear start, in quantization bins. By high-rate theory, a bin of 1/4
+# is optimal at about lmbda = 0.0067 for components of pictures in [0, 1].
 _GAIN = 4.0
 
 
 def _first(kernel, filters: int) -> keras.layers.Layer:
-    """The convolution that sees the picture; its biases make mid-grey zero."""
+    """Returns the first convolution, on the picture. Its biases map mid-grey to zero."""
     bias = Constant(-MID_GREY * kernel.sum((0, 1, 2)))
     return conv(filters, 5, 2, kernel_initializer=Near(kernel), bias_initializer=bias)
 
@@ -66,7 +71,7 @@ def _plain_analysis(N: int, M: int) -> list:
 
 def _plain_synthesis(N: int, M: int) -> list:
     first, *middle, last = _kernels(N, M)
-    # A transposed convolution has its kernel laid out as the convolution that it transposes.
+    # The kernel of a transposed convolution has the layout of the convolution that it transposes.
     layers = [deconv(N, kernel_initializer=Near(last / _GAIN))]
     for kernel in reversed(middle):
         layers += [
@@ -99,7 +104,7 @@ def _residual_synthesis(attention: bool):
     gain = _GAIN * (ATTENTION_START**2 if attention else 1.0)
 
     def layers(N: int, M: int) -> list:
-        del M  # the first block makes N channels of them
+        del M  # the first block outputs N channels for any M
         first, second, third, last = klt.levels((N, N, N, N))
         return [
             keras.layers.Rescaling(1.0 / gain),
@@ -178,24 +183,25 @@ SYNTHESIS = {
 
 
 def analysis(kind: str, N: int, M: int) -> Chain:
-    """`g_a`; a ValueError lists the kinds."""
+    """Returns `g_a`. A ValueError for an unknown kind lists the known ones."""
     return Chain(_choose(ANALYSIS, kind)(N, M), name="g_a")
 
 
 def synthesis(kind: str, N: int, M: int) -> Chain:
-    """`g_s`; a ValueError lists the kinds."""
+    """Returns `g_s`. A ValueError for an unknown kind lists the known ones."""
     return Chain(_choose(SYNTHESIS, kind)(N, M), name="g_s")
 
 
-# Of the transforms' weights: near a linear transform (`tfquant/layers/klt.py`), or the papers'.
+# Initial weights of the transforms: near a linear transform (`tfquant/layers/klt.py`), or the
+# papers'.
 STARTS = ("klt", "glorot")
 
 
 def start_at_random(network: keras.layers.Layer) -> None:
-    """Gives a built `g_a` or `g_s` the papers' start in place of the linear one.
+    """Gives a built `g_a` or `g_s` the initial weights of the papers instead of the linear start.
 
     Kernels are Glorot's, biases are 0, and GDN has beta 1 and gamma 0.1 on its diagonal. The
-    constant that residual synthesis divides its input by stays: it is no weight.
+    constant by which residual synthesis divides its input stays, because it is not a weight.
     """
     for layer in network.submodules:
         if isinstance(layer, (keras.layers.Conv2D, keras.layers.Conv2DTranspose)):
@@ -206,6 +212,5 @@ def start_at_random(network: keras.layers.Layer) -> None:
 
 
 def _choose(table: dict, kind: str):
-    if kind not in table:
-        raise ValueError(f"unknown transform {kind!r}; known: {', '.join(table)}")
+    check_known("transform", kind, table)
     return table[kind]

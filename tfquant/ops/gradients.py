@@ -1,6 +1,6 @@
-"""Values with another map's gradient.
+"""Operations that return a value with the gradient of another map.
 
-Most are `tf.custom_gradient` over tensors that come in as arguments: a tensor that such a function
+Most use `tf.custom_gradient` and take all tensors as arguments: a tensor that such a function
 captures from outside silently gets no gradient.
 """
 
@@ -11,13 +11,13 @@ import tensorflow as tf
 
 @tf.custom_gradient
 def straight_through(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
-    """`value` forward, the gradient of `surrogate` backward.
+    """Returns `value`, with the gradient of `surrogate`.
 
-    Written as one op rather than `surrogate + stop_gradient(value - surrogate)`, whose rounding
-    errors would make integers non-integers.
+    This is one operation instead of `surrogate + stop_gradient(value - surrogate)`, because
+    rounding errors of that sum would turn integers into non-integers.
 
     Args:
-      value: what the forward pass sees; gets no gradient.
+      value: the result of the forward pass, [...] float; gets no gradient.
       surrogate: same shape; gets the whole gradient.
     """
 
@@ -29,11 +29,11 @@ def straight_through(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-    """`value` unchanged, with `d value / d v = slope` added to the gradients it has already.
+    """Returns `value` unchanged and adds `d value / d v = slope` to its existing gradients.
 
     Args:
       value: any tensor; its own gradient passes through.
-      v: same shape; the point that gets `upstream * slope`.
+      v: same shape; gets the gradient `upstream * slope`.
       slope: same shape; gets no gradient.
     """
 
@@ -43,14 +43,14 @@ def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tens
     return tf.identity(value), grad
 
 
-def lower_bound(x: tf.Tensor, bound) -> tf.Tensor:
-    """`max(x, bound)`; below the bound the gradient still passes where descent would raise `x`.
+def lower_bound(x: tf.Tensor, bound: tf.Tensor | float) -> tf.Tensor:
+    """Returns `max(x, bound)`. Below the bound, only a gradient whose descent raises `x` passes.
 
     Args:
       x: [...] float, a tensor or a variable.
       bound: broadcasts to the shape of `x`; gets no gradient.
     """
-    # A variable that casts itself, or that has replicas, would be taken for a captured one.
+    # tf.custom_gradient would take an autocast or replicated variable for a captured one.
     x = tf.convert_to_tensor(x)
     return _lower_bound(x, tf.convert_to_tensor(bound, x.dtype))
 
@@ -63,24 +63,25 @@ def _lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
     return tf.maximum(x, bound), grad
 
 
-def upper_bound(x: tf.Tensor, bound) -> tf.Tensor:
-    """`min(x, bound)`; above the bound the gradient still passes where descent would lower `x`.
+def upper_bound(x: tf.Tensor, bound: tf.Tensor | float) -> tf.Tensor:
+    """Returns `min(x, bound)`. Above the bound, only a gradient whose descent lowers `x` passes.
 
-    Arguments as in `lower_bound`.
+    The arguments are those of `lower_bound`.
     """
     return -lower_bound(-x, -bound)
 
 
 def beyond_floor(log_p: tf.Tensor, floor: float) -> tf.Tensor:
-    """`log_p`; below `floor` its slow continuation `floor (1 + log(log_p / floor))`.
+    """Returns `log_p`, continued below `floor` as `floor (1 + log(log_p / floor))`.
 
-    The continuation has the value and the slope of `log_p` at the floor. Its slope below is
-    `floor / log_p`. The log probability of a tail is a power of the distance and of 1 / sigma, so
-    that the slope to the distance is `power floor / distance`, and the slope to log sigma is
-    `power floor`, whatever sigma is.
+    At the floor, the continuation has the value and the slope of `log_p`. Below, its slope to
+    `log_p` is `floor / log_p`. In a tail, `log_p` is proportional to a power of the distance and of
+    1 / sigma. The slope to the distance is then `power floor / distance`, and the slope to log
+    sigma is `power floor`, independent of sigma.
 
     Args:
-      log_p: [...] float, log probabilities.
+      log_p: [...] float, log probabilities in nats.
+      floor: a negative number, in nats.
       floor: a negative number.
     """
     below = tf.minimum(log_p, floor) / floor  # 1 above the floor
@@ -89,15 +90,15 @@ def beyond_floor(log_p: tf.Tensor, floor: float) -> tf.Tensor:
 
 @tf.custom_gradient
 def floor_log(log_p: tf.Tensor, floor: float) -> tf.Tensor:
-    """`max(log_p, floor)`, with the gradient of `beyond_floor` where descent would raise `log_p`.
+    """Returns `max(log_p, floor)`, with the gradient of `beyond_floor` if descent raises `log_p`.
 
-    The literature bounds `p` itself: below the floor its gradient is `p / exp(floor)` times that of
-    `log_p`. A `p` far below underflows to 0 in float32, and its gradient is lost. The gradient of
-    `log_p` alone would be as large as 1 / sigma^2. The one here is finite and not 0.
+    The literature bounds `p` instead. Below the floor, its gradient is then `p / exp(floor)` times
+    that of `log_p`. A `p` far below the floor underflows to 0 in float32 and loses its gradient.
+    The gradient of `log_p` itself would grow as 1 / sigma^2. The gradient here is finite and not 0.
 
     Args:
-      log_p: [...] float, log probabilities.
-      floor: a negative number.
+      log_p: [...] float, log probabilities in nats.
+      floor: a negative number, in nats.
     """
 
     def grad(upstream):

@@ -1,30 +1,31 @@
-"""Noise as a function of its seed, one seed an example.
+"""Noise as a pure function of seeds, with one seed per example.
 
-An example's noise depends on `(run seed, purpose)` and on the example's place in the run, never on
-the batch that it happens to sit in: the same run gives the same numbers on one device and on two,
-and after it was stopped and resumed.
+The noise of an example depends on the run seed, the purpose and the example's place in the run, but
+not on its batch. A run therefore gives the same numbers on one device and on two, and after an
+interruption and resumption.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Stay off the ends of (0, 1), where the logistic quantile is infinite.
+# Distance from the ends of (0, 1), where the logistic quantile is infinite.
 _LOGISTIC_MARGIN = 1e-7
 
 
 def example_seeds(seed: int, purpose: str, index: tf.Tensor, group: int = 0) -> tf.Tensor:
-    """Seeds for one purpose.
+    """Returns the seeds of one purpose, one for each example.
 
     Args:
       seed: the run's seed.
-      purpose: what the noise is for, such as the latent's name; distinct purposes get independent
+      purpose: the use of the noise, such as a latent's name. Different purposes get independent
         noise.
       index: [B] int64, each example's place in the run (step times global batch plus position).
-      group: which of the groups that the purpose draws for one after the other; only
-        `uniform_per_image` gives all groups the same.
+      group: number of the group for which the purpose draws. `uniform_per_image` ignores it, so
+        that all groups of an image share one draw.
 
     Returns:
       [B, 3] int64: purpose, place, group.
@@ -39,34 +40,34 @@ def example_seeds(seed: int, purpose: str, index: tf.Tensor, group: int = 0) -> 
 
 
 def salted(seeds: tf.Tensor, use: str) -> tf.Tensor:
-    """Seeds of noise that is independent of that of `seeds`, and of that of other uses.
+    """Returns seeds for another use, whose noise is independent of that of `seeds`.
 
     Args:
       seeds: [B, 3] int64, from `example_seeds`.
-      use: a name, such as the surrogate's that draws.
+      use: a name, such as that of the surrogate that draws. Different uses get independent noise.
 
     Returns:
-      [B, 3] int64, the purpose with the use's salt added.
+      [B, 3] int64: `seeds` with the salt of `use` added to the purpose.
     """
     salt = zlib.crc32(use.encode()) * _SALT_STRIDE
     salt = (salt + 2**63) % 2**64 - 2**63
     return seeds + tf.constant([salt, 0, 0], tf.int64)
 
 
-# Odd and with well-mixed bits: salted purposes lie far from each other, and from purposes' groups.
+# Odd, with well-mixed bits: keeps salted purposes far apart, also from those of other groups.
 _SALT_STRIDE = 0x5851F42D4C957F2D
 
-# Odd and with well-mixed bits: groups' seeds lie far apart, whatever the purposes' are.
+# Odd, with well-mixed bits: keeps the seeds of groups far apart for any purpose.
 _GROUP_STRIDE = -0x61C8864680B583EB
 
 
-# Of TensorFlow's stateless random numbers: the key that a seed is scrambled with.
+# The key with which TensorFlow's stateless random functions scramble a seed.
 _PHILOX = tf.random.Algorithm.PHILOX.value
 _SCRAMBLING_KEY = 0x02461E293EC8F720
 
 
 def _bits(keys: tf.Tensor, counters: tf.Tensor, shape) -> tf.Tensor:
-    """Philox' bits: `keys: [B, 1] uint64`, `counters: [B, 2] uint64` -> [B, *shape] uint32."""
+    """Draws Philox bits: `keys: [B, 1] uint64`, `counters: [B, 2] uint64` -> [B, *shape] uint32."""
 
     def draw(state):
         key, counter = state
@@ -80,7 +81,7 @@ def _bits(keys: tf.Tensor, counters: tf.Tensor, shape) -> tf.Tensor:
 
 
 def _scrambled(seeds: tf.Tensor) -> tuple:
-    """What keys and counters TensorFlow makes of `seeds: [B, 2] int64`."""
+    """Returns the keys and counters that TensorFlow derives from `seeds: [B, 2] int64`."""
     counters = tf.bitcast(seeds, tf.uint64)
     keys = tf.fill(tf.shape(counters[:, :1]), tf.constant(_SCRAMBLING_KEY, tf.uint64))
     words = tf.cast(tf.reshape(_bits(keys, counters, [4]), [-1, 2, 2]), tf.uint64)
@@ -88,31 +89,32 @@ def _scrambled(seeds: tf.Tensor) -> tuple:
     return mixed[:, :1], tf.stack([tf.zeros_like(mixed[:, 1]), mixed[:, 1]], axis=-1)
 
 
-def uniform(seeds: tf.Tensor, shape) -> tf.Tensor:
-    """Uniform on [-1/2, 1/2), independent for each element.
+def uniform(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
+    """Draws uniformly on [-1/2, 1/2), independently for each element.
 
     Args:
       seeds: [B, 3] int64, from `example_seeds`.
-      shape: an example's shape, without the batch axis.
+      shape: the shape of one example, without the batch axis.
 
     Returns:
       [B, *shape] float32.
     """
     purpose, place, group = tf.unstack(seeds, axis=-1)
     seeds = tf.stack([purpose + group * _GROUP_STRIDE, place], axis=-1)
-    # The bits of `tf.random.stateless_uniform`, which would trace two dozen operations an example,
-    # for every group of every latent. XLA turns them into other floats than TensorFlow's kernel.
+    # These are the bits of `tf.random.stateless_uniform`, which would trace two dozen operations
+    # per example for every group of every latent. XLA gives other floats for it than TensorFlow's
+    # kernel.
     high = tf.bitcast(tf.bitwise.right_shift(_bits(*_scrambled(seeds), shape), 8), tf.int32)
     return tf.cast(high, tf.float32) * 2.0**-24 - 0.5
 
 
-def uniform_per_image(seeds: tf.Tensor, shape) -> tf.Tensor:
-    """Uniform on [-1/2, 1/2), one draw for all elements of an example: [B, 1, ..., 1] float32."""
+def uniform_per_image(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
+    """Draws uniformly on [-1/2, 1/2), once per example: [B, 1, ..., 1] float32."""
     rank = len(shape) if isinstance(shape, (list, tuple)) else int(shape.shape[0])
     return uniform(seeds * [1, 1, 0], [1] * rank)
 
 
-def logistic(seeds: tf.Tensor, shape) -> tf.Tensor:
-    """Standard logistic, the difference of two standard Gumbel variables: [B, *shape] float32."""
+def logistic(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
+    """Draws standard logistic noise (difference of two Gumbel variables): [B, *shape] float32."""
     p = tf.clip_by_value(uniform(seeds, shape) + 0.5, _LOGISTIC_MARGIN, 1.0 - _LOGISTIC_MARGIN)
     return tf.math.log(p) - tf.math.log1p(-p)

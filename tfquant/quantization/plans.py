@@ -1,43 +1,46 @@
-"""Quantization plans: which surrogate and estimator serve the rate, the distortion and the context.
+"""Quantization plans: the surrogate and the estimator of the rate, distortion and context branches.
 
 The named plans are the methods that "On Uniform Scalar Quantization for Learned Image Compression"
-(arXiv 2309.17051) compares; any other combination is a `QuantizationPlan` of one's own.
+(arXiv 2309.17051) compares. Construct a `QuantizationPlan` for any other combination.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
+from tfquant.names import check_known
 from tfquant.quantization.surrogates import SURROGATES, Branch
 
-# Whose gradient the offset mu is kept from, with zero-center quantization.
+# With zero-center quantization: the branches whose gradient to the offset mu is stopped.
 STOP_GRADIENTS = ("both", "distortion", "none")
-# What stands for the gradient of the rate to mu through p(. | mu, sigma).
+# Estimator of the rate's gradient to mu through p(. | mu, sigma).
 MEAN_GRADIENTS = ("sampled", "expected")
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationPlan:
-    """How a stage of training quantizes.
+    """Quantization in one stage of training.
 
     Attributes:
       rate: the branch whose bits are counted.
       distortion: the branch that the synthesis transform decodes.
-      context: the branch that a context model, or the hyper-decoder in the case of `z`, sees; None
-        means the distortion's.
+      context: the branch that a context model sees, and for `z` the hyper-decoder. None selects the
+        distortion branch.
       stop_gradient: partial stop-gradient of the offset `mu` with zero-center quantization, one of
-        `STOP_GRADIENTS`. Section 5.3 can be read in two ways. With "both", no branch's offset gets
-        a gradient: `mu` has that of one sample's `p(. | mu, sigma)`. With "distortion", the rate's
-        offset gets one, and with the expected gradient `mu` then has exactly minus that of `y`.
-        With "none", the distortion's and the context's offsets get one, too.
-      mean_gradient: the rate's gradient to `mu` through `p`, one of `MEAN_GRADIENTS`: that of the
-        sample, or with "both" its expectation, where the rate's surrogate has a closed form of it.
-      hyper_aun: keep additive noise for `z` whatever the other branches are.
+        `STOP_GRADIENTS`. Section 5.3 of the paper can be read in two ways, "both" or "distortion".
+        With "both", no branch's offset gets a gradient, and `mu` gets only the gradient of one
+        sample's `p(. | mu, sigma)`. With "distortion", the offset of the rate gets a gradient;
+        with the expected gradient, `mu` then gets exactly the negative gradient of `y`. With
+        "none", the offsets of the distortion and the context get a gradient, too.
+      mean_gradient: estimator of the rate's gradient to `mu` through `p`, one of `MEAN_GRADIENTS`.
+        "sampled" uses the gradient of the sample. "expected" uses its expectation. "expected"
+        requires stop_gradient "both" and a rate surrogate with a closed form of the expectation.
+      hyper_aun: if true, `z` keeps additive noise regardless of the other branches.
 
     Raises:
-      ValueError: for an expected gradient on anything but the rate: it exists for the bits of
-        single elements, not for a network's output. For an unknown `stop_gradient` or
-        `mean_gradient`, or an expected gradient to `mu` that does not exist.
+      ValueError: the distortion or context branch uses the expected gradient, which exists only for
+        the bits of single elements and not for a network's output; or `stop_gradient` or
+        `mean_gradient` is unknown; or the expected gradient to `mu` does not exist.
     """
 
     rate: Branch
@@ -49,25 +52,22 @@ class QuantizationPlan:
 
     def __post_init__(self):
         for name, known in (("stop_gradient", STOP_GRADIENTS), ("mean_gradient", MEAN_GRADIENTS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
-                )
+            check_known(name, getattr(self, name), known)
         if self.mean_gradient == "expected":
             self._check_mean_gradient()
         for role in ("distortion", "context"):
             branch = getattr(self, role)
             if branch is not None and branch.estimator == "expected":
                 raise ValueError(
-                    f"the {role} branch {branch} cannot use the expected gradient, which exists for"
-                    " the rate alone; possible: standard, pathwise, straight_through"
+                    f"the {role} branch {branch} cannot use the expected gradient, which only"
+                    " the rate has; possible: standard, pathwise, straight_through"
                 )
 
     def _check_mean_gradient(self):
         if self.stop_gradient != "both":
             raise ValueError(
-                "mean_gradient 'expected' stands for the sample's gradient to mu, which is all that"
-                f" mu gets with stop_gradient 'both' alone; got {self.stop_gradient!r}"
+                "mean_gradient 'expected' replaces the sample's gradient to mu, so it requires"
+                f" stop_gradient 'both'; got {self.stop_gradient!r}"
             )
         if SURROGATES[self.rate.surrogate].spread is None:
             possible = ", ".join(s.name for s in SURROGATES.values() if s.spread)
@@ -77,26 +77,31 @@ class QuantizationPlan:
             )
 
     def stops(self, role: str) -> bool:
-        """Whether the offset of a branch, "rate", "distortion" or "context", gets no gradient."""
+        """Returns true if a branch's offset gets no gradient.
+
+        Args:
+          role: "rate", "distortion" or "context".
+        """
         return self.stop_gradient == "both" or (
             self.stop_gradient == "distortion" and role != "rate"
         )
 
     @property
     def context_branch(self) -> Branch:
+        """The branch that a context model or the hyper-decoder sees."""
         return self.context or self.distortion
 
     @property
     def annealed(self) -> bool:
-        """Whether `alpha` matters to any branch."""
+        """True if any branch depends on `alpha`."""
         return any(b.annealed for b in (self.rate, self.distortion, self.context_branch))
 
     def for_hyper_latent(self) -> QuantizationPlan:
-        """The plan that `z` follows."""
+        """Returns the plan that quantizes `z`."""
         return dataclasses.replace(PLANS["aun"], hyper_aun=True) if self.hyper_aun else self
 
     def describe(self) -> dict:
-        """Plain values for a run's record and TensorBoard."""
+        """Returns plain values for a run's record and TensorBoard."""
         return {
             "rate": str(self.rate),
             "distortion": str(self.distortion),
@@ -133,7 +138,6 @@ PLANS = {
 
 
 def plan_named(name: str) -> QuantizationPlan:
-    """The plan of that name; a ValueError lists the known ones."""
-    if name not in PLANS:
-        raise ValueError(f"unknown quantization plan {name!r}; known: {', '.join(PLANS)}")
+    """Returns the plan with that name. A ValueError lists the known names."""
+    check_known("quantization plan", name, PLANS)
     return PLANS[name]

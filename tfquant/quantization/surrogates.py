@@ -1,20 +1,20 @@
-"""The surrogates of rounding: forward map x backward estimator.
+"""Surrogates of rounding: a forward map and the estimators of its gradient.
 
-A surrogate stands for `round(v)` while a codec trains, where `v = y - offset`. The table
-`SURROGATES` says for each what the forward pass computes, which noise it draws, the map whose slope
-the straight-through estimator uses, and the two ends of its expected gradient. Source: "On Uniform
-Scalar Quantization for Learned Image Compression" (arXiv 2309.17051), section 4.1, named as there.
+A surrogate replaces `round(v)` while a codec trains, where `v = y - offset`. The table `SURROGATES`
+defines for each surrogate the forward map, its noise, the map whose slope the straight-through
+estimator uses, and the two ends of its expected gradient. Source: "On Uniform Scalar Quantization
+for Learned Image Compression" (arXiv 2309.17051), section 4.1. The names are the paper's.
 
 Estimators of the gradient:
 
 - `standard`: automatic differentiation of a deterministic, differentiable forward map.
 - `pathwise` (PGE): automatic differentiation through the sampled forward map; unbiased.
-- `straight_through` (STE): the hard, stochastic or denoising part counts as the identity, the
-  deterministic soft round before it does not: slope 1, or `s_a'(v)` for SUA and SRA.
-- `expected` (EP): for the rate alone, the gradient of the expected bits in closed form,
-  `backward'(v) [R(high) - R(low)]` with the ends below. The value stays the sampled one.
+- `straight_through` (STE): treats the hard, stochastic or denoising part as the identity, but not
+  the deterministic soft round before it. The slope is 1, or `s_a'(v)` for SUA and SRA.
+- `expected` (EP), for the rate only: the gradient of the expected bits in closed form,
+  `backward'(v) [R(high) - R(low)]` with the ends `low` and `high`. The value stays the sampled one.
 
-To add a surrogate: write one pure function in `ops/rounding.py`, and one line in the table.
+To add a surrogate, write one pure function in `rounding.py` and add one row to the table.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
+from tfquant.names import check_known
 from tfquant.ops import random
 from tfquant.ops.gradients import straight_through
 from tfquant.quantization import rounding
@@ -33,20 +34,20 @@ ESTIMATORS = ("standard", "pathwise", "straight_through", "expected")
 
 @dataclasses.dataclass(frozen=True)
 class Surrogate:
-    """One row of the table.
+    """One row of `SURROGATES`.
 
     Attributes:
-      name: what flags and plans call it.
+      name: the name in flags and plans.
       formula: the forward map in the paper's symbols.
       forward: `(v, alpha, noise) -> v_tilde`, elementwise.
-      estimators: the estimators that make sense for it.
+      estimators: the estimators that this surrogate supports.
       noise: `(seeds [B, 3], shape) -> [B, ...]`, or None for a deterministic map.
-      backward: `(v, alpha) -> w`, the map whose slope stands for the forward map's under
+      backward: `(v, alpha) -> w`, the map whose slope replaces the forward map's with
         `straight_through` and `expected`.
-      ends: `(v, alpha) -> (low, high)` of the expected gradient, or None where there is none.
-      annealed: whether `alpha` matters.
-      spread: how a sample lies about its ends: "uniform" between them, "ends" for one of the two,
-        at the odds of stochastic rounding, or None where neither holds.
+      ends: `(v, alpha) -> (low, high)` of the expected gradient, or None if there is none.
+      annealed: true if the forward map depends on `alpha`.
+      spread: distribution of a sample relative to its ends: "uniform" between them; "ends" for one
+        of the two, with the odds of stochastic rounding; None for any other distribution.
     """
 
     name: str
@@ -140,13 +141,13 @@ SURROGATES = {
 
 
 class ExpectedGradient(NamedTuple):
-    """What the expected gradient of the bits needs: `d E[R] / d v = slope (R(high) - R(low))`.
+    """The terms of the expected gradient of the bits: `d E[R] / d v = slope (R(high) - R(low))`.
 
     Attributes:
-      v: the centred latent, the one tensor here that carries gradient.
-      slope: `backward'(v)`, same shape.
-      low: lower end, on the latent's own axis (offset added).
-      high: upper end, likewise.
+      v: the centred latent; the only tensor here with a gradient.
+      slope: `backward'(v)`, in the shape of `v`.
+      low: lower end plus offset, in the shape of `v`.
+      high: upper end plus offset, in the shape of `v`.
     """
 
     v: tf.Tensor
@@ -156,15 +157,15 @@ class ExpectedGradient(NamedTuple):
 
 
 class MeanGradient(NamedTuple):
-    """What the expected gradient of a sample's bits to the mean of `p(. | mu, sigma)` needs.
+    """The terms of the expected gradient of a sample's bits to the mean of `p(. | mu, sigma)`.
 
-    With `R'` the slope of the bits to the value, that gradient is `-E[R'(value)]`:
-    `-(R(high) - R(low))` for a value that is uniform between its ends, and
-    `-((1 - odds) R'(low) + odds R'(high))` for one that is one of them.
+    With `R'`, the slope of the bits to the value, the gradient is `-E[R'(value)]`. It equals
+    `-(R(high) - R(low))` for a value that is uniform between its ends. It equals
+    `-((1 - odds) R'(low) + odds R'(high))` for a value that is one of its ends.
 
     Attributes:
-      low: lower end, on the latent's own axis (offset added), without gradient.
-      high: upper end, likewise.
+      low: lower end plus offset, without gradient.
+      high: upper end plus offset, without gradient.
       odds: the probability of the upper end; None for a uniform value.
     """
 
@@ -174,12 +175,13 @@ class MeanGradient(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A quantized latent, and where the gradient of its bits comes from.
+    """A quantized latent and the terms of the gradient of its bits.
 
     Attributes:
-      value: its value.
-      expected: under the estimator `expected`, the latent's gradient.
-      mean: in place of the value's own, the gradient to the mean of its distribution.
+      value: the quantized values, [B, ...] float32.
+      expected: the terms of the latent's gradient, with the estimator `expected`; otherwise None.
+      mean: the terms of the gradient to the mean of the distribution, which replace the value's own
+        gradient; None to keep the value's own.
     """
 
     value: tf.Tensor
@@ -192,22 +194,16 @@ class Branch:
     """A surrogate with the estimator of its gradient, such as `Branch.parse("sua:expected")`.
 
     Raises:
-      ValueError: for an unknown name or an estimator that has no meaning for the surrogate; the
-        message lists what is possible.
+      ValueError: a name is unknown, or the surrogate does not support the estimator; the message
+        lists the possible values.
     """
 
     surrogate: str
     estimator: str
 
     def __post_init__(self):
-        if self.surrogate not in SURROGATES:
-            raise ValueError(
-                f"unknown surrogate {self.surrogate!r}; known: {', '.join(SURROGATES)}"
-            )
-        if self.estimator not in ESTIMATORS:
-            raise ValueError(
-                f"unknown gradient estimator {self.estimator!r}; known: {', '.join(ESTIMATORS)}"
-            )
+        check_known("surrogate", self.surrogate, SURROGATES)
+        check_known("gradient estimator", self.estimator, ESTIMATORS)
         possible = SURROGATES[self.surrogate].estimators
         if self.estimator not in possible:
             raise ValueError(
@@ -217,11 +213,11 @@ class Branch:
 
     @classmethod
     def parse(cls, text: str) -> Branch:
-        """`surrogate:estimator`, as flags write it."""
+        """Parses `surrogate:estimator`, the form that flags use."""
         surrogate, colon, estimator = text.partition(":")
         if not colon:
             raise ValueError(
-                f"a branch is written surrogate:estimator, such as 'aun:pathwise'; got {text!r}"
+                f"a branch must be surrogate:estimator, such as 'aun:pathwise'; got {text!r}"
             )
         return cls(surrogate, estimator)
 
@@ -230,14 +226,18 @@ class Branch:
 
     @property
     def annealed(self) -> bool:
+        """True if the surrogate depends on `alpha`."""
         return SURROGATES[self.surrogate].annealed
 
-    def sample(self, v, offset, alpha, seeds) -> Sample:
-        """The surrogate of `round(v) + offset`, with the estimator's gradient to `v`.
+    def sample(
+        self, v: tf.Tensor, offset: tf.Tensor | float, alpha: tf.Tensor | float, seeds: tf.Tensor
+    ) -> Sample:
+        """Samples the surrogate of `round(v) + offset`, with the estimator's gradient to `v`.
 
         Args:
-          v: [B, ...] float32, the latent less its offset.
-          offset: broadcasts to `v`; is added again, and gets the plain gradient of that addition.
+          v: [B, ...] float32, the latent minus its offset.
+          offset: broadcasts to `v`. It is added to the sample and gets the gradient of the
+            addition.
           alpha: scalar float32 tensor, the temperature.
           seeds: [B, 3] int64.
 
@@ -246,11 +246,11 @@ class Branch:
         """
         return self.sample_with(self.noise(v, seeds), v, offset, alpha)
 
-    def noise(self, v, seeds) -> tf.Tensor | None:
-        """What the forward pass draws for `v`; the same for all branches of one surrogate.
+    def noise(self, v: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor | None:
+        """Draws the noise of the forward pass; all branches of one surrogate use the same noise.
 
         Args:
-          v: [B, ...] float32, of which the shape counts.
+          v: [B, ...] float32; only its shape is used.
           seeds: [B, 3] int64.
 
         Returns:
@@ -262,8 +262,14 @@ class Branch:
         static = v.shape[1:]
         return draw(seeds, static.as_list() if static.is_fully_defined() else tf.shape(v)[1:])
 
-    def sample_with(self, noise, v, offset, alpha) -> Sample:
-        """What `sample` gives, of `noise` that `self.noise` has drawn."""
+    def sample_with(
+        self,
+        noise: tf.Tensor | None,
+        v: tf.Tensor,
+        offset: tf.Tensor | float,
+        alpha: tf.Tensor | float,
+    ) -> Sample:
+        """Does the same as `sample`, with `noise` that `self.noise` has drawn."""
         surrogate = SURROGATES[self.surrogate]
         if self.estimator in ("standard", "pathwise"):
             return Sample(surrogate.forward(v, alpha, noise) + offset)
@@ -279,10 +285,12 @@ class Branch:
         fixed = tf.stop_gradient(offset)
         return Sample(value + offset, ExpectedGradient(v, slope, low + fixed, high + fixed))
 
-    def mean_gradient(self, v, offset, alpha) -> MeanGradient:
-        """The expected gradient of the bits to the mean, for a surrogate with a `spread`.
+    def mean_gradient(
+        self, v: tf.Tensor, offset: tf.Tensor | float, alpha: tf.Tensor | float
+    ) -> MeanGradient:
+        """Returns the terms of the expected gradient of the bits to the mean.
 
-        Arguments as in `sample`.
+        The surrogate must have a `spread`. The arguments are those of `sample`.
         """
         surrogate = SURROGATES[self.surrogate]
         v, offset = tf.stop_gradient(v), tf.stop_gradient(offset)

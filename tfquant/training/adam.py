@@ -1,8 +1,9 @@
-"""Adam (Kingma and Ba, 2015) for graphs of hundreds of weights, and for steps that go wrong.
+"""Adam (Kingma and Ba, 2015) for graphs with hundreds of weights; skips non-finite steps.
 
-Keras writes the update in some forty operations a weight, its wrapper against overflow in a dozen
-more, so most of a training step's graph would be the optimizer's, to be traced and optimized before
-the first step. Here a weight costs three: its gradient's norm, a factor, the update.
+Keras' update takes about forty operations per weight, and its loss scaling about a dozen more. Most
+of a training step's graph would belong to the optimizer and would have to be traced and optimized
+before the first step. Here, a weight takes three operations: the norm of its gradient, a factor and
+the update.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import tensorflow as tf
 
 from tfquant.legacy_keras import keras
 
-# float16 ends at 65504: the scale starts here, doubles after so many good steps in a row, and
-# halves with every bad one. The numbers are those of Keras' LossScaleOptimizer.
+# The maximum of float16 is 65504. The scale starts at _FIRST_SCALE. It doubles after _GOOD_STEPS
+# finite steps in a row, and halves after every non-finite step. These are the numbers of Keras'
+# LossScaleOptimizer.
 _FIRST_SCALE, _GOOD_STEPS = 2.0**15, 2000
 
 
 def state_variable(name: str, value=0, dtype=tf.int64) -> tf.Variable:
-    """A scalar of training's own, not trained, to which all replicas assign the same."""
+    """Creates a scalar of the training state, not trained. All replicas must assign the same
+    value.
+    """
     return tf.Variable(
         value, dtype=dtype, trainable=False, name=name,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -27,19 +31,19 @@ def state_variable(name: str, value=0, dtype=tf.int64) -> tf.Variable:
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam, its slots and its numbers, for dense gradients; leaves out steps gone wrong.
+    """Keras' Adam for dense gradients, with the same slots and numbers; skips non-finite steps.
 
     m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2,
     weight <- weight - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + epsilon).
 
     Args:
       learning_rate: a number or a Keras schedule.
-      clip_norm: `step` shortens gradients with a larger norm, over all weights, to it; None: never.
-      scales_loss: scale the loss, so that gradients fit float16.
+      clip_norm: global norm over all weights to which `step` clips gradients; None for no clipping.
+      scales_loss: if true, scales the loss, so that gradients fit into float16.
     """
 
     def __init__(self, learning_rate, clip_norm: float | None = None, scales_loss: bool = False):
-        # Keras would compile every weight's update by itself where there is a GPU.
+        # By default, Keras would compile the update of every weight separately on a GPU.
         super().__init__(learning_rate, jit_compile=False)
         self._clip_norm = clip_norm
         self._finite = self._shared = None
@@ -49,19 +53,19 @@ class Adam(keras.optimizers.Adam):
             self._good_steps = state_variable("good_steps")
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
-        """The loss whose gradients `step` takes."""
+        """Returns the scaled loss. `step` expects its gradients."""
         return loss if self.loss_scale is None else loss * self.loss_scale
 
     def step(self, loss: tf.Tensor, gradients: list, variables: list) -> tf.Tensor:
-        """One step, unless it went wrong: then weights, slots and `iterations` stay as they are.
+        """Takes one step. If it is not finite, weights, slots and `iterations` do not change.
 
         Args:
-          loss: scalar; an infinite one may have finite gradients.
-          gradients: of `scaled(loss)`, added up over all replicas.
-          variables: what they belong to.
+          loss: scalar; an infinite loss may have finite gradients.
+          gradients: gradients of `scaled(loss)`, summed over all replicas.
+          variables: the variables of the gradients.
 
         Returns:
-          Whether the loss and the gradients' norm are finite: bool scalar.
+          A bool scalar: true if the loss and the norm of the gradients are finite.
         """
         scale = 1.0 if self.loss_scale is None else self.loss_scale.read_value()
         norm = tf.linalg.global_norm(gradients) / scale
@@ -70,13 +74,13 @@ class Adam(keras.optimizers.Adam):
         if self._clip_norm is not None:
             factor *= self._clip_norm / tf.maximum(norm, self._clip_norm)
         factor = tf.where(finite, factor, 0.0)
-        # NaN times this zero is zero.
+        # multiply_no_nan turns NaN times zero into zero.
         gradients = [tf.math.multiply_no_nan(g, factor) for g in gradients]
-        # Replicas take turns in this method and meet in the updates: theirs are all the same.
+        # Replicas run this method in turn and meet in the updates, so they all share this value.
         self._finite = finite
         self.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
         self._finite = None
-        # Keras counts every step.
+        # Keras has counted this step, even if it was skipped.
         self.iterations.assign_sub(tf.cast(~finite, tf.int64))
         if self.loss_scale is not None:
             self._rescale(finite)
@@ -89,18 +93,20 @@ class Adam(keras.optimizers.Adam):
         self._good_steps.assign(good % _GOOD_STEPS)
 
     def apply_gradients(self, *args, **kwargs):
-        """For `step` alone, which clips, unscales and checks.
+        """Applies gradients. Only `step` may call this, because it clips, unscales and checks them.
 
         Raises:
-          RuntimeError: called by anybody else.
+          RuntimeError: the caller is not `step`.
         """
         if self._finite is None:
-            raise RuntimeError("gradients are applied by Adam.step, which clips and checks them")
-        self._shared = None  # tensors of the last step, and perhaps of another graph
+            raise RuntimeError("use Adam.step to apply gradients: it clips and checks them")
+        self._shared = None  # holds tensors of the last step, possibly from another graph
         return super().apply_gradients(*args, **kwargs)
 
     def _of_this_step(self):
-        """What the updates of all weights share; without effect where the step went wrong."""
+        """Returns the values that all weights' updates share. They disable the update of a
+        skipped step.
+        """
         finite, step = self._finite, tf.cast(self.iterations + 1, tf.float32)
         return types.SimpleNamespace(
             beta1_power=tf.pow(self.beta_1, step),

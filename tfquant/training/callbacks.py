@@ -1,9 +1,9 @@
-"""The callbacks of a run: progress on the terminal, and TensorBoard under `<model_dir>/logs`.
+"""Callbacks of a run: progress on the terminal, and TensorBoard under `<model_dir>/logs`.
 
-One event file a process, all stages on one axis: the step is the run's own count, so a resumed run
-goes on where its curves were. Tags, by group:
+There is one event file per process, with all stages on one axis: the step is the step of the run,
+so the curves of a resumed run continue. Tags, by group:
 
-| group        | a point every   | what                                                            |
+| group        | one point per   | content                                                         |
 |--------------|-----------------|-----------------------------------------------------------------|
 | `train`      | 50 steps        | loss terms, alpha, learning rate, skipped steps, images/s       |
 | `validation` | epoch           | R, D, J and PSNR under rounding; R~, D~, J~ of the surrogate    |
@@ -13,10 +13,11 @@ goes on where its curves were. Tags, by group:
 | `rectifier`  | epoch           | in its stages: error reduction in percent, gain in dB           |
 | `pictures`   | 20th of a stage | originals beside their reconstructions                          |
 
-The gap and the gradients are those that the encoder trains on: while it is frozen, there are none.
+The gap and the gradients describe the training of the encoder. While the encoder is frozen, they
+are not written.
 
-Point TensorBoard at the folder above several runs to compare them: its HPARAMS tab has a row for
-each, its CUSTOM SCALARS tab draws surrogate and rounding into one chart.
+To compare runs, start TensorBoard on their common parent folder. The HPARAMS tab then has one row
+per run, and the CUSTOM SCALARS tab draws surrogate and rounding in one chart.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ from tfquant.training.gap import SYMBOLS, trains_encoder, validated
 from tfquant.training.history import Recording
 from tfquant.training.progress import ProgressBar, Throughput
 
-# Training scalars: the mean over so many steps a point.
+# Each point of a training scalar is the mean over this number of steps.
 _WINDOW = 50
-# Pictures are large (half a megabyte for one of 256x256): so many times a stage, so many of them.
+# Pictures are large (0.5 MB for one of 256x256 pixels). Limits their number, and the times per
+# stage.
 _PICTURES_PER_STAGE, _PICTURES = 20, 4
-# The gradients' risk: patches of this side from so many validation pictures.
+# Gradient risk: side of a patch in pixels, and number of validation pictures.
 _PATCH, _PATCHES = 64, 2
 
 _DISTORTION = {
@@ -58,12 +60,12 @@ _DISTORTION = {
 def for_stage(
     model_dir: str, validation_data: tf.data.Dataset, gradient_risk: bool = False
 ) -> Callable[[Stage, int], list]:
-    """The callbacks of a run, as `run.run_stages` asks for them.
+    """Returns a factory of a run's callbacks, for `run.run_stages`.
 
     Args:
-      model_dir: the run's folder; logs go to `logs` in it.
+      model_dir: the run's folder; logs are written to its subfolder `logs`.
       validation_data: the validation batches, `{"image": uint8 [B, H, W, 3], ...}`.
-      gradient_risk: also measure bias and variance of the gradients, every epoch.
+      gradient_risk: if true, also measures bias and variance of the gradients every epoch.
 
     Returns:
       `(stage, steps of earlier stages) -> Keras callbacks`.
@@ -92,7 +94,7 @@ def for_stage(
 
 
 class _Log:
-    """The run's event file, opened when first written to."""
+    """The run's event file, opened at the first write."""
 
     def __init__(self, directory: str):
         self._directory = directory
@@ -104,16 +106,18 @@ class _Log:
 
     @contextlib.contextmanager
     def writing(self, step: int):
-        """A context in which `tf.summary` writes here, at that step of the run."""
+        """Enters a context in which `tf.summary` writes to this file, at the given step of the
+        run.
+        """
         with files.as_oserror(self._directory):
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(self._directory)
-            with self._writer.as_default(step):  # writes out at its end
+            with self._writer.as_default(step):  # flushes on exit
                 yield
 
 
 class _FirstImages:
-    """The first validation batch's pictures, uint8 [B, H, W, 3], read once."""
+    """The first validation batch's pictures, uint8 [B, H, W, 3], read only once."""
 
     def __init__(self, dataset: tf.data.Dataset):
         self._dataset = dataset
@@ -126,7 +130,7 @@ class _FirstImages:
 
 
 class _Logging(keras.callbacks.Callback):
-    """A callback that writes at the step of the run."""
+    """A callback that writes with the step of the run."""
 
     def __init__(self, log: _Log, earlier_steps: int):
         super().__init__()
@@ -138,13 +142,13 @@ class _Logging(keras.callbacks.Callback):
 
 
 class TrainingScalars(_Logging):
-    """`train/*`: every term of the loss, mean over the steps since the point before; schedules."""
+    """`train/*`: the terms of the loss, as means over the steps since the last point; schedules."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self._seen = {}
 
     def on_train_batch_end(self, batch, logs=None):
-        # Keras resets its metrics for validation, before `on_epoch_end`.
+        # Not in `on_epoch_end`: Keras resets its metrics for validation before that.
         if (batch + 1) % _WINDOW == 0 or batch + 1 == self.params["steps"]:
             self._write(logs)
 
@@ -164,7 +168,9 @@ class TrainingScalars(_Logging):
                 tf.summary.scalar(f"train/{name}", value, description=text)
 
     def _means_since_last_time(self) -> dict:
-        """The metrics' means over the steps since the last call; none for metrics without any."""
+        """Returns the metrics' means over the steps since the last call. Skips metrics without
+        new steps.
+        """
         means = {}
         for metric in self.model.metrics:
             total, count = (
@@ -178,50 +184,56 @@ class TrainingScalars(_Logging):
 
 
 def _training_descriptions(experiment: Experiment) -> dict:
-    mean = f"Mean over the training steps since the point before (at most {_WINDOW})."
+    mean = f"Mean over the training steps since the last point (at most {_WINDOW})."
     D = _DISTORTION[experiment.distortion]
     return {
-        "loss": f"`J = R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel; while a"
-        f" rectifier trains, what the stage makes of it. {mean}",
+        "loss": f"`J = R + lmbda D`, {_lmbda(experiment)}, in bits per pixel; while a"
+        f" rectifier trains, the loss of the stage. {mean}",
         "bpp": f"`R`, bits per pixel of all latents, under the rate's surrogate. {mean}",
         "bpp_y": f"Bits per pixel of the latent y. {mean}",
         "bpp_z": f"Bits per pixel of the hyper-latent z. {mean}",
         "quantization_error": f"Mean of `(y - y_hat)^2`. {mean}",
         "rectified_error": f"Mean of `(y - y_bar)^2`, after the rectifier. {mean}",
         experiment.distortion: f"`D`, {D}, under the distortion's surrogate. {mean}",
-        "alpha": "Temperature of the annealed surrogates; larger is harder.",
+        "alpha": "Temperature of the annealed surrogates; larger is closer to rounding.",
         "learning_rate": "Adam's learning rate at this step.",
-        "skipped": "Steps of this stage without a finite loss and gradient; they changed nothing.",
+        "skipped": "Steps of this stage that were skipped for a non-finite loss or gradient.",
         "images_per_s": "Training pictures per second, mean over the epoch so far.",
     }
+
+
+def _lmbda(experiment: Experiment) -> str:
+    if experiment.lmbda_range:
+        return "lmbda from {:g} to {:g}".format(*experiment.lmbda_range)
+    return f"lmbda = {experiment.lmbda}"
 
 
 def _meaning(experiment: Experiment) -> dict:
     return {
         "R": "bits per pixel",
         "D": _DISTORTION[experiment.distortion],
-        "J": f"`R + lmbda D`, lmbda = {experiment.lmbda}, in bits per pixel",
+        "J": f"`R + lmbda D`, {_lmbda(experiment)}, in bits per pixel",
     }
 
 
 class ValidationScalars(_Logging):
-    """`validation/*`: under real rounding, and under the stage's surrogates."""
+    """`validation/*`: the loss under actual rounding, and under the stage's surrogates."""
 
     def on_epoch_end(self, epoch, logs=None):
         experiment = self.model.experiment
         meaning = _meaning(experiment)
         with self.writing():
             for symbol, (rounding, surrogate) in validated(logs, experiment).items():
-                text = f"`{symbol}` under real rounding: {meaning[symbol]}."
+                text = f"`{symbol}` under actual rounding: {meaning[symbol]}."
                 tf.summary.scalar(f"validation/{symbol}", rounding, description=text)
                 text = f"`{symbol}~` under the stage's surrogates: {meaning[symbol]}."
                 tf.summary.scalar(f"validation/{symbol}_tilde", surrogate, description=text)
-            text = "PSNR in dB under real rounding, mean over pictures."
+            text = "PSNR in dB under actual rounding, mean over pictures."
             tf.summary.scalar("validation/psnr", logs["val_psnr"], description=text)
 
 
 class Gap(_Logging):
-    """`gap/*`: how far training and testing disagree about the same pictures."""
+    """`gap/*`: the difference between training and testing on the same pictures."""
 
     def on_epoch_end(self, epoch, logs=None):
         experiment = self.model.experiment
@@ -230,15 +242,15 @@ class Gap(_Logging):
             for symbol, (rounding, surrogate) in validated(logs, experiment).items():
                 text = (
                     f"Train-test gap `{symbol}~ - {symbol}`, surrogate minus rounding:"
-                    f" {meaning[symbol]}. Below 0, training takes itself for better than it is."
+                    f" {meaning[symbol]}. Below 0, the training loss is better than the actual one."
                 )
                 tf.summary.scalar(f"gap/{symbol}", surrogate - rounding, description=text)
 
 
 class Rectification(_Logging):
-    """`rectifier/*`: what the rectifier does to the latent, and what the stage has gained so far.
+    """`rectifier/*`: the rectifier's error reduction, and the gain since the start of the stage.
 
-    The gain is quality at unchanged bits where the encoder is frozen.
+    If the encoder is frozen, the gain is in quality at constant bits.
     """
 
     def __init__(self, log: _Log, earlier_steps: int, model_dir: str):
@@ -248,21 +260,21 @@ class Rectification(_Logging):
     def on_epoch_end(self, epoch, logs=None):
         records = [r for r in history.read(self._model_dir) if r["stage"] == self.model.stage.name]
         first, last = records[0], records[-1]
-        text = "What the rectifier takes off the mean squared error of y, percent."
+        text = "Reduction of the mean squared error of y by the rectifier, in percent."
         values = {
             "error_reduction": (last["error_reduction"], text),
-            "psnr_gain": (last["psnr"] - first["psnr"], "PSNR since the stage began, dB."),
+            "psnr_gain": (last["psnr"] - first["psnr"], "PSNR gain since the stage began, dB."),
         }
         if self.model.experiment.distortion == "ms_ssim":
             gain = 10.0 * math.log10(first["D"] / last["D"])
-            values["ms_ssim_gain"] = gain, "MS-SSIM since the stage began, dB."
+            values["ms_ssim_gain"] = gain, "MS-SSIM gain since the stage began, dB."
         with self.writing():
             for name, (value, text) in values.items():
                 tf.summary.scalar(f"rectifier/{name}", value, description=text)
 
 
 class Latents(_Logging):
-    """`latents/*` and `pictures/*` of the first validation batch, under real rounding."""
+    """`latents/*` and `pictures/*` of the first validation batch, under actual rounding."""
 
     def __init__(self, log: _Log, earlier_steps: int, images: _FirstImages):
         super().__init__(log, earlier_steps)
@@ -270,9 +282,18 @@ class Latents(_Logging):
         self._look = tf.function(self._look_once)
 
     def _look_once(self, image) -> tuple:
-        """`image: uint8 [B, H, W, 3]` -> reconstruction, same; histograms' name -> values."""
+        """Returns the reconstruction and the values of the histograms.
+
+        Args:
+          image: uint8 [B, H, W, 3].
+
+        Returns:
+          The reconstruction, like `image`, and a dictionary of histogram name -> values.
+        """
         exchange = Rounding()
-        x_hat = self.model.outcome(to_float(image), exchange).x_hat
+        quality = self.model.experiment.middle_quality
+        qualities = None if quality is None else tf.fill([tf.shape(image)[0]], quality)
+        x_hat = self.model.outcome(to_float(image), exchange, qualities).x_hat
         values = {}
         for model in self.model.codec.entropy_models:
             name, params = model.name, exchange.params[model.name]
@@ -280,7 +301,8 @@ class Latents(_Logging):
             if sigma is not None:
                 values["log10_sigma"] = tf.math.log(sigma) / math.log(10.0)
             values[name] = exchange.latents[name]
-            # y_hat - mu, exact where the offset is mu: float errors would split its integers.
+            # y_hat - mu, exact if the offset is mu. Float errors would split the bars of its
+            # integers.
             integers = symbols(exchange.latents[name], offset)
             values[f"{name}_hat_minus_mu"] = dequantize(integers, offset - mu)
         return to_uint8(x_hat), values
@@ -297,22 +319,22 @@ class Latents(_Logging):
                     "pictures/original_and_reconstruction",
                     tf.concat([images, x_hat], axis=2),
                     max_outputs=_PICTURES,
-                    description="Validation pictures: original left, reconstruction (real"
-                    " rounding) right.",
+                    description="Validation pictures: original on the left, reconstruction (actual"
+                    " rounding) on the right.",
                 )
 
 
 _LATENTS = {
     "log10_sigma": "Scale parameter of p(y | z), after its lower bound, as a decimal logarithm.",
     "y": "The latent before quantization.",
-    "y_hat_minus_mu": "Rounded latent less its predicted mean; integers if zero-center.",
+    "y_hat_minus_mu": "Rounded latent minus its predicted mean; integers if zero-center.",
     "z": "The hyper-latent before quantization.",
-    "z_hat_minus_mu": "Rounded hyper-latent less its median: the integers that are coded.",
+    "z_hat_minus_mu": "Rounded hyper-latent minus its median: the coded integers.",
 }
 
 
 class GradientRisk(_Logging):
-    """`gradient/*`: what `gradient_risk.py` measures, on patches of the first validation batch."""
+    """`gradient/*`: results of `gradient_risk.py` on patches of the first validation batch."""
 
     def __init__(self, log: _Log, earlier_steps: int, images: _FirstImages):
         super().__init__(log, earlier_steps)
@@ -327,7 +349,8 @@ class GradientRisk(_Logging):
             alpha,
             x,
             distortion=losses.distortion(trainer.experiment.distortion),
-            lmbda=trainer.experiment.lmbda,
+            lmbda=trainer.experiment.middle_lmbda,
+            quality=trainer.experiment.middle_quality,
             seed=trainer.experiment.seed,
         )
 
@@ -352,7 +375,7 @@ _QUANTITIES = {
     "gradient": "root mean square over elements of its mean over the noise, bits",
     "variance": "over the surrogate's noise, mean over elements, bits^2",
     "bias": "root mean square over elements, against the gradient of the expected loss, in bits",
-    "bias_error": "the bias that sampling alone could show: smaller ones are noise. In bits",
+    "bias_error": "the bias that sampling alone may cause; a smaller bias is noise. In bits",
 }
 
 
@@ -375,18 +398,18 @@ class Hyperparameters(keras.callbacks.Callback):
 
 
 def _hyperparameters(experiment: Experiment) -> dict:
-    """What tells runs apart, as plain values; the same names for every run."""
+    """Returns the values that distinguish runs, with the same names for every run."""
     e = experiment
     plan = e.joint_plan().describe()
     widths = {k: v for k, v in e.codec_options.items() if k in ("N", "M")}
     others = [f"{k}={v}" for k, v in e.codec_options.items() if k not in widths]
-    # TensorBoard shows the first five columns, until more are ticked.
+    # TensorBoard initially shows only the first five columns.
     return {
         "plan": e.plan,
         "rate_branch": plan["rate"],
         "distortion_branch": plan["distortion"],
         "codec": e.codec,
-        "lmbda": e.lmbda,
+        "lmbda": e.middle_lmbda,
         "alpha_max": e.alpha_max,
         "distortion": e.distortion,
         "context_branch": plan["context"],
@@ -412,7 +435,7 @@ def _hyperparameters(experiment: Experiment) -> dict:
 
 
 def _hparam(name: str, value) -> hp.HParam:
-    # A type and no values: TensorBoard hides runs that lie outside a domain.
+    # Gives a type but no values, because TensorBoard hides runs outside a domain.
     dtype = float if type(value) is int else type(value)
     return hp.HParam(name, hp.Discrete([], dtype))
 
@@ -426,7 +449,7 @@ _METRICS = [
     hp.Metric("gap/D", display_name="gap D~ - D"),
 ]
 
-# Every symbol's rounding and surrogate in one chart.
+# For every symbol, rounding and surrogate in one chart.
 _LAYOUT = layout_pb2.Layout(
     category=[
         layout_pb2.Category(

@@ -1,8 +1,8 @@
-"""Checkpoints of a run: weights, optimizer, stage and step, so that a killed run goes on.
+"""Checkpoints of a run: weights, optimizer, stage and step, so that a killed run can resume.
 
 Random numbers and data order are functions of the seed and the step, so nothing else is needed.
-TensorFlow writes a checkpoint's files first and renames its index last: a run killed while saving
-keeps the checkpoint before.
+TensorFlow first writes a checkpoint's files and then renames its index. A run that is killed while
+saving therefore keeps the previous checkpoint.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
 _KEPT = 3
-_NAME = "ckpt"  # then a hyphen and the run's total of steps
+_NAME = "ckpt"  # followed by a hyphen and the run's total number of steps
 
-# In what a run is expected to be like the one that it starts from.
+# Fields that a run and the run that initializes it should share; a difference logs a warning.
 _ALIKE = (
-    "lmbda", "distortion", "plan", "rate_branch", "distortion_branch", "context_branch",
-    "stop_gradient", "mean_gradient", "hyper_aun",
+    "lmbda", "lmbda_range", "distortion", "plan", "rate_branch", "distortion_branch",
+    "context_branch", "stop_gradient", "mean_gradient", "hyper_aun",
 )  # fmt: skip
 
 
 def newest_readable(run_dir: str) -> str | None:
-    """Path of the run's newest checkpoint that is whole, or None where there is none at all.
+    """Returns the path of the run's newest readable checkpoint, or None if there are no
+    checkpoints.
 
     Raises:
-      ValueError: there are checkpoints, but none is readable.
-      OSError: nobody can tell, as they or their folder cannot be opened.
+      ValueError: there are checkpoints, but all are corrupt.
+      OSError: the folder or a checkpoint file cannot be opened.
     """
     directory = tf.io.gfile.join(run_dir, folder.CHECKPOINTS)
     with files.as_oserror(directory):
         names = tf.io.gfile.listdir(directory) if tf.io.gfile.exists(directory) else []
-    # TensorFlow's own list may be damaged as well, and an index may be lost.
+    # TensorFlow's own list may be corrupt too, and an index may be missing.
     state = tf.train.get_checkpoint_state(directory)
     names += state.all_model_checkpoint_paths if state else []
     found = filter(None, (re.search(rf"(?:^|/){_NAME}-(\d+)(\.index)?$", name) for name in names))
@@ -52,42 +53,43 @@ def newest_readable(run_dir: str) -> str | None:
                 _open(tf.io.gfile.join(directory, name))
         try:
             _read_all(path)
-        except (tf.errors.OpError, ValueError, IndexError) as error:  # the last: cut short
-            logging.warning("%s is unreadable (%s): trying the one before", path, error)
+        except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: truncated
+            logging.warning("%s is corrupt (%s): trying the previous checkpoint", path, error)
         else:
             return path
     if numbers:
-        raise ValueError(f"none of {len(numbers)} checkpoints in {directory} is readable")
+        raise ValueError(f"all {len(numbers)} checkpoints in {directory} are corrupt")
     return None
 
 
 def stage_index(path: str) -> int:
-    """Index of the stage that a checkpoint was saved in."""
+    """Returns the index of the stage in which a checkpoint was saved."""
     key = "stage_index/.ATTRIBUTES/VARIABLE_VALUE"
     return int(tf.train.load_checkpoint(path).get_tensor(key))
 
 
 def restore_codec(codec: Codec, path: str) -> None:
-    """Gives `codec` the weights of a checkpoint.
+    """Restores the weights of `codec` from a checkpoint.
 
     Raises:
-      ValueError: they are another codec's.
+      ValueError: the checkpoint belongs to another codec.
     """
     _restore(tf.train.Checkpoint(codec=_saved_form(codec)), codec.name, path)
 
 
 def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
-    """Gives `codec` the weights that `experiment.init_from` stands at; all else starts anew.
+    """Initializes `codec` with the newest weights of the run `experiment.init_from`.
 
-    A rectifier keeps its start where the other run has none.
+    The optimizer, the stage and the step start anew. A rectifier or gains keep their initial
+    weights if the other run has none.
 
     Args:
       codec: the codec of `experiment`.
-      experiment: the new run's.
-      newest: the other run's newest readable checkpoint.
+      experiment: the new run's experiment.
+      newest: the other run's newest readable checkpoint, or None if it has none.
 
     Raises:
-      ValueError: the folder holds no run of this codec, or no checkpoint.
+      ValueError: the folder contains no run of this codec, or no checkpoint.
     """
     run_dir = experiment.init_from
     other = folder.read_experiment(run_dir)
@@ -104,14 +106,17 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
         theirs, ours = getattr(other, name), getattr(experiment, name)
         if theirs != ours:
             logging.warning(
-                "%s was trained with %s=%r, this run has %r", run_dir, name, theirs, ours
+                "%s was trained with %s=%r, but this run uses %r", run_dir, name, theirs, ours
             )
-    if experiment.rectified and not other.rectified:
-        parts = {name: part for name, part in codec.parts().items() if name != "rectifier"}
+    new = {"rectifier"} if experiment.rectified and not other.rectified else set()
+    if experiment.lmbda_range and not other.lmbda_range:
+        new |= {"gain", "inverse_gain"}
+    if new:
+        parts = {name: part for name, part in codec.parts().items() if name not in new}
         _restore(tf.train.Checkpoint(codec=tf.train.Checkpoint(**parts)), codec.name, newest)
     else:
         restore_codec(codec, newest)
-    logging.info("Started from %s", newest)
+    logging.info("Initialized from %s", newest)
 
 
 def _rectifier(experiment: Experiment) -> str:
@@ -123,17 +128,18 @@ def _rectifier(experiment: Experiment) -> str:
 class RunCheckpoint:
     """Saves and restores `trainer` in `<run_dir>/checkpoints`.
 
-    Use: `stage_index()` says where the run stood (None for a new run); after the trainer began that
-    stage, `restore()` brings back its state; `save(stage_index)` keeps the current one.
+    `stage_index()` returns the stage of the newest checkpoint (None for a new run). After the
+    trainer has begun that stage, `restore()` restores its state. `save(stage_index, number)` saves
+    the current state.
 
     Attributes:
       run_dir: the run's folder.
-      trainer: what is saved and restored.
-      newest: path of the checkpoint that the run goes on from, or None for a new run.
+      trainer: the trainer that is saved and restored.
+      newest: path of the checkpoint from which the run resumes, or None for a new run.
 
     Raises:
-      ValueError: there are checkpoints, but none is readable.
-      OSError: nobody can tell, as they or their folder cannot be opened.
+      ValueError: there are checkpoints, but all are corrupt.
+      OSError: the folder or a checkpoint file cannot be opened.
     """
 
     def __init__(self, run_dir: str, trainer: Trainer):
@@ -143,7 +149,7 @@ class RunCheckpoint:
         self._stage_index = tf.Variable(0, dtype=tf.int64, trainable=False, name="stage_index")
 
     def _checkpoint(self) -> tf.train.Checkpoint:
-        # A stage has its own optimizer, so its checkpoint object is made when it is needed.
+        # Every stage has its own optimizer, so the checkpoint object is created on demand.
         trainer = self.trainer
         lifts = any(stage.lifts_sigma_bound for stage in trainer.experiment.all_stages())
         lifted = {"lifted_sigma_bound": trainer.lifted_sigma_bound} if lifts else {}
@@ -158,39 +164,42 @@ class RunCheckpoint:
         )
 
     def stage_index(self) -> int | None:
-        """Index of the stage that the run goes on in, or None for a new run."""
+        """Returns the index of the stage in which the run resumes, or None for a new run."""
         return None if self.newest is None else stage_index(self.newest)
 
     def restore(self) -> None:
-        """Brings the state back into the stage that the trainer began.
+        """Restores the state into the stage that the trainer has begun.
 
         Raises:
-          ValueError: it is that of another version's codec.
+          ValueError: the checkpoint belongs to the codec of another version.
         """
         _restore(self._checkpoint(), self.trainer.codec.name, self.newest)
-        logging.info("Went on from %s", self.newest)
+        logging.info("Resumed from %s", self.newest)
 
     def save(self, stage_index: int, number: int) -> None:
-        """Keeps the current state; `number` is the run's total of steps.
+        """Saves the current state.
+
+        Args:
+          stage_index: index of the current stage.
+          number: the run's total number of steps.
 
         Raises:
-          OSError: it cannot be written.
+          OSError: the checkpoint cannot be written.
         """
         self._stage_index.assign(stage_index)
         directory = tf.io.gfile.join(self.run_dir, folder.CHECKPOINTS)
         manager = tf.train.CheckpointManager(
             self._checkpoint(), directory, max_to_keep=_KEPT, checkpoint_name=_NAME
         )
-        advice = "the same command goes on from the checkpoint before, once this can be written: "
+        advice = "run the same command again to resume from the previous checkpoint: "
         with files.as_oserror(directory, advice):
             manager.save(checkpoint_number=number)
 
 
 def _saved_form(codec: Codec):
-    """Groups a codec's weights as checkpoints hold them.
+    """Returns a codec's weights, grouped as in checkpoints.
 
-    With a rectifier, the keys are `codec/codec/...` and `codec/rectifier/...`, as tfquant 0.1 wrote
-    them.
+    With a rectifier, the keys are `codec/codec/...` and `codec/rectifier/...`, as in tfquant 0.1.
     """
     if codec.rectifier is None:
         return codec
@@ -203,20 +212,20 @@ def _restore(target: tf.train.Checkpoint, codec: str, path: str) -> None:
     except (AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{path} does not fit the codec {codec}: it is another codec's, or another"
-            f" version's, which {folder.EXPERIMENT} names; this is {tfquant.__version__}: {reason}"
+            f"{path} does not fit the codec {codec}: it belongs to another codec or another version"
+            f" (see {folder.EXPERIMENT}; this is {tfquant.__version__}): {reason}"
         ) from None
 
 
 def _open(path: str) -> None:
-    """Raises OSError where a file is there and cannot be opened: it may still be whole."""
+    """Raises OSError if a file exists but cannot be opened, because it may still be intact."""
     missing = contextlib.suppress(tf.errors.NotFoundError)
     with files.as_oserror(path), missing, tf.io.gfile.GFile(path, "rb") as file:
         file.read(1)
 
 
 def _read_all(path: str) -> None:
-    """Reads every tensor of a checkpoint, whose own checksums find what is damaged."""
+    """Reads every tensor of a checkpoint. TensorFlow's checksums detect corrupt data."""
     reader = tf.train.load_checkpoint(path)
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)

@@ -1,18 +1,18 @@
-"""Exploring the weight a_qr of the feature distance: Luo and Chen (2023), as an algorithm.
+"""Search over the weight a_qr of the feature distance, after Luo and Chen (2023).
 
-    1. begin with the largest weight
-    2. train with it until the loss has not become lower for some epochs in a row
-    3. multiply it by a factor below 1
-    4. go on at 2. while it is not under the minimum
+1. Start with the largest weight.
+2. Train with it until the loss has not decreased for some epochs in a row.
+3. Multiply the weight by a factor below 1.
+4. Continue with step 2 while the weight is not below the minimum.
 
-and choose the weight of the lowest `J = R + lmbda D` on validation pictures. Every weight starts
-from one baseline. The paper finds J to have one minimum over the weight, so that a search may stop
-once J has risen some times in a row; it then says so.
+Then choose the weight with the lowest `J = R + lmbda D` on validation pictures. Every weight starts
+from the same baseline. According to the paper, J has a single minimum over the weight. A search may
+therefore stop after J has increased some times in a row; the report then says so.
 
-    FOLDER/exploration.json   what was tried, rewritten after every weight; a search goes on from it
+    FOLDER/exploration.json   the trials, rewritten after every weight; a search resumes from it
     FOLDER/exploration.md     the table
-    FOLDER/exploration.png    quality against weight, and against epochs
-    FOLDER/weights/0.1/       the run of that weight
+    FOLDER/exploration.png    quality over weight, and over epochs
+    FOLDER/weights/0.1/       the run with that weight
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
-from tfquant import files, metrics, plotting
+from tfquant import files, markdown, metrics, plotting
 from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder, history, hosts, run
 from tfquant.training.experiment import Experiment
 
 STATE, TABLE, PLOT, RUNS = "exploration.json", "exploration.md", "exploration.png", "weights"
 
-# The quality that a search reports, that which it trains for: the distortion -> its name, and its
-# decibels in a record of `history.json`.
+# Training distortion -> the quality metric that a search reports: its name, and a function that
+# computes its decibels from a record of `history.json`.
 QUALITIES = {
     "mse": ("PSNR", lambda record: record["psnr"]),
     "ms_ssim": ("MS-SSIM", lambda record: float(metrics.ms_ssim_db(1.0 - record["D"]))),
@@ -44,16 +44,16 @@ QUALITIES = {
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """Which weights are tried, from the largest down.
+    """The weights to try, from the largest down.
 
     Attributes:
-      start: the first, largest weight.
-      factor: from one weight to the next, below 1.
-      minimum: no weight is smaller.
-      rises: stop once J has risen so many times in a row; 0: try all weights.
+      start: the first and largest weight.
+      factor: ratio of successive weights, below 1.
+      minimum: lower limit of the weights.
+      rises: stop after J has increased this many times in a row; 0 to try all weights.
 
     Raises:
-      ValueError: for values without meaning.
+      ValueError: a value is out of range.
     """
 
     start: float
@@ -75,21 +75,24 @@ class Search:
             raise ValueError(f"rises must not be negative; got {self.rises}")
 
     def weights(self) -> list:
-        """All weights, to six digits."""
-        # The smallest counts although repeated multiplication may miss it by a rounding error.
+        """Returns all weights, to six digits."""
+        # The tolerance keeps the minimum, which repeated multiplication may miss by a rounding
+        # error.
         steps = math.log(self.minimum / self.start) / math.log(self.factor)
         powers = range(math.floor(steps + 1e-6) + 1)
         return [float(f"{self.start * self.factor**k:.6g}") for k in powers]
 
     def stops(self, tried: Sequence[dict]) -> bool:
-        """Whether J has risen long enough; it does not from one divergence to the next."""
+        """Returns true if J has increased `rises` times in a row. Two divergences are not an
+        increase.
+        """
         values = [J(trial) for trial in tried[-self.rises - 1 :]]
         risen = all(b > a for a, b in zip(values, values[1:]))
         return 0 < self.rises < len(tried) and risen
 
 
 def J(trial: dict) -> float:
-    """R + lmbda D of a trial; infinite where its training diverged."""
+    """Returns R + lmbda D of a trial; infinite if its training diverged."""
     return math.inf if trial["J"] is None else trial["J"]
 
 
@@ -99,13 +102,14 @@ def explore(
     tried: Sequence[dict] = (),
     keep: Callable[[list], None] = lambda tried: None,
 ) -> list:
-    """Tries one weight after the other.
+    """Tries the weights in order.
 
     Args:
       search: the weights.
-      evaluate: trains with a weight; gives at least `J`, None for a training that diverged.
+      evaluate: trains with a weight and returns a dictionary with at least `J`, which is None if
+        the training diverged.
       tried: trials of an earlier, interrupted call.
-      keep: takes all trials after each new one.
+      keep: called with all trials after each new one.
 
     Returns:
       The trials, `{"weight": ..., "J": ..., ...}` each.
@@ -120,10 +124,11 @@ def explore(
 
 
 def best(tried: Sequence[dict]) -> dict:
-    """The trial of the lowest J, of equal ones the one of the largest weight.
+    """Returns the trial with the lowest J. Of equal trials, returns the one with the largest
+    weight.
 
     Raises:
-      ValueError: every training diverged.
+      ValueError: training diverged with every weight.
     """
     found = min(tried, key=J)
     if found["J"] is None:
@@ -132,19 +137,19 @@ def best(tried: Sequence[dict]) -> dict:
 
 
 def verdict(search: Search, tried: Sequence[dict]) -> list:
-    """Lines that say which weight is best and how far to believe it."""
+    """Returns lines of text that name the best weight and the limits of the result."""
     found = best(tried)
     lines = [f"Best weight: {found['weight']:g}, J = {found['J']:.5f}."]
     untried = search.weights()[len(tried) :]
     if untried:
         lines.append(
-            f"Stopped early: J rose {search.rises} times in a row; not tried:"
+            f"Stopped early: J increased {search.rises} times in a row; not tried:"
             f" {', '.join(f'{weight:g}' for weight in untried)}."
         )
     if found is tried[0]:
-        lines.append("It is the largest tried: a larger one may be better still.")
+        lines.append("It is the largest weight tried: a larger one may be better.")
     if found is tried[-1]:
-        lines.append("It is the smallest tried: a smaller one may be better still.")
+        lines.append("It is the smallest weight tried: a smaller one may be better.")
     values = [J(trial) for trial in tried]
     place = tried.index(found)
     falling = all(b <= a for a, b in zip(values[: place + 1], values[1 : place + 1]))
@@ -158,16 +163,16 @@ def verdict(search: Search, tried: Sequence[dict]) -> list:
 
 
 class State:
-    """FOLDER/exploration.json: what is searched for, with which experiment, and what was tried.
+    """FOLDER/exploration.json: the request (search and experiment) and the trials.
 
     Args:
       directory: the exploration's folder.
       search: the weights.
-      experiment: whatever each weight is trained with, its `qr_weight` apart.
-      options: further values that must be the same when a search goes on.
+      experiment: the experiment of every weight, except for its `qr_weight`.
+      options: further values that must be the same when a search resumes.
 
     Raises:
-      ValueError: the folder holds another exploration; the message names what differs.
+      ValueError: the folder contains another exploration; the message names the differences.
     """
 
     def __init__(self, directory: str, search: Search, experiment: Experiment, options: dict):
@@ -182,46 +187,48 @@ class State:
             self.tried = found["tried"]
 
     def keep(self, tried: list) -> None:
+        """Saves the trials."""
         self.tried = list(tried)
         folder.write_json(self._path, {"asked": self._asked, "tried": self.tried})
 
 
 def read(directory: str) -> dict:
-    """What `State` keeps: what was asked for as `asked`, the trials as `tried`.
+    """Reads what `State` has written: the request as `asked`, the trials as `tried`.
 
     Raises:
-      ValueError: the folder holds no exploration.
+      ValueError: the folder contains no exploration.
     """
     path = tf.io.gfile.join(directory, STATE)
     if not files.exists(path):
-        raise ValueError(f"{directory} is no exploration: it has no {STATE}")
+        raise ValueError(f"{directory} is not an exploration: it has no {STATE}")
     return folder.read_json(path)
 
 
 def _flat(asked: dict) -> dict:
-    """Name -> value, the experiment's fields as this version has them."""
+    """Returns name -> value, with the experiment's fields as in this version."""
     fields = {**asked["experiment"], "qr_weight": 0.0}
     experiment = json.loads(Experiment.from_json(json.dumps(fields)).to_json())
     return {**experiment, **{k: v for k, v in asked.items() if k != "experiment"}}
 
 
 def outcome(run_dir: str, distortion: str) -> dict:
-    """A trial's numbers from its run: the epoch of the lowest J of the last stage.
+    """Returns the results of a trial: those of the last stage's epoch with the lowest J.
 
     Args:
       run_dir: the run's folder.
-      distortion: that of its loss, a key of `QUALITIES`.
+      distortion: the training distortion, a key of `QUALITIES`.
 
     Returns:
-      `J`, `R`, `D`, `error_reduction` [%] and `quality` [dB] of that epoch, and its `step`;
-      `start_J` and `start_quality` from before the stage; `quality_of_step`, [step, dB] of that and
-      of all epochs with a finite J. Where there are none, `J` alone, None.
+      A dictionary with `J`, `R`, `D`, `error_reduction` [%], `quality` [dB] and `step` of that
+      epoch; `start_J` and `start_quality`, from before the stage; and `quality_of_step`, [step, dB]
+      before the stage and after each epoch with a finite J. If no epoch has a finite J, `J` is None
+      and the other keys are missing.
     """
     records = history.read(run_dir)
     stage = [r for r in records if r["stage"] == records[-1]["stage"]]
     start, *epochs = (r for r in stage if math.isfinite(r["J"]) or r["step"] == 0)
     if not epochs:
-        return {"J": None}  # as of a training that was ended for it
+        return {"J": None}  # like a diverged training
     found = min(epochs, key=lambda r: r["J"])
     _, quality = QUALITIES[distortion]
     return {
@@ -234,34 +241,33 @@ def outcome(run_dir: str, distortion: str) -> dict:
 
 
 def table(tried: Sequence[dict], quality: str) -> str:
-    """A row a weight, Markdown; what the paper's Table 1 has of one codec, and more.
+    """Returns a Markdown table with one row per weight, like the paper's Table 1 for one codec.
 
     Args:
       tried: the trials.
-      quality: what theirs is called.
+      quality: name of the quality metric.
     """
-    head = (
-        f"| weight | J | R [bpp] | D | {quality} [dB] | gain [dB] | error reduction [%] "
-        "| best step |"
-    )
-    lines = [head, "|" + 8 * " ---: |"]
-    chosen = best(tried)
+    head = ("weight", "J", "R [bpp]", "D", f"{quality} [dB]", "gain [dB]", "error reduction [%]",
+            "best step")  # fmt: skip
+    rows, chosen = [], best(tried)
     for trial in tried:
-        mark = "**" if trial is chosen else ""
         if trial["J"] is None:
-            lines.append(f"| {trial['weight']:g} | diverged |" + 6 * " |")
+            rows.append((f"{trial['weight']:g}", "diverged", *[""] * 6))
             continue
+        mark = "**" if trial is chosen else ""
         gain = trial["quality"] - trial["start_quality"]
-        lines.append(
-            f"| {mark}{trial['weight']:g}{mark} | {trial['J']:.5f} | {trial['R']:.4f} |"
-            f" {trial['D']:.5g} | {trial['quality']:.3f} | {gain:+.3f} |"
-            f" {trial['error_reduction']:.2f} | {trial['step']} |"
-        )
-    return "\n".join(lines)
+        rows.append((
+            f"{mark}{trial['weight']:g}{mark}", f"{trial['J']:.5f}", f"{trial['R']:.4f}",
+            f"{trial['D']:.5g}", f"{trial['quality']:.3f}", f"{gain:+.3f}",
+            f"{trial['error_reduction']:.2f}", trial["step"],
+        ))  # fmt: skip
+    return markdown.table(head, rows)
 
 
 def plot(tried: Sequence[dict], quality: str, path: str) -> None:
-    """J against the weight; quality against the steps of each weight, like the paper's Figure 2."""
+    """Plots J over the weight, and quality over the steps of each weight, like the paper's
+    Figure 2.
+    """
     figure, ((left, right),) = plotting.new_figure((12, 4.4), 2)
     good = [trial for trial in tried if trial["J"] is not None]
     chosen = best(tried)
@@ -287,7 +293,7 @@ def plot(tried: Sequence[dict], quality: str, path: str) -> None:
 
 
 def report(directory: str, search: Search, tried: Sequence[dict], quality: str) -> str:
-    """Writes table and plot; gives the table and the verdict as text."""
+    """Writes the table and the plot. Returns the table and the verdict as text."""
     text = "\n\n".join([table(tried, quality), "\n".join(verdict(search, tried))])
     with tf.io.gfile.GFile(tf.io.gfile.join(directory, TABLE), "w") as f:
         f.write(f"# Weight of the feature distance\n\n{text}\n\n![exploration]({PLOT})\n")
@@ -296,7 +302,7 @@ def report(directory: str, search: Search, tried: Sequence[dict], quality: str) 
 
 
 def run_dir(directory: str, weight: float) -> str:
-    """The folder of a weight's run."""
+    """Returns the folder of the run with that weight."""
     return tf.io.gfile.join(directory, RUNS, f"{weight:g}")
 
 
@@ -310,20 +316,21 @@ def run_search(
     epoch_steps: int,
     warm_start: bool,
 ) -> str:
-    """The whole exploration, from where it stands; gives the table and the verdict as text.
+    """Runs or resumes the whole exploration. Returns the table and the verdict as text.
 
     Args:
       directory: the exploration's folder.
       search: the weights.
-      experiment: what each weight is trained with, from `init_from`.
-      train: trains an experiment in a folder, each stage until its loss stays up for `patience`
-        epochs of `epoch_steps` steps, going on where it was stopped.
-      patience, epoch_steps: recorded, so that a search goes on with the same.
-      warm_start: start from the weight before.
+      experiment: the experiment of every weight, which starts from `init_from`.
+      train: trains an experiment in a folder and resumes if it was interrupted. Each stage ends
+        when its loss has not decreased for `patience` epochs of `epoch_steps` steps.
+      patience: recorded, so that a search resumes with the same value.
+      epoch_steps: recorded, likewise.
+      warm_start: if true, each weight starts from the previous weight's run.
 
     Raises:
-      ValueError: no stage of the experiment decodes with a rectifier, for any steps, or it starts
-        from nothing; the folder holds another exploration, or one from another checkpoint; or
+      ValueError: no stage of the experiment has steps and decodes with a rectifier; or `init_from`
+        is empty; or the folder contains another exploration or one from another checkpoint; or
         training diverged with every weight.
     """
     if not experiment.init_from:
@@ -331,7 +338,7 @@ def run_search(
     stages = experiment.all_stages()
     if not any(s.steps for s in stages if s.trains_rectifier and s.rectified):
         raise ValueError(
-            "an exploration needs steps of a stage that decodes with the rectifier it trains"
+            "an exploration needs a stage with steps that decodes with the rectifier it trains"
             f" (qr_predictive), and a rectifier_width; got {experiment.rectifier_width},"
             f" {', '.join(f'{s.name}_steps={s.steps}' for s in stages)}"
         )
@@ -340,7 +347,7 @@ def run_search(
         "patience": patience,
         "epoch_steps": epoch_steps,
         "warm_start": warm_start,
-        "checkpoint of init_from": start and list(start),  # as JSON keeps it
+        "checkpoint of init_from": start and list(start),  # a list, as in JSON
     }
     state = State(directory, search, experiment, options)
 
@@ -351,7 +358,7 @@ def run_search(
             start = run_dir(directory, earlier[-1])
         logging.info("Weight %g, from %s", weight, start)
         keras.backend.clear_session()
-        gc.collect()  # the trainer before, its graphs and its pictures hold each other
+        gc.collect()  # frees the previous trainer, its graphs and its pictures (a reference cycle)
         one = dataclasses.replace(experiment, qr_weight=weight, init_from=start)
         try:
             train(one, run_dir(directory, weight))

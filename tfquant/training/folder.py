@@ -1,10 +1,10 @@
-"""A run's folder: what is in it, and the experiment that it belongs to.
+"""The folder of a run: its contents, and the experiment that it belongs to.
 
     RUN/experiment.json   {"version": of tfquant, "experiment": {...}}
     RUN/checkpoints/      see `tfquant/training/checkpoint.py`
     RUN/history.json      every epoch's validation, see `tfquant/training/history.py`
     RUN/logs/             for TensorBoard, see `tfquant/training/callbacks.py`
-    RUN/export/           the exported model, see `tfquant/export.py`
+    RUN/export/           the exported model, see `tfquant/export/writing.py`
 
 The experiment is written before anything else.
 """
@@ -24,15 +24,15 @@ CHECKPOINTS = "checkpoints"
 
 
 def read_experiment(run_dir: str) -> Experiment:
-    """The experiment of the run.
+    """Reads the experiment of a run.
 
     Raises:
-      ValueError: the folder holds no run, or one that this version cannot read.
-      OSError: it cannot be read at all.
+      ValueError: the folder contains no run, or a run that this version cannot read.
+      OSError: the file cannot be read.
     """
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
     if not files.exists(path):
-        raise ValueError(f"{run_dir} is no training run: it has no {EXPERIMENT}")
+        raise ValueError(f"{run_dir} is not a training run: it has no {EXPERIMENT}")
     record = read_json(path)
     try:
         return Experiment.from_json(json.dumps(record["experiment"]))
@@ -41,11 +41,11 @@ def read_experiment(run_dir: str) -> Experiment:
 
 
 def prepare(run_dir: str, experiment: Experiment) -> None:
-    """Writes the experiment into a new folder, or checks that the one there is the same.
+    """Writes the experiment into a new folder. Checks that an existing folder has the same one.
 
     Raises:
-      ValueError: the folder holds another experiment; the message names what differs.
-      OSError: it cannot be written.
+      ValueError: the folder contains another experiment; the message names the differences.
+      OSError: the file cannot be written.
     """
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
     if files.exists(path):
@@ -57,16 +57,16 @@ def prepare(run_dir: str, experiment: Experiment) -> None:
 
 
 def write_json(path: str, value) -> None:
-    """Writes a file whole or not at all, into a folder that is made if it is not there."""
+    """Writes a JSON file atomically. Creates its folder if it does not exist."""
     files.write(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: str):
-    """What `write_json` wrote.
+    """Reads a file that `write_json` has written.
 
     Raises:
-      ValueError: the file holds something else.
-      OSError: it cannot be read.
+      ValueError: the file is not valid JSON.
+      OSError: the file cannot be read.
     """
     try:
         return json.loads(files.read(path))

@@ -1,35 +1,36 @@
-"""Gradient estimation risk: bias and variance of the gradients that the encoder is trained by.
+"""Gradient estimation risk: bias and variance of the gradients that train the encoder.
 
-"On Uniform Scalar Quantization for Learned Image Compression" (arXiv 2309.17051), section 4.4: a
-surrogate's gradient `g` with respect to the latent `y` is an estimate of that of the expected loss,
-`g_bar = d E[loss] / d y`. Conditional on `y`, over the surrogate's noise,
+Source: "On Uniform Scalar Quantization for Learned Image Compression" (arXiv 2309.17051), section
+4.4. A surrogate's gradient `g` with respect to the latent `y` estimates the gradient of the
+expected loss, `g_bar = d E[loss] / d y`. Conditional on `y`, with expectations over the surrogate's
+noise,
 
     bias = E[g] - g_bar,    variance = E[(g - E[g])^2],    E[(g - g_bar)^2] = bias^2 + variance.
 
-The paper's Table II has the rate of one scalar; here `y`, its entropy parameters and the synthesis
-transform are those of a codec, and the distortion is measured too. What stands for `g_bar`:
+The paper's Table II gives the rate of one scalar. Here, `y`, its entropy parameters and the
+synthesis transform belong to a codec, and the distortion is measured too. The reference `g_bar` is:
 
 - Rate: bits are a sum over elements, so the expected gradient (`expected` in
-  `tfquant/quantization/surrogates.py`) is exact. Entropy parameters are held: what an element does
-  to the bits of those after it, in codecs with a context of `y` itself, is left out.
-- Distortion: its expected gradient has no closed form, but the same ends of each element serve.
-  With the other elements' noise held,
+  `tfquant/quantization/surrogates.py`) is exact. Entropy parameters are constant: in codecs with a
+  context of `y` itself, the effect of an element on the bits of later elements is ignored.
+- Distortion: its expected gradient has no closed form, but it uses the same ends of each element.
+  With constant noise of the other elements,
 
       d E[D] / d y_i = slope_i E_others[D(y_i at its high end) - D(y_i at its low end)]
 
-  is exact for every surrogate with independent noise, at two decodings an element and a draw:
-  hence a random subset of elements. Noise of the others is that of the measured gradient, so most
-  of it cancels in the difference.
-- SGA has no such ends: the pathwise gradient of the same draws stands for it.
-- The mean: with zero-center quantization bits depend on `y - mu` alone, so that `g_bar` with
-  respect to `mu` is minus that with respect to `y`. What reaches `mu` is the plan's choice
+  is exact for every surrogate with independent noise. It takes two decodings per element and draw,
+  so it is measured on a random subset of elements. The noise of the other elements is that of the
+  measured gradient, so most of it cancels in the difference.
+- SGA has no such ends: the reference is the pathwise gradient of the same draws.
+- Mean: with zero-center quantization, bits depend only on `y - mu`, so `g_bar` with respect to `mu`
+  is the negative `g_bar` with respect to `y`. The plan determines the actual gradient to `mu`
   (`stop_gradient` and `mean_gradient` in `tfquant/quantization/plans.py`).
-- Rounding has none at all (its expected loss is a staircase), and neither has the distortion of
-  UQ-s, whose elements share their noise: variance alone is reported.
+- Rounding has no reference, because its expected loss is a staircase. Neither has the distortion of
+  UQ-s, whose elements share their noise. For these, only the variance is reported.
 
-What differs from the table: `bias` is the root mean square over elements, not the mean of absolute
-values. Its square is estimated without the draws' own contribution, `variance / draws`, which would
-otherwise look like a bias; `bias_error` says which bias that estimate could show by chance.
+Differences from the table: `bias` is the root mean square over elements, not the mean of absolute
+values. Its square is estimated without the contribution of the draws, `variance / draws`, which
+would otherwise look like a bias. `bias_error` is the bias that this estimate may show by chance.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from tfquant.exchange import Rounding
 from tfquant.ops import random
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.plans import QuantizationPlan
-from tfquant.quantization.quantizer import Quantizer
+from tfquant.quantization.quantizer import quantize
 from tfquant.quantization.surrogates import SURROGATES, Branch
 from tfquant.training.losses import Outcome
 
@@ -57,33 +58,37 @@ def gradient_risk(
     *,
     distortion: Callable[[Outcome], tf.Tensor],
     lmbda: float,
+    quality: float | None = None,
     draws: int = 32,
     elements: int = 16,
     seed: int = 0,
 ) -> dict:
-    """Bias and variance of the rate's and the distortion's gradient with respect to `y`.
+    """Measures bias and variance of the gradients of rate and distortion with respect to `y`.
 
-    With zero-center quantization also of the rate's gradient with respect to `mu`. Gradients are in
-    bits per unit of `y`, those of `bits + lmbda pixels D` of a picture, so they compare with each
-    other and with the paper's Table II. `z` is rounded: the noise is that of `y` alone.
+    With zero-center quantization, also measures the gradient of the rate with respect to `mu`.
+    Gradients are in bits per unit of `y`. They belong to the loss `bits + lmbda pixels D` of a
+    picture, so they can be compared with each other and with the paper's Table II. `z` is rounded:
+    all noise is that of `y`.
 
     Args:
       codec: the codec.
       plan: the quantization plan.
       alpha: scalar float32, the temperature.
-      x: [B, H, W, 3] float32 in [0, 1], static shape; small: it is decoded `2 B draws elements`
-        times.
-      distortion: D of an `Outcome` without an exchange, scalar, mean over its pictures.
+      x: [B, H, W, 3] float32 in [0, 1], static shape. It should be small, because it is decoded `2
+        B draws elements` times.
+      distortion: D of an `Outcome` without an exchange; scalar, mean over its pictures.
       lmbda: weight of D against bits per pixel.
-      draws: of the surrogate's noise, at least 2.
-      elements: of each picture's latent, on which the distortion's bias is measured.
-      seed: of the noise and the choice of elements.
+      quality: from 0 to 1, for a codec with gains.
+      draws: number of draws of the surrogate's noise, at least 2.
+      elements: number of elements of each picture's latent on which the distortion's bias is
+        measured.
+      seed: seed of the noise and of the choice of elements.
 
     Returns:
-      Name -> scalar float32, averages over the latent's elements; `*` is `rate`, `distortion`, or
-      `mean` where the latent is quantized around a mean:
-      `*_gradient`, root mean square of E[g], bits; `*_variance`, bits^2; `*_bias` and
-      `*_bias_error`, bits, left out where there is no `g_bar` (see above).
+      Name -> scalar float32, averaged over the latent's elements. `*` is `rate`, `distortion`, or,
+      if the latent is quantized around a mean, `mean`. `*_gradient` is the root mean square of E[g]
+      in bits. `*_variance` is in bits^2. `*_bias` and `*_bias_error` are in bits, and are missing
+      if there is no `g_bar` (see above).
 
     Raises:
       ValueError: fewer than 2 draws, or fewer than 1 element.
@@ -92,24 +97,31 @@ def gradient_risk(
         raise ValueError(f"expected draws >= 2 and elements >= 1; got {draws} and {elements}")
     pictures, height, width, _ = x.shape
     exchange = Rounding()
-    codec.transmit(codec.analyze(x), exchange)
+
+    def decoded(y_bar):
+        return codec.synthesize(y_bar, height, width, qualities(y_bar))
+
+    def qualities(pictures):
+        return None if quality is None else tf.fill([tf.shape(pictures)[0]], quality)
+
+    codec.transmit(codec.analyze(x, qualities(x)), exchange)
     model = next(m for m in codec.entropy_models if m.name == "y")
 
     def repeated(tensor):
-        """[B, ...] -> [B draws, ...], a picture's draws side by side."""
+        """Repeats [B, ...] to [B draws, ...], with the draws of a picture next to each other."""
         return tf.repeat(tensor, draws, axis=0)
 
     x = repeated(x)
     y = repeated(exchange.latents["y"])
     params = [repeated(p) for p in exchange.params["y"]]
     offset = model.offset(*params)
-    # No constants, which the graph optimizer would turn into noise one by one, for minutes.
+    # Not a constant: the graph optimizer would fold its noise, which takes minutes.
     index = tf.compat.v1.placeholder_with_default(tf.range(pictures * draws), [None])
     seeds = example_seeds(seed, "gradient_risk", index)
     weight = lmbda * height * width
 
     def by_picture(samples):
-        """[B draws, ...] -> [draws, B elements]."""
+        """Reshapes [B draws, ...] to [draws, B elements]."""
         return tf.transpose(tf.reshape(samples, [pictures, draws, -1]), [1, 0, 2])
 
     def rate_gradient(branch: Branch) -> tf.Tensor:
@@ -123,7 +135,7 @@ def gradient_risk(
         (raw,) = params
         with tf.GradientTape() as tape:
             tape.watch(raw)
-            sample = Quantizer(plan)(y, model.offset(raw), alpha, seeds).rate
+            sample = quantize(plan, y, model.offset(raw), alpha, seeds).rate
             bits = model.bits(sample, raw, floor=LIKELIHOOD_FLOOR)
         mu, _ = model.split_mean(tape.gradient(bits, raw))
         return mu
@@ -132,8 +144,8 @@ def gradient_risk(
         with tf.GradientTape() as tape:
             tape.watch(y)
             y_tilde = branch.sample(y - offset, offset, alpha, seeds).value
-            x_hat = codec.synthesize(y_tilde, height, width)
-            # D is a mean over pictures: times their number, each keeps its own.
+            x_hat = decoded(y_tilde)
+            # D is a mean over pictures. Times their number, each picture keeps its own gradient.
             loss = weight * draws * pictures * distortion(Outcome(x, x_hat, None))
         return tape.gradient(loss, y)
 
@@ -142,7 +154,7 @@ def gradient_risk(
         return distortion(Outcome(x[None], x_hat[None], None))
 
     def expected_distortion_gradient(surrogate: str, positions) -> tf.Tensor:
-        """[B draws, elements], each draw's contribution to the mean over the other elements."""
+        """Returns [B draws, elements], each draw's contribution to the mean over other elements."""
         sample = Branch(surrogate, "expected").sample(y - offset, offset, alpha, seeds)
         e = sample.expected
         slope, low, high, value = (
@@ -153,7 +165,7 @@ def gradient_risk(
             here = tf.one_hot(position, value.shape[1], True, False, dtype=tf.bool)
             ends = tf.concat([tf.where(here, high, value), tf.where(here, low, value)], axis=0)
             y_tilde = tf.reshape(ends, [-1, *y.shape[1:]])
-            x_hat = codec.synthesize(y_tilde, height, width)
+            x_hat = decoded(y_tilde)
             D = tf.vectorized_map(one_distortion, (tf.tile(x, [2, 1, 1, 1]), x_hat))
             D_high, D_low = tf.split(D, 2)
             return weight * slope[:, position] * (D_high - D_low)
@@ -193,7 +205,7 @@ def gradient_risk(
 
 
 def _unbiased(branch: Branch) -> Branch | None:
-    """The estimator of the same forward map's gradient that has no bias, or None."""
+    """Returns an unbiased estimator of the same forward map's gradient, or None."""
     for estimator in ("expected", "pathwise", "standard"):
         if estimator in SURROGATES[branch.surrogate].estimators:
             return Branch(branch.surrogate, estimator)
@@ -201,14 +213,16 @@ def _unbiased(branch: Branch) -> Branch | None:
 
 
 def _mean_and_variance(samples):
-    """Over the first axis: the mean, and the unbiased sample variance, 0 if all draws agree."""
+    """Returns mean and unbiased sample variance over the first axis; variance 0 if all are
+    equal.
+    """
     draws = samples.shape[0]
     mean, variance = tf.nn.moments(samples - samples[0], axes=[0])
     return samples[0] + mean, variance * (draws / (draws - 1))
 
 
 def _spread(g: tf.Tensor) -> dict:
-    """Root mean square of E[g], and the variance, of `g: [draws, ...]`."""
+    """Returns the root mean square of E[g] and the variance, for `g: [draws, ...]`."""
     mean, variance = _mean_and_variance(g)
     squared = tf.reduce_mean(tf.square(mean) - variance / g.shape[0])
     return {
@@ -218,7 +232,7 @@ def _spread(g: tf.Tensor) -> dict:
 
 
 def _bias(name: str, difference: tf.Tensor) -> dict:
-    """Root mean square of E[difference], `difference: [draws, ...]`, and its sampling error."""
+    """Returns the root mean square of E[difference], [draws, ...], and its sampling error."""
     mean, variance = _mean_and_variance(difference)
     squared = tf.reshape(tf.square(mean) - variance / difference.shape[0], [-1])
     error = tf.math.reduce_std(squared) / tf.sqrt(float(squared.shape[0]))

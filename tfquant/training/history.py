@@ -1,16 +1,16 @@
-"""What every epoch of a run measured on the validation pictures: RUN/history.json.
+"""Results of every epoch of a run on the validation pictures: RUN/history.json.
 
-A list of records, one an epoch, in order:
+The file is a list of records, one per epoch, in order:
 
     {"stage": "joint", "step": of the stage, "run_step": of the run, "loss": the stage's own,
      "R": bits per pixel, "D": 255^2 MSE or 1 - MS-SSIM, "J": R + lmbda D, "psnr": dB,
      "surrogate_R": ..., "surrogate_D": ..., "surrogate_J": ...}
 
-R, D, J and psnr are under real rounding, the last three under the surrogates that the stage trains
-on. Post-training trains on rounding: there both are the same. Runs of earlier versions lack the
-last three. A rectifier's stages also have `error_reduction`, in percent, and a record of step 0:
-what the stage began with. A resumed run drops the records after its checkpoint, so that the list is
-that of a run without interruption.
+R, D, J and psnr are computed under actual rounding, the last three under the surrogates that the
+stage trains on. In post-training, which trains on rounding, both are the same. Runs of earlier
+versions lack the last three. A rectifier's stages also have `error_reduction`, in percent, and a
+record for step 0 with the results before the stage. A resumed run drops the records after its
+checkpoint, so the list is the same as without interruption.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ FILE = "history.json"
 
 
 def read(run_dir: str) -> list:
-    """The records of a run; none where there is no file yet."""
+    """Reads the records of a run. Returns an empty list if the file does not exist."""
     path = tf.io.gfile.join(run_dir, FILE)
     return folder.read_json(path) if files.exists(path) else []
 
 
 class Recording(keras.callbacks.Callback):
-    """Keeps the records of a stage.
+    """Writes the records of a stage.
 
     Args:
       run_dir: the run's folder.
-      earlier_steps: steps of earlier stages.
-      validation_data: measured before the first step of a rectifier's stage.
+      earlier_steps: number of steps of earlier stages.
+      validation_data: dataset that is evaluated before the first step of a rectifier's stage.
     """
 
     def __init__(self, run_dir: str, earlier_steps: int, validation_data: tf.data.Dataset):
@@ -77,7 +77,7 @@ class Recording(keras.callbacks.Callback):
 
 
 def measured(logs: dict, experiment: Experiment) -> dict:
-    """A record's numbers, from the logs of an epoch."""
+    """Returns the numbers of a record, computed from the logs of an epoch."""
     costs = validated(logs, experiment)
     values = {
         "loss": float(logs["val_loss"]),
@@ -92,10 +92,14 @@ def measured(logs: dict, experiment: Experiment) -> dict:
 
 
 def patience(run_dir: str, epochs: int) -> Callable[[Stage, int], bool]:
-    """Ends a stage whose loss has not become lower for so many epochs in a row; 0: never.
+    """Returns a rule that ends a stage whose loss has not decreased for some epochs in a row.
+
+    Args:
+      run_dir: the run's folder.
+      epochs: number of epochs; 0 never ends a stage.
 
     Returns:
-      `(stage, step) -> whether it is over`, as `run.run_stages` asks.
+      `(stage, step) -> true if the stage is over`, for `run.run_stages`.
     """
 
     def is_over(stage: Stage, step: int) -> bool:

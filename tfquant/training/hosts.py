@@ -1,16 +1,18 @@
 """The hosts that train one codec together.
 
-TensorFlow's TF_CONFIG names them, on each of them:
+TensorFlow's TF_CONFIG lists them, on each of them:
 
     {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}
 
-Every host runs the same program with the same flags. A step's batch is that of one process with the
-same `--batch_size`: every host draws its share of the very same examples, and gradients, losses and
-metrics are summed over all. So the hosts take the same decisions, and nobody has to be told any.
+Every host runs the same program with the same flags. A step's batch is the same as on one process
+with the same `--batch_size`: every host draws its share of the same examples, and gradients, losses
+and metrics are summed over all hosts. All hosts therefore make the same decisions without
+communicating them.
 
-The chief (a task of that type, or else worker 0) keeps the run's folder, and alone writes there.
-Another host works in a temporary copy of what a run goes on from, so that all do the same: what
-TensorFlow sums over hosts, all of them must ask for, or those who do wait forever.
+The chief (a task of that type, or else worker 0) owns the run's folder and is the only host that
+writes there. Every other host works in a temporary copy of the files from which a run resumes. It
+then executes the same operations as the chief. This is necessary because TensorFlow's sums over
+hosts wait forever if one host does not take part.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ _TYPES = ("chief", "worker")  # in the order of their ranks
 
 
 class HostLost(RuntimeError):
-    """Another host ended before training did."""
+    """Error: another host ended before training did."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Host:
-    """This host among those that train.
+    """This host and the number of hosts that train.
 
     Attributes:
-      rank: its place, 0 is the chief.
-      count: hosts in all.
+      rank: index of this host; 0 is the chief.
+      count: number of hosts.
     """
 
     rank: int = 0
@@ -50,10 +52,10 @@ class Host:
 
     @classmethod
     def from_environment(cls) -> Host:
-        """As TF_CONFIG says; one host where it is not set.
+        """Reads TF_CONFIG. Returns a single host if it is not set.
 
         Raises:
-          ValueError: TF_CONFIG is not what TensorFlow defines.
+          ValueError: TF_CONFIG does not have the form that TensorFlow defines.
         """
         text = os.environ.get("TF_CONFIG", "")
         if not text:
@@ -72,21 +74,23 @@ class Host:
         if task not in ranks:
             known = ", ".join(f"{kind} {i}" for kind, i in ranks)
             raise ValueError(
-                f"TF_CONFIG: this task is {task[0]} {task[1]}; in the cluster: {known}"
+                f"TF_CONFIG: task {task[0]} {task[1]} is not in the cluster, which has: {known}"
             )
         return cls(ranks.index(task), len(ranks))
 
     @property
     def is_chief(self) -> bool:
+        """True if this host owns the run's folder."""
         return self.rank == 0
 
     def strategy(self) -> tf.distribute.Strategy:
-        """Over all hosts and their GPUs; on one host over all GPUs, or all logical CPUs.
+        """Returns the strategy over all hosts and their GPUs.
 
-        Many hosts: to be called before TensorFlow does anything else, and waits for all of them.
+        On one host, it covers all GPUs or, without GPUs, all logical CPUs. With several hosts, call
+        it before any other TensorFlow function. It waits for all hosts.
         """
         if self.count > 1:
-            logging.info("Host %d of %d: waiting for all", self.rank, self.count)
+            logging.info("Host %d of %d: waiting for the other hosts", self.rank, self.count)
             return tf.distribute.MultiWorkerMirroredStrategy()
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         if len(devices) > 1:
@@ -95,7 +99,7 @@ class Host:
 
     @contextlib.contextmanager
     def folder(self, run_dir: str):
-        """Gives the folder to work in: the run's for the chief, else a copy, removed at the end."""
+        """Yields the folder to work in: the run's for the chief, otherwise a temporary copy."""
         if self.is_chief:
             yield run_dir
             return
@@ -108,7 +112,7 @@ class Host:
                         tf.io.gfile.copy(source, target)
             try:
                 yield own
-            except (ValueError, RuntimeError, OSError) as error:  # a folder's name means the run's
+            except (ValueError, RuntimeError, OSError) as error:  # messages must name the run
                 error.args = tuple(
                     part.replace(own, run_dir) if isinstance(part, str) else part
                     for part in error.args
@@ -116,14 +120,14 @@ class Host:
                 raise
 
     def check_agreement(self, strategy: tf.distribute.Strategy, facts: dict) -> None:
-        """Compares what the hosts found.
+        """Checks that all hosts have the same facts.
 
         Args:
-          strategy: theirs.
-          facts: what -> what it is here, compared as text.
+          strategy: the strategy over all hosts.
+          facts: name -> value on this host; values are compared as text.
 
         Raises:
-          ValueError: it is not the same on all hosts; on all of them.
+          ValueError: a fact differs between hosts. The error is raised on all of them.
         """
         if self.count == 1:
             return
@@ -138,16 +142,16 @@ class Host:
         differing = [fact for fact, values in zip(facts, found.T) if len(set(values)) > 1]
         if differing:
             raise ValueError(
-                f"the hosts do not have the same {' and '.join(differing)}: all need the same flags"
-                " and the same files"
+                f"the hosts do not have the same {' and '.join(differing)}: start all of them with"
+                " the same flags and the same files"
             )
 
     @contextlib.contextmanager
     def together(self):
-        """For what the hosts do together.
+        """Wraps operations that the hosts execute together.
 
         Raises:
-          HostLost: another one is gone.
+          HostLost: another host is gone.
         """
         try:
             yield
@@ -161,14 +165,14 @@ class Host:
                 raise
             raise HostLost(
                 f"host {self.rank} of {self.count}: another host is gone; start the same command on"
-                " all of them to go on from the last checkpoint"
+                " all hosts to resume from the last checkpoint"
             ) from error
 
 
 def identity(checkpoint: str | None) -> tuple | None:
-    """What tells a checkpoint from others of its name: (name, CRC-32 of its index).
+    """Returns an identity of a checkpoint: (name, CRC-32 of its index), or None for None.
 
-    The index holds the checksum of every tensor.
+    The index contains the checksum of every tensor.
     """
     if checkpoint is None:
         return None
@@ -180,13 +184,13 @@ def shares(
     batch_size: int,
     draw: Callable[[int, int], tf.data.Dataset],
 ) -> tf.data.Dataset:
-    """The batches of a strategy, of which each host draws its own share.
+    """Returns the batches of a strategy; each host draws its own share of them.
 
     Args:
       strategy: the strategy.
-      batch_size: B, the global batch, a multiple of the devices.
-      draw: `(offset, size)` -> batches that hold, of every global batch, the `size` examples from
-        `offset` on.
+      batch_size: B, the global batch size, a multiple of the number of devices.
+      draw: `(offset, size)` -> batches with `size` examples of every global batch, starting at
+        `offset`.
     """
 
     def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:

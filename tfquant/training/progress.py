@@ -1,4 +1,4 @@
-"""What the terminal shows of a run: a bar, images per second, a line of validation an epoch."""
+"""Terminal output of a run: a bar, images per second, and a validation line per epoch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tfquant.legacy_keras import keras
 from tfquant.training.experiment import Stage
 from tfquant.training.gap import trains_encoder, validated
 
-# What can be chosen: Keras `fit`'s `verbose`.
+# Choices of the output -> `verbose` of Keras' `fit`.
 VERBOSE = {"bar": 1, "line": 2, "silent": 0}
 
 
 class Throughput(keras.callbacks.Callback):
-    """Puts `images_per_s` into the logs, a mean over the epoch's training steps so far.
+    """Adds `images_per_s` to the logs, the mean over the epoch's training steps so far.
 
-    Validation is left out, and so is a stage's first step, which traces or compiles the graph, as
-    soon as there is a second.
+    Validation is not counted. The first step of a stage traces or compiles the graph; it is not
+    counted as soon as there is a second step.
     """
 
     def __init__(self):
@@ -45,13 +45,13 @@ class Throughput(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):
-    """Keras' bar, as wide as the terminal allows; validation has a line of its own below it.
+    """Keras' bar, limited to the width of the terminal, followed by a line for the validation.
 
-    A bar that is too wide for its line cannot be redrawn and fills the screen. Where the output is
-    no terminal, there is a line an epoch.
+    A bar that is wider than its line cannot be redrawn and fills the screen. If the output is not a
+    terminal, each epoch prints one line.
     """
 
-    # Columns: of the bar itself; of an entry beside its name.
+    # Columns of the bar itself, and of an entry without its name.
     _WIDTH, _ENTRY = 10, 13
 
     def __init__(self, stage: Stage, earlier_steps: int):
@@ -87,7 +87,7 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         print(line, flush=True)
 
     def _shown(self, logs: dict) -> dict:
-        """The entries that fit, the most telling ones first."""
+        """Returns the entries that fit, in order of importance."""
         logs = {**logs, "images/s": logs["images_per_s"]}
         names = ["loss", "images/s", "bpp", self.model.experiment.distortion]
         if logs["skipped"]:

@@ -1,4 +1,4 @@
-"""A run from the first step to the last: stages, resuming, epochs of Keras `fit`."""
+"""A run from the first to the last step: stages, resuming, epochs of Keras' `fit`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tfquant.training.experiment import Stage
 
 
 class TrainingDiverged(RuntimeError):
-    """Too many steps in a row had no finite loss or gradient."""
+    """Error: too many steps in a row had a non-finite loss or gradient."""
 
 
 class Checkpointing(keras.callbacks.Callback):
-    """Saves at the end of every epoch, unless the weights are broken.
+    """Saves a checkpoint at the end of every epoch, unless the weights are broken.
 
-    They are where the loss of the validation pictures is not finite. Skipped steps say nothing of
-    it: they leave the weights as they are.
+    The weights are broken if the loss of the validation pictures is not finite. Skipped steps do
+    not indicate this, because they do not change the weights.
     """
 
     def __init__(self, checkpoint: RunCheckpoint, stage_index: int, earlier_steps: int):
@@ -37,11 +37,11 @@ class Checkpointing(keras.callbacks.Callback):
         if math.isfinite(logs["val_loss"]):
             self._checkpoint.save(self._stage_index, number)
         else:
-            logging.warning("Step %d is not kept: its validation loss is not finite", number)
+            logging.warning("Step %d is not saved: its validation loss is not finite", number)
 
 
 class DivergenceGuard(keras.callbacks.Callback):
-    """Ends a run whose steps have been skipped `limit` times in a row."""
+    """Ends a run after `limit` skipped steps in a row."""
 
     def __init__(self, limit: int, run_dir: str):
         super().__init__()
@@ -52,16 +52,16 @@ class DivergenceGuard(keras.callbacks.Callback):
         in_a_row, step = self.model.skipped_in_a_row.numpy(), self.model.stage_step.numpy()
         if in_a_row >= self._limit:
             raise TrainingDiverged(
-                f"{in_a_row} steps in a row had a loss or gradient that is not finite, the last at"
-                f" step {step} of stage {self.model.stage.name!r}. The last good checkpoint is in"
-                f" {tf.io.gfile.join(self._run_dir, folder.CHECKPOINTS)}, and `tfquant export"
-                f" {self._run_dir}` makes a model of it; to train on, lower the learning rate or"
-                " alpha_max and start again in a new --model_dir."
+                f"{in_a_row} steps in a row had a non-finite loss or gradient, the last at step"
+                f" {step} of stage {self.model.stage.name!r}. The last good checkpoint is in"
+                f" {tf.io.gfile.join(self._run_dir, folder.CHECKPOINTS)}; export it with `tfquant"
+                f" export {self._run_dir}`. To train further, lower the learning rate or alpha_max"
+                " and start again in a new --model_dir."
             )
 
 
 class EndEarly(keras.callbacks.Callback):
-    """Ends a stage that is over before its last step."""
+    """Ends a stage before its last step if `is_over` returns true."""
 
     def __init__(self, is_over: Callable[[Stage, int], bool]):
         super().__init__()
@@ -73,15 +73,15 @@ class EndEarly(keras.callbacks.Callback):
 
 
 def epoch_length(stage: Stage, epoch_steps: int) -> int:
-    """Steps of one epoch: the stage must be a whole number of them.
+    """Returns the number of steps of one epoch. It must divide the number of steps of the stage.
 
     Raises:
-      ValueError: it is not.
+      ValueError: it does not divide the number of steps.
     """
     length = min(epoch_steps, stage.steps)
     if length and stage.steps % length:
         raise ValueError(
-            f"stage {stage.name!r} has {stage.steps} steps, which is no multiple of"
+            f"stage {stage.name!r} has {stage.steps} steps, which is not a multiple of"
             f" --epoch_steps={epoch_steps}"
         )
     return length
@@ -99,24 +99,26 @@ def run_stages(
     jit_compile: bool = False,
     verbose: int = 1,
 ) -> None:
-    """Trains all stages that are not done yet, from the last checkpoint if there is one.
+    """Trains all unfinished stages, from the last checkpoint if there is one.
 
     Args:
-      checkpoint: the trainer's, in the run's folder; see `folder.prepare`.
-      training_data: `first_example -> dataset` of batches from that example on.
-      validation_data: a finite dataset of batches, the same at every epoch.
-      epoch_steps: steps between validations and checkpoints.
+      checkpoint: the trainer's checkpoint in the run's folder; see `folder.prepare`.
+      training_data: `first_example -> dataset` of batches that start at that example.
+      validation_data: a finite dataset of batches, the same in every epoch.
+      epoch_steps: number of steps between validations and checkpoints.
       callbacks: `(stage, steps of earlier stages) -> Keras callbacks` of the stage.
-      is_over: `(stage, step) -> whether it ends there`, asked after every epoch.
-      max_skipped_in_a_row: how many steps in a row may have no finite loss or gradient.
-      jit_compile: compile the training step with XLA.
-      verbose: Keras `fit`'s: 0 silent, 1 progress bar, 2 a line an epoch.
+      is_over: `(stage, step) -> true if the stage ends there`, called after every epoch.
+      max_skipped_in_a_row: number of skipped steps in a row that ends the run.
+      jit_compile: if true, compiles the training step with XLA.
+      verbose: as in Keras' `fit`: 0 silent, 1 progress bar, 2 one line per epoch.
 
     Raises:
-      TrainingDiverged: see `max_skipped_in_a_row`.
+      TrainingDiverged: `max_skipped_in_a_row` steps in a row had a non-finite loss or gradient.
+      ValueError: the steps of a stage, or the step from which it resumes, are not a multiple of the
+        steps of an epoch.
     """
     trainer, experiment = checkpoint.trainer, checkpoint.trainer.experiment
-    # What a step reports is the same on all devices already; Keras would add up the hosts'.
+    # A step's results are already the same on all devices. Keras would add up those of the hosts.
     trainer.distribute_reduction_method = "first"
     resume_at = checkpoint.stage_index()
     earlier_steps = 0
@@ -129,8 +131,8 @@ def run_stages(
             done = int(trainer.stage_step.numpy())
             if done % length:
                 raise ValueError(
-                    f"stage {stage.name!r} stands at step {done}, which is no multiple of"
-                    f" --epoch_steps={epoch_steps}; repeat that flag of the first call to go on"
+                    f"stage {stage.name!r} is at step {done}, which is not a multiple of"
+                    f" --epoch_steps={epoch_steps}; to resume, use --epoch_steps of the first call"
                 )
             if done < stage.steps and not is_over(stage, done):
                 logging.info("Stage %s: steps %d to %d", stage.name, done, stage.steps)
@@ -144,7 +146,8 @@ def run_stages(
                         DivergenceGuard(max_skipped_in_a_row, checkpoint.run_dir),
                         *callbacks(stage, earlier_steps),
                         EndEarly(is_over),
-                        # Last: a run killed in between logs an epoch twice rather than never.
+                        # Last: a run that is killed in between logs an epoch twice instead of
+                        # never.
                         Checkpointing(checkpoint, index, earlier_steps),
                     ],
                     verbose=verbose,

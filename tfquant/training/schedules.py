@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from tfquant.legacy_keras import keras
+from tfquant.names import check_known
 
 _schedules = keras.optimizers.schedules
 
 
 def _drops(*fractions):
-    """The peak, divided by ten at each of these fractions of the stage."""
+    """Returns the peak, divided by ten at each of these fractions of the stage."""
 
     def schedule(peak: float, steps: int):
         boundaries = [max(1, round(f * steps)) for f in fractions]
@@ -18,9 +19,9 @@ def _drops(*fractions):
     return schedule
 
 
-# A cosine's warm-up, as a fraction of the stage but never more than this many steps.
+# Warm-up of the cosine as a fraction of the stage, and its maximum in steps.
 _WARMUP_FRACTION, _WARMUP_STEPS = 0.05, 1000
-_COSINE_FLOOR = 0.01
+_COSINE_FLOOR = 0.01  # final learning rate / peak
 
 
 def _cosine(peak: float, steps: int):
@@ -34,30 +35,28 @@ def _cosine(peak: float, steps: int):
     )
 
 
-# arXiv 2309.17051, section 6.1.2: of 450 epochs of joint training 400 are annealed, and before the
-# learning rate drops.
+# arXiv 2309.17051, section 6.1.2: joint training has 450 epochs. alpha is annealed for the first
+# 400, and then the learning rate drops.
 ANNEALED_FRACTION = 400 / 450
 
 LEARNING_RATES = {
     "constant": lambda peak, steps: _schedules.ExponentialDecay(peak, 1, decay_rate=1.0),
     "cosine": _cosine,
-    # The same section: it drops again after epoch 425; in post-training after 50 and 75 of 100.
+    # The same section: another drop after epoch 425; in post-training, after 50 and 75 of 100
+    # epochs.
     "paper_joint": _drops(ANNEALED_FRACTION, 425 / 450),
     "paper_post": _drops(50 / 100, 75 / 100),
 }
 
 
 def learning_rate(kind: str, peak: float, steps: int):
-    """A learning-rate schedule over a stage of `steps`; a ValueError lists the kinds."""
-    if kind not in LEARNING_RATES:
-        raise ValueError(
-            f"unknown learning-rate schedule {kind!r}; known: {', '.join(LEARNING_RATES)}"
-        )
+    """Returns a learning-rate schedule over a stage of `steps`. A ValueError lists the kinds."""
+    check_known("learning-rate schedule", kind, LEARNING_RATES)
     return LEARNING_RATES[kind](peak, steps)
 
 
 def annealing(alpha_min: float, alpha_max: float, steps: int):
-    """alpha, linear from `alpha_min` to `alpha_max` over the first 400/450 of the stage."""
+    """Returns alpha, linear from `alpha_min` to `alpha_max` over the first 400/450 of the stage."""
     return _schedules.PolynomialDecay(
         alpha_min, max(1, round(ANNEALED_FRACTION * steps)), alpha_max, power=1.0
     )

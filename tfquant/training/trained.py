@@ -1,4 +1,4 @@
-"""Builds the codec of an experiment, and loads the codec of a run."""
+"""Building the codec of an experiment, and loading the codec of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Trained(NamedTuple):
     """The state that a run has reached.
 
     Attributes:
-      experiment: the run's experiment. Its stages are those that the run has reached.
+      experiment: the run's experiment, with only the stages that the run has reached.
       codec: the codec with the checkpoint's weights. It has the rectifier only if the last of the
         stages decodes with it.
       checkpoint: path of the checkpoint.
@@ -46,7 +46,7 @@ def build(experiment: Experiment, precision: str) -> Codec:
 def build_as_decoded(experiment: Experiment, precision: str) -> Codec:
     """Builds the codec of an experiment for files, as it decodes after the last stage.
 
-    A rectifier that the last stage does not decode with is left out.
+    The codec has no rectifier if the last stage does not decode with it.
 
     Args:
       experiment: as in `build`.
@@ -91,10 +91,12 @@ def load_run(run_dir: str, precision: str = "float32") -> Trained:
 
 
 def _finished(codec: Codec, experiment: Experiment) -> Codec:
-    """Applies the experiment's start of the transforms and adds its rectifier."""
+    """Applies the experiment's start of the transforms; adds its gains and its rectifier."""
     if experiment.start == "glorot":
         for transform in (codec.g_a, codec.g_s):
             transforms.start_at_random(transform)
+    if experiment.lmbda_range:
+        codec.add_gains(experiment.gains())
     if experiment.rectified:
         codec.add_rectifier(experiment.rectifier_width, experiment.rectifier_depth)
     return codec

@@ -1,8 +1,8 @@
 """The trainer: a Keras model whose training step runs the current stage.
 
-Compiling, devices, loops and progress are Keras `fit`'s; the step itself is here. It has no host
-operation, so that it compiles whole with `jit_compile=True`, and every random number in it comes
-from `(seed, example index)`.
+Keras' `fit` provides compilation, devices, loops and progress; this module provides the step. The
+step has no host operation, so it compiles as a whole with `jit_compile=True`. All of its random
+numbers come from `(seed, example index)`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tfquant.codec import GROUPS, Codec
 from tfquant.data.pixels import to_float
 from tfquant.exchange import Exchange, Rounding, Surrogates
 from tfquant.legacy_keras import keras
+from tfquant.ops import random
+from tfquant.ops.random import example_seeds
 from tfquant.training import losses
 from tfquant.training.adam import Adam, state_variable
 from tfquant.training.experiment import Experiment, Stage
@@ -21,15 +23,15 @@ from tfquant.training.losses import Outcome
 
 
 class Trainer(keras.Model):
-    """Trains `codec` as `experiment` says, one stage at a time.
+    """Trains `codec` according to `experiment`, one stage at a time.
 
     Args:
       codec: the codec, built under the strategy's scope.
       experiment: the hyperparameters.
 
     Raises:
-      ValueError: the devices cannot share the batch equally, or a latent's mean has no expected
-        gradient.
+      ValueError: the devices cannot share the batch equally, or the codec has no latent with a mean
+        for the expected gradient.
     """
 
     def __init__(self, codec: Codec, experiment: Experiment):
@@ -44,17 +46,17 @@ class Trainer(keras.Model):
             model.has_mean for model in codec.entropy_models
         ):
             raise ValueError(
-                "mean_gradient 'expected' is that of the mean of a Gaussian or a Laplacian, which"
-                f" {experiment.codec} has not"
+                "mean_gradient 'expected' needs a Gaussian or a Laplacian with a mean;"
+                f" {experiment.codec} has none"
             )
         self.codec = codec
         self.experiment = experiment
         self.stage = None
-        # The stage's step counts batches seen; the optimizer's own counter leaves out skipped ones.
+        # Counts all batches of the stage. The optimizer's own counter omits skipped ones.
         self.stage_step = state_variable("stage_step")
         self.skipped = state_variable("skipped")
         self.skipped_in_a_row = state_variable("skipped_in_a_row")
-        # The bound from before a stage that lifts it; 0 where none has.
+        # The bound before a stage that lifts it; 0 if no stage has lifted it.
         self.lifted_sigma_bound = state_variable("lifted_sigma_bound", 0.0, tf.float32)
         latents = [f"bpp_{model.name}" for model in codec.entropy_models]
         terms = [name for stage in experiment.all_stages() for name in self._reported(stage)]
@@ -63,7 +65,7 @@ class Trainer(keras.Model):
         self._means = {name: keras.metrics.Mean(name=name) for name in dict.fromkeys(names)}
 
     def begin(self, stage: Stage, jit_compile: bool = False) -> None:
-        """Makes `stage` the current one: freezes, sets the bound, takes a fresh Adam."""
+        """Starts `stage`: freezes its parts, sets its sigma bound, and creates a new optimizer."""
         self.stage = stage
         for counter in (self.stage_step, self.skipped, self.skipped_in_a_row):
             counter.assign(0)
@@ -71,7 +73,7 @@ class Trainer(keras.Model):
             for part in self.codec.group(group).values():
                 part.trainable = group not in stage.frozen
         self._set_sigma_bound(stage)
-        # Under the strategy's scope: elsewhere each replica would move moments of its own.
+        # Outside the strategy's scope, each replica would have its own moments.
         with self.distribute_strategy.scope():
             optimizer = self._fresh_optimizer(stage)
             optimizer.build(self.trained_variables())
@@ -92,46 +94,63 @@ class Trainer(keras.Model):
         return Adam(stage.learning_rate, experiment.clip_norm or None, scales_loss)
 
     def trained_variables(self) -> list:
-        """The weights that the current stage trains."""
+        """Returns the weights that the current stage trains."""
         return self.codec.trainable_variables
 
     def alpha(self) -> tf.Tensor:
-        """The temperature at the stage's current step, scalar float32."""
+        """Returns the temperature at the stage's current step, scalar float32."""
         return tf.cast(self.stage.alpha(self.stage_step), tf.float32)
 
-    def outcome(self, x, exchange: Exchange) -> Outcome:
-        """A forward pass as the current stage decodes; `x: [B, H, W, 3]` float32 in [0, 1]."""
+    def quality(self, index) -> tf.Tensor | None:
+        """Returns each example's quality in [0, 1), a function of seed and index: [B] float32.
+
+        Returns None if the experiment has a single rate.
+        """
+        if not self.experiment.lmbda_range:
+            return None
+        return random.uniform(example_seeds(self.experiment.seed, "quality", index), []) + 0.5
+
+    def outcome(self, x, exchange: Exchange, quality=None) -> Outcome:
+        """Runs a forward pass as in the current stage.
+
+        Args:
+          x: [B, H, W, 3] float32 in [0, 1].
+          exchange: transmits the latents.
+          quality: [B] float32 in [0, 1] for a range of rates, otherwise None.
+        """
         codec, stage = self.codec, self.stage
-        y = codec.analyze(x)
+        y = codec.analyze(x, quality)
         y_hat = codec.transmit(y, exchange)
         barrier = tf.identity if stage.features_reach_encoder else tf.stop_gradient
         y_bar = codec.rectify(barrier(y_hat))
         decoded = y_bar if stage.rectified else y_hat
-        x_hat = codec.synthesize(decoded, tf.shape(x)[1], tf.shape(x)[2])
-        return Outcome(x, x_hat, exchange, barrier(y), y_hat, y_bar)
+        x_hat = codec.synthesize(decoded, tf.shape(x)[1], tf.shape(x)[2], quality)
+        lmbda = None if quality is None else self.experiment.lmbda_at(quality)
+        return Outcome(x, x_hat, exchange, barrier(y), y_hat, y_bar, lmbda)
 
     def _surrogate_outcome(self, batch) -> Outcome:
         exchange = Surrogates(self.stage.plan, self.alpha(), self.experiment.seed, batch["index"])
-        return self.outcome(to_float(batch["image"]), exchange)
+        return self.outcome(to_float(batch["image"]), exchange, self.quality(batch["index"]))
 
     def _rounded_outcome(self, batch) -> Outcome:
-        return self.outcome(to_float(batch["image"]), Rounding())
+        quality = self.quality(batch["index"])
+        return self.outcome(to_float(batch["image"]), Rounding(), quality)
 
     def _reported(self, stage: Stage) -> list:
-        """Terms to measure: R in bpp, D unweighted, and those of the stage."""
+        """Returns the terms to measure: R in bpp, unweighted D, and the terms of the stage."""
         names = ["bpp", self.experiment.distortion, *stage.loss, *stage.reported]
         return list(dict.fromkeys(names))
 
     def _terms(self, outcome: Outcome) -> dict:
-        """What is reported, and the stage's loss, its terms' weighted sum."""
+        """Returns the reported terms, and the stage's loss as their weighted sum."""
         terms = {name: losses.TERMS[name](outcome) for name in self._reported(self.stage)}
         loss = tf.add_n([weight * terms[name] for name, weight in self.stage.loss.items()])
         return {**terms, "loss": loss}
 
-    # No tensor is a condition in Python here, and converting every function in it takes seconds.
+    # No Python condition here depends on a tensor, and autograph conversion would take seconds.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, batch):
-        """One step; a step whose loss or gradient is not finite changes no weight."""
+        """Runs one step. A step with a non-finite loss or gradient changes no weight."""
         if self.stage.track_offsets:
             for model in self.codec.entropy_models:
                 model.track_offset()
@@ -162,7 +181,7 @@ class Trainer(keras.Model):
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, batch):
-        """The train-test gap: R~, D~, J~ of the surrogate beside R, D, J of rounding."""
+        """Measures the train-test gap: R~, D~, J~ of the surrogate and R, D, J of rounding."""
         rounded = self._rounded_outcome(batch)
         values = {name: self._mean(name, v) for name, v in self._terms(rounded).items()}
         for name, v in self._terms(self._surrogate_outcome(batch)).items():

@@ -1,0 +1,67 @@
+"""A stand-in for an exported model: a file's one stream is the pixels, deflated."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import pytest
+
+from tfquant import cli
+from tfquant.coding import container
+from tfquant.commands import choosing
+
+
+class PixelModel:
+    """Compresses without loss, and without TensorFlow."""
+
+    codec = "pixels"
+
+    def __init__(self, fingerprint="00112233445566aa"):
+        self.fingerprint = fingerprint
+
+    def compress(self, image) -> bytes:
+        stream = zlib.compress(np.ascontiguousarray(image).tobytes())
+        height, width, _ = image.shape
+        return container.Bitstream(
+            self.codec, self.fingerprint, height, width, zlib.crc32(stream), (stream,)
+        ).to_bytes()
+
+    def decompress(self, data, max_pixels=container.MAX_PIXELS):
+        bitstream = container.Bitstream.from_bytes(data, max_pixels)
+        bitstream.check_model(self.codec, self.fingerprint)
+        pixels = np.frombuffer(zlib.decompress(bitstream.streams[0]), np.uint8)
+        return pixels.reshape(bitstream.height, bitstream.width, 3)
+
+
+@pytest.fixture
+def pixel_model(monkeypatch):
+    """Puts the model above in the place of any; the value can be replaced by another one."""
+    current = [PixelModel()]
+
+    class Chosen:
+        def __init__(self, name, quality=None):
+            del name, quality
+
+        def load(self):
+            return current[0]
+
+        def check(self, file):
+            file.check_model(current[0].codec, current[0].fingerprint)
+
+    monkeypatch.setattr(choosing, "Compressor", Chosen)
+    monkeypatch.setattr(choosing, "Decompressor", Chosen)
+    return current
+
+
+@pytest.fixture
+def tfquant(capsys, pixel_model):
+    """`tfquant(*arguments)`: (exit code, standard output, standard error) of the command."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

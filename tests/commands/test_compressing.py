@@ -1,0 +1,311 @@
+"""Folders as users have them: nothing in them is lost, and nothing of theirs is replaced."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfquant.commands import batch
+from tfquant.data import images
+
+PLAIN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+def save(path, colour=(1, 2, 3), size=(6, 4), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, **options)
+    return path
+
+
+def tree(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def colours(folder):
+    return sorted(tuple(images.read_image(folder / name)[0, 0]) for name in tree(folder))
+
+
+def test_names_that_collide_give_a_file_each(tmp_path, tfquant):
+    pictures, files, back = (tmp_path / name for name in ("pictures", "files", "back"))
+    save(pictures / "photo.png", PLAIN["red"])
+    save(pictures / "photo.bmp", PLAIN["green"])
+    save(pictures / "photo.png.webp", PLAIN["blue"], lossless=True)
+    code, out, _ = tfquant("compress", "m", pictures, files)
+    assert code == 0 and "3 of 3 files made" in out
+    assert tree(files) == ["photo.bmp.tfq", "photo.png.tfq", "photo.png.webp.tfq"]
+    code, out, _ = tfquant("decompress", "m", files, back)
+    assert code == 0 and "3 of 3 files made" in out
+    assert colours(back) == sorted(PLAIN.values())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.png", "A.bmp"],
+        ["a.png", "A.PNG", "a.Png"],
+        ["Far/c.png", "far/C.png"],
+        ["u\u0308.png", "\u00fc.png"],  # one letter in two of Unicode's forms
+        ["a.png", "a.tfq/b.png"],
+        ["a.png", "a.png.png", "a.png.png.png", "a.bmp"],
+        ["a.png", "a.bmp", "a.bmp~2.png", "a.BMP"],
+    ],
+)
+def test_no_two_targets_are_one_file_where_case_counts_for_nothing(tmp_path, names):
+    sources = [str(tmp_path / "in" / name) for name in names]
+    tasks = batch.tasks(sources, str(tmp_path / "in"), str(tmp_path / "out"), ".tfq")
+    assert [task.source for task in tasks] == sources
+    import unicodedata
+
+    def folded(path):
+        return unicodedata.normalize("NFC", os.path.relpath(path, tmp_path)).lower()
+
+    targets = [folded(task.target) for task in tasks]
+    assert len(set(targets)) == len(names)
+    parents = {os.path.dirname(target) for target in targets}
+    assert not parents & set(targets)
+
+
+def test_linked_folders_of_the_output_are_one_place(tmp_path):
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "b").symlink_to("a")
+    sources = [str(tmp_path / "in" / name) for name in ("a/x.png", "b/x.png")]
+    tasks = batch.tasks(sources, str(tmp_path / "in"), str(tmp_path / "out"), ".tfq")
+    assert len({os.path.realpath(task.target) for task in tasks}) == 2
+
+
+def test_decompressing_beside_the_originals_never_costs_one(tmp_path, tfquant):
+    originals = {"a.png": PLAIN["red"], "b.png": PLAIN["green"]}
+    for name, colour in originals.items():
+        save(tmp_path / name, colour)
+    before = {name: (tmp_path / name).read_bytes() for name in originals}
+    assert tfquant("compress", "m", tmp_path, tmp_path)[0] == 0
+    for more in ([], ["--overwrite"]):
+        code, out, err = tfquant("decompress", "m", tmp_path, tmp_path, *more)
+        assert code == 1 and "0 of 2 files made" in out and "--overwrite" not in out + err
+        for name in originals:
+            line = f"{tmp_path / name}: not replaced: it was not made by tfquant decompress"
+            assert line in err
+            assert (tmp_path / name).read_bytes() == before[name]
+
+
+def test_a_picture_that_was_decompressed_is_known_and_kept(tmp_path, tfquant, pixel_model):
+    pictures, files, back = (tmp_path / name for name in ("pictures", "files", "back"))
+    save(pictures / "a.png", PLAIN["red"])
+    save(pictures / "b.png", PLAIN["blue"])
+    tfquant("compress", "m", pictures, files)
+    assert tfquant("decompress", "m", files, back)[0] == 0
+    code, out, err = tfquant("decompress", "m", files, back)
+    assert (code, err) == (0, "") and "0 of 2 files made; 2 existed already" in out
+    (files / "a.tfq").write_bytes((files / "b.tfq").read_bytes())
+    code, out, err = tfquant("decompress", "m", files, back)
+    assert code == 1 and "a.png: not replaced: it was made from another .tfq file" in err
+    assert tfquant("decompress", "m", files, back, "--overwrite")[0] == 0
+    assert colours(back) == [PLAIN["blue"]] * 2
+
+
+def test_an_existing_file_counts_only_if_it_is_what_would_be_made(tmp_path, tfquant, pixel_model):
+    pictures, files = tmp_path / "pictures", tmp_path / "files"
+    names = ["ok", "empty", "cut", "foreign", "stale", "other_model", "other_size", "turned"]
+    for name in names:
+        save(pictures / f"{name}.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    save(pictures / "turned.png", exif=turned)
+    assert tfquant("compress", "m", pictures, files)[0] == 0
+    good = (files / "ok.tfq").read_bytes()
+    (files / "empty.tfq").write_bytes(b"")
+    (files / "cut.tfq").write_bytes(good[:-1])
+    (files / "foreign.tfq").write_bytes(b"precious")
+    os.utime(files / "stale.tfq", (1, 1))
+    other = type(pixel_model[0])("ff112233445566aa")
+    (files / "other_model.tfq").write_bytes(other.compress(np.zeros((4, 6, 3), np.uint8)))
+    larger = pixel_model[0].compress(np.zeros((5, 6, 3), np.uint8))
+    (files / "other_size.tfq").write_bytes(larger)
+    code, out, err = tfquant("compress", "m", pictures, files)
+    assert code == 1 and "0 of 8 files made; 2 existed already" in out
+    reasons = {
+        "empty": "empty file", "cut": "file cut off", "foreign": "not a .tfq file",
+        "stale": "older than the picture", "other_model": "another model made it, pixels ff11",
+        "other_size": "contains another picture, 6x5 pixels",
+    }  # fmt: skip
+    lines = err.splitlines()
+    assert len(lines) == len(reasons) + 1
+    for name, reason in reasons.items():
+        (line,) = [line for line in lines if f"{name}.tfq: not replaced: " in line]
+        assert reason in line and ("--overwrite" in line) == (name != "foreign")
+    code, out, err = tfquant("compress", "m", pictures, files, "--overwrite")
+    assert code == 1 and "7 of 8 files made" in out and "foreign.tfq: not replaced" in err
+    assert (files / "foreign.tfq").read_bytes() == b"precious"
+    for name in set(names) - {"foreign", "turned"}:
+        assert (files / f"{name}.tfq").read_bytes() == good
+
+
+def test_what_is_left_out_and_converted_is_said_once(tmp_path, tfquant):
+    from PIL import ImageCms
+
+    pictures = tmp_path / "pictures"
+    for i in range(5):
+        frames = [Image.new("L", (4, 4), v) for v in (0, 255)]
+        frames[0].save(_made(pictures / f"{i}.gif"), save_all=True, append_images=frames[1:])
+    save(pictures / "plain.png", icc_profile=_srgb(ImageCms))
+    (pictures / "a.HEIF2").write_bytes(b"")
+    (pictures / ".thumbnails").mkdir()
+    save(pictures / ".thumbnails" / "b.png")
+    code, out, err = tfquant("compress", "m", pictures, tmp_path / "files")
+    lines = out.splitlines()
+    assert (code, err, len(lines)) == (0, "", 3)
+    names = ", ".join(str(pictures / f"{i}.gif") for i in range(3))
+    assert lines[1] == f"{names} and 2 more: page 1 of 2 is taken"
+    expected = "skipped: 1 file of another kind: 1 .HEIF2; 1 hidden files or folders"
+    assert lines[2] == f"{pictures}: {expected}"
+    white = [images.read_image(pictures / "0.gif", page=2), np.full((4, 4, 3), 255)]
+    np.testing.assert_array_equal(*white)
+    one = tmp_path / "one.tfq"
+    code, out, _ = tfquant("compress", "m", pictures / "0.gif", one, "--page=2")
+    assert code == 0 and out.splitlines()[1].endswith("0.gif: page 2 of 2 is taken")
+    assert tfquant("compress", "m", pictures / "0.gif", one, "--page=3", "--overwrite")[0] == 1
+
+
+def _made(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _srgb(cms):
+    return cms.ImageCmsProfile(cms.createProfile("sRGB")).tobytes()
+
+
+ODD_NAMES = ["a b ", "x[1]", "line\nbreak", "latin\udce9", "tab\t", "snow\u2603", "-dash", "a*?"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name_goes_there_and_back(tmp_path, tfquant, name):
+    folder = tmp_path / name
+    save(tmp_path / "plain.png", PLAIN["green"]).rename(_made(folder / f"{name}.png"))
+    code, out, err = tfquant("compress", "m", folder, tmp_path / f"{name} files")
+    assert (code, err) == (0, "") and len(out.splitlines()) == 1
+    code, out, err = tfquant("decompress", "m", tmp_path / f"{name} files", tmp_path / "back")
+    assert (code, err) == (0, "")
+    assert colours(tmp_path / "back") == [PLAIN["green"]]
+    one = tmp_path / f"{name}.tfq"
+    assert tfquant("compress", "m", folder / f"{name}.png", one)[0] == 0
+    code, out, _ = tfquant("info", one)
+    assert code == 0 and len(out.splitlines()) == 8
+
+
+def test_a_name_that_the_output_cannot_show_costs_no_result(tmp_path, tfquant, monkeypatch):
+    path = tmp_path / "snow\u2603\udce9.png"
+    save(tmp_path / "a.png").rename(path)
+    strict = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", strict)
+    code, _, err = tfquant("compress", "m", path, f"{path}.tfq")
+    strict.flush()
+    assert (code, err) == (0, "") and (tmp_path / "snow\u2603\udce9.png.tfq").exists()
+    assert b"snow\\u2603\\xe9.png.tfq: " in strict.buffer.getvalue()
+
+
+def test_a_name_that_is_too_long_costs_its_own_file_alone(tmp_path, tfquant):
+    pictures = tmp_path / "pictures"
+    long = "x" * 250
+    save(pictures / f"{long}.png")
+    save(pictures / f"{long}.bmp")  # so that both keep their extension
+    save(pictures / "a.png")
+    code, out, err = tfquant("compress", "m", pictures, tmp_path / "files")
+    assert code == 1 and "1 of 3 files made" in out and err.count("File name too long") == 2
+
+
+def test_a_tilde_is_the_home_folder_in_every_argument(tmp_path, tfquant, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "pictures" / "a.png")
+    assert tfquant("compress", "m", "~/pictures", "~/files")[0] == 0
+    assert tfquant("compress", "m", "~/pictures/a.png", "~/a.tfq")[0] == 0
+    assert tfquant("decompress", "m", "~/files", "~/back")[0] == 0
+    assert tfquant("info", "~/a.tfq")[0] == 0
+    assert sorted(os.listdir(tmp_path)) == ["a.tfq", "back", "files", "pictures"]
+
+
+def test_links_are_written_through(tmp_path, tfquant):
+    save(tmp_path / "a.png")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link.tfq").symlink_to("far/real.tfq")
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "link.tfq")[0] == 0
+    assert (tmp_path / "link.tfq").is_symlink() and (tmp_path / "far" / "real.tfq").is_file()
+    code, _, err = tfquant("compress", "m", tmp_path / "a.png", tmp_path / "link.tfq")
+    assert code == 1 and "exists already" in err
+    arguments = ["compress", "m", tmp_path / "a.png", tmp_path / "link.tfq", "--overwrite"]
+    assert tfquant(*arguments)[0] == 0
+    assert (tmp_path / "link.tfq").is_symlink()
+
+
+def test_fifos_are_read_and_written(tmp_path, tfquant):
+    save(tmp_path / "a.png", PLAIN["red"])
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
+    data = (tmp_path / "a.tfq").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    got = []
+
+    def reading():
+        got.append((tmp_path / "pipe").read_bytes())
+
+    def writing(content):
+        (tmp_path / "pipe").write_bytes(content)
+
+    def beside(target, *arguments):
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        thread.start()
+        return thread
+
+    reader = beside(reading)
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "pipe")[0] == 0
+    reader.join(10)
+    assert got == [data]
+    writer = beside(writing, data)
+    code, out, _ = tfquant("info", tmp_path / "pipe")
+    writer.join(10)
+    assert code == 0 and f"{len(data)} bytes" in out
+    writer = beside(writing, data)
+    assert tfquant("decompress", "m", tmp_path / "pipe", tmp_path / "back.png")[0] == 0
+    writer.join(10)
+    assert images.read_image(tmp_path / "back.png")[0, 0].tolist() == [255, 0, 0]
+    writer = beside(writing, (tmp_path / "a.png").read_bytes())
+    assert tfquant("compress", "m", tmp_path / "pipe", tmp_path / "b.tfq")[0] == 0
+    writer.join(10)
+    assert (tmp_path / "b.tfq").read_bytes() == data
+
+
+def test_standard_input_and_output_carry_pictures_and_files(tmp_path, tfquant, monkeypatch):
+    picture = save(tmp_path / "a.png", PLAIN["blue"]).read_bytes()
+
+    def piped(data, *arguments):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+        code, _, err = tfquant(*arguments)
+        stream.flush()
+        return code, stream.buffer.getvalue(), err
+
+    code, data, err = piped(picture, "compress", "m", "-", "-")
+    assert code == 0 and f"-: {len(data)} bytes" in err
+    code, shown, _ = piped(data, "info", "-")
+    assert code == 0 and b"file         standard input\n" in shown
+    code, back, _ = piped(data, "decompress", "m", "-", "-")
+    assert code == 0 and Image.open(io.BytesIO(back)).getpixel((0, 0)) == PLAIN["blue"]
+    code, nothing, err = piped(b"no picture", "compress", "m", "-", "-")
+    assert (code, nothing) == (1, b"") and err.startswith("tfquant: standard input: not a picture")
+
+
+def test_info_reads_a_pipe_of_the_shell(tmp_path, tfquant):
+    save(tmp_path / "a.png")
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
+    command = [sys.executable, "-m", "tfquant.cli", "info", "-"]
+    data = (tmp_path / "a.tfq").read_bytes()
+    done = subprocess.run(command, input=data, capture_output=True, check=True)
+    assert f"{len(data)} bytes".encode() in done.stdout

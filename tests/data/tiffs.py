@@ -1,0 +1,61 @@
+"""An independent writer of TIFF files, for depths and tags that Pillow does not write."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+
+SHORT, LONG = 3, 4
+
+
+def packed(samples: np.ndarray, bits: int, order: str) -> bytes:
+    """`samples: [H, W]` integers as rows of `bits` bits each, filled up to whole bytes."""
+    if bits in (8, 16, 32):
+        return samples.astype(f"{order}i{bits // 8}").tobytes()
+    rows = []
+    for row in samples:
+        text = "".join(f"{int(value):0{bits}b}" for value in row)
+        text += "0" * (-len(text) % 8)
+        rows.append(int(text, 2).to_bytes(len(text) // 8, "big"))
+    return b"".join(rows)
+
+
+def page(samples, bits=8, *, photometric=1, sample_format=1, deflate=False, order="<", **tags):
+    """(pixel bytes, tag -> (type, value)) of a grey page; `tags` are more, as t254=1."""
+    samples = np.asarray(samples)
+    data = packed(samples, bits, order)
+    entries = {
+        256: (LONG, samples.shape[1]),
+        257: (LONG, samples.shape[0]),
+        258: (SHORT, bits),
+        259: (SHORT, 8 if deflate else 1),
+        262: (SHORT, photometric),
+        277: (SHORT, 1),
+        278: (LONG, samples.shape[0]),
+        339: (SHORT, sample_format),
+    }
+    entries.update({int(name[1:]): (LONG, value) for name, value in tags.items()})
+    return zlib.compress(data) if deflate else data, entries
+
+
+def write(path, *pages, order="<"):
+    """Writes the pages one after the other; returns the path."""
+    body = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 0)
+    link = 4
+    for data, entries in pages:
+        start = len(body)
+        body += data + b"\0" * (len(data) % 2)
+        entries = {**entries, 273: (LONG, start), 279: (LONG, len(data))}
+        place = len(body)
+        body = body[:link] + struct.pack(f"{order}I", place) + body[link + 4 :]
+        body += struct.pack(f"{order}H", len(entries))
+        for tag, (kind, value) in sorted(entries.items()):
+            code = "HH" if kind == SHORT else "I"
+            values = (value, 0) if kind == SHORT else (value,)
+            body += struct.pack(f"{order}HHI{code}", tag, kind, 1, *values)
+        link = len(body)
+        body += struct.pack(f"{order}I", 0)
+    path.write_bytes(body)
+    return path

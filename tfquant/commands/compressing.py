@@ -1,0 +1,326 @@
+"""The commands `compress`, `decompress` and `info`: one file, or a folder of them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import io
+import os
+import sys
+from typing import Callable
+
+from tfquant import files
+from tfquant.coding import container
+from tfquant.commands import choosing, outputs
+from tfquant.commands.outcome import BadInput, CommandError, OutputError, fail
+from tfquant.commands.outputs import STANDARD
+from tfquant.export import model_file
+
+_STANDARD_INPUT = "standard input"
+_NAMED = 3  # number of files that a note lists by name
+
+
+def compress(arguments) -> None:
+    """Runs `tfquant compress`."""
+    choosing.split_paths(arguments, "picture", "file", ".tfq")
+    if files.isdir(arguments.picture):
+        _compress_folder(arguments)
+        return
+    outputs.check(arguments.file, arguments.picture, arguments.overwrite)
+    picture = _read_picture(arguments.picture, arguments)
+    compressor = choosing.Compressor(arguments.model, arguments.quality)
+    data = compressor.load().compress(picture.pixels)
+    outputs.write(arguments.file, data)
+    height, width, _ = picture.pixels.shape
+    bpp = 8 * len(data) / (height * width)
+    line = f"{len(data)} bytes, {bpp:.4f} bpp ({compressor})"
+    _say(arguments.file, f"{files.shown(arguments.file)}: {line}")
+    for note in picture.notes:
+        _say(arguments.file, f"{files.shown(arguments.picture)}: {note}")
+
+
+def decompress(arguments) -> None:
+    """Runs `tfquant decompress`."""
+    choosing.split_paths(arguments, "file", "picture", ".png")
+    if files.isdir(arguments.file):
+        _decompress_folder(arguments)
+        return
+    outputs.check(arguments.picture, arguments.file, arguments.overwrite)
+    # Checks everything possible before the model loads, which takes time.
+    data, bitstream = _read_file(arguments.file, arguments.max_pixels)
+    decompressor = choosing.Decompressor(arguments.model)
+    decompressor.check(bitstream)
+    extension = _extension(arguments.picture)
+    image = decompressor.load().decompress(data, arguments.max_pixels)
+    outputs.write(arguments.picture, _encoded(image, extension, _mark(data, bitstream)))
+    height, width, _ = image.shape
+    _say(arguments.picture, f"{files.shown(arguments.picture)}: {width}x{height} pixels")
+
+
+def info(arguments) -> None:
+    """Runs `tfquant info`."""
+    if arguments.file == STANDARD:
+        header = container.read_header(io.BytesIO(sys.stdin.buffer.read()))
+    else:
+        with files.reading(arguments.file) as file:
+            header = container.read_header(_seekable(file))
+    name = _STANDARD_INPUT if arguments.file == STANDARD else files.shown(arguments.file)
+    bpp = 8 * header.file_bytes / (header.height * header.width)
+    print(
+        f"file         {name}\n"
+        f"format       {container.VERSION}\n"
+        f"codec        {header.codec}\n"
+        f"fingerprint  {header.fingerprint}\n"
+        f"picture      {header.width}x{header.height} (width x height)\n"
+        f"size         {header.file_bytes} bytes, {bpp:.4f} bpp\n"
+        f"streams      {len(header.lengths)}: {' '.join(map(str, header.lengths))} bytes\n"
+        f"symbols      CRC-32 {header.symbols_crc:08x}"
+    )
+
+
+def _say(output: str, line: str) -> None:
+    """Prints a line of the result. Uses standard error if the file goes to standard output."""
+    print(line, file=sys.stderr if output == STANDARD else sys.stdout)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Existing:
+    """An existing file where an output belongs.
+
+    Attributes:
+      reason: why it is not the output that would be made; "" if it is.
+      replaceable: if true, tfquant made it, so --overwrite may replace it.
+    """
+
+    reason: str
+    replaceable: bool = True
+
+
+def _compress_folder(arguments) -> None:
+    from tfquant.commands import batch
+    from tfquant.data import finding, images
+
+    try:
+        found = finding.search(arguments.picture)
+    except images.ImageError as error:
+        raise CommandError(error) from None
+    outputs.make_folder(arguments.file)
+    tasks = batch.tasks(found.paths, arguments.picture, arguments.file, ".tfq")
+    model = choosing.Compressor(arguments.model, arguments.quality).load()
+    notes = collections.defaultdict(list)
+
+    def work(task):
+        picture = _read_picture(task.source, arguments)
+        data = model.compress(picture.pixels)
+        outputs.write(task.target, data)
+        for note in picture.notes:
+            notes[note].append(task.source)
+        return len(data), picture.pixels.shape[0] * picture.pixels.shape[1]
+
+    def describe(done):
+        size, pixels = map(sum, zip(*done))
+        return f", {size} bytes, {8 * size / pixels:.4f} bpp"
+
+    def existing(task):
+        return _existing_file(task, model.codec, model.fingerprint, arguments.page)
+
+    def end():
+        for note, paths in notes.items():
+            print(f"{some_names(paths)}: {note}")
+        if found.left_out():
+            print(f"{files.shown(arguments.picture)}: skipped: {found.left_out()}")
+
+    _run_folder(work, tasks, arguments, arguments.file, existing, describe, end)
+
+
+def _decompress_folder(arguments) -> None:
+    from tfquant.commands import batch
+
+    sources = batch.files_below(arguments.file, ".tfq")
+    if not sources:
+        raise CommandError(f"{files.shown(arguments.file)}: no .tfq files in this folder")
+    outputs.make_folder(arguments.picture)
+    tasks = batch.tasks(sources, arguments.file, arguments.picture, ".png")
+    model = choosing.Decompressor(arguments.model).load()
+
+    def work(task):
+        data, bitstream = _read_file(task.source, arguments.max_pixels)
+        image = model.decompress(data, arguments.max_pixels)
+        outputs.write(task.target, _encoded(image, ".png", _mark(data, bitstream)))
+        return True
+
+    def existing(task):
+        return _existing_picture(task, arguments.max_pixels)
+
+    _run_folder(work, tasks, arguments, arguments.picture, existing)
+
+
+def _run_folder(
+    work: Callable,
+    tasks: list,
+    arguments,
+    out: str,
+    existing: Callable,
+    describe: Callable = lambda done: "",
+    end: Callable = lambda: None,
+) -> None:
+    """Runs all tasks whose output does not exist yet, and prints a summary.
+
+    Args:
+      work: makes the file of a task.
+      tasks: `batch.Task`s.
+      arguments: the command's arguments.
+      out: the folder of the files.
+      existing: task -> the `_Existing` at its target; called only if something exists there.
+      describe: the results of `work` -> further text for the summary.
+      end: prints further lines after the summary.
+
+    Raises:
+      CommandError: an output cannot be written, or, raised at the end, some inputs failed.
+    """
+    from tfquant.commands import batch
+
+    new, kept, refused = [], 0, 0
+    for task in tasks:
+        found = existing(task) if os.path.lexists(task.target) else None
+        if found is None or (arguments.overwrite and found.replaceable):
+            new.append(task)
+        elif not found.reason:
+            kept += 1
+        else:
+            refused += 1
+            advice = "use --overwrite to replace it" if found.replaceable else "move it elsewhere"
+            fail(f"{files.shown(task.target)}: not replaced: {found.reason}; {advice}")
+    for folder in sorted({os.path.dirname(task.target) for task in new}):
+        outputs.make_folder(folder)
+    blamed = (
+        BadInput, container.BitstreamError, model_file.ModelError, OSError, MemoryError, ValueError
+    )  # fmt: skip
+    results = batch.run(work, new, arguments.jobs, blamed, fail)
+    done = [result for result in results if result is not None]
+    failed = len(new) - len(done) + refused
+    summary = f"{len(done)} of {len(tasks)} files made" + (describe(done) if done else "")
+    if kept:
+        summary += f"; {kept} existed already (--overwrite makes them again)"
+    print(f"{files.shown(out)}: {summary}")
+    end()
+    if failed:
+        raise CommandError(f"{failed} of {len(tasks)} files failed")
+
+
+def _existing_file(task, codec: str, fingerprint: str, page) -> _Existing:
+    """Compares an existing .tfq file with the one that would be made."""
+    from tfquant.data import images
+
+    try:
+        data = files.read(task.target)
+    except OSError as error:
+        return _Existing(f"it cannot be read: {error.strerror or error}", False)
+    ours = not data or data.startswith(container.MAGIC)
+    try:
+        found = container.Bitstream.from_bytes(data, sys.maxsize)
+    except container.BitstreamError as error:
+        return _Existing(str(error), ours)
+    if (found.codec, found.fingerprint) != (codec, fingerprint):
+        return _Existing(f"another model made it, {found.codec} {found.fingerprint}")
+    try:
+        sides = images.sides(task.source, page)
+    except images.ImageError:
+        return _Existing("")  # the picture is corrupt now; keep the only file made from it
+    if sides != tuple(sorted((found.height, found.width))):
+        return _Existing(f"it contains another picture, {found.width}x{found.height} pixels")
+    if files.is_local(task.source) and _changed_ns(task.source) > _changed_ns(task.target):
+        return _Existing("it is older than the picture")
+    return _Existing("")
+
+
+def _changed_ns(path: str) -> int:
+    return os.stat(path).st_mtime_ns
+
+
+def _existing_picture(task, max_pixels: int) -> _Existing:
+    """Compares an existing picture with the one that would be made."""
+    from tfquant.data import images
+
+    if os.path.isfile(task.target) and not os.path.getsize(task.target):
+        return _Existing("it is an empty file")
+    made_from = images.made_from(task.target)
+    if made_from is None:
+        return _Existing("it was not made by tfquant decompress", False)
+    try:
+        data, bitstream = _read_file(task.source, max_pixels)
+    except (OSError, container.BitstreamError) as error:
+        return _Existing(f"{files.shown(task.source)} cannot be read: {error}")
+    if made_from != _mark(data, bitstream):
+        return _Existing("it was made from another .tfq file")
+    return _Existing("")
+
+
+def _mark(data: bytes, bitstream: container.Bitstream) -> str:
+    """Returns the text in a decompressed PNG that identifies its .tfq file."""
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return f"{bitstream.codec} {bitstream.fingerprint} {digest}"
+
+
+def some_names(paths: list) -> str:
+    """Returns the first few paths in sorted order, and the number of the others."""
+    names = [files.shown(path) for path in sorted(paths)]
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _read_picture(path: str, arguments):
+    from tfquant.data import images
+
+    data, name = None, path
+    if path == STANDARD:
+        data, name = sys.stdin.buffer.read(), _STANDARD_INPUT
+    try:
+        return images.read(name, arguments.background, data, page=arguments.page)
+    except images.ImageError as error:
+        raise BadInput(error) from None
+
+
+def _read_file(path: str, max_pixels: int) -> tuple:
+    """Reads a .tfq file. Returns its bytes and its content."""
+    if path == STANDARD:
+        data = sys.stdin.buffer.read()
+    else:
+        with files.reading(path) as file:
+            file = _seekable(file)
+            container.read_header(file)  # avoids reading all of a file of another kind
+            file.seek(0)
+            data = file.read()
+    return data, container.Bitstream.from_bytes(data, max_pixels)
+
+
+def _seekable(file):
+    """Returns the file, or a copy of its content if it is a pipe."""
+    return file if file.seekable() else io.BytesIO(file.read())
+
+
+def _extension(path: str) -> str:
+    """Returns the extension of the lossless format to write. Pipes without one get PNG.
+
+    Raises:
+      CommandError: the format is not supported.
+    """
+    from tfquant.data import images
+
+    extension = os.path.splitext(path)[1].lower()
+    if extension in images.LOSSLESS:
+        return extension
+    if path == STANDARD or outputs.is_special(path):
+        return ".png"
+    known = ", ".join(images.LOSSLESS)
+    raise CommandError(f"{files.shown(path)}: a picture must be {known}; got {extension!r}")
+
+
+def _encoded(image, extension: str, mark: str) -> bytes:
+    from tfquant.data import images
+
+    try:
+        return images.encoded(image, extension, mark)
+    except images.ImageError as error:
+        raise OutputError(error) from None

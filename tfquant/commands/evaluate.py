@@ -1,0 +1,143 @@
+"""Measures codecs on pictures: actual bits per pixel, PSNR, MS-SSIM, seconds, curves, BD-rates.
+
+    python eval.py --model_dir=runs/low,runs/high --images=kodak/ --report_dir=reports/kodak
+
+This writes report.json, report.csv, report.md, rd.png and the reconstructions into the report's
+folder, and prints the tables.
+
+Runs form one curve if they differ only in lmbda, or in settings that depend on it (widths, lengths,
+the seed). A difference in any other setting starts a new curve, and so do two runs with the same
+lmbda. The names of the curves contain the differences, and report.json identifies each curve
+completely. If a BD-rate would cover less than half of the shorter curve, or less than 0.1 dB, the
+table shows a dash and a line explains it.
+
+Without --model_dir, it measures only the conventional codecs. With only --explorations, it lists
+them and measures nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from tfquant import files
+from tfquant.coding.container import BitstreamError
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.data import background
+from tfquant.data.images import ImageError
+from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
+from tfquant.export.model_file import ExportedModel, ModelError
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of `eval.py`."""
+    flags.DEFINE_list(
+        "model_dir",
+        [],
+        "Training runs (folders that contain export/) or exported models, separated by commas.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "baseline",
+        [],
+        "Runs or exported models from which those of --model_dir started, separated by commas: adds"
+        " the gains in quality, quantization error and time of the models over them.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "explorations",
+        [],
+        "Folders of `train.py --explore_qr`, separated by commas: adds a table of quality by"
+        " weight.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "images",
+        pictures.SAMPLE,
+        "A folder, a glob or a file. `sample`: a few pictures from the installed packages, or"
+        " generated ones.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "report_dir",
+        None,
+        "Folder of the report; created if it does not exist.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "conventional",
+        list(conventional.CODECS),
+        "Conventional codecs for comparison, from:"
+        f" {', '.join(conventional.CODECS)}. Empty: none, as with only --explorations. `jpeg` is"
+        " 4:2:0; it is also shown next to every model, at the nearest rate.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "anchor",
+        None,
+        "CSV of published points for the same pictures, for comparison, with columns"
+        " metric,codec,bpp,value; metric is PSNR (dB) or MS-SSIM (linear, or in dB if all values"
+        " are above 1).",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "anchor_codec", "BPG 4:4:4", "Codec to read from --anchor.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "bd_rate_method",
+        "akima",
+        list(curves.METHODS),
+        "Interpolation for BD-rates: akima (recommended by the bjontegaard package), pchip (used by"
+        " JVET) or cubic (the original; needs 4 points).",
+        flag_values=values,
+    )
+    flags.DEFINE_string("background", None, f"A colour: {background.HELP}.", flag_values=values)
+    flags.DEFINE_bool(
+        "reconstructions",
+        True,
+        "If true, keeps every compressed file and its reconstruction.",
+        flag_values=values,
+    )
+
+
+def main(argv: list) -> None:
+    """Runs the command with the flags that `app.run` has parsed."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
+    values = flags.FLAGS
+    expand_paths(values, ("model_dir", "baseline", "explorations", "report_dir", "anchor"))
+    folder = values.report_dir
+    codecs = values.conventional
+    if values.explorations and not values.model_dir and not values["conventional"].present:
+        codecs = []  # listing explorations needs no pictures
+    try:
+        files.check_local_folder("--report_dir", folder)
+        evaluation = run.Evaluation(
+            model_dirs=tuple(values.model_dir),
+            baselines=tuple(values.baseline),
+            explorations=tuple(values.explorations),
+            images=values.images,
+            report_dir=Path(folder),
+            conventional=tuple(codecs),
+            anchor=Path(values.anchor) if values.anchor else None,
+            anchor_codec=values.anchor_codec,
+            bd_method=values.bd_rate_method,
+            reconstructions=values.reconstructions,
+            background=background.parse(values.background) if values.background else None,
+        )
+        result = run.run(evaluation, ExportedModel.load)
+    except (
+        BitstreamError, EvaluationError, ImageError, ModelError, OSError, background.ColourError
+    ) as error:  # fmt: skip
+        sys.exit(f"{program_name(argv)}: {' '.join(str(error).split())}")
+    path = files.shown(evaluation.report_dir / report.MARKDOWN)
+    print(f"\n{report.summary(result)}\n\nReport: {path}")
+    failed = {row["name"]: row["error"] for row in result["failed"]}
+    if failed:
+        total = result["run"]["number_of_images"] + len(failed)
+        lines = "; ".join(failed.values())
+        message = f"{len(failed)} of {total} pictures are not in the means: {lines}"
+        end(f"{program_name(argv)}: {message}", LEFT_OUT)

@@ -1,0 +1,61 @@
+"""Flagfiles that any editor wrote: with a byte-order mark, in UTF-16, with Windows' line ends."""
+
+from __future__ import annotations
+
+from tfquant import files
+
+_FLAG = "flagfile"
+
+
+class FlagfileError(ValueError):
+    """A flagfile that cannot be followed; the message is one line."""
+
+
+def expanded(arguments: list) -> list:
+    """Puts the flags of every --flagfile in its place, as absl does.
+
+    Lines that are empty or begin with `#` or `//` are passed over. A file may name others.
+
+    Args:
+      arguments: flags, without the program's name.
+
+    Raises:
+      FlagfileError: a file cannot be read, is no text, or names itself.
+    """
+    return _expanded(list(arguments), [])
+
+
+def _expanded(arguments: list, within: list) -> list:
+    result = []
+    while arguments:
+        argument = arguments.pop(0)
+        if argument == "--":
+            return [*result, argument, *arguments]
+        name, equals, path = argument.partition("=")
+        if name not in (f"--{_FLAG}", f"-{_FLAG}"):
+            result.append(argument)
+            continue
+        if not equals:
+            if not arguments:
+                raise FlagfileError(f"--{_FLAG} must name a file")
+            path = arguments.pop(0)
+        result += _expanded(_lines(path, within), [*within, path])
+    return result
+
+
+def _lines(path: str, within: list) -> list:
+    name = files.shown(path)
+    if path in within:
+        raise FlagfileError(f"--{_FLAG}: {name} names itself")
+    try:
+        text = files.decoded(files.read(files.expanded(path)))
+    except OSError as error:
+        raise FlagfileError(f"--{_FLAG}: {name}: {error.strerror or error}") from None
+    if "\0" in text:
+        raise FlagfileError(f"--{_FLAG}: {name} is no text file")
+    lines = [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line and not line.startswith(("#", "//"))]
+    for line in lines:
+        if not line.startswith("-"):
+            raise FlagfileError(f"--{_FLAG}: {name}: expected a line --flag=value, got {line!r}")
+    return lines

@@ -1,0 +1,26 @@
+"""Errors of the commands of `tfquant`, and the lines that they print."""
+
+from __future__ import annotations
+
+import sys
+
+from tfquant.data import messages
+
+
+class CommandError(Exception):
+    """An error that the user can correct; the message is one line."""
+
+
+class BadInput(CommandError):
+    """An input that cannot be processed. The other files of a folder are not affected."""
+
+
+class OutputError(CommandError):
+    """An output that cannot be written. The other files of a folder would fail as well."""
+
+
+def fail(message, code: int = 1) -> int:
+    """Prints one line on standard error. Returns the exit code."""
+    with messages.STDERR:
+        print(f"tfquant: {' '.join(str(message).split())}", file=sys.stderr)
+    return code

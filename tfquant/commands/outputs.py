@@ -1,0 +1,127 @@
+"""Output files of the commands: written atomically, through links, and into pipes.
+
+`-` is standard input or output. A link is followed, so it stays a link. A FIFO or a device gets the
+bytes directly. Any other file appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+import tempfile
+
+from tfquant import files
+from tfquant.commands.outcome import BadInput, CommandError, OutputError
+
+STANDARD = "-"
+
+# Errors that concern a single name. Other errors, such as a full disk, affect the next file as
+# well.
+_OF_THE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()  # read only once, because reading it changes it for all threads
+
+
+def check(output: str, source: str, overwrite: bool) -> None:
+    """Checks the name of an output before any work is done.
+
+    Raises:
+      CommandError: the output cannot be written, is the input, or exists already.
+    """
+    name = files.shown(output)
+    if output == STANDARD:
+        if sys.stdout.isatty():
+            raise CommandError("-: standard output is a terminal; redirect it or name a file")
+        return
+    check_local(output)
+    folder = os.path.dirname(output) or "."
+    if not os.path.isdir(folder):
+        raise CommandError(f"{name}: folder {files.shown(folder)} does not exist")
+    if os.path.isdir(output):
+        raise CommandError(f"{name}: a folder, not a file to write")
+    if is_special(output):
+        return
+    if os.path.exists(output) and os.path.exists(source) and os.path.samefile(output, source):
+        raise CommandError(f"{name}: output and input are the same file")
+    check_new(output, overwrite)
+
+
+def check_new(output: str, overwrite: bool) -> None:
+    """Raises a CommandError if something exists at `output` that may not be replaced."""
+    if files.exists(output) and not overwrite:
+        raise CommandError(f"{files.shown(output)}: exists already; use --overwrite to replace it")
+
+
+def check_local(output: str) -> None:
+    """Raises a CommandError if `output` is on another machine."""
+    if not files.is_local(output):
+        raise CommandError(f"{files.shown(output)}: output must be on this machine")
+
+
+def make_folder(path: str) -> None:
+    """Creates a folder and its parents.
+
+    Raises:
+      OutputError: the folder cannot be created.
+    """
+    check_local(path)
+    try:
+        os.makedirs(path or ".", exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{files.shown(path)}: cannot be created: {error.strerror}") from None
+
+
+def is_special(path: str) -> bool:
+    """Returns true if a path is a FIFO, a socket or a device."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def write(path: str, data: bytes) -> None:
+    """Writes a file atomically.
+
+    Raises:
+      BadInput: no file can have this name.
+      OutputError: the file cannot be written.
+    """
+    try:
+        if path == STANDARD:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        elif is_special(path):
+            with open(path, "wb") as file:
+                file.write(data)
+        else:
+            _replace(os.path.realpath(path) if os.path.islink(path) else path, data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        kind = BadInput if error.errno in _OF_THE_NAME else OutputError
+        reason = error.strerror or error
+        raise kind(f"{files.shown(path)}: cannot be written: {reason}") from None
+
+
+def _replace(path: str, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(".partial", ".", os.path.dirname(path) or ".")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp gives access only to the owner
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

@@ -1,0 +1,81 @@
+"""Runs the programs that take absl flags: train, eval, sweep and analyze.
+
+`python train.py ...` and `tfquant train ...` run the same program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from tfquant import files, stack
+from tfquant.commands import flagfiles
+
+# Name of the program -> the module that implements it. The module has `define_flags(values)` and
+# `main(argv)`.
+PROGRAMS = {
+    "train": "tfquant.commands.train",
+    "eval": "tfquant.commands.evaluate",
+    "sweep": "tfquant.commands.sweep",
+}
+
+
+# Exit code of a program that went to its end, and left out pictures that it named.
+LEFT_OUT = 3
+
+
+def run_program(name: str, arguments: list | None = None) -> None:
+    """Runs a program and ends the process with its exit code.
+
+    Args:
+      name: a key of `PROGRAMS`.
+      arguments: the command line, with the name of the program first; None for `sys.argv`.
+    """
+    arguments = sys.argv if arguments is None else arguments
+    files.lenient_output()
+    try:
+        _run(name, list(arguments))
+    except flagfiles.FlagfileError as error:
+        sys.exit(f"{program_name(arguments)}: {error}")
+    except KeyboardInterrupt:
+        end(f"{program_name(arguments)}: interrupted", 130)
+
+
+def _run(name: str, arguments: list) -> None:
+    stack.prepare(program_name(arguments))
+    from absl import app, flags
+
+    module = importlib.import_module(PROGRAMS[name])
+    before = set(flags.FLAGS)
+    module.define_flags(flags.FLAGS)
+    for flag in set(flags.FLAGS) - before:  # so that --help shows them
+        flags.FLAGS.register_key_flag_for_module(arguments[0], flags.FLAGS[flag])
+    sys.argv = list(arguments)
+    sys.modules["__main__"].__doc__ = module.__doc__  # shown at the top of --help
+    app.run(module.main, argv=[arguments[0], *flagfiles.expanded(arguments[1:])])
+
+
+def end(message: str, code: int) -> None:
+    """Ends the process with a line on standard error and an exit code."""
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def expand_paths(values, names) -> None:
+    """Gives flags that are paths their meaning: `~` is the home folder.
+
+    Args:
+      values: the parsed flags.
+      names: of the flags that are a path or a list of paths.
+    """
+    for name in names:
+        value = values[name].value
+        if isinstance(value, str):
+            values[name].value = files.expanded(value)
+        elif value:
+            values[name].value = [files.expanded(each) for each in value]
+
+
+def program_name(arguments: list) -> str:
+    """Returns the name at the start of error messages, such as `train.py` or `tfquant train`."""
+    return arguments[0].replace("\\", "/").rpartition("/")[2]

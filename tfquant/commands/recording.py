@@ -1,0 +1,61 @@
+"""The command `records`, which writes pictures to TFRecord shards."""
+
+from __future__ import annotations
+
+import collections
+import sys
+
+from tfquant import files, stack
+from tfquant.commands import outputs
+from tfquant.commands.compressing import some_names
+from tfquant.commands.outcome import CommandError, fail
+
+SHARDS = 16
+
+
+def records(arguments) -> None:
+    """Runs `tfquant records`."""
+    from tfquant.commands import batch
+    from tfquant.data import finding, images
+
+    outputs.check_new(arguments.set, arguments.overwrite)
+    try:
+        found = finding.search(arguments.pictures)
+    except images.ImageError as error:
+        raise CommandError(error) from None
+    stack.import_tensorflow()
+    import tensorflow as tf
+
+    from tfquant.data import records
+
+    bar = batch.ProgressBar(len(found.paths), sys.stderr)
+    notes = collections.defaultdict(list)
+
+    def skip(error):
+        bar.clear()
+        fail(error)
+
+    try:
+        kept, shards = records.write(
+            found.paths,
+            arguments.set,
+            arguments.shards or min(SHARDS, len(found.paths)),
+            jobs=arguments.jobs,
+            skip=skip,
+            done=bar.add,
+            background=arguments.background,
+            page=arguments.page,
+            note=lambda path, text: notes[text].append(path),
+        )
+    except (images.ImageError, tf.errors.OpError, UnicodeError) as error:
+        raise CommandError(error) from None
+    finally:
+        bar.clear()
+    total = len(found.paths)
+    print(f"{files.shown(arguments.set)}: {kept} of {total} pictures in {shards} shards")
+    for text, paths in notes.items():
+        print(f"{some_names(paths)}: {text}")
+    if found.left_out():
+        print(f"{files.shown(arguments.pictures)}: skipped: {found.left_out()}")
+    if kept < total:
+        raise CommandError(f"{total - kept} of {total} pictures are not in the set")

@@ -1,0 +1,257 @@
+"""Trains and measures a grid of experiments. Makes a table of BD-rates (joint, post) and a plot.
+
+    python sweep.py --base=configs/recipes/small.flags --grid='plan=aun,mix,sua_ste' \
+      --lmbda=0.0067,0.025 --train_images=PHOTOGRAPHS --images=KODAK --out=sweeps/plans
+
+Every cell runs `train.py` with the base flagfile and the cell's flags: first the stage `joint`,
+then `post`, which starts from it. `eval.py` follows. After an interruption, run the same command
+again to resume. A cell that fails is reported with the last line of its output and omitted from the
+table.
+
+This example uses six rates, a width for each, two sets of pictures, three seeds, and a temperature
+for each rate:
+
+    python sweep.py --base=configs/paper_ms_hyper_zero.flags --grid='plan=aun,mix,sua_ste' \
+      --lmbda=0.0018,0.0035,0.0067,0.013,0.025,0.0483 \
+      --follow='N=128,128,128,128,192,192;M=192,192,192,192,320,320' --choose_alpha=4,8,12 \
+      --seeds=1,2,3 --images='kodak=KODAK;tecnick=TECNICK' \
+      --anchor='kodak=BPG_KODAK.csv;tecnick=BPG_TECNICK.csv' --train_images=FLICKER2W \
+      --out=sweeps/ms_hyper_zero
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from tfquant import files
+from tfquant.commands import flagfiles
+from tfquant.commands.program import LEFT_OUT, expand_paths, program_name
+from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
+from tfquant.export import model_file
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of `sweep.py`."""
+    flags.DEFINE_string(
+        "base",
+        None,
+        "Flagfile of train.py for all cells.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "grid",
+        "",
+        "flag=value,value;flag=value,value: flags of train.py. Every combination is a cell.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "follow",
+        "",
+        "flag=value,value;flag=value,value: flags of train.py with one value for each value of"
+        " --lmbda, such as N=128,192;M=192,320.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "lmbda",
+        ["0.0067", "0.025"],
+        "Weights of the distortion: the points of a curve.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "seeds",
+        [],
+        "Values of --seed: every run is trained once for each, and the table has means and"
+        " intervals. Seeds may be added later. Empty: the seed of --base.",
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "choose_alpha",
+        [],
+        "Values of --alpha_max, such as 4,8,12. Every run of an annealed plan is trained through"
+        " both stages with each value. The value with the lowest J on the validation pictures after"
+        " post-training is used. Values may be added later.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "train_images", "", "Training pictures, as in train.py.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "images",
+        "sample",
+        "Pictures for the measurement, as in eval.py. Several sets: kodak=KODAK;tecnick=TECNICK. A"
+        " table then has each set and the average of their BD-rates. Sets may be added later.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Folder of the sweep; created if it does not exist.",
+        required=True,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "anchor",
+        None,
+        "CSV of published points for comparison, as in eval.py. For several sets of pictures:"
+        " kodak=CSV;tecnick=CSV.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "anchor_codec", "BPG 4:4:4", "Codec to read from --anchor.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "bd_rate_method",
+        "akima",
+        list(curves.METHODS),
+        "Interpolation for BD-rates.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "jobs",
+        1,
+        "Number of cells to run at a time, each on its share of the cores.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
+
+# Maps a program that a cell runs to its command.
+PROGRAMS = {name: (sys.executable, "-m", "tfquant.cli", name) for name in ("train", "eval")}
+
+
+class CellFailed(Exception):
+    """Error: a program that a cell ran has failed. The message is the last line of its output."""
+
+
+def do(run: sweep.Run, pictures) -> None:
+    """Trains both stages and measures them on each set of pictures. Skips what is already done."""
+    folder = run.folder(Path(flags.FLAGS.out))
+    for stage in sweep.STAGES:
+        model_dir = folder / stage
+        if (model_dir / model_file.FOLDER / model_file.MANIFEST).exists():
+            continue
+        first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
+        _run(
+            "train", f"--flagfile={flags.FLAGS.base}",
+            *(f"--{k}={v}" for k, v in run.flags.items()),
+            f"--lmbda={run.lmbda}", f"--stages={stage}", f"--model_dir={model_dir}",
+            f"--train_images={flags.FLAGS.train_images}", "--progress=line", *first,
+            log=folder / "log.txt",
+        )  # fmt: skip
+    for each in pictures:
+        if not (folder / each.folder / report.JSON).exists():
+            _run(
+                "eval", f"--model_dir={','.join(str(folder / s) for s in sweep.STAGES)}",
+                f"--images={each.images}", f"--report_dir={folder / each.folder}",
+                "--conventional=", "--noreconstructions", log=folder / "log.txt",
+            )  # fmt: skip
+
+
+def _run(program: str, *arguments: str, log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = dict(os.environ)
+    if flags.FLAGS.jobs > 1:
+        cores = max(1, len(os.sched_getaffinity(0)) // flags.FLAGS.jobs)
+        environment.setdefault("TF_NUM_INTRAOP_THREADS", str(cores))
+    with open(log, "a", encoding="utf-8") as file:
+        done = subprocess.run(
+            [*PROGRAMS[program], *arguments],
+            stdout=file, stderr=subprocess.STDOUT, env=environment, check=False,
+        )  # fmt: skip
+    # Pictures that were left out are named in the log, and in the report.
+    if done.returncode not in (0, LEFT_OUT):
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = [line.strip() for line in lines if not line.startswith("Pass --help")][-1:]
+        raise CellFailed(f"{' '.join(last)} (full log: {log})")
+
+
+def read_anchors(pictures) -> dict:
+    """Returns name of a set of pictures -> curve of --anchor on it; empty without --anchor.
+
+    Raises:
+      EvaluationError: --anchor lacks a set or has an unknown one, or cannot be read.
+    """
+    if not flags.FLAGS.anchor:
+        return {}
+    names = [each.name for each in pictures]
+    paths = {each.name: each.images for each in sweep.Pictures.parse(flags.FLAGS.anchor)}
+    if len(names) == len(paths) == 1:
+        paths = dict(zip(names, paths.values()))
+    if set(paths) != set(names):
+        raise EvaluationError(
+            f"--anchor: expected a CSV for each set of pictures, {', '.join(names)};"
+            f" got {flags.FLAGS.anchor!r}"
+        )
+    return {
+        title: curves.read_published(Path(path), flags.FLAGS.anchor_codec)
+        for title, path in paths.items()
+    }
+
+
+def prepare() -> tuple:
+    """Returns (grid, sets of pictures, anchors), and records them as the owner of the folder.
+
+    Raises:
+      EvaluationError: a flag is wrong.
+      OSError: a file of a flag cannot be read.
+      ValueError: the folder belongs to another sweep.
+    """
+    files.check_local_folder("--out", flags.FLAGS.out)
+    text = files.decoded(Path(flags.FLAGS.base).read_bytes())
+    base = flagfiles.expanded([f"--flagfile={flags.FLAGS.base}"])
+    grid = sweep.Grid.parse(
+        flags.FLAGS.grid,
+        flags.FLAGS.lmbda,
+        flags.FLAGS.follow,
+        flags.FLAGS.seeds,
+        flags.FLAGS.choose_alpha,
+        base,
+    )
+    pictures = sweep.Pictures.parse(flags.FLAGS.images)
+    anchors = read_anchors(pictures)
+    first, *others = pictures
+    sweep.claim(
+        Path(flags.FLAGS.out),
+        {"base": text, "train_images": flags.FLAGS.train_images,
+         "images": first.images},
+        {"follow": {lmbda: grid.followed(lmbda) for lmbda in grid.lmbdas},
+         "more images": {each.name: each.images for each in others}},
+    )  # fmt: skip
+    return grid, pictures, anchors
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
+    expand_paths(flags.FLAGS, ("base", "out"))
+    try:
+        grid, pictures, anchors = prepare()
+    except (ValueError, OSError, flags.Error) as error:
+        sys.exit(f"{program_name(argv)}: {error}")
+    runs = grid.runs()
+    print(f"{len(runs)} runs of two stages each", flush=True)
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(flags.FLAGS.jobs) as pool:
+        pending = {pool.submit(do, run, pictures): run for run in runs}
+        for number, future in enumerate(concurrent.futures.as_completed(pending), start=1):
+            outcome = "done"
+            try:
+                future.result()
+            except CellFailed as error:
+                failed += 1
+                outcome = f"FAILED: {error}"
+            print(f"[{number}/{len(runs)}] {pending[future]}: {outcome}", flush=True)
+    text = sweep_table.summarize(
+        Path(flags.FLAGS.out), grid, pictures, anchors, flags.FLAGS.bd_rate_method
+    )
+    print(f"\n{text}\nTables and plots: {flags.FLAGS.out}")
+    if failed:
+        outcome = f"{failed} of {len(runs)} runs failed; run the same command to try again"
+        sys.exit(f"{program_name(argv)}: {outcome}")

@@ -1,0 +1,333 @@
+"""Trains a learned image codec and exports it.
+
+    python train.py --flagfile=configs/quickstart.flags
+    tfquant train --flagfile=configs/quickstart.flags
+
+The flags describe an `Experiment`. After an interruption, run the same command again to resume. To
+train on several hosts, run the same command on each, with TF_CONFIG set
+(`tfquant/training/hosts.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+
+import tensorflow as tf
+from absl import app, flags, logging
+
+from tfquant import files
+from tfquant.commands import experiment_flags
+from tfquant.commands.program import program_name
+from tfquant.data import crops, sources
+from tfquant.data.images import ImageError
+from tfquant.export import model_file, writing
+from tfquant.legacy_keras import keras
+from tfquant.training import (
+    callbacks,
+    checkpoint,
+    exploration,
+    folder,
+    history,
+    hosts,
+    progress,
+    run,
+    trained,
+)
+from tfquant.training.experiment import Experiment
+from tfquant.training.hosts import Host, HostLost
+from tfquant.training.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of a run that do not change what it computes.
+
+    Attributes:
+      epoch_steps: number of steps between validations, checkpoints and logs.
+      progress: terminal output, a key of `progress.VERBOSE`.
+      gradient_risk: if true, logs bias and variance of the plan's gradients every epoch.
+      jit_compile: if true, compiles the training step with XLA.
+    """
+
+    epoch_steps: int = 1000
+    progress: str = "bar"
+    gradient_risk: bool = False
+    jit_compile: bool = False
+
+
+def train(
+    experiment: Experiment,
+    model_dir: str,
+    *,
+    epoch_steps: int = 1000,
+    progress: str = "bar",
+    gradient_risk: bool = False,
+    jit_compile: bool = False,
+) -> str:
+    """Trains every stage of an experiment and exports the model.
+
+    To resume an interrupted run, call this function again with the same arguments.
+
+    Args:
+      experiment: the experiment.
+      model_dir: folder of the run, for checkpoints, TensorBoard logs and the exported model. It is
+        created if it does not exist.
+      epoch_steps: number of steps between validations, checkpoints and logs. It must divide the
+        number of steps of each stage.
+      progress: terminal output: "bar", "line" (one line per epoch) or "silent".
+      gradient_risk: if true, logs bias and variance of the gradients of rate and distortion every
+        epoch.
+      jit_compile: if true, compiles the training step with XLA. This is for GPUs; it is slow on
+        CPUs.
+
+    Returns:
+      The folder of the exported model.
+
+    Raises:
+      ValueError: the folder contains another run, or an argument is invalid.
+      ImageError: there are no training pictures.
+      OSError: a file cannot be read or written.
+      TrainingDiverged: the loss was not finite for too many steps in a row.
+      HostLost: another host ended before the training did.
+    """
+    settings = Settings(epoch_steps, progress, gradient_risk, jit_compile)
+    host = Host.from_environment()
+    with host.together(), host.folder(model_dir) as run_dir:
+        train_stages(experiment, run_dir, settings, host)
+    if host.is_chief:
+        exported, name = writing.export_run(model_dir)
+        logging.info("Exported model: %s, from %s", exported, name)
+    return tf.io.gfile.join(model_dir, model_file.FOLDER)
+
+
+def train_stages(
+    experiment: Experiment, run_dir: str, settings: Settings, host: Host, patience: int = 0
+) -> None:
+    """Trains each stage to its end, or until its loss has not decreased for `patience` epochs.
+
+    Args:
+      experiment: the experiment.
+      run_dir: folder of the run.
+      settings: further settings of the run.
+      host: this host.
+      patience: number of epochs; 0 trains every stage to its end.
+    """
+    strategy = host.strategy()
+    keras.utils.set_random_seed(experiment.seed)
+    downscale = experiment.downscale
+    min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
+    source = sources.open_source(experiment.train_images, experiment.seed, min_side)
+    training_source, validation_source = sources.split(source)
+    for stage in experiment.all_stages():
+        run.epoch_length(stage, settings.epoch_steps)
+    with strategy.scope():
+        codec = trained.build(experiment, experiment.precision)
+        trainer = Trainer(codec, experiment)
+    kept = checkpoint.RunCheckpoint(run_dir, trainer)
+    starts = bool(experiment.init_from) and kept.newest is None
+    start = checkpoint.newest_readable(experiment.init_from) if starts else None
+    facts = {
+        "flags": (
+            experiment, settings.epoch_steps, settings.gradient_risk, settings.jit_compile,
+        ),
+        "number of pictures": len(source),
+        "newest checkpoint": hosts.identity(kept.newest),
+        "newest checkpoint of --init_from": hosts.identity(start),
+    }  # fmt: skip
+    host.check_agreement(strategy, facts)
+    # Nothing is written before this point, so that a wrong flag is not recorded in the folder.
+    if starts:
+        checkpoint.start_from(codec, experiment, start)
+    folder.prepare(run_dir, experiment)
+    warn_of_validation(experiment)
+
+    def training_data(first_example: int) -> tf.data.Dataset:
+        def draw(offset: int, size: int) -> tf.data.Dataset:
+            return crops.training_crops(
+                training_source,
+                seed=experiment.seed,
+                crop=experiment.crop,
+                batch_size=size,
+                first_example=first_example + offset,
+                stride=experiment.batch_size,
+                downscale=downscale,
+            )
+
+        return hosts.shares(strategy, experiment.batch_size, draw)
+
+    validation = crops.validation_crops(
+        validation_source,
+        seed=experiment.seed,
+        crop=experiment.crop,
+        count=validation_count(experiment),
+        downscale=downscale,
+    )
+    validation_data = tf.data.Dataset.from_tensor_slices(validation)
+    validation_data = validation_data.batch(experiment.batch_size, drop_remainder=True)
+    run.run_stages(
+        kept,
+        training_data=training_data,
+        validation_data=validation_data,
+        epoch_steps=settings.epoch_steps,
+        callbacks=callbacks.for_stage(run_dir, validation_data, settings.gradient_risk),
+        is_over=history.patience(run_dir, patience),
+        jit_compile=settings.jit_compile,
+        verbose=progress.VERBOSE[settings.progress if host.is_chief else "silent"],
+    )
+
+
+def validation_count(experiment: Experiment) -> int:
+    """Returns the number of validation pictures, in whole batches of the training step's static
+    shape.
+    """
+    batches = max(1, round(experiment.validation_images / experiment.batch_size))
+    return batches * experiment.batch_size
+
+
+def warn_of_validation(experiment: Experiment) -> None:
+    """Logs a warning if the number of validation pictures is rounded."""
+    if validation_count(experiment) != experiment.validation_images:
+        logging.warning(
+            "--validation_images=%d: validation needs whole batches of %d, so it uses %d pictures",
+            experiment.validation_images, experiment.batch_size, validation_count(experiment),
+        )  # fmt: skip
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of `train.py`."""
+    default = Settings()
+    flags.DEFINE_string(
+        "model_dir", None, "Folder of the run: checkpoints, TensorBoard logs, exported model.",
+        required=True, flag_values=values,
+    )  # fmt: skip
+    experiment_flags.define(values)
+    flags.DEFINE_integer(
+        "epoch_steps", default.epoch_steps, "Steps between validations, checkpoints and logs.",
+        lower_bound=1, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "jit_compile", default.jit_compile,
+        "Compile the step with XLA. For GPUs; slow on CPUs.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "progress", default.progress, list(progress.VERBOSE),
+        "Terminal output: a bar, one line per epoch (the default if the output is not a terminal),"
+        " or nothing.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "gradient_risk", default.gradient_risk,
+        "Log bias and variance of the plan's gradients of rate and distortion every epoch.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "explore_qr", False,
+        "Search for the best --qr_weight, starting from --init_from, instead of training. Writes a"
+        " table and a plot to --model_dir. Run the same command again to resume.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "explore_start", 10.0, "First and largest weight to try.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "explore_factor", 0.1, "Ratio of successive weights, below 1.", flag_values=values
+    )
+    flags.DEFINE_float("explore_minimum", 1e-3, "Lower limit of the weights.", flag_values=values)
+    flags.DEFINE_integer(
+        "explore_patience", 5,
+        "Number of epochs without a lower loss that ends a stage; 0: train all its steps. The"
+        " result of a weight is that of its best epoch, whose checkpoint is not saved.",
+        lower_bound=0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "explore_rises", 0,
+        "Stop after the result was worse this many times in a row; 0: try all weights.",
+        lower_bound=0, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "explore_warm_start", False, "Start from the previous weight instead of --init_from.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "explore_images", "",
+        "Training pictures of the search, a smaller set. Empty: those of --train_images.",
+        flag_values=values,
+    )  # fmt: skip
+
+
+def settings_from_flags(values: flags.FlagValues) -> Settings:
+    """Returns the settings that the flags describe."""
+    names = [field.name for field in dataclasses.fields(Settings)]
+    return Settings(**{name: getattr(values, name) for name in names})
+
+
+def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
+    """Logs a warning for each given flag that has no effect."""
+    plan = experiment.joint_plan()
+    search = sorted(name for name in values if name.startswith("explore_") and name != "explore_qr")
+    for names, followed, reason in (
+        (
+            ("alpha_min", "alpha_max"),
+            any(stage.plan.annealed for stage in experiment.all_stages()),
+            f"no branch of the plan is annealed ({plan.rate}, {plan.distortion})",
+        ),
+        (
+            ("rectifier_depth", "qr_distance"),
+            experiment.rectified,
+            "no stage trains a rectifier, or its width is 0",
+        ),
+        (
+            ("qr_stop_gradient",),
+            experiment.rectified and "qr_soft" in experiment.stages,
+            "no stage qr_soft trains a rectifier",
+        ),
+        (("start",), not experiment.init_from, "the weights come from --init_from"),
+        (search, values.explore_qr, "only --explore_qr uses it"),
+    ):
+        given = [f"--{name}" for name in names if values[name].present]
+        if given and not followed:
+            logging.warning("%s: no effect, %s", ", ".join(given), reason)
+
+
+def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> None:
+    """Tries weights of the feature distance, largest first, each in its own run."""
+    host = Host.from_environment()
+    if host.count > 1:
+        raise ValueError(f"--explore_qr runs on one host; TF_CONFIG has {host.count}")
+    search = exploration.Search(
+        values.explore_start, values.explore_factor, values.explore_minimum, values.explore_rises
+    )
+    images = values.explore_images or experiment.train_images
+    patience, settings = values.explore_patience, settings_from_flags(values)
+    found = exploration.run_search(
+        directory,
+        search,
+        dataclasses.replace(experiment, train_images=images),
+        train=lambda one, run_dir: train_stages(one, run_dir, settings, host, patience),
+        patience=patience,
+        epoch_steps=settings.epoch_steps,
+        warm_start=values.explore_warm_start,
+    )
+    print(f"\n{found}")
+
+
+def main(argv: list) -> None:
+    """Runs the command with the flags that `app.run` has parsed."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; use only --flags")
+    values = flags.FLAGS
+    tf.get_logger().setLevel("WARNING")
+    try:
+        experiment = experiment_flags.experiment(values)
+        if not values.model_dir:
+            raise ValueError("--model_dir must name a folder; got ''")
+        for name in (values.model_dir, experiment.init_from):
+            files.exists(name)  # raises an error if the file system is not accessible
+        warn_of_flags(experiment, values)
+        if values.explore_qr:
+            explore(experiment, values.model_dir, values)
+        else:
+            train(experiment, values.model_dir, **vars(settings_from_flags(values)))
+    except (ValueError, OSError, ImageError, run.TrainingDiverged, HostLost) as error:
+        sys.exit(f"{program_name(argv)}: {error}")

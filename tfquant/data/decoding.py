@@ -1,0 +1,414 @@
+"""A picture file's content as 8-bit sRGB; `docs/pictures.md` has the table of what becomes what.
+
+The steps, in order: the page, the depth and polarity of the samples, the turn that EXIF asks for,
+transparency, colour. What a file's tags leave undefined is refused in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import struct
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from tfquant.data import colour, messages, png_chunks
+
+# Pillow's name of each format that is read, and the extensions that find it in a folder. Others
+# stay closed: for a PostScript file Pillow would start Ghostscript.
+FORMATS = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "MPO": (".mpo",),
+    "PNG": (".png", ".apng"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+# Read through the package pillow-heif, where it is installed.
+HEIF = {"HEIF": (".heic", ".heif", ".hif")}
+
+_ORIENTATION = 0x0112
+# TIFF tags.
+_SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 255, 258, 262, 339
+_SUB_IFDS, _DNG_VERSION = 330, 50706
+_WHITE_IS_ZERO, _RAW_SENSOR = 0, (32803, 34892)
+_SAMPLE_FORMATS = {2: "signed integers", 3: "floating point", 5: "complex", 6: "complex"}
+
+# Kinds of TIFF that Pillow can unpack but does not know: (byte order, photometric, sample formats,
+# fill order, bits, extra samples) -> (mode, raw mode). Samples of 12 bits lie in either byte order
+# alike.
+_MORE_TIFFS = {
+    (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+    (b"MM", 1, (1,), 1, (12,), ()): ("I;16", "I;12"),
+    (b"MM", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+    (b"II", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
+}
+
+# How far pages are compared to tell a thumbnail from the picture.
+_PAGES_SEEN = 16
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be found, read or written: one line that says which and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """A picture.
+
+    Attributes:
+      pixels: uint8 [H, W, 3], sRGB.
+      notes: lines that say what was done to it, or was odd; most pictures have none.
+    """
+
+    pixels: np.ndarray
+    notes: tuple[str, ...]
+
+
+def decode(file, background=None, page: int | None = None) -> Decoded:
+    """Reads a picture.
+
+    Args:
+      file: its path, or its bytes in a `BytesIO`.
+      background: (red, green, blue) as float32 [3], 0 to 255, or None.
+      page: of a file with several, from 1; None: the first that is no thumbnail.
+
+    Raises:
+      ImageError: the picture is transparent, its black and white are undefined, or it has no such
+        page; the message names no file.
+      Exception: anything that Pillow's decoders stumble over in a broken file.
+    """
+    with messages.collected() as said:
+        try:
+            with opened(file) as (picture, profile):
+                note = choose_page(picture, page)
+                pixels, colours = _pixels(picture, profile, background)
+        except Exception as error:
+            if said and not isinstance(error, ImageError):
+                lines = "; ".join(messages.shortened(said))
+                raise ImageError(f"unreadable: {one_line(error)} ({lines})") from None
+            raise
+    return Decoded(pixels, tuple(filter(None, (note, colours, *messages.shortened(said)))))
+
+
+@contextlib.contextmanager
+def opened(file):
+    """Gives (Pillow's picture, an ICC profile that Pillow does not read or None)."""
+    formats, profile = readable_formats(), None
+    try:
+        picture = Image.open(file, formats=formats)
+        if picture.format == "PNG":
+            picture.load()  # reads the text after the pixels as well
+    except ValueError as error:
+        if "MAX_TEXT" not in str(error):
+            raise
+        data, profile = png_chunks.without_large_chunks(_bytes(file))
+        picture = Image.open(io.BytesIO(data), formats=formats)
+    if picture.format == "TIFF" and not isinstance(file, io.BytesIO) and _may_be_turned(picture):
+        # Pillow maps uncompressed pixels of a file into memory, and confuses their sides if they
+        # are to be turned.
+        picture.close()
+        picture = Image.open(io.BytesIO(_bytes(file)), formats=formats)
+    with picture:
+        yield picture, profile
+
+
+def _bytes(file) -> bytes:
+    if isinstance(file, io.BytesIO):
+        return file.getvalue()
+    with open(file, "rb") as stream:
+        return stream.read()
+
+
+def _may_be_turned(picture: Image.Image) -> bool:
+    return picture.tag_v2.get(_ORIENTATION, 1) != 1 or getattr(picture, "n_frames", 1) > 1
+
+
+def readable_formats() -> list[str]:
+    """Pillow's names of the formats that this installation reads."""
+    Image.init()
+    for key, modes in _MORE_TIFFS.items():
+        TiffImagePlugin.OPEN_INFO.setdefault(key, modes)
+    # AVIF and JPEG 2000 depend on Pillow's build.
+    return [name for name in (*FORMATS, *_heif()) if name in Image.OPEN]
+
+
+def extensions() -> tuple[str, ...]:
+    """The extensions, in lower case, that make a file of a folder a picture."""
+    known = {**FORMATS, **(HEIF if importlib.util.find_spec("pillow_heif") else {})}
+    return tuple(extension for group in known.values() for extension in group)
+
+
+def is_picture_data(head: bytes) -> bool:
+    """Says if the first 32 bytes of a file are those of a format in `FORMATS` or `HEIF`."""
+    if head[4:8] == b"ftyp":
+        return head[8:12] in (b"avif", b"avis", *_HEIF_BRANDS)
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
+    if head[:1] == b"P":
+        return head[1:2] in b"123456" and head[2:3].isspace()
+    return head.startswith(_SIGNATURES)
+
+
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_SIGNATURES = (
+    png_chunks.SIGNATURE,
+    b"\xff\xd8\xff",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\0\0\0\x0cjP  \r\n\x87\n",
+    b"\xff\x4f\xff\x51",
+)
+
+
+def tiff_kind(path) -> str:
+    """What a TIFF file's first page holds, for a message on what Pillow does not read."""
+    with contextlib.suppress(Exception), open(path, "rb") as file, messages.collected():
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = _tuple(tags.get(_BITS, 1)), tags.get(_PHOTOMETRIC)
+        compression = tags.get(259, 1)
+        return f"{','.join(map(str, bits))} bits, photometric {kind}, compression {compression}"
+    return "damaged tags"
+
+
+def is_heif_data(head: bytes) -> bool:
+    """Says if the first 32 bytes of a file are those of HEIC or HEIF."""
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def _heif() -> tuple[str, ...]:
+    if "HEIF" not in Image.OPEN:
+        try:
+            import pillow_heif
+        except ImportError:
+            return ()
+        pillow_heif.register_heif_opener()
+    return tuple(HEIF)
+
+
+def choose_page(picture: Image.Image, page: int | None) -> str:
+    """Goes to the page that is the picture; returns a note, "" for a file with one page.
+
+    Raises:
+      ImageError: there is no such page, or none that is a picture.
+    """
+    try:
+        count = getattr(picture, "n_frames", 1)
+    except Exception:  # of a file that is damaged after its first page
+        count = 1
+    if page is not None:
+        if not 1 <= page <= count:
+            raise ImageError(f"has {count} page(s): there is no page {page}")
+        if count > 1:
+            picture.seek(page - 1)
+            return f"page {page} of {count} is taken"
+        return ""
+    if picture.format != "TIFF":
+        return "" if count == 1 else f"page {picture.tell() + 1} of {count} is taken"
+    found = _first_page(picture, count)
+    if count == 1:
+        return ""
+    picture.seek(found)
+    before = {0: "", 1: ", as page 1 is a thumbnail or a mask"}.get(
+        found, f", as pages 1 to {found} are thumbnails or masks"
+    )
+    return f"page {found + 1} of {count} is taken{before}"
+
+
+def _first_page(picture: Image.Image, count: int) -> int:
+    """Index of a TIFF's first page that is no thumbnail and no mask."""
+    sizes, marks, has_more = [], [], False
+    picture.fp.seek(0)
+    raw = picture.fp.read(10)[8:] == b"CR"  # Canon's; its first page is a preview
+    for index in range(min(count, _PAGES_SEEN)):
+        if count > 1:
+            picture.seek(index)
+        tags = picture.tag_v2
+        if raw or tags.get(_DNG_VERSION) is not None:
+            raise ImageError("is a camera's raw file: develop it to TIFF or JPEG first")
+        subfile = tags.get(_SUBFILE, 0)
+        marked = isinstance(subfile, int) and bool(subfile & 0b101)
+        marks.append(marked or tags.get(_OLD_SUBFILE) == 2)
+        sizes.append(picture.size)
+        has_more |= tags.get(_SUB_IFDS) is not None
+    whole = [i for i, mark in enumerate(marks) if not mark]
+    if not whole and has_more:
+        raise ImageError(
+            "holds a thumbnail outside its SubIFDs, as raw files of cameras do: convert the picture"
+            " to another format, or take the thumbnail with --page=1"
+        )
+    if not whole:
+        return max(range(len(sizes)), key=lambda i: sizes[i][0] * sizes[i][1])
+    # Thumbnails without a mark: of the same shape as a later page, and at most half as wide.
+    return next(i for i in whole
+                if not any(j > i and _is_thumbnail(sizes[i], sizes[j]) for j in whole))  # fmt: skip
+
+
+def _is_thumbnail(size, other) -> bool:
+    (width, height), (wide, high) = size, other
+    return (
+        2 * width <= wide
+        and 2 * height <= high
+        and abs(width * high - wide * height) <= (max(wide, high) + 0.02 * wide * height)
+    )
+
+
+def _pixels(picture: Image.Image, profile, background) -> tuple:
+    """(uint8 [H, W, 3], a note on colours)."""
+    white, inverted = _depth(picture) if picture.format == "TIFF" else (65535, False)
+    loading = messages.native() if picture.format == "TIFF" else contextlib.nullcontext()
+    with loading:
+        picture.load()
+    orientation, interoperability = _exif(picture)
+    base, alpha = _base(picture, white, inverted)
+    info = {**picture.info, **({"icc_profile": profile} if profile else {})}
+    rgb, note = colour.to_srgb(base, info, interoperability)
+    pixels = np.asarray(rgb)
+    if alpha is not None and not (alpha == 255).all():
+        if background is None:
+            raise ImageError(
+                "has transparent pixels: name a background colour (--background) or flatten the"
+                " picture first"
+            )
+        weight = alpha[..., None].astype(np.float32) / 255
+        pixels = np.rint(weight * pixels + (1 - weight) * background).astype(np.uint8)
+    return _turned(pixels, orientation), note
+
+
+def _turned(pixels: np.ndarray, orientation) -> np.ndarray:
+    turn = _TURNS.get(orientation)
+    if turn is not None:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(turn))
+    return np.array(pixels)  # contiguous, writable, and of no other owner
+
+
+def _depth(picture: Image.Image) -> tuple:
+    """(value of white, whether white is 0) of a TIFF of one channel of more than 8 bits.
+
+    Raises:
+      ImageError: the tags leave black and white undefined.
+    """
+    tags = picture.tag_v2
+    if tags.get(_PHOTOMETRIC) in _RAW_SENSOR:
+        raise ImageError("holds raw data of a sensor: develop it to TIFF or JPEG first")
+    if picture.mode == "LAB":
+        raise ImageError("is in CIELAB: convert it to RGB first")
+    bits = max(_tuple(tags.get(_BITS, 1)))
+    kinds = [
+        _SAMPLE_FORMATS[f] for f in _tuple(tags.get(_SAMPLE_FORMAT, 1)) if f in _SAMPLE_FORMATS
+    ]
+    if kinds or bits > 16:
+        what = kinds[0] if kinds else "integers"
+        raise ImageError(
+            f"samples are {bits}-bit {what}, not 8 or 16 bit unsigned, so black and white are not"
+            " defined: convert the picture to 8 or 16 bits first"
+        )
+    return 2**bits - 1, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _tuple(value) -> tuple:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def _exif(picture: Image.Image) -> tuple:
+    """(orientation, interoperability index); 1 and "" where EXIF does not say."""
+    # Other tags may be broken in any way; they must not cost the orientation.
+    orientation, interoperability = None, ""
+    with contextlib.suppress(Exception):
+        exif = picture.getexif()
+        orientation = exif.get(_ORIENTATION)
+        with contextlib.suppress(Exception):
+            interoperability = str(exif.get_ifd(0xA005).get(1, "")).strip("\0 ")
+    if orientation is None:
+        orientation = _orientation_of(picture.info.get("exif") or b"")
+    if isinstance(orientation, (tuple, list)) and orientation:
+        orientation = orientation[0]
+    with contextlib.suppress(TypeError, ValueError):
+        return int(orientation), interoperability
+    return 1, interoperability
+
+
+def _orientation_of(exif: bytes):
+    """The orientation in EXIF data that Pillow cannot read; None where there is none."""
+    data = exif[6:] if exif.startswith(b"Exif\0\0") else exif
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return None
+    with contextlib.suppress(struct.error):
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(order + "HH", data, place)
+            if tag == _ORIENTATION:
+                return struct.unpack_from(order + ("I" if kind == 4 else "H"), data, place + 8)[0]
+    return None
+
+
+def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
+    """Any mode of Pillow's -> (picture in mode L, RGB or CMYK, alpha as uint8 [H, W] or None)."""
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _from_wide_gray(picture, white, inverted)
+    gray_key = picture.mode == "L" and "transparency" in picture.info
+    if picture.mode in ("LA", "La") or gray_key:
+        gray = picture.convert("LA")
+        return gray.getchannel("L"), np.asarray(gray.getchannel("A"))
+    if "transparency" in picture.info or picture.mode in ("RGBA", "RGBa", "PA"):
+        rgba = _with_byte_key(picture).convert("RGBA")
+        return rgba.convert("RGB"), np.asarray(rgba.getchannel("A"))
+    if picture.mode in ("L", "RGB", "CMYK"):
+        return picture, None
+    if picture.mode == "1":
+        return picture.convert("L"), None
+    return picture.convert("RGB"), None
+
+
+def _from_wide_gray(picture: Image.Image, white: int, inverted: bool) -> tuple:
+    """One channel of more than 8 bits -> (picture in mode L, alpha: uint8 [H, W] or None)."""
+    gray = np.asarray(picture)  # older Pillows give 16-bit files as int32, mode "I"
+    if picture.mode == "F" or gray.min() < 0 or gray.max() > white:
+        raise ImageError(
+            "samples are not 8 or 16 bit unsigned, so black and white are not defined: convert the"
+            " picture to 8 or 16 bits first"
+        )
+    key = picture.info.get("transparency")
+    alpha = np.where(gray == key, 0, 255).astype(np.uint8) if key is not None else None
+    scaled = np.rint(gray.astype(np.float32) * np.float32(255 / white)).astype(np.uint8)
+    return Image.fromarray(255 - scaled if inverted else scaled), alpha
+
+
+def _with_byte_key(picture: Image.Image) -> Image.Image:
+    """Reduces the transparent colour of 16-bit RGB to 8 bits, as Pillow did with the pixels."""
+    key = picture.info.get("transparency")
+    if picture.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        picture = picture.copy()
+        picture.info["transparency"] = tuple(value >> 8 for value in key)
+    return picture
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without its line breaks; its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,109 @@
+"""The messages that Pillow and libtiff print while they read a picture, kept with that picture.
+
+Pillow warns through `warnings` and `logging`, which serve the whole process; here the messages are
+collected by thread. libtiff prints to file descriptor 2. That descriptor is redirected while a TIFF
+file is decoded, by one thread at a time: `STDERR` is the lock. Code of this package that prints on
+standard error takes the lock, so that its own lines are never collected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import threading
+import warnings
+
+# Held while descriptor 2 is redirected.
+STDERR = threading.RLock()
+
+_MOST = 3  # messages of one picture that are reported in full
+_local = threading.local()
+_install_lock = threading.Lock()
+_before = warnings.showwarning
+
+
+@contextlib.contextmanager
+def collected():
+    """Gives a list that receives what Pillow says in this thread, one line a message."""
+    _install()
+    outer = getattr(_local, "lines", None)
+    _local.lines = lines = []
+    try:
+        yield lines
+    finally:
+        _local.lines = outer
+
+
+@contextlib.contextmanager
+def native():
+    """Adds what C libraries print on descriptor 2 to the list of `collected`."""
+    with STDERR, contextlib.ExitStack() as stack:
+        try:
+            sys.stderr.flush()
+            kept = os.dup(2)
+        except (OSError, ValueError, AttributeError):  # no standard error at all
+            yield
+            return
+        stack.callback(os.close, kept)
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # no room for a temporary file
+            yield
+            return
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            file.seek(0)
+            for line in file.read().decode(errors="backslashreplace").splitlines():
+                _add(f"libtiff: {line}")
+
+
+def shortened(lines: list) -> list:
+    """Different messages in their order; all but the first few become a count."""
+    different = list(dict.fromkeys(line for line in lines if line))
+    more = len(different) - _MOST
+    return different[:_MOST] + ([f"and {more} more messages"] if more > 0 else [])
+
+
+def _install() -> None:
+    """Puts the two hooks in place; something such as a test may have removed them."""
+    global _before
+    with _install_lock:
+        if warnings.showwarning is not _show_warning:
+            _before = warnings.showwarning
+            warnings.showwarning = _show_warning
+            # Every picture's own, not only the first of a process.
+            warnings.filterwarnings("always", module=r"PIL\.")
+        logger = logging.getLogger("PIL")
+        if not any(isinstance(handler, _Handler) for handler in logger.handlers):
+            logger.addHandler(_Handler())
+            logger.propagate = False
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    if getattr(_local, "lines", None) is None:
+        _before(message, category, filename, lineno, file, line)
+    # Large pictures are welcome; the limit beyond which they are refused is twice as high.
+    elif category.__name__ != "DecompressionBombWarning":
+        _add(str(message))
+
+
+def _add(text: str) -> None:
+    lines = getattr(_local, "lines", None)
+    if lines is not None:
+        lines.append(" ".join(text.split()))
+
+
+class _Handler(logging.Handler):
+    """Collects a record of Pillow's, or hands it to the root logger."""
+
+    def emit(self, record):
+        if getattr(_local, "lines", None) is None:
+            logging.getLogger().handle(record)
+        elif record.levelno >= logging.WARNING:
+            _add(record.getMessage())
