@@ -140,6 +140,15 @@ def _parser() -> argparse.ArgumentParser:
         help="of the transforms, the bulk of the work: float32 (default), bfloat16 for CPUs that"
         " have it in hardware, float16 for GPUs; a model of one reads the files of another",
     )
+    export.add_argument(
+        "--files",
+        type=int,
+        choices=container.VERSIONS,
+        default=container.VERSION,
+        metavar="V",
+        help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading the"
+        " files of a model that an older tfquant exported from the same run",
+    )
     export.set_defaults(command=_export)
 
     records = commands.add_parser(
@@ -329,7 +338,7 @@ def _info(arguments) -> None:
     bpp = 8 * header.file_bytes / (header.height * header.width)
     print(
         f"file         {arguments.file}\n"
-        f"format       {container.VERSION}\n"
+        f"format       {header.version}\n"
         f"codec        {header.codec}\n"
         f"fingerprint  {header.fingerprint}\n"
         f"picture      {header.width}x{header.height} (width x height)\n"
@@ -337,6 +346,8 @@ def _info(arguments) -> None:
         f"streams      {len(header.lengths)}: {' '.join(map(str, header.lengths))} bytes\n"
         f"symbols      CRC-32 {header.symbols_crc:08x}"
     )
+    if header.quality is not None:
+        print(f"quality      {header.quality:g}")
 
 
 def _doctor(arguments) -> None:
@@ -361,7 +372,7 @@ def _export(arguments) -> None:
     from tfquant import export
     try:
         path, checkpoint = export.export_run(
-            arguments.run, models.build_exported, out, arguments.precision
+            arguments.run, models.build_exported, out, arguments.precision, arguments.files
         )
     except (ValueError, tf.errors.OpError) as error:
         raise _CommandError(error) from None

@@ -25,9 +25,9 @@ import tensorflow as tf
 from absl import logging
 
 import tfquant
-from tfquant import files, rectified, serving, stack
+from tfquant import exact, files, rectified, serving, stack
 from tfquant.codec import Codec
-from tfquant.coding import masses, model_file, packing, table_file
+from tfquant.coding import container, masses, model_file, packing, table_file
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
 from tfquant.coding.decisions import DecisionTable
@@ -92,6 +92,11 @@ class CodecModule(tf.Module):
         return self._tables
 
     @property
+    def version(self) -> int:
+        """The format of the files that this module writes."""
+        return container.VERSION if exact.is_exact(self._codec()) else 1
+
+    @property
     def weights(self) -> list:
         """The codec's variables."""
         return list(self._weights)
@@ -110,6 +115,7 @@ class CodecModule(tf.Module):
     def fingerprint(self) -> str:
         """16 hex digits over all that gives a file's bits their meaning."""
         digest = hashlib.sha256(self._codec().name.encode())
+        digest.update(exact.digest_of(self._codec()))
         for name, table in sorted(self._tables.items()):
             digest.update(name.encode() + table.to_bytes())
         with tf.init_scope():  # it is asked for while a graph is traced as well
@@ -197,7 +203,8 @@ class CodecModule(tf.Module):
 
         def one(data):
             file = of_one_size(self._unpack(data))
-            return {"y_hat": self.read(*file)[0], "height": file.height, "width": file.width}
+            y_hat = self.read(*_what_decodes(file))[0]
+            return {"y_hat": y_hat, "height": file.height, "width": file.width}
 
         side = tf.TensorSpec([], tf.int32)
         spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
@@ -230,6 +237,7 @@ class CodecModule(tf.Module):
             coded["symbols_crc"],
             self._codec().name,
             self.fingerprint(),
+            version=self.version,
         )
 
     @traced(_FILE)
@@ -237,7 +245,7 @@ class CodecModule(tf.Module):
         return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint())
 
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
-        return self.decode(*file)["image"]
+        return self.decode(*_what_decodes(file))["image"]
 
     def _of_one_size(self, files):
         """A function that lets a file pass if it has the size of the first."""
@@ -252,6 +260,11 @@ class CodecModule(tf.Module):
                 return tf.nest.map_structure(tf.identity, file)
 
         return check
+
+
+def _what_decodes(file: packing.Unpacked) -> tuple:
+    """The arguments of `CodecModule.decode`."""
+    return file.streams, file.height, file.width, file.symbols_crc
 
 
 class PortableModule(tf.Module):
@@ -271,25 +284,37 @@ class PortableModule(tf.Module):
 
 
 def export_codec(
-    codec: Codec, experiment: Experiment, path: str, metrics: dict | None = None
+    codec: Codec,
+    experiment: Experiment,
+    path: str,
+    metrics: dict | None = None,
+    version: int = container.VERSION,
 ) -> None:
     """Writes the exported model to `path`, both flavours, complete or not at all.
 
     Args:
-      codec: with its trained weights; its entropy model computes in float32.
+      codec: with its trained weights; its entropy model computes in float32. For files of version
+        2 it becomes exact, see `tfquant/exact.py`.
       experiment: recorded in the manifest.
       path: the folder to write; an exported model that is there is replaced.
       metrics: what the last validation measured, for the manifest.
+      version: of the files that the model is for. Those of version 2 decode on every machine.
+        Version 1 is for a model that has to read older files.
 
     Raises:
-      ValueError: there is something else at `path`.
+      ValueError: there is something else at `path`, or the codec is exact and the version 1.
     """
     is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
     if files.exists(path) and not is_model:
         raise ValueError(f"{path} is there and no exported model: it is not replaced")
+    if version == 1:
+        if exact.is_exact(codec):
+            raise ValueError(f"{path}: an exact codec makes no files of version 1")
+    elif not exact.is_exact(codec):
+        exact.become_exact(codec)
     full = CodecModule(codec)
     manifest = {
-        "format": model_file.FORMAT,
+        "format": model_file.FORMAT if version > 1 else model_file.FORMAT_OF_VERSION_1,
         "version": tfquant.__version__,
         "codec": codec.name,
         "fingerprint": full.fingerprint(),
@@ -305,6 +330,8 @@ def export_codec(
             logging.info("%s has no range coder in its SavedModel: %s", path, coder.source)
             _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
+        if version > 1:
+            files.write(tf.io.gfile.join(partial, exact.NAME), exact.dump(codec))
         stock = StockModule(codec, full.tables)
         _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
 
@@ -354,6 +381,8 @@ def rebuilt(path: str, manifest: model_file.Manifest, build_codec: Callable) -> 
         reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
         for index, weight in enumerate(codec.variables):
             weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
+        if manifest.file_version > 1:
+            exact.load(codec, files.read(tf.io.gfile.join(path, exact.NAME)))
         tables = tf.io.gfile.join(path, table_file.NAME)
         tables = table_file.load(files.read(tables)) if files.exists(tables) else None
         lacking = {model.name for model in codec.entropy_models} - set(tables or {})
@@ -395,6 +424,7 @@ def export_run(
     build_codec: Callable[..., Codec],
     path: str | None = None,
     precision: str = "float32",
+    version: int = container.VERSION,
 ) -> tuple[str, str]:
     """Exports the newest readable checkpoint of a run: finished, stopped or diverged.
 
@@ -403,6 +433,7 @@ def export_run(
       build_codec: `(name, precision, **options) -> codec`.
       path: the folder to write; None for `<run_dir>/export`.
       precision: that the codec is built with, whatever it was trained in.
+      version: of the files that the model is for, as in `export_codec`.
 
     Returns:
       The exported model's folder, and the name of the checkpoint.
@@ -415,5 +446,5 @@ def export_run(
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
-    export_codec(codec, experiment, path, measured[-1] if measured else None)
+    export_codec(codec, experiment, path, measured[-1] if measured else None, version)
     return path, name

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfquant.layers import klt
 from tfquant.layers.chain import Chain
+from tfquant.layers.exact import Conv2D, Conv2DTranspose
 from tfquant.layers.gdn import GDN
 from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import straight_through
@@ -52,10 +53,10 @@ def glorot(gain: float) -> keras.initializers.Initializer:
 
 def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs) -> keras.layers.Layer:
     """A "same" convolution, downsampling by `stride`."""
-    return keras.layers.Conv2D(filters, kernel, stride, padding="same", **kwargs)
+    return Conv2D(filters, kernel, stride, padding="same", **kwargs)
 
 
-class PreciseConv(keras.layers.Conv2D):
+class PreciseConv(Conv2D):
     """A "same" convolution that makes latents or their parameters: float32 under any policy.
 
     Its gradients are those of a convolution in the policy's type, as every other layer's are, and
@@ -79,7 +80,7 @@ class PreciseConv(keras.layers.Conv2D):
 
 def deconv(filters: int, kernel: int = 5, stride: int = 2, **kwargs) -> keras.layers.Layer:
     """A "same" transposed convolution, upsampling by `stride`."""
-    return keras.layers.Conv2DTranspose(filters, kernel, stride, padding="same", **kwargs)
+    return Conv2DTranspose(filters, kernel, stride, padding="same", **kwargs)
 
 
 class PictureDeconv(keras.layers.Conv2DTranspose):

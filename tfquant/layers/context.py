@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tfquant.layers.blocks import conv, glorot
@@ -27,6 +28,7 @@ class ContextNetwork(keras.layers.Layer):
         self.layers = Chain([*layers, conv(*final, **last)])
 
     def call(self, inputs):
+        self.layers.layers[0].parts = np.array([part.shape[-1] for part in inputs])
         # Keras has brought all inputs to one type.
         return self.layers(tf.concat(inputs, axis=-1))
 
