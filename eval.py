@@ -27,9 +27,9 @@ from absl import app, flags
 
 from tfquant import files
 from tfquant.coding.container import BitstreamError
-from tfquant.coding.model_file import ExportedModel, ModelError
+from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
-from tfquant.images import ImageError
+from tfquant.export.model_file import ExportedModel, ModelError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(

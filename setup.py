@@ -69,7 +69,10 @@ setup(
     description="Learned image compression with any quantization surrogate, from training to bits",
     license="Apache-2.0",
     python_requires=">=3.9,<3.14",
-    packages=find_packages(include=["tfquant", "tfquant.*", "models", "models.*"]),
+    # The folder `models/` is installed as `tfquant.models`. No top-level package `models` gets into
+    # the environment.
+    packages=[*find_packages(include=["tfquant", "tfquant.*"]), "tfquant.models"],
+    package_dir={"tfquant.models": "models"},
     package_data={"tfquant.evaluation": ["paper_tables.csv"]},
     install_requires=[
         "absl-py",

@@ -32,8 +32,8 @@ stack.prepare("sweep.py")
 from absl import app, flags
 
 from tfquant import files
-from tfquant.coding import model_file
 from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
+from tfquant.export import model_file
 
 _HERE = Path(__file__).resolve().parent
 

@@ -13,19 +13,20 @@ import math
 import sys
 
 from tfquant import stack
+from tfquant.export import writing
 
 stack.prepare("train.py")
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-import models
-from tfquant import data, export, files, rectified
+from tfquant import files, models
+from tfquant.data import crops, sources
+from tfquant.data.images import ImageError
 from tfquant.entropy.conditional import FAMILIES
-from tfquant.images import ImageError
 from tfquant.layers.transforms import ANALYSIS, STARTS, SYNTHESIS
 from tfquant.legacy_keras import keras
-from tfquant.plans import MEAN_GRADIENTS, PLANS, STOP_GRADIENTS
+from tfquant.quantization.plans import MEAN_GRADIENTS, PLANS, STOP_GRADIENTS
 from tfquant.training import (
     callbacks,
     checkpoint,
@@ -37,6 +38,7 @@ from tfquant.training import (
     progress,
     run,
     schedules,
+    trained,
 )
 from tfquant.training.experiment import STAGES, Experiment
 from tfquant.training.hosts import Host, HostLost
@@ -270,12 +272,12 @@ def train(
     keras.utils.set_random_seed(experiment.seed)
     downscale = experiment.downscale
     min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
-    source = data.open_source(experiment.train_images, experiment.seed, min_side)
-    training_source, validation_source = data.split(source)
+    source = sources.open_source(experiment.train_images, experiment.seed, min_side)
+    training_source, validation_source = sources.split(source)
     for stage in experiment.all_stages():
         run.epoch_length(stage, values.epoch_steps)
     with strategy.scope():
-        codec = rectified.build(experiment, models.build_codec, experiment.precision)
+        codec = trained.build(experiment, experiment.precision)
         trainer = Trainer(codec, experiment)
     kept = checkpoint.RunCheckpoint(run_dir, trainer)
     starts = bool(experiment.init_from) and kept.newest is None
@@ -295,7 +297,7 @@ def train(
 
     def training_data(first_example: int) -> tf.data.Dataset:
         def draw(offset: int, size: int) -> tf.data.Dataset:
-            return data.crops(
+            return crops.training_crops(
                 training_source,
                 seed=experiment.seed,
                 crop=experiment.crop,
@@ -307,7 +309,7 @@ def train(
 
         return hosts.shares(strategy, experiment.batch_size, draw)
 
-    validation = data.validation_crops(
+    validation = crops.validation_crops(
         validation_source,
         seed=experiment.seed,
         crop=experiment.crop,
@@ -333,7 +335,7 @@ def train_and_export(experiment: Experiment, model_dir: str, values: flags.FlagV
     with host.together(), host.folder(model_dir) as run_dir:
         train(experiment, run_dir, values, host)
     if host.is_chief:
-        exported, name = export.export_run(model_dir, models.build_codec)
+        exported, name = writing.export_run(model_dir)
         logging.info("Exported model: %s, from %s", exported, name)
 
 

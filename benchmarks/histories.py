@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 from absl import app, flags
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.training import history
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders of training runs.", required=True)
@@ -54,12 +54,12 @@ def main(argv) -> None:
             f"J of {name} against {names[0]}: {apart[steps[-1]]:+.2%} at step {steps[-1]}, at most"
             f" {apart[worst]:+.2%} (step {worst})"
         )
-    figure, axes = looks.new_figure((9.0, 4.2), 2)
+    figure, axes = plotting.new_figure((9.0, 4.2), 2)
     for panel, (key, label) in zip(axes[0], (("J", "J = R + lmbda D"), ("psnr", "PSNR [dB]"))):
         for place, (name, run) in enumerate(zip(names, runs)):
-            panel.plot(steps, [run[s][key] for s in steps], **looks.series(place), label=name)
+            panel.plot(steps, [run[s][key] for s in steps], **plotting.series(place), label=name)
         panel.set(xlabel="step", ylabel=f"{label}, validation crops")
-    looks.legend(figure, below=True)
+    plotting.legend(figure, below=True)
     figure.savefig(out / "curves.png")
 
 

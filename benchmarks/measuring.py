@@ -10,13 +10,13 @@ import conditions
 import numpy as np
 import tensorflow as tf
 
-import models
+from tfquant import models
 from tfquant.codec import Codec
-from tfquant.dead_leaves import dead_leaves
+from tfquant.data.dead_leaves import dead_leaves
+from tfquant.data.pixels import to_float
 from tfquant.exchange import Rounding
-from tfquant.export import CodecModule
+from tfquant.export.codec_module import CodecModule
 from tfquant.layers.blocks import PreciseConv
-from tfquant.pixels import to_float
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -46,7 +46,7 @@ class TrainingStep(NamedTuple):
 
 def training_step(experiment: Experiment) -> TrainingStep:
     """The step of an experiment's first stage."""
-    codec = models.build_codec(experiment.codec, experiment.precision, **experiment.codec_options)
+    codec = models.build(experiment.codec, experiment.precision, **experiment.codec_options)
     trainer = Trainer(codec, experiment)
     trainer.begin(experiment.all_stages()[0])
     batch_size, crop = experiment.batch_size, experiment.crop

@@ -21,16 +21,14 @@ import scipy.special
 import tensorflow as tf
 import worker
 
-import models
-from tfquant import stack
+from tfquant import models, stack
 from tfquant.coding import portable, range_coder
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.distributions import NoisyGaussian
-from tfquant.export import CodecModule
+from tfquant.export.codec_module import CodecModule
 from tfquant.layers import transforms
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.legacy_keras import keras
-from tfquant.rectified import RectifiedCodec
 from tfquant.training.adam import Adam
 
 WIDTHS = {"N": 128, "M": 192}
@@ -123,7 +121,7 @@ def compare_serial_parts(rounds: int) -> None:
     The former is all that is serial: hyper-decoder, wavefronts or groups, range decoding.
     """
     for name in ("ms_hyper", "ms_context", "cheng_anchor", "charm", "elic_zero"):
-        codec = models.build_codec(name, **models.widths(name))
+        codec = models.build(name, **models.widths(name))
         coded = measuring.code(codec, measuring.picture())
         y_hat, synthesis = coded.module.read(*coded.file), tf.function(codec.g_s)
         candidates = {
@@ -139,14 +137,14 @@ def compare_rectifiers(rounds: int) -> None:
     """Decompressing one 768x512 picture without and with a rectifier, the light and a wide one."""
     for name in ("factorized", "scale_hyperprior", "ms_context", "cheng_attn"):
         widths = models.widths(name)
-        codec = models.build_codec(name, **widths)
+        codec = models.build(name, **widths)
         coded = measuring.code(codec, measuring.picture())
-        decoders = {
-            "without": codec,
-            f"width {LIGHT_WIDTH}, depth {LIGHT_DEPTH}": RectifiedCodec(codec),
-            f"width {widths['M']}, depth 3": RectifiedCodec(codec, widths["M"], 3),
-        }
-        modules = {label: CodecModule(decoder) for label, decoder in decoders.items()}
+        modules = {"without": CodecModule(codec)}
+        for width, depth in ((LIGHT_WIDTH, LIGHT_DEPTH), (widths["M"], 3)):
+            other = models.build(name, **widths)
+            other.set_weights(codec.get_weights())
+            other.add_rectifier(width, depth)
+            modules[f"width {width}, depth {depth}"] = CodecModule(other)
         candidates = {label: lambda m=m, c=coded: c.decompress(m) for label, m in modules.items()}
         seconds = measuring.median_seconds(candidates, rounds)
         show(f"Rectifier, {name}, decompressing", seconds, "without")

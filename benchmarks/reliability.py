@@ -87,7 +87,7 @@ def main() -> int:
     parser.add_argument("--bound", type=int, default=_BOUND, help="MiB that memory may grow by")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfquant.coding.model_file import ExportedModel
+    from tfquant.export.model_file import ExportedModel
 
     model = ExportedModel.load(arguments.model)
     smallest, largest = map(int, arguments.sides.split(","))

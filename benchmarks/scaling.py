@@ -32,9 +32,9 @@ import measuring
 import tensorflow as tf
 from PIL import Image
 
-import models
-from tfquant import data, records
-from tfquant.dead_leaves import dead_leaves
+from tfquant import models
+from tfquant.data import crops, records, sources
+from tfquant.data.dead_leaves import dead_leaves
 from tfquant.training.experiment import Experiment
 
 
@@ -149,9 +149,9 @@ def measure_input(batch: int, crop: int, *, count: int = 24, batches: int = 40) 
         records.write(paths, made, 2, jobs=2, skip=print)
         found = {}
         for kind, cache_mib in (("decoded once, in memory", 2048), ("decoded every time", 0)):
-            source = data.open_source(f"records:{made}", 0, crop, cache_mib=cache_mib)
+            source = sources.open_source(f"records:{made}", 0, crop, cache_mib=cache_mib)
             options = {"seed": 0, "crop": crop, "batch_size": batch, "downscale": (0.6, 0.95)}
-            stream = iter(data.crops(source, **options))
+            stream = iter(crops.training_crops(source, **options))
             for _ in range(8):  # drawn ahead
                 next(stream)
             start = time.process_time()

@@ -22,11 +22,12 @@ import piped
 import tensorflow as tf
 from absl import flags
 
-import models
-from tfquant import cli, data, images
+from tfquant import cli, models
 from tfquant.codec import Codec
-from tfquant.coding import model_file, range_coder
+from tfquant.coding import range_coder
+from tfquant.data import crops, images, sources
 from tfquant.entropy.conditional import ConditionalModel
+from tfquant.export import model_file
 from tfquant.legacy_keras import keras
 from tfquant.training import callbacks
 from tfquant.training.experiment import Experiment
@@ -38,12 +39,12 @@ _PICTURES = 8  # in a folder
 
 
 def _coder(settings: dict) -> Codec:
-    return models.build_exported(settings["codec"], settings["precision"], **settings["widths"])
+    return models.build_for_files(settings["codec"], settings["precision"], **settings["widths"])
 
 
 def _multiply_adds(settings: dict, size: tuple, without: tuple = ()) -> float:
     """Of a picture's forward pass; the same in every precision."""
-    codec = models.build_codec(settings["codec"], **settings["widths"])
+    codec = models.build(settings["codec"], **settings["widths"])
     return measuring.multiply_adds(codec, *size, without)
 
 
@@ -136,11 +137,11 @@ def _symbols() -> tuple:
     return model, model.coding_table(), integers, raw, streams
 
 
-def crops(settings: dict) -> tuple:
+def training(settings: dict) -> tuple:
     """Training batches of crops."""
-    source = data.open_source(settings["images"], 0, settings["crop"])
+    source = sources.open_source(settings["images"], 0, settings["crop"])
     batches = iter(
-        data.crops(
+        crops.training_crops(
             source, seed=0, crop=settings["crop"], batch_size=settings["batch_size"],
             downscale=(0.6, 0.95) if settings["images"] else (),
         )
@@ -184,7 +185,7 @@ TASKS = {
     "folder": folder,
     "encode": encode,
     "decode": decode,
-    "crops": crops,
+    "crops": training,
     "start": start,
 }
 

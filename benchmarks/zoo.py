@@ -22,7 +22,7 @@ import measuring
 import tensorflow as tf
 from absl import app, flags
 
-import models
+from tfquant import models
 
 _CODECS = flags.DEFINE_list("codecs", list(models.CODECS), "Which codecs.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls that are timed.", lower_bound=1)
@@ -83,7 +83,7 @@ FACTS = {
 def row(name: str) -> str:
     """The codec's line of the table."""
     facts, widths = FACTS[name], models.widths(name)
-    codec = models.build_codec(name, **widths)
+    codec = models.build(name, **widths)
     parameters = sum(v.shape.num_elements() for v in codec.trainable_variables)
     height, width = conditions.PICTURE
     kilo_multiply_adds = measuring.multiply_adds(codec, height, width) / (height * width) / 1e3

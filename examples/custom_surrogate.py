@@ -11,7 +11,7 @@ import sys
 
 from tfquant.analysis import cli
 from tfquant.ops import random
-from tfquant.surrogates import SURROGATES, Surrogate
+from tfquant.quantization.surrogates import SURROGATES, Surrogate
 
 SURROGATES["half_noise"] = Surrogate(
     "half_noise", "v + u / 2",

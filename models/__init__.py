@@ -6,12 +6,12 @@ import functools
 import inspect
 
 import tensorflow as tf
+from tfquant.models.charm import Charm
+from tfquant.models.context import Cheng, MeanScaleContext
+from tfquant.models.elic import Elic
+from tfquant.models.factorized import Factorized
+from tfquant.models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 
-from models.charm import Charm
-from models.context import Cheng, MeanScaleContext
-from models.elic import Elic
-from models.factorized import Factorized
-from models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
 from tfquant.codec import Codec
 from tfquant.exchange import Rounding
 from tfquant.legacy_keras import keras
@@ -41,7 +41,7 @@ def widths(name: str, N: int | None = None, M: int | None = None) -> dict:
     return {"N": N, "M": N if M is None else M}
 
 
-def build_codec(name: str, precision: str = "float32", **options) -> Codec:
+def build(name: str, precision: str = "float32", **options) -> Codec:
     """A codec with its weights made.
 
     Args:
@@ -71,15 +71,15 @@ def build_codec(name: str, precision: str = "float32", **options) -> Codec:
     return codec
 
 
-def build_exported(name: str, precision: str = "float32", **options) -> Codec:
-    """As `build_codec`, for making and reading files: only the transforms compute in `precision`.
+def build_for_files(name: str, precision: str = "float32", **options) -> Codec:
+    """As `build`, for making and reading files: only the transforms compute in `precision`.
 
     What gives bits their meaning does in float32, so that a model of one precision reads the files
-    of another. The weights are those of `build_codec(name, **options)`.
+    of another. The weights are those of `build(name, **options)`.
     """
-    codec = build_codec(name, **options)
+    codec = build(name, **options)
     if precision != "float32":
-        transforms = build_codec(name, precision, **options)
+        transforms = build(name, precision, **options)
         for part in ("g_a", "g_s"):
             of_precision = getattr(transforms, part)
             of_precision.set_weights(getattr(codec, part).get_weights())

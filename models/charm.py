@@ -20,8 +20,8 @@ Inner widths are the paper's at N = 192, M = 320 and in proportion elsewhere. Pa
 from __future__ import annotations
 
 import tensorflow as tf
+from tfquant.models.hyperprior import Hyperprior
 
-from models.hyperprior import Hyperprior
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Groups
 from tfquant.layers.blocks import PreciseConv, conv, deconv

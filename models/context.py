@@ -21,7 +21,8 @@ network half as wide as Cheng's, and the weights under the mask.
 
 from __future__ import annotations
 
-from models.hyperprior import ContextHyperprior, mean_scale_networks
+from tfquant.models.hyperprior import ContextHyperprior, mean_scale_networks
+
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.serial import SerialContext
 from tfquant.layers.blocks import PreciseConv, SubpixelConv, conv, leaky_relu

@@ -21,8 +21,8 @@ under the masks of `g_sp`, 0.4 M less in `g_ch`, which sees only the first group
 from __future__ import annotations
 
 import tensorflow as tf
+from tfquant.models.hyperprior import ContextHyperprior
 
-from models.hyperprior import ContextHyperprior
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Exchange, Groups, Received
 from tfquant.layers import checkerboard

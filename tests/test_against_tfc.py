@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from tfquant.entropy.distributions import NoisyGaussian, NoisyGaussianMixture, NoisyLaplacian
 from tfquant.entropy.factorized import Density, NoisyDensity
-from tfquant.ops import gradients, rounding
+from tfquant.ops import gradients
+from tfquant.quantization import rounding
 
 tfc = pytest.importorskip("tensorflow_compression")
 

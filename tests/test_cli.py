@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant import batch, cli, images
+from tfquant import cli
 from tfquant.coding import checksum
 from tfquant.coding.container import Bitstream
-from tfquant.coding.model_file import FORMAT, ExportedModel, ModelError
+from tfquant.commands import batch
+from tfquant.data import images
+from tfquant.export.model_file import FORMAT, ExportedModel, ModelError
 
 MANIFEST = {
     "format": FORMAT,
@@ -517,14 +519,14 @@ def test_loaded_model_says_what_it_is_and_evaluates(model, photograph):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A training run that was stopped after a checkpoint."""
-    import models
+    from tfquant import models
     from tfquant.training import checkpoint, folder, trainer
     from tfquant.training.experiment import Experiment
 
     experiment = Experiment(codec="factorized", codec_options={"N": 4, "M": 6})
     directory = tmp_path_factory.mktemp("stopped") / "run"
     folder.prepare(str(directory), experiment)
-    stopped = trainer.Trainer(models.build_codec("factorized", N=4, M=6), experiment)
+    stopped = trainer.Trainer(models.build("factorized", N=4, M=6), experiment)
     stopped.begin(experiment.all_stages()[0])
     checkpoint.RunCheckpoint(str(directory), stopped).save(0, 500)
     return directory

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant import images
-from tfquant.coding.model_file import FORMAT
+from tfquant.data import images
+from tfquant.export.model_file import FORMAT
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,8 +10,8 @@ from scipy.special import ndtr
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.exchange import Groups, Reading, Rounding, Surrogates, Writing
-from tfquant.plans import PLANS, QuantizationPlan
-from tfquant.surrogates import Branch, Sample
+from tfquant.quantization.plans import PLANS, QuantizationPlan
+from tfquant.quantization.surrogates import Branch, Sample
 
 Z_SHAPE, Y_SHAPE = (1, 2, 3, 4), (1, 8, 12, 6)
 

@@ -16,8 +16,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 import train
-from tfquant import cli, data, files, images, records
-from tfquant.images import ImageError, find_images, read_image
+from tfquant import cli, files
+from tfquant.data import images, records, sources
+from tfquant.data.images import ImageError, find_images, read_image
 from tfquant.training import folder, history
 from tfquant.training.experiment import Experiment
 
@@ -85,7 +86,8 @@ def test_a_name_without_scheme_needs_no_tensorflow(fresh_python):
         fresh_python(
             """
         import sys
-        from tfquant import files, images
+        from tfquant import files
+        from tfquant.data import images
         assert files.isfile("setup.py") and files.isdir("tests") and not files.exists("gone")
         assert files.read("setup.py").startswith(b'\"\"\"Package')
         print("tensorflow" in sys.modules)
@@ -154,7 +156,7 @@ def test_what_a_run_keeps_for_itself_lives_in_memory_too(make_photograph):
         local = f"ram://pictures/{seed}.png"
         with tf.io.gfile.GFile(local, "wb") as file:
             images.Image.fromarray(make_photograph(40, 50, seed)).save(file, "PNG")
-    source = data.open_source("ram://pictures", 0, 16)
+    source = sources.open_source("ram://pictures", 0, 16)
     np.testing.assert_array_equal(source[2], make_photograph(40, 50, 2))
     experiment = Experiment(codec_options={"N": 4, "M": 4})
     folder.prepare("ram://runs/one", experiment)
@@ -179,3 +181,14 @@ def test_a_closed_folder_in_a_folder_is_left_out_and_named(tmp_path, monkeypatch
     assert f"{tmp_path / 'closed'}" in caplog.text and "left out" in caplog.text
     with pytest.raises(OSError, match="nowhere"):
         files.below(str(tmp_path / "nowhere"))
+
+
+def test_the_same_is_let_pass_whatever_its_order():
+    files.check_owner("runs/a", "--out", "grid", {"a": 1, "b": [2]}, {"b": [2], "a": 1})
+
+
+def test_what_differs_or_is_missing_on_either_side_is_named():
+    asked, found = {"a": 1, "b": 2, "d": 4}, {"a": 1, "b": 3, "c": 5}
+    message = r"^runs/a holds another grid \(differs in b, c, d\); name a new --out, delete this"
+    with pytest.raises(ValueError, match=message):
+        files.check_owner("runs/a", "--out", "grid", asked, found)

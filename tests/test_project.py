@@ -78,8 +78,17 @@ def test_package_and_metadata_agree_on_the_version(metadata):
 
 
 def test_every_folder_of_code_is_packaged(metadata):
-    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
-    assert set(metadata["packages"]) == folders
+    folders = {path.parent.relative_to(ROOT) for path in MODULES}
+    places = {
+        Path(metadata["package_dir"].get(package, package.replace(".", "/")))
+        for package in metadata["packages"]
+    }
+    assert places == folders
+
+
+def test_an_installation_has_one_package_at_its_top_level(metadata):
+    """A package named `models` would hide the user's own, or be hidden by it."""
+    assert {package.partition(".")[0] for package in metadata["packages"]} == {"tfquant"}
 
 
 def test_every_file_of_data_is_packaged(metadata):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfquant import doctor, stack
+from tfquant import stack
+from tfquant.commands import doctor
 from tfquant.legacy_keras import keras
 
 ROOT = Path(__file__).parent.parent

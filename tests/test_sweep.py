@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tfquant import images
+from tfquant.data import images
 
 ROOT = Path(__file__).resolve().parent.parent
 

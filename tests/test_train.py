@@ -10,9 +10,9 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
-import models
 import train
-from tfquant.plans import PLANS
+from tfquant import models
+from tfquant.quantization.plans import PLANS
 from tfquant.training import folder, run
 from tfquant.training.experiment import Experiment
 

@@ -24,7 +24,8 @@ import sys
 import tempfile
 
 from tfquant import __version__, files, stack
-from tfquant.coding import container, model_file
+from tfquant.coding import container
+from tfquant.export import model_file
 
 _JOBS = 2  # while the coder works on one picture, the networks do on another
 _SHARDS = 16
@@ -199,7 +200,7 @@ def _compress(arguments) -> None:
 
 
 def _compress_folder(arguments) -> None:
-    from tfquant import batch
+    from tfquant.commands import batch
 
     sources = _find_pictures(arguments.picture)
     _make_folder(arguments.file)
@@ -228,7 +229,7 @@ def _decompress(arguments) -> None:
     data, bitstream = _read_file(arguments.file, arguments.max_pixels)
     manifest = model_file.read_manifest(arguments.model)
     bitstream.check_model(manifest.codec, manifest.fingerprint)
-    from tfquant import images
+    from tfquant.data import images
 
     extension = os.path.splitext(arguments.picture)[1].lower()
     if extension not in images.LOSSLESS:
@@ -243,7 +244,7 @@ def _decompress(arguments) -> None:
 
 
 def _decompress_folder(arguments) -> None:
-    from tfquant import batch
+    from tfquant.commands import batch
 
     sources = batch.files_below(arguments.file, ".tfq")
     if not sources:
@@ -273,7 +274,7 @@ def _run_folder(work, tasks, arguments, out, describe) -> None:
     Raises:
       _CommandError: an output cannot be written, or, at the end, there were bad inputs.
     """
-    from tfquant import batch
+    from tfquant.commands import batch
 
     new = [task for task in tasks if arguments.overwrite or not os.path.exists(task.target)]
     for folder in sorted({os.path.dirname(task.target) for task in new}):
@@ -291,7 +292,7 @@ def _run_folder(work, tasks, arguments, out, describe) -> None:
 
 
 def _find_pictures(spec) -> list:
-    from tfquant import images
+    from tfquant.data import images
 
     try:
         return images.find_images(spec)
@@ -300,7 +301,7 @@ def _find_pictures(spec) -> list:
 
 
 def _read_picture(path, background):
-    from tfquant import images
+    from tfquant.data import images
 
     try:
         return images.read_image(path, background=background)
@@ -323,7 +324,7 @@ def _write_file(path, data: bytes) -> None:
 
 
 def _write_picture(path, image) -> None:
-    from tfquant import images
+    from tfquant.data import images
 
     with _complete_or_absent(path) as temporary:
         try:
@@ -352,7 +353,7 @@ def _info(arguments) -> None:
 
 def _doctor(arguments) -> None:
     del arguments
-    from tfquant import doctor
+    from tfquant.commands import doctor
 
     report = doctor.examine()
     print(report)
@@ -364,15 +365,13 @@ def _export(arguments) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
     _check_new(out, arguments.overwrite)
     stack.import_tensorflow()
-    # The package works with any codec. Only the programs, train.py and this command, bring
-    # those of `models`, and it is imported here so that the other commands do without.
     import tensorflow as tf
 
-    import models
-    from tfquant import export
+    from tfquant.export import writing
+
     try:
-        path, checkpoint = export.export_run(
-            arguments.run, models.build_exported, out, arguments.precision, arguments.files
+        path, checkpoint = writing.export_run(
+            arguments.run, out, arguments.precision, arguments.files
         )
     except (ValueError, tf.errors.OpError) as error:
         raise _CommandError(error) from None
@@ -386,7 +385,9 @@ def _records(arguments) -> None:
     stack.import_tensorflow()
     import tensorflow as tf
 
-    from tfquant import batch, images, records
+    from tfquant.commands import batch
+    from tfquant.data import images, records
+
     bar = batch.ProgressBar(len(paths), sys.stderr)
 
     def skip(error):

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfquant.codec import Codec
-from tfquant.dead_leaves import dead_leaves
+from tfquant.data.dead_leaves import dead_leaves
+from tfquant.data.pixels import to_float
 from tfquant.exchange import Rounding
 from tfquant.layers.exact import Integers, Seen, layers_of
-from tfquant.pixels import to_float
 
 NAME = "integers.npz"  # in the folder of an exported model
 _FIELDS = ("inputs", "low", "high", "outputs", "groups")

@@ -25,9 +25,9 @@ import tensorflow as tf
 from tfquant.coding.range_coder import choose_streams, finish, start_decoder, start_encoder
 from tfquant.entropy.model import LIKELIHOOD_FLOOR, EntropyModel
 from tfquant.ops.random import example_seeds
-from tfquant.plans import QuantizationPlan
-from tfquant.quantizer import Quantizer, dequantize, symbols
-from tfquant.surrogates import Sample
+from tfquant.quantization.plans import QuantizationPlan
+from tfquant.quantization.quantizer import Quantizer, dequantize, symbols
+from tfquant.quantization.surrogates import Sample
 
 
 class Received(NamedTuple):

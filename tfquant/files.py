@@ -161,3 +161,23 @@ def new_folder(path: str):
         if gfile.exists(path):
             gfile.rmtree(path)
         gfile.rename(partial, path)
+
+
+def check_owner(folder: str | os.PathLike, flag: str, what: str, asked: dict, found: dict) -> None:
+    """Checks that a folder holds what is asked for. A folder belongs to what it was made for.
+
+    Args:
+      folder: the folder.
+      flag: that named it.
+      what: it holds, in a word.
+      asked, found: name -> value.
+
+    Raises:
+      ValueError: they differ; the message names in what.
+    """
+    differing = sorted(name for name in {**asked, **found} if asked.get(name) != found.get(name))
+    if differing:
+        raise ValueError(
+            f"{folder} holds another {what} (differs in {', '.join(differing)}); name a new {flag},"
+            " delete this folder, or repeat the flags of the first call to go on"
+        )

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfquant.pixels import to_float
+from tfquant.data.pixels import to_float
 
 # Wang et al. 2003, Section 3.2: the exponents of the five scales, finest first.
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

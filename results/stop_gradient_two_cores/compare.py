@@ -16,15 +16,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 from absl import app, flags
 
-import models
 import train
-from tfquant import data, rectified
-from tfquant.pixels import to_float
-from tfquant.plans import QuantizationPlan
-from tfquant.surrogates import Branch
+from tfquant.data import crops, sources
+from tfquant.data.pixels import to_float
+from tfquant.quantization.plans import QuantizationPlan
+from tfquant.quantization.surrogates import Branch
 from tfquant.training import history, losses
 from tfquant.training.gradient_risk import gradient_risk
 from tfquant.training.hosts import Host
+from tfquant.training.trained import load_run
 
 # Flags that all runs share beside configs/quickstart.flags. Clipping would hide the variance.
 SHARED = [
@@ -81,14 +81,14 @@ def trained(directory: str) -> list:
 
 def measured(directory: str) -> list:
     """On the codec of the first run: the readings differ in nothing else."""
-    experiment, codec, _ = rectified.trained(
-        run_dir(directory, *RUNS[0], SEEDS[0]), models.build_codec
-    )
+    experiment, codec, _ = load_run(run_dir(directory, *RUNS[0], SEEDS[0]))
     for model in codec.entropy_models:
         model.set_sigma_bound(experiment.joint_sigma_bound)
-    _, source = data.split(data.open_source("", experiment.seed, experiment.crop))
-    crops = data.validation_crops(source, seed=experiment.seed, crop=64, count=4, downscale=())
-    x = to_float(tf.constant(crops["image"]))
+    _, source = sources.split(sources.open_source("", experiment.seed, experiment.crop))
+    validation = crops.validation_crops(
+        source, seed=experiment.seed, crop=64, count=4, downscale=()
+    )
+    x = to_float(tf.constant(validation["image"]))
     rows = []
     for rate, stop, mean, alpha in MEASURED:
         plan = QuantizationPlan(

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from tfquant.surrogates import SURROGATES
+from tfquant.quantization.surrogates import SURROGATES
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from tfquant.analysis import cli, plots
 from tfquant.analysis.experiment import AnalysisError, Experiment, Result
 from tfquant.analysis.registry import EXPERIMENTS
-from tfquant.surrogates import SURROGATES
+from tfquant.quantization.surrogates import SURROGATES
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tfquant.analysis import (
 )
 from tfquant.analysis.experiment import Progress
 from tfquant.analysis.registry import EXPERIMENTS
-from tfquant.surrogates import SURROGATES
+from tfquant.quantization.surrogates import SURROGATES
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "custom_surrogate.py"
 

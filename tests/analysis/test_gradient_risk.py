@@ -8,7 +8,7 @@ from scipy import special, stats
 
 from tfquant.analysis import gradient_risk
 from tfquant.analysis.experiment import Progress
-from tfquant.surrogates import Branch
+from tfquant.quantization.surrogates import Branch
 
 
 def bits_slope(d, sigma):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy import integrate, stats
 
 from tfquant.analysis import laplacian, laplacian_source, networks
-from tfquant.surrogates import Branch
+from tfquant.quantization.surrogates import Branch
 
 
 def quantizer_by_integrals(t, s):

@@ -11,7 +11,7 @@ from scipy import integrate
 from tfquant.analysis import maps
 from tfquant.analysis.maps import Method
 from tfquant.ops import random
-from tfquant.surrogates import SURROGATES, Branch
+from tfquant.quantization.surrogates import SURROGATES, Branch
 
 Y = np.linspace(-1.37, 1.41, 23)
 

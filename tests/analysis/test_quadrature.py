@@ -9,7 +9,7 @@ from scipy import stats
 from tfquant.analysis import maps, quadrature
 from tfquant.analysis.maps import ROUNDING, Method
 from tfquant.analysis.quadrature import ANY_MEAN
-from tfquant.surrogates import SURROGATES
+from tfquant.quantization.surrogates import SURROGATES
 
 
 def test_every_surrogate_of_the_table_commutes_with_whole_steps():

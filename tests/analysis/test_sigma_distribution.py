@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import build_codec
+from tfquant import models
 from tfquant.analysis import sigma_distribution
 from tfquant.analysis.experiment import AnalysisError, Progress
+from tfquant.data.images import write_image
 from tfquant.exchange import Rounding
-from tfquant.images import write_image
 from tfquant.training import folder
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
@@ -22,7 +22,7 @@ OPTIONS = {"N": 8, "M": 8}
 def save_run(path, codec_name="ms_hyper_zero"):
     experiment = Experiment(codec=codec_name, codec_options=OPTIONS, plan="mix")
     folder.prepare(str(path), experiment)
-    trainer = Trainer(build_codec(codec_name, **OPTIONS), experiment)
+    trainer = Trainer(models.build(codec_name, **OPTIONS), experiment)
     trainer.begin(experiment.all_stages()[0])
     RunCheckpoint(str(path), trainer).save(0, 1)
     return trainer.codec
@@ -40,7 +40,7 @@ def test_the_scales_are_those_of_the_restored_codec_without_its_bound(trained, p
     exchange = Rounding()
     codec(tf.constant(photograph[None] / np.float32(255)), exchange)
     expected = codec.y_model.sigma(*exchange.params["y"]).numpy().ravel()
-    found = sigma_distribution.sigmas(str(tmp_path / "run"), [photograph], build_codec)
+    found = sigma_distribution.sigmas(str(tmp_path / "run"), [photograph])
     np.testing.assert_allclose(np.sort(found), np.sort(expected), rtol=1e-5)
 
 
@@ -55,12 +55,9 @@ def test_shares_add_up_and_the_run_is_named(trained):
     assert "| run | ms_hyper_zero | mix |" in result.notes
 
 
-def test_what_is_no_run_has_no_scales_or_no_builder_is_refused(tmp_path, photograph):
+def test_a_folder_without_run_and_a_codec_without_scales_are_refused(tmp_path, photograph):
     with pytest.raises(AnalysisError, match="is no training run: it has no experiment.json"):
-        sigma_distribution.sigmas(str(tmp_path), [], build_codec)
+        sigma_distribution.sigmas(str(tmp_path), [])
     save_run(tmp_path / "factorized", "factorized")
     with pytest.raises(AnalysisError, match="the codec factorized predicts no sigma for y"):
-        sigma_distribution.sigmas(str(tmp_path / "factorized"), [photograph], build_codec)
-    for spec in ("models", "models:nothing", "no_such_module:build"):
-        with pytest.raises(AnalysisError, match=f"--codec_builder={spec}"):
-            sigma_distribution.codec_builder(spec)
+        sigma_distribution.sigmas(str(tmp_path / "factorized"), [photograph])

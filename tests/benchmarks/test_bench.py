@@ -12,7 +12,7 @@ from unittest import mock
 import PIL.Image
 import pytest
 
-import models
+from tfquant import models
 
 COMPRESSAI = os.environ.get("TFQUANT_COMPRESSAI", "")
 HERE = Path(__file__).resolve().parent.parent.parent / "benchmarks"
@@ -153,7 +153,7 @@ def test_the_table_of_the_codecs_has_all_of_them_at_their_widths(monkeypatch):
         widths = models.widths(row[1].strip("`"))
         assert row[5] == f"{widths['N']}/{widths['M']}"
         if widths["N"] == 128:  # the others take seconds to build
-            codec = models.build_codec(row[1].strip("`"))
+            codec = models.build(row[1].strip("`"))
             count = sum(weight.shape.num_elements() for weight in codec.trainable_variables)
             assert row[6] == f"{count / 1e6:.2f}"
 
@@ -162,7 +162,7 @@ def test_multiply_adds_are_those_of_a_convolution_counted_by_hand(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     import measuring
 
-    codec = models.build_codec("factorized", N=8, M=12)
+    codec = models.build("factorized", N=8, M=12)
     # g_a's convolutions of 5x5 and stride 2, and GDN's products between.
     sides = (32, 16, 8, 4)
     widths = ((3, 8), (8, 8), (8, 8), (8, 12))

@@ -21,9 +21,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from PIL import Image
 
-import models
-from tfquant.coding.model_file import ExportedModel
-from tfquant.export import export_codec
+from tfquant import models
+from tfquant.export.model_file import ExportedModel
+from tfquant.export.writing import export_codec
 from tfquant.training.experiment import Experiment
 
 FOLDER = Path(__file__).parent / "exports"
@@ -61,7 +61,7 @@ def stir(codec) -> None:
 
 def make(stack: str, name: str, folder: Path) -> None:
     """Writes the archive of one codec, from files made in `folder`."""
-    codec = models.build_codec(name, **CODECS[name])
+    codec = models.build(name, **CODECS[name])
     stir(codec)
     experiment = Experiment(codec=name, codec_options=CODECS[name])
     export_codec(codec, experiment, str(folder / "export"))

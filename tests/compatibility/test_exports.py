@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import models
-from tfquant import export, stack
+from tfquant import stack
 from tfquant.coding import container, masses, table_file
-from tfquant.coding.model_file import PORTABLE, ExportedModel, ModelError, read_manifest
+from tfquant.export.codec_module import CodecModule
+from tfquant.export.model_file import PORTABLE, ExportedModel, ModelError, read_manifest
+from tfquant.export.rebuilding import rebuilt
 
 ARCHIVES = sorted((Path(__file__).parent / "exports").glob("*.tar.xz"))
 
@@ -79,7 +80,7 @@ def test_models_of_every_stack_are_built_again_from_weights_and_tables(archive):
     if is_unreadable_mixture(archive):
         pytest.skip("this TensorFlow's erf has other bits than the file was made with")
     try:
-        module = export.rebuilt(path, manifest, models.build_exported)
+        module = rebuilt(path, manifest)
     except ModelError as error:
         # TensorFlow 2.14 made the channel tables of tfquant 0.1 with kernels of its own.
         assert "its coding tables come out differently here" in str(error)
@@ -96,8 +97,8 @@ def test_coding_tables_come_out_the_same_on_every_stack(archive):
     manifest = read_manifest(path)
     if not (archive / "export" / table_file.NAME).exists():
         pytest.skip("tfquant 0.1 made channel tables in float32, which differs between versions")
-    codec = export.rebuilt(path, manifest, models.build_exported)._codec()
-    assert export.CodecModule(codec).fingerprint() == manifest.fingerprint
+    codec = rebuilt(path, manifest)._codec()
+    assert CodecModule(codec).fingerprint() == manifest.fingerprint
 
 
 def test_damaged_weights_are_named(archive):
@@ -107,7 +108,7 @@ def test_damaged_weights_are_named(archive):
     try:
         data.write_bytes(whole[:100])
         with pytest.raises(ModelError, match="cannot build the model again"):
-            export.rebuilt(str(path), manifest, models.build_exported)
+            rebuilt(str(path), manifest)
     finally:
         data.write_bytes(whole)
 
@@ -122,7 +123,7 @@ def test_a_damaged_file_of_tables_is_named(archive, tmp_path):
         for damaged in (data[:100], b"", data[:-40] + bytes(40)):
             tables.write_bytes(damaged)
             with pytest.raises(ModelError, match=r"tables\.npz is damaged"):
-                export.rebuilt(str(path), manifest, models.build_exported)
+                rebuilt(str(path), manifest)
     finally:
         tables.write_bytes(data)
 
@@ -131,10 +132,11 @@ PORTABLE_ROUND_TRIP = """
     import json, sys
     import numpy as np
     from PIL import Image
-    import models
+    from tfquant import models
     from tfquant import stack
-    from tfquant.coding.model_file import ExportedModel
-    from tfquant.export import CodecModule, export_codec
+    from tfquant.export.model_file import ExportedModel
+    from tfquant.export.codec_module import CodecModule
+    from tfquant.export.writing import export_codec
     from tfquant.training.experiment import Experiment
 
     assert stack.coder().kind == stack.PORTABLE

@@ -6,7 +6,7 @@ from typing import Callable
 
 import pytest
 
-import models
+from tfquant import models
 from tfquant.legacy_keras import keras
 
 WIDTHS = {"N": 8, "M": 12}
@@ -50,7 +50,7 @@ def label(request) -> str:
 def build() -> Callable[..., keras.Model]:
     """`build(label, precision, builder)`: that codec at small widths, always the same weights."""
 
-    def make(label, precision="float32", builder=models.build_codec):
+    def make(label, precision="float32", builder=models.build):
         keras.utils.set_random_seed(0)
         name, options = CODECS[label]
         codec = builder(name, precision, **{**WIDTHS, **options})

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
+from tfquant import models
 from tfquant.exchange import Rounding, Surrogates
 from tfquant.legacy_keras import keras
-from tfquant.plans import PLANS
+from tfquant.quantization.plans import PLANS
 from tfquant.training import losses
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
@@ -161,7 +161,7 @@ def test_bfloat16_stays_within_the_networks(label, codec, x, build):
 def test_parameters_are_as_many_as_published(
     name, N, M, published, density_channels, missing_biases
 ):
-    codec = models.build_codec(name, N=N, M=M)
+    codec = models.build(name, N=N, M=M)
     count = sum(v.shape.num_elements() for v in codec.trainable_variables)
     assert count == published + (43 - 61) * density_channels - missing_biases
 
@@ -178,7 +178,7 @@ def test_parameters_are_as_many_as_published(
 )
 def test_a_codec_that_cannot_be_is_refused_with_what_is_possible(name, options, message):
     with pytest.raises(ValueError, match=message):
-        models.build_codec(name, **options)
+        models.build(name, **options)
     assert keras.mixed_precision.global_policy().name == "float32"
 
 
@@ -191,7 +191,7 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
     import tensorflow as tf
     sys.path.insert(0, "tests/conformance")
     import conftest
-    import models
+    from tfquant import models
     from tfquant.legacy_keras import keras
     from tfquant.training.experiment import Experiment
     from tfquant.training.trainer import Trainer
@@ -204,7 +204,7 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
         keras.utils.set_random_seed(0)
         experiment = Experiment(batch_size=2, crop=64, joint_schedule="constant")
         with strategy.scope():
-            codec = models.build_codec(name, **{**conftest.WIDTHS, **options})
+            codec = models.build(name, **{**conftest.WIDTHS, **options})
             trainer = Trainer(codec, experiment)
         trainer.begin(experiment.all_stages()[0])
         each = 2 // strategy.num_replicas_in_sync

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
+from tfquant import models
 from tfquant.coding import portable, range_coder
-from tfquant.export import CodecModule
-from tfquant.images import read_image
-from tfquant.rectified import RectifiedCodec
+from tfquant.data.images import read_image
+from tfquant.export.codec_module import CodecModule
 
 
 @pytest.fixture(scope="module", name="fitted")
@@ -84,7 +83,7 @@ def test_transforms_in_half_precision_make_files_of_the_same_format(
     """Their files decode with float32's model and the other way round: to the same latents, bit for
     bit, and the same picture but for the precision."""
     picture, size = make_photograph(64, 80), (64, 80)
-    codecs = [build(label, p, models.build_exported) for p in ("float32", precision)]
+    codecs = [build(label, p, models.build_for_files) for p in ("float32", precision)]
     for part in ("g_a", "g_s"):
         layers = [getattr(codec, part) for codec in codecs]
         assert [layer.compute_dtype for layer in layers] == ["float32", precision]
@@ -105,10 +104,13 @@ def test_transforms_in_half_precision_make_files_of_the_same_format(
     assert 0 < np.mean((float32 - read_in_half) ** 2) < 1.0  # of 255^2
 
 
-def test_files_fit_a_rectified_model_of_the_same_encoder(codec, module, make_photograph, stir):
+def test_files_fit_a_rectified_model_of_the_same_encoder(
+    codec, module, build, label, make_photograph, stir
+):
     """The same bytes from either encoder; of a file the decoders make different pictures."""
     picture, size = make_photograph(64, 80), (64, 80)
-    rectified = RectifiedCodec(codec, 8, 1)
+    rectified = build(label)
+    rectified.add_rectifier(8, 1)
     stir(rectified.rectifier)
     other = CodecModule(rectified)
     assert other.fingerprint() == module.fingerprint()
@@ -147,7 +149,9 @@ def _foreigner(operations_module):
 
     It knows only TensorFlow and its compression library; returns what it says.
     """
-    program = f"import {operations_module}" + """
+    program = (
+        f"import {operations_module}"
+        + """
 import sys
 import numpy as np, tensorflow as tf
 for line in sys.stdin:
@@ -160,6 +164,7 @@ for line in sys.stdin:
     ours = any(name.startswith(("tfquant", "models")) for name in sys.modules)
     print("with our modules" if ours else "decoded", flush=True)
 """
+    )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", program], text=True, **pipes) as process:
 
@@ -175,7 +180,7 @@ for line in sys.stdin:
 def test_saved_models_decode_in_a_process_that_knows_only_tensorflow(
     module, foreigner, tmp_path, make_photograph
 ):
-    """Of the model's functions those that are traced by now; `test_serving` saves all of them."""
+    """Of the model's functions those that are traced by now; `tests/export` saves all of them."""
     picture = make_photograph(70, 90)
     coded, expected = module.encode(picture), module.evaluate(picture)["image"]
     saved = tf.Module()

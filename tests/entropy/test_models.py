@@ -10,9 +10,9 @@ from tfquant.entropy import factorized as entropy_factorized
 from tfquant.entropy.conditional import FAMILIES, ConditionalModel
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.ops.random import example_seeds
-from tfquant.plans import PLANS
-from tfquant.quantizer import Quantizer, dequantize, symbols
-from tfquant.surrogates import SURROGATES, Branch, Sample
+from tfquant.quantization.plans import PLANS
+from tfquant.quantization.quantizer import Quantizer, dequantize, symbols
+from tfquant.quantization.surrogates import SURROGATES, Branch, Sample
 
 CASES = [(family, zero) for family in FAMILIES for zero in (False, True)]
 

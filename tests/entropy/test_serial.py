@@ -8,7 +8,7 @@ from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.serial import SerialContext
 from tfquant.exchange import Reading, Rounding, Surrogates, Writing
 from tfquant.legacy_keras import keras
-from tfquant.plans import PLANS
+from tfquant.quantization.plans import PLANS
 
 M, F = 4, 6
 SIZES = [(1, 1), (1, 7), (5, 1), (4, 2), (2, 3), (4, 6), (7, 3), (6, 8), (2, 12)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfquant import images
+from tfquant.data import images
 from tfquant.evaluation import EvaluationError, conventional
 from tfquant.evaluation.pictures import Picture
 

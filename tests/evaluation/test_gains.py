@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfquant import images
+from tfquant.data import images
 from tfquant.evaluation import EvaluationError, gains, pictures, report, run
 from tfquant.training.experiment import Experiment
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfquant import images
+from tfquant.data import images
 from tfquant.evaluation import EvaluationError, models
 from tfquant.evaluation.pictures import Picture
 

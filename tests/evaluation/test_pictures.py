@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfquant import images, metrics
+from tfquant import metrics
+from tfquant.data import images
 from tfquant.evaluation import pictures
 
 

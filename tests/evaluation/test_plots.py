@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib import colors
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.evaluation import plots
 from tfquant.evaluation.curves import Curve
 
@@ -19,7 +19,7 @@ def drawn(*names_and_plans):
 def test_a_plan_has_the_look_that_it_has_in_the_analyses():
     found = drawn(("a", "aun"), ("b", "mix"), ("c", "sua_ste"))
     for name, method in {"a": "aun", "b": "mix", "c": "sua"}.items():
-        for key, value in looks.method(method, markers=True).items():
+        for key, value in plotting.method(method, markers=True).items():
             if key in ("linestyle", "marker"):
                 assert found[name][key] == value
             if key == "color":
@@ -30,7 +30,7 @@ def test_a_plan_has_the_look_that_it_has_in_the_analyses():
 def test_several_curves_of_a_plan_share_its_dash_and_go_from_pale_to_full():
     found = drawn(("joint", "mix"), ("other", "aun"), ("post", "mix"))
     joint, post = found["joint"], found["post"]
-    assert joint["linestyle"] == post["linestyle"] == looks.method("mix")["linestyle"]
+    assert joint["linestyle"] == post["linestyle"] == plotting.method("mix")["linestyle"]
     assert joint["marker"] != post["marker"]
     assert sum(joint["color"]) > sum(post["color"])
 
@@ -38,8 +38,8 @@ def test_several_curves_of_a_plan_share_its_dash_and_go_from_pale_to_full():
 def test_codecs_of_one_plan_or_of_unknown_ones_differ_by_their_place():
     for plans in (("sua_ste", "sua_ste"), ("", "mix")):
         first, second = drawn(*zip("ab", plans)).values()
-        assert first["color"] == looks.BLUE and second["color"] == looks.VERMILION
-    assert drawn(("a", "sua_ste"))["a"]["marker"] == looks.METHODS["sua"][3]
+        assert first["color"] == plotting.BLUE and second["color"] == plotting.VERMILION
+    assert drawn(("a", "sua_ste"))["a"]["marker"] == plotting.METHODS["sua"][3]
 
 
 def test_a_conventional_codec_looks_the_same_whatever_stands_beside_it(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfquant import images
+from tfquant.data import images
 from tfquant.evaluation import EvaluationError, report, run
 
 KEYS = {

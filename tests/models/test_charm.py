@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import models
+from tfquant import models
 from tfquant.exchange import Rounding
 from tfquant.legacy_keras import keras
 
@@ -14,7 +14,7 @@ WIDTH = M // SLICES
 @pytest.fixture(scope="module", name="codec", params=["charm", "charm_zero"])
 def _codec(request):
     keras.utils.set_random_seed(0)
-    return models.build_codec(request.param, N=N, M=M)
+    return models.build(request.param, N=N, M=M)
 
 
 def latent(seed=0):
@@ -87,7 +87,7 @@ def test_parameters_are_as_many_as_the_papers_layers_have(name):
     for seen in (0, 1, 2, 3, 4, 5, 5, 5, 5, 5):
         slices += conv(5, 320 + 32 * seen, 224) + conv(5, 224, 128) + conv(3, 128, 32)
     density = 192 * 43  # hidden widths (3, 3, 3)
-    codec = models.build_codec(name)
+    codec = models.build(name)
     count = sum(v.shape.num_elements() for v in codec.trainable_variables)
     assert count == g_a + g_s + gdn + h_a + 2 * h_s + 2 * slices + density
     context = sum(v.shape.num_elements() for v in codec.context.trainable_variables)
@@ -98,4 +98,4 @@ def test_parameters_are_as_many_as_the_papers_layers_have(name):
 def test_slices_that_do_not_divide_the_latent_are_refused(slices):
     message = f"slices must divide M: got {slices} slices of 20 channels"
     with pytest.raises(ValueError, match=message):
-        models.build_codec("charm", N=N, M=M, slices=slices)
+        models.build("charm", N=N, M=M, slices=slices)

@@ -2,7 +2,7 @@
 
 import pytest
 
-import models
+from tfquant import models
 
 
 def trained(*layers):
@@ -26,7 +26,7 @@ def dense(*widths):
     ],
 )
 def test_parameters_are_as_many_as_published(name, N, published, hidden, own):
-    codec = models.build_codec(name, N=N, M=N, family="gaussian")
+    codec = models.build(name, N=N, M=N, family="gaussian")
     count = trained(codec) + (61 - 43) * N + 13 * N * 2 * N
     ours = trained(codec.context.parameters)
     assert ours == dense(4 * N, *own, 2 * N)
@@ -35,7 +35,7 @@ def test_parameters_are_as_many_as_published(name, N, published, hidden, own):
 
 
 def test_chengs_parameters_are_those_of_three_gaussians():
-    codec = models.build_codec("cheng_anchor", N=128)
+    codec = models.build("cheng_anchor", N=128)
     assert trained(codec.context.parameters) == dense(512, 640, 640, 9 * 128)
 
 
@@ -43,6 +43,6 @@ def test_attention_is_all_that_the_two_chengs_differ_in():
     N = 16
     unit = dense(N, N // 2) + (9 * (N // 2) + 1) * (N // 2) + dense(N // 2, N)
     anchor, attention = (
-        trained(models.build_codec(name, N=N)) for name in ("cheng_anchor", "cheng_attn")
+        trained(models.build(name, N=N)) for name in ("cheng_anchor", "cheng_attn")
     )
     assert attention - anchor == 4 * (6 * unit + dense(N, N))

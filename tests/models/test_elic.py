@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tfquant.models.elic import group_sizes
 
-import models
-from models.elic import group_sizes
+from tfquant import models
 from tfquant.exchange import Rounding
 from tfquant.legacy_keras import keras
-from tfquant.surrogates import Sample
+from tfquant.quantization.surrogates import Sample
 
 N, M = 8, 24
 SIZES = (2, 2, 4, 8, 8)
@@ -18,7 +18,7 @@ STARTS = np.cumsum((0, *SIZES))
 @pytest.fixture(scope="module", name="codec", params=["elic_sm_zero", "elic_zero"])
 def _codec(request):
     keras.utils.set_random_seed(0)
-    return models.build_codec(request.param, N=N, M=M)
+    return models.build(request.param, N=N, M=M)
 
 
 def latent(seed=0):
@@ -107,7 +107,7 @@ def test_groups_are_the_papers_from_192_channels_on(width, sizes):
 
 def test_a_latent_too_narrow_for_five_groups_is_refused():
     with pytest.raises(ValueError, match="ELIC's groups need M to be 12 or more, got 11"):
-        models.build_codec("elic_zero", N=8, M=11)
+        models.build("elic_zero", N=8, M=11)
 
 
 def conv(kernel, inputs, outputs):
@@ -139,7 +139,7 @@ def test_parameters_are_as_many_as_the_papers_layers_have(name, blocks, attentio
         context += 12 * size * 2 * size + 2 * size  # 12 of a 5x5 window's 25 places
         context += conv(1, 640 + features + 2 * size, 640) + conv(1, 640, 512)
         context += conv(1, 512, 2 * size)
-    codec = models.build_codec(name)
+    codec = models.build(name)
     count = sum(v.shape.num_elements() for v in codec.trainable_variables)
     assert count == transforms + hyper + context + 192 * 43
     if name == "elic_zero":

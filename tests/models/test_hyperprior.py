@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
+from tfquant import models
 from tfquant.exchange import Surrogates
 from tfquant.legacy_keras import keras
-from tfquant.plans import PLANS
+from tfquant.quantization.plans import PLANS
 
 M = 20
 
@@ -17,7 +17,7 @@ M = 20
 )
 def _codec(request):
     keras.utils.set_random_seed(0)
-    return models.build_codec(request.param, N=8, M=M)
+    return models.build(request.param, N=8, M=M)
 
 
 @pytest.fixture(scope="module", name="y")

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant.ops import random
-from tfquant.surrogates import SURROGATES
+from tfquant.quantization.surrogates import SURROGATES
 
 
 @pytest.mark.parametrize("group", [0, 3])

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-import models
+from tfquant import models
 from tfquant.exchange import Rounding, Surrogates
 from tfquant.legacy_keras import keras
 from tfquant.training import callbacks, run
@@ -93,7 +93,7 @@ def finished(tmp_path_factory, eagerly):
 
     def train(stop_at, gradient_risk):
         keras.utils.set_random_seed(0)
-        codec = models.build_codec(EXPERIMENT.codec, **EXPERIMENT.codec_options)
+        codec = models.build(EXPERIMENT.codec, **EXPERIMENT.codec_options)
         ours = callbacks.for_stage(directory, validation, gradient_risk)
         run.run_stages(
             RunCheckpoint(directory, Trainer(codec, EXPERIMENT)), training_data=training,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
+from tfquant import models
 from tfquant.legacy_keras import keras
 from tfquant.training import folder as folders
 from tfquant.training.checkpoint import RunCheckpoint, newest_readable, start_from
@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
 
 def new_trainer(seed=0, stage=0):
     keras.utils.set_random_seed(seed)
-    trainer = Trainer(models.build_codec("factorized", N=4, M=6), EXPERIMENT)
+    trainer = Trainer(models.build("factorized", N=4, M=6), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[stage])
     return trainer
 
@@ -184,7 +184,7 @@ def test_a_run_without_a_readable_checkpoint_does_not_start_over(copy):
 
 def test_another_codecs_checkpoint_is_refused_in_one_line(run):
     folder, _ = run
-    trainer = Trainer(models.build_codec("factorized", N=4, M=8), EXPERIMENT)
+    trainer = Trainer(models.build("factorized", N=4, M=8), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[1])
     with pytest.raises(ValueError, match="ckpt-4 does not fit the codec factorized: [^\n]*$"):
         RunCheckpoint(str(folder), trainer).restore()
@@ -250,7 +250,7 @@ def test_a_damaged_checkpoint_is_overwritten_when_the_run_gets_there_again(copy)
 def test_the_scale_of_a_float16_loss_is_kept(tmp_path):
     def begun():
         float16 = dataclasses.replace(EXPERIMENT, precision="float16")
-        trainer = Trainer(models.build_codec("factorized", N=4, M=6), float16)
+        trainer = Trainer(models.build("factorized", N=4, M=6), float16)
         trainer.begin(float16.all_stages()[0])
         return trainer
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tfquant.plans import PLANS
-from tfquant.surrogates import Branch
+from tfquant.quantization.plans import PLANS
+from tfquant.quantization.surrogates import Branch
 from tfquant.training.experiment import STAGES, Experiment
 
 

@@ -126,7 +126,6 @@ def test_a_search_begun_before_there_were_further_fields_goes_on(tmp_path):
     assert State(str(tmp_path), SEARCH, EXPERIMENT, {}).tried == [{"weight": 1.0}]
 
 
-
 def test_another_exploration_is_refused_naming_what_differs(tmp_path):
     State(str(tmp_path), SEARCH, EXPERIMENT, {"patience": 3}).keep([])
     other = dataclasses.replace(EXPERIMENT, lmbda=0.02, qr_weight=7.0)

@@ -8,12 +8,12 @@ import tensorflow as tf
 from scipy import integrate
 from scipy.stats import norm
 
-import models
+from tfquant import models
 from tfquant.codec import Codec
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.legacy_keras import keras
-from tfquant.plans import PLANS, QuantizationPlan
-from tfquant.surrogates import Branch
+from tfquant.quantization.plans import PLANS, QuantizationPlan
+from tfquant.quantization.surrogates import Branch
 from tfquant.training import losses
 from tfquant.training.gradient_risk import gradient_risk
 
@@ -235,7 +235,7 @@ def test_a_bias_is_reported_where_there_is_something_to_hold_it_against(x, disto
 
 
 def test_a_real_codec_is_measured_in_a_graph():
-    codec = models.build_codec("factorized", N=4, M=6)
+    codec = models.build("factorized", N=4, M=6)
     x = tf.random.stateless_uniform([1, 64, 64, 3], [0, 1])
 
     @tf.function(autograph=False)

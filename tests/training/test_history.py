@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from tfquant import rectified
 from tfquant.exchange import Rounding, Surrogates
 from tfquant.legacy_keras import keras
 from tfquant.training import history, run
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
+from tfquant.training.trained import build
 from tfquant.training.trainer import Trainer
 
 EXPERIMENT = Experiment(
@@ -40,7 +39,7 @@ def _train(images):
 
     def train(folder, experiment=EXPERIMENT, patience=0, others=lambda *_: ()):
         keras.utils.set_random_seed(0)
-        trainer = Trainer(rectified.build(experiment, models.build_codec, "float32"), experiment)
+        trainer = Trainer(build(experiment, "float32"), experiment)
         validation = batches(0).take(1)
         run.run_stages(
             RunCheckpoint(str(folder), trainer), training_data=batches, validation_data=validation,
@@ -83,7 +82,7 @@ class Oracle(keras.callbacks.Callback):
         y = codec.analyze(self.x)
         y_hat = codec.transmit(y, exchange)
         y_bar = codec.rectifier(y_hat)
-        x_hat = codec.codec.g_s(y_bar if self.model.stage.rectified else y_hat)
+        x_hat = codec.g_s(y_bar if self.model.stage.rectified else y_hat)
         R = float(tf.reduce_sum(exchange.bits["y"])) / (2 * 64 * 64)
         D = 255**2 * np.mean((self.x - x_hat) ** 2)
         return y, y_hat, y_bar, x_hat, {"R": R, "D": D, "J": R + 0.01 * D}

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from tfquant import cli, data
-from tfquant.coding.model_file import read_manifest
-from tfquant.images import write_image
+from tfquant import cli, models
+from tfquant.data import crops, sources
+from tfquant.data.images import write_image
+from tfquant.export.model_file import read_manifest
 from tfquant.training import folder, history
 from tfquant.training.checkpoint import RunCheckpoint, newest_readable
 from tfquant.training.hosts import Host, identity, shares
@@ -87,7 +87,7 @@ class Workers:
 
 @pytest.mark.parametrize("count,devices", [(1, 1), (1, 3), (2, 1), (3, 2), (6, 1)])
 def test_the_hosts_draw_the_very_batches_of_one_process(make_photograph, count, devices):
-    class Pictures(data.ImageSource):
+    class Pictures(sources.ImageSource):
         pictures = [make_photograph(40, 50, seed) for seed in range(3)]
 
         def __len__(self):
@@ -97,11 +97,11 @@ def test_the_hosts_draw_the_very_batches_of_one_process(make_photograph, count, 
             return self.pictures[i]
 
     options = {"seed": 3, "crop": 16, "downscale": (0.6, 0.95)}
-    whole = data.crops(Pictures(), batch_size=6, first_example=12, **options).take(4)
+    whole = crops.training_crops(Pictures(), batch_size=6, first_example=12, **options).take(4)
 
     def drawn(rank):
         def draw(offset, size):
-            return data.crops(
+            return crops.training_crops(
                 Pictures(), batch_size=size, first_example=12 + offset, stride=6, **options
             )
 
@@ -333,7 +333,7 @@ def test_two_hosts_continue_what_one_began_survive_a_kill_and_end_as_one_process
 
     # One process reads what two hosts wrote, all of it.
     experiment = folder.read_experiment(str(two))
-    trainer = Trainer(models.build_codec("factorized", N=8, M=8), experiment)
+    trainer = Trainer(models.build("factorized", N=8, M=8), experiment)
     trainer.begin(experiment.all_stages()[0])
     RunCheckpoint(str(two), trainer).restore()
     assert trainer.stage_step.numpy() == trainer.optimizer.iterations.numpy() == 60

@@ -13,12 +13,13 @@ from absl import flags
 from absl.testing import flagsaver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import models
 import train
-from tfquant import export, rectified
-from tfquant.coding.model_file import ExportedModel, Manifest
+from tfquant.export import writing
+from tfquant.export.codec_module import CodecModule
+from tfquant.export.model_file import ExportedModel, Manifest
 from tfquant.training import checkpoint, exploration, history, run
 from tfquant.training import folder as folders
+from tfquant.training.trained import load_run
 
 SMALL = [
     "--codec=factorized", "--N=4", "--M=6", "--crop=64", "--batch_size=2", "--epoch_steps=1",
@@ -32,9 +33,9 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 @pytest.fixture(scope="module")
 def export_run():
     """Exports a run; `train.py` does not here, since that takes longer than these runs."""
-    usual = export.export_run
+    usual = writing.export_run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "export_run", lambda *_: ("nothing", "none"))
+        patch.setattr(writing, "export_run", lambda *_: ("nothing", "none"))
         yield usual
 
 
@@ -78,8 +79,8 @@ def keep_flags():
 
 def unexported(run_dir):
     """What a run's exported model does, in this process."""
-    stands = rectified.trained(str(run_dir), models.build_codec)
-    module = export.CodecModule(stands.codec)
+    stands = load_run(str(run_dir))
+    module = CodecModule(stands.codec)
     manifest = Manifest(stands.codec.name, module.fingerprint(), {}, "0")
     return stands.experiment, ExportedModel(manifest, module)
 
@@ -88,7 +89,7 @@ def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
     with_rectified, make_photograph, compiled, export_run
 ):
     experiment, one = unexported(with_rectified / "baseline")
-    path, _ = export_run(str(with_rectified / "rectified"), models.build_codec)
+    path, _ = export_run(str(with_rectified / "rectified"))
     other = ExportedModel.load(path)
     picture = make_photograph(70, 90)
     file = one.compress(picture)
@@ -251,11 +252,10 @@ STEPS = """
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    import models
-    from tfquant import rectified
     from tfquant.legacy_keras import keras
     from tfquant.training.experiment import Experiment
     from tfquant.training.hosts import Host
+    from tfquant.training.trained import build
     from tfquant.training.trainer import Trainer
     experiment = Experiment(
         codec="factorized", codec_options={"N": 4, "M": 6}, batch_size=4, crop=64,
@@ -269,7 +269,7 @@ STEPS = """
     for strategy in (tf.distribute.get_strategy(), Host().strategy()):
         keras.utils.set_random_seed(0)
         with strategy.scope():
-            codec = rectified.build(experiment, models.build_codec, "float32")
+            codec = build(experiment, "float32")
             trainer = Trainer(codec, experiment)
         seen.append([])
         for stage in experiment.all_stages():

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfquant.images import write_image
+from tfquant.data.images import write_image
 from tfquant.training import history
 from tfquant.training.checkpoint import newest_readable
 
@@ -83,7 +83,7 @@ SCRIPT = """
     import sys
     import numpy as np
     import tensorflow as tf
-    import models
+    from tfquant import models
     from tfquant.legacy_keras import keras
     from tfquant.training.experiment import Experiment
     from tfquant.training.trainer import Trainer
@@ -120,7 +120,7 @@ def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_give
         SCRIPT
         + """
     keras.utils.set_random_seed(0)
-    codecs = {n: models.build_codec(n, **WIDTHS) for n in ("factorized", "ms_hyper_zero")}
+    codecs = {n: models.build(n, **WIDTHS) for n in ("factorized", "ms_hyper_zero")}
     starts = {name: codec.get_weights() for name, codec in codecs.items()}
     for argument in sys.argv[1:]:
         name, plan = argument.split(":")
@@ -178,7 +178,7 @@ def test_two_devices_train_as_one_does_at_the_same_global_batch(fresh_python):
     losses, moves, weights = [], [], None
     for strategy in (tf.distribute.get_strategy(), mirrored):
         with strategy.scope():
-            codec = models.build_codec("ms_hyper_zero", **WIDTHS)
+            codec = models.build("ms_hyper_zero", **WIDTHS)
             trainer = Trainer(codec, experiment("sua_ste", stages=("joint",)))
         weights = weights or codec.get_weights()
         codec.set_weights(weights)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
+from tfquant import models
 from tfquant.legacy_keras import keras
 from tfquant.training import folder, run
 from tfquant.training.checkpoint import RunCheckpoint, newest_readable, start_from
@@ -39,7 +39,7 @@ def batches(first, broken=()):
 
 def new_trainer(experiment, seed=0):
     keras.utils.set_random_seed(seed)
-    return Trainer(models.build_codec(experiment.codec, **experiment.codec_options), experiment)
+    return Trainer(models.build(experiment.codec, **experiment.codec_options), experiment)
 
 
 def train(folder, experiment=EXPERIMENT, broken=(), epoch_steps=2, seed=0, **kwargs):

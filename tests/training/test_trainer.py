@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
+from tfquant import models
 from tfquant.exchange import Rounding
 from tfquant.legacy_keras import keras
 from tfquant.ops import random
@@ -37,7 +37,7 @@ def experiment(**changes):
 def _fresh_codec():
     """`fresh_codec()`: the same untrained codec again and again."""
     keras.utils.set_random_seed(0)
-    codec = models.build_codec("ms_hyper_zero", N=8, M=12)
+    codec = models.build("ms_hyper_zero", N=8, M=12)
     weights = codec.get_weights()
 
     def fresh():
@@ -86,7 +86,7 @@ def same(a, b):
 
 
 def test_an_expected_gradient_to_a_mean_needs_a_mean():
-    codec = models.build_codec("scale_hyperprior", N=4, M=6)
+    codec = models.build("scale_hyperprior", N=4, M=6)
     wrong = experiment(codec="scale_hyperprior", plan="aun", mean_gradient="expected")
     with pytest.raises(ValueError, match="mean of a Gaussian or a Laplacian, which scale_hyperpri"):
         Trainer(codec, wrong)
@@ -180,7 +180,7 @@ def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
     moves = []
     for precision in ("float32", "float16"):
         keras.utils.set_random_seed(0)
-        codec = models.build_codec("factorized", precision, N=8, M=12)
+        codec = models.build("factorized", precision, N=8, M=12)
         trainer = Trainer(codec, experiment(codec="factorized", precision=precision))
         trainer.begin(trainer.experiment.all_stages()[0])
         before = [w.numpy() for w in trainer.trained_variables()]

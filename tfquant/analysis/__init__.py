@@ -5,6 +5,7 @@
 
 "On Uniform Scalar Quantization for Learned Image Compression" (arXiv 2309.17051), section 4: one
 module a figure or table, each of which writes a CSV, a PNG and a short Markdown of what to see.
-Values and gradients come from `tfquant.surrogates` (see `maps`), bits from `tfquant.entropy`.
+Values and gradients come from `tfquant.quantization.surrogates` (see `maps`), bits from
+`tfquant.entropy`.
 `docs/analyses.md` holds the paper's statements against what comes out here.
 """

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfquant.analysis import maps
 from tfquant.entropy.distributions import NoisyGaussian
 from tfquant.entropy.model import EntropyModel
-from tfquant.surrogates import Branch, Sample
+from tfquant.quantization.surrogates import Branch, Sample
 
 
 class Gaussian(EntropyModel):

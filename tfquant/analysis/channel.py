@@ -21,7 +21,7 @@ import numpy as np
 from tfquant.analysis import maps, quadrature
 from tfquant.analysis.maps import Method
 from tfquant.analysis.quadrature import ANY_MEAN, Estimate
-from tfquant.surrogates import SURROGATES, Surrogate
+from tfquant.quantization.surrogates import SURROGATES, Surrogate
 
 # Bins per unit. Odd, so that the points of a period fall anywhere in a bin, and not always on the
 # same part of one.

@@ -122,10 +122,6 @@ def _parser() -> argparse.ArgumentParser:
         "--images", default="sample", help="pictures for them: a folder, a glob or a file"
     )
     parser.add_argument(
-        "--codec_builder", default="models:build_codec", metavar="MODULE:FUNCTION",
-        help="what builds their codecs (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
         "--dataset", default="digits", metavar="NAME",
         help="small images for gradient_bias_network: digits, generated or tfds:NAME",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import channel, networks, plots
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import ROUNDING, Method
@@ -139,20 +139,20 @@ def _figure(rows, curves, settings):
             xscale="log", ylim=(-1.1, 1.8), title=plots.mean_title(mu),
             xlabel="σ of the source [quantization steps]", ylabel="(D̃ − D) / D",
         )  # fmt: skip
-        panel.axhline(0.0, **looks.ZERO)
+        panel.axhline(0.0, **plotting.ZERO)
     axes[0, 0].plot([], [], color="#555555", linewidth=0.7, label="thin: best transform")
     hardest = {name: max(m.alpha for m in curves if m.surrogate == name)
                for name in {m.surrogate for m in curves}}  # fmt: skip
     for panel, name in zip(axes[1:].ravel(), _DENOISING):
         for method, (at, learned, best, sigma) in curves.items():
             if method.surrogate == name and method.alpha == hardest[name]:
-                panel.plot(at, best, **{**looks.REFERENCE, "label": "E[y | ỹ]"})
+                panel.plot(at, best, **{**plotting.REFERENCE, "label": "E[y | ỹ]"})
                 panel.plot(at, learned, **plots.style(method))
                 panel.set(
                     title=f"learned g_s: {plots.label(method)}, σ = {sigma:g}",
                     xlabel="ỹ [quantization steps]", ylabel="x̂ [quantization steps]",
                 )  # fmt: skip
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

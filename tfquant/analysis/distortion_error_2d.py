@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import channel, networks, outputs, pairs, plots
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import ROUNDING, Method
@@ -90,10 +90,10 @@ def _figure(rows, settings):
                 [r["correlation"] for r in here], [r["relative_error"] for r in here],
                 **plots.style(method, settings.alphas, markers=True),
             )  # fmt: skip
-        panel.axhline(0.0, **looks.ZERO)
+        panel.axhline(0.0, **plotting.ZERO)
         panel.set(title=f"σ = {sigma:g}", xlabel="correlation ρ of the two latents")
     axes[0, 0].set_ylabel("(D̃ − D) / D")
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

@@ -9,7 +9,7 @@ import time
 from typing import Callable
 
 from tfquant.analysis.maps import Method, commutes_with_steps, methods
-from tfquant.surrogates import SURROGATES
+from tfquant.quantization.surrogates import SURROGATES
 
 
 class AnalysisError(Exception):
@@ -28,7 +28,6 @@ class Settings:
       seed: of everything that is sampled.
       model_dirs: training runs, for what looks at trained codecs.
       images: pictures, likewise.
-      codec_builder: `module:function` that builds a codec, likewise.
       dataset: small images to train on, see `small_images`.
     """
 
@@ -39,7 +38,6 @@ class Settings:
     seed: int = 0
     model_dirs: tuple = ()
     images: str = "sample"
-    codec_builder: str = "models:build_codec"
     dataset: str = "digits"
 
     def __post_init__(self):

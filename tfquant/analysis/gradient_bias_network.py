@@ -16,13 +16,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import maps, networks, plots, small_images
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import Method
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.ops.random import example_seeds
-from tfquant.surrogates import SURROGATES, Branch
+from tfquant.quantization.surrogates import SURROGATES, Branch
 
 COLUMNS = (
     "dataset", "surrogate", "alpha", "estimator", "g_a_width", "g_s_width", "run", "max_bias",
@@ -200,7 +200,7 @@ def _figure(rows, settings, widths):
             ylim=(0.0, None),
         )
     axes[0, 0].set_ylabel("largest bias of dD/dy\n[squared error per step]")
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

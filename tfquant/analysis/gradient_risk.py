@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import bits, maps, outputs, plots, quadrature
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import Method
-from tfquant.surrogates import SURROGATES, Branch
+from tfquant.quantization.surrogates import SURROGATES, Branch
 
 COLUMNS = (
     "backward", "forward", "alpha", "sigma", "bias", "variance", "variance_low", "variance_high",
@@ -178,7 +178,7 @@ def _figure(rows, settings):
     axes[0, 0].invert_yaxis()
     axes[0, 0].plot([], [], "o", color="#555555", markersize=7, label="here")
     axes[0, 0].plot([], [], "o", color="black", fillstyle="none", markersize=10, label="paper")
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

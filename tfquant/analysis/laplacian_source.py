@@ -8,8 +8,8 @@ With a scalar latent the distortion has an expected gradient in closed form as w
 
     d E[D] / d y = slope [D(high) - D(low)],
 
-with the ends that the rate's has (`tfquant.surrogates`); "EP" uses it for both. The limits are the
-Shannon lower bound and the best entropy-constrained scalar quantizer.
+with the ends that the rate's has (`tfquant.quantization.surrogates`); "EP" uses it for both. The
+limits are the Shannon lower bound and the best entropy-constrained scalar quantizer.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import laplacian, networks, plots
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.ops.gradients import attach_gradient
 from tfquant.ops.random import example_seeds
-from tfquant.plans import PLANS
-from tfquant.quantizer import dequantize, symbols
-from tfquant.surrogates import SURROGATES, Branch, Sample
+from tfquant.quantization.plans import PLANS
+from tfquant.quantization.quantizer import dequantize, symbols
+from tfquant.quantization.surrogates import SURROGATES, Branch, Sample
 
 COLUMNS = (
     "transform", "method", "rate_branch", "distortion_branch", "alpha", "lmbda", "rate",
@@ -56,7 +56,7 @@ class Combination:
     @property
     def label(self) -> str:
         parts = dict.fromkeys(plots.ESTIMATORS[b.estimator] for b in (self.rate, self.distortion))
-        return f"{looks.method(self.name)['label']}: {' + '.join(parts)}"
+        return f"{plotting.method(self.name)['label']}: {' + '.join(parts)}"
 
 
 MIX = Combination("mix", PLANS["mix"].rate, PLANS["mix"].distortion)
@@ -198,9 +198,9 @@ def _optimum() -> tuple[np.ndarray, np.ndarray]:
 
 def _style(combination: Combination) -> dict:
     """The surrogate's; straight-through has hollow markers."""
-    look = looks.method(combination.name, markers=True)
+    look = plotting.method(combination.name, markers=True)
     straight = combination.distortion.estimator == "straight_through"
-    return looks.hollow(look) if straight else look
+    return plotting.hollow(look) if straight else look
 
 
 def _figure(rows, styles, optimum):
@@ -212,7 +212,7 @@ def _figure(rows, styles, optimum):
     }
     for i, transform in enumerate(TRANSFORMS):
         for name, (x, snr, dash) in limits.items():
-            look = {**looks.REFERENCE, "linestyle": dash, "label": name}
+            look = {**plotting.REFERENCE, "linestyle": dash, "label": name}
             axes[0, i].plot(x, snr, **look)
             axes[1, i].plot(x, np.interp(x, *optimum) - snr, **look)
         for method, look in styles.items():
@@ -225,7 +225,7 @@ def _figure(rows, styles, optimum):
         axes[1, i].set(xlabel="rate [bits a sample]", ylim=(3.2, -1.7))
     axes[0, 0].set_ylabel("signal-to-noise ratio [dB]")
     axes[1, 0].set_ylabel("loss to the best\nscalar quantizer [dB]")
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

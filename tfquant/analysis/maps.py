@@ -21,7 +21,7 @@ import scipy.special
 import tensorflow as tf
 
 from tfquant.ops.random import example_seeds
-from tfquant.surrogates import SURROGATES, Branch, Sample
+from tfquant.quantization.surrogates import SURROGATES, Branch, Sample
 
 # What a surrogate's noise may turn out to be: probability in (0, 1) -> value. Anything else is
 # represented by its own sorted draws.

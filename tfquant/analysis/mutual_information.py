@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import channel, plots
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import Method
@@ -69,7 +69,7 @@ def _figure(rows, settings):
         axes[1, i].set(xlabel="σ of the latent [quantization steps]")
     axes[0, 0].set(ylabel="I(ỹ; y) [bits]", ylim=(0, None))
     axes[1, 0].set(ylabel="I(ỹ; y) − H(ŷ) [bits]")
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

@@ -1,10 +1,10 @@
-"""The analyses' figures: legends outside the data; surrogates look as in `tfquant/looks.py`, from
-pale at their softest temperature to full colour at the hardest.
+"""The analyses' figures: legends outside the data; surrogates look as in `tfquant/plotting.py`,
+from pale at their softest temperature to full colour at the hardest.
 """
 
 from __future__ import annotations
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis.maps import Method
 from tfquant.analysis.quadrature import ANY_MEAN
 
@@ -16,7 +16,7 @@ ESTIMATORS = {
 
 def label(method: Method) -> str:
     """What a legend calls it."""
-    name = looks.method(method.surrogate)["label"]
+    name = plotting.method(method.surrogate)["label"]
     return name if method.alpha is None else f"{name}, α = {method.alpha:g}"
 
 
@@ -28,17 +28,17 @@ def style(method: Method, alphas=(), markers: bool = False) -> dict:
       alphas: all temperatures in the figure: the hardest has the full colour.
       markers: for points measured one by one rather than a computed curve.
     """
-    made = looks.method(method.surrogate, markers)
+    made = plotting.method(method.surrogate, markers)
     made["label"] = label(method)
     if method.alpha is not None:
         series = sorted({*alphas, method.alpha})
-        made["color"] = looks.shade(made["color"], series.index(method.alpha), len(series))
+        made["color"] = plotting.shade(made["color"], series.index(method.alpha), len(series))
     return made
 
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 4.4, height: float = 3.9, **options):
     """A figure with room for a legend beside it, and its axes `[rows, columns]`."""
-    return looks.new_figure((width * columns + 1.9, height * rows), columns, rows, **options)
+    return plotting.new_figure((width * columns + 1.9, height * rows), columns, rows, **options)
 
 
 def mean_title(mu) -> str:
@@ -49,5 +49,5 @@ def mean_title(mu) -> str:
 
 def shades(method: Method, count: int) -> list[dict]:
     """The surrogate's style from pale to full, for a series of sizes."""
-    made = looks.method(method.surrogate, markers=True)
-    return [{**made, "color": looks.shade(made["color"], i, count)} for i in range(count)]
+    made = plotting.method(method.surrogate, markers=True)
+    return [{**made, "color": plotting.shade(made["color"], i, count)} for i in range(count)]

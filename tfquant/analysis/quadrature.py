@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple
 import numpy as np
 
 from tfquant.analysis.maps import Method, equidistributed, is_random, noise_nodes, values_at
-from tfquant.surrogates import SURROGATES, Surrogate
+from tfquant.quantization.surrogates import SURROGATES, Surrogate
 
 _LEVELS = 32
 

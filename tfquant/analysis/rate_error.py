@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.optimize
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import plots, quadrature
 from tfquant.analysis.bits import bits, mean_bits
 from tfquant.analysis.experiment import Experiment, Result
@@ -123,15 +123,15 @@ def _figure(rows, settings):
         for panel, sigma in zip(axes[j], settings.sigmas):
             panel.set(xscale="log", title=f"{plots.mean_title(mu)}; σ = {sigma:g}")
             panel.set_yscale("symlog", linthresh=0.1)
-            panel.axvline(sigma, **looks.REFERENCE)
+            panel.axvline(sigma, **plotting.REFERENCE)
         axes[j, 0].set_ylabel("R̃ − R [bits]")
         axes[j, -1].set(title=f"{plots.mean_title(mu)}; best σ̂", ylabel="σ̂* / σ", ylim=(0.0, 3.2))
-        axes[j, -1].axhline(1.0, **looks.REFERENCE)
+        axes[j, -1].axhline(1.0, **plotting.REFERENCE)
     for panel in axes[-1, :-1]:
         panel.set_xlabel("estimated σ̂ [quantization steps]")
     axes[-1, -1].set_xlabel("σ of the latent [quantization steps]")
-    axes[0, 0].plot([], [], **looks.REFERENCE, label="σ̂ = σ")
-    looks.legend(figure)
+    axes[0, 0].plot([], [], **plotting.REFERENCE, label="σ̂ = σ")
+    plotting.legend(figure)
     return figure
 
 

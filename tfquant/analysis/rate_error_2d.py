@@ -16,7 +16,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.analysis import pairs, plots
 from tfquant.analysis.experiment import Experiment, Result
 from tfquant.analysis.maps import ROUNDING
@@ -104,12 +104,12 @@ def _figure(rows, settings):
                 look = plots.style(method, settings.alphas, markers=True)
                 panel.plot(at, error, **look)
                 panel.fill_between(at, low, high, color=look["color"], alpha=0.2, linewidth=0.0)
-            panel.axhline(0.0, **looks.ZERO)
+            panel.axhline(0.0, **plotting.ZERO)
             panel.set_title(f"{plots.mean_title(mu)}; σ = {sigma:g}")
         axes[j, 0].set_ylabel("R̃ − R [bits a pair]")
     for panel in axes[-1]:
         panel.set_xlabel("correlation ρ of the two latents")
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

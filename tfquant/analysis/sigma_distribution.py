@@ -4,30 +4,26 @@ For each run of `--model_dir` the newest checkpoint is restored, `--images` go t
 with rounding, and `sigma` of every element of `y` is counted, without the lower bound that training
 had (its value is drawn in). AUN and MIX crowd at the lower end, where the mismatch of the rate is
 largest; a larger bound in training moves them up, and SUA does so by itself.
-
-This package knows no codec: `--codec_builder=MODULE:FUNCTION` names what builds one from its name
-and options, by default that of the zoo beside it, imported when the experiment begins.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import tempfile
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
-from tfquant import looks, rectified
+from tfquant import plotting
 from tfquant.analysis import outputs, plots
 from tfquant.analysis.experiment import AnalysisError, Experiment, Result
+from tfquant.data.images import ImageError
+from tfquant.data.pixels import to_float
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.evaluation import pictures
 from tfquant.exchange import Rounding
-from tfquant.images import ImageError
-from tfquant.pixels import to_float
 from tfquant.training import folder
+from tfquant.training.trained import load_run
 
 COLUMNS = (
     "run", "codec", "plan", "lmbda", "joint_sigma_bound", "sigma_low", "sigma_high", "share",
@@ -37,30 +33,18 @@ COLUMNS = (
 EDGES = np.geomspace(1e-6, 1e2, 81)
 
 
-def codec_builder(spec: str) -> Callable:
-    """The function that `module:function` names; an AnalysisError if there is none."""
-    module, colon, name = spec.partition(":")
-    try:
-        if not colon:
-            raise ValueError("expected MODULE:FUNCTION")
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise AnalysisError(f"--codec_builder={spec}: {error}") from None
-
-
-def sigmas(run_dir: str, images: list, build_codec: Callable) -> np.ndarray:
+def sigmas(run_dir: str, images: list) -> np.ndarray:
     """`sigma` of every element of `y` in all images, one axis.
 
     Args:
       run_dir: a training run.
       images: uint8 [H, W, 3] each.
-      build_codec: `(name, precision, **options) -> codec`.
 
     Raises:
       AnalysisError: no run, no checkpoint, or a codec whose `y` has no scales.
     """
     try:
-        experiment, codec, _ = rectified.trained(run_dir, build_codec)
+        experiment, codec, _ = load_run(run_dir)
     except ValueError as error:
         raise AnalysisError(error) from None
     model = next(m for m in codec.entropy_models if m.name == "y")
@@ -77,7 +61,6 @@ def sigmas(run_dir: str, images: list, build_codec: Callable) -> np.ndarray:
 
 
 def run(settings, progress) -> Result:
-    build_codec = codec_builder(settings.codec_builder)
     with tempfile.TemporaryDirectory() as scratch:
         try:
             images = [p.read() for p in pictures.find_pictures(settings.images, Path(scratch))]
@@ -85,7 +68,7 @@ def run(settings, progress) -> Result:
             raise AnalysisError(error) from None
     rows, summary = [], []
     for run_dir in progress.over(settings.model_dirs):
-        found = sigmas(run_dir, images, build_codec)
+        found = sigmas(run_dir, images)
         experiment = folder.read_experiment(run_dir)
         about = {
             "run": Path(run_dir).name,
@@ -115,20 +98,20 @@ def _figure(rows, summary):
     for i, about in enumerate(summary):
         here = [r for r in rows if r["run"] == about["run"]]
         centre = [math.sqrt(r["sigma_low"] * r["sigma_high"]) for r in here]
-        look = looks.plan(about["plan"], markers=False)
+        look = plotting.plan(about["plan"], markers=False)
         # Runs of one plan: the earlier ones paler.
         same = [j for j, plan in enumerate(plans) if plan == about["plan"]]
-        look["color"] = looks.shade(look["color"], same.index(i), len(same))
+        look["color"] = plotting.shade(look["color"], same.index(i), len(same))
         look["label"] = f"{about['run']} (λ = {about['lmbda']:g})"
         panel.plot(centre, [100.0 * r["share"] for r in here], **look)
     for bound in sorted({s["joint_sigma_bound"] for s in summary}):
-        panel.axvline(bound, **{**looks.REFERENCE, "label": f"bound in training, {bound:g}"})
+        panel.axvline(bound, **{**plotting.REFERENCE, "label": f"bound in training, {bound:g}"})
     panel.set(
         xscale="log", xlabel="predicted σ [quantization steps]",
         ylabel=f"elements of y [% per {10 * math.log10(EDGES[1] / EDGES[0]):.1g} dB]",
         ylim=(0.0, None),
     )  # fmt: skip
-    looks.legend(figure)
+    plotting.legend(figure)
     return figure
 
 

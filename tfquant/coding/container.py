@@ -53,7 +53,9 @@ LAYOUT = {
     "quality": "H",
 }
 LAYOUTS = {1: {name: code for name, code in LAYOUT.items() if name != "quality"}, 2: LAYOUT}
-_FIXED = {version: struct.Struct("<" + "".join(codes.values())) for version, codes in LAYOUTS.items()}
+_FIXED = {
+    version: struct.Struct("<" + "".join(codes.values())) for version, codes in LAYOUTS.items()
+}
 _LEAST = _FIXED[1].size  # up to where both versions are alike
 _CHECKSUM = struct.Struct("<I")
 _NAME_BYTES = struct.calcsize(LAYOUT["codec"])

@@ -25,7 +25,7 @@ from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
 from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import lower_bound, upper_bound
-from tfquant.quantizer import symbols
+from tfquant.quantization.quantizer import symbols
 
 # The literature's largest scale; beyond it the coding tables end.
 SIGMA_MAX = 256.0

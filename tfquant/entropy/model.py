@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import attach_gradient, beyond_floor, floor_log
-from tfquant.surrogates import Sample
+from tfquant.quantization.surrogates import Sample
 
 # The literature's, for training: 29.9 bits. Evaluation and coding have no floor.
 LIKELIHOOD_FLOOR = 1e-9

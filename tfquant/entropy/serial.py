@@ -51,9 +51,7 @@ class SerialContext(keras.layers.Layer):
         super().__init__(name=name)
         self.M = M
         self.causal = CausalConv(2 * M)
-        hidden = [
-            layer for width in widths for layer in (Dense(width), leaky_relu())
-        ]
+        hidden = [layer for width in widths for layer in (Dense(width), leaky_relu())]
         last = Dense(outputs * M, dtype="float32")
         self.parameters = Chain([*hidden, last])
 

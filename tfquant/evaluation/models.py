@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tfquant import files, images, metrics
-from tfquant.coding.model_file import FOLDER, MANIFEST
+from tfquant import files, metrics
+from tfquant.data import images
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.export.model_file import FOLDER, MANIFEST
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from tfquant.plans import PLANS
+from tfquant.quantization.plans import PLANS
 from tfquant.training.experiment import Experiment
 
 _FILE = Path(__file__).with_name("paper_tables.csv")

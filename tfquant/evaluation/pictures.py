@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tfquant import images
-from tfquant.dead_leaves import dead_leaves
+from tfquant.data import images
+from tfquant.data.dead_leaves import dead_leaves
 
 SAMPLE = "sample"
 # Not a seed that training uses by default, so that the leaves are new to a model trained on leaves.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfquant import looks
+from tfquant import plotting
 from tfquant.evaluation import conventional, curves
-from tfquant.plans import PLANS
+from tfquant.quantization.plans import PLANS
 
 # The models' rates are what the plot is about: conventional curves go far beyond.
 _BEYOND_MODELS = 1.6
@@ -21,7 +21,7 @@ def plot_rd(rd_curves, path: Path, title: str) -> None:
     """
     panels = [m for m in curves.METRICS if any(len(c.samples(m)) for c in rd_curves)]
     count = max(len(panels), 1)
-    figure, axes = looks.new_figure((6.0 * count, 5.4), count)
+    figure, axes = plotting.new_figure((6.0 * count, 5.4), count)
     styles = {**model_looks(rd_curves), **other_looks(rd_curves)}
     right = _right_edge(rd_curves)
     for panel, metric in zip(axes[0], panels):
@@ -37,7 +37,7 @@ def plot_rd(rd_curves, path: Path, title: str) -> None:
             margin = 0.04 * (max(visible) - min(visible)) or 0.5
             panel.set_ylim(min(visible) - margin, max(visible) + margin)
     figure.suptitle(title)
-    looks.legend(figure, below=True)
+    plotting.legend(figure, below=True)
     figure.savefig(path)
 
 
@@ -53,7 +53,7 @@ def plot_gains(gains, rd_curves, path: Path) -> None:
     }
     panels = {k: label for k, label in panels.items() if any(g[k] is not None for g in gains)}
     count = max(len(panels), 1)
-    figure, axes = looks.new_figure((4.6 * count, 4.6), count)
+    figure, axes = plotting.new_figure((4.6 * count, 4.6), count)
     styles = model_looks(rd_curves)
     for panel, (key, label) in zip(axes[0], panels.items()):
         for curve in dict.fromkeys(g["curve"] for g in gains):
@@ -61,9 +61,9 @@ def plot_gains(gains, rd_curves, path: Path) -> None:
                             if g["curve"] == curve and g[key] is not None)  # fmt: skip
             if points:
                 panel.plot(*zip(*points), **styles[curve])
-        panel.axhline(0.0, **looks.ZERO)
+        panel.axhline(0.0, **plotting.ZERO)
         panel.set(xlabel="rate [bits per pixel]", ylabel=label)
-    looks.legend(figure, below=True)
+    plotting.legend(figure, below=True)
     figure.savefig(path)
 
 
@@ -85,14 +85,14 @@ def model_looks(rd_curves) -> dict:
     drawn = {}
     for i, curve in enumerate(models):
         if plans <= PLANS.keys() and (len(plans) > 1 or len(models) == 1):
-            look = looks.plan(curve.plan)
-            alike = [c.name for c in models if looks.plan(c.plan) == look]
+            look = plotting.plan(curve.plan)
+            alike = [c.name for c in models if plotting.plan(c.plan) == look]
             place, count = alike.index(curve.name), len(alike)
-            look["color"] = looks.shade(look["color"], place, count)
+            look["color"] = plotting.shade(look["color"], place, count)
             if count > 1:
-                look["marker"] = looks.series(place)["marker"]
+                look["marker"] = plotting.series(place)["marker"]
         else:
-            look = looks.series(i)
+            look = plotting.series(i)
         drawn[curve.name] = {
             **look, "label": curve.name, "linewidth": 2.2, "markersize": 7, "zorder": 3
         }  # fmt: skip
@@ -106,10 +106,10 @@ def other_looks(rd_curves) -> dict:
     for curve in rd_curves:
         if curve.kind == "conventional":
             place = codecs.index(curve.name)
-            look = looks.hollow(looks.series(place))
-            look["color"] = looks.shade(looks.BLACK, len(codecs) - 1 - place, len(codecs) + 1)
+            look = plotting.hollow(plotting.series(place))
+            look["color"] = plotting.shade(plotting.BLACK, len(codecs) - 1 - place, len(codecs) + 1)
             look.update(linestyle="--", linewidth=1.3)
             drawn[curve.name] = {**look, "label": curve.name}
         elif curve.kind == "published":
-            drawn[curve.name] = {**looks.REFERENCE, "label": curve.name}
+            drawn[curve.name] = {**plotting.REFERENCE, "label": curve.name}
     return drawn

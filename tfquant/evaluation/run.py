@@ -14,7 +14,6 @@ from typing import Callable
 from PIL import __version__ as PILLOW_VERSION
 
 import tfquant
-from tfquant.coding import model_file
 from tfquant.evaluation import (
     EvaluationError,
     conventional,
@@ -27,6 +26,7 @@ from tfquant.evaluation import (
     plots,
     report,
 )
+from tfquant.export import model_file
 from tfquant.legacy_keras import keras
 
 # The codec whose nearest rate is put beside every model.

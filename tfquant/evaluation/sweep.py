@@ -13,7 +13,7 @@ import json
 import re
 from pathlib import Path
 
-from tfquant import claims
+from tfquant import files
 from tfquant.evaluation import EvaluationError
 from tfquant.evaluation.paper_tables import AVERAGE
 from tfquant.training.experiment import Experiment
@@ -258,9 +258,9 @@ def claim(folder: Path, asked: dict, extendable: dict | None = None) -> None:
             there = before.pop(title, earlier)
             asked_again = {key: value for key, value in values.items() if key in there}
             known = {key: value for key, value in there.items() if key in values}
-            claims.check(folder, "--out", "sweep", {title: asked_again}, {title: known})
+            files.check_owner(folder, "--out", "sweep", {title: asked_again}, {title: known})
             kept[title] = {**there, **values}
-        claims.check(folder, "--out", "sweep", asked, before)
+        files.check_owner(folder, "--out", "sweep", asked, before)
     path.write_text(json.dumps({**asked, **kept}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -206,7 +206,7 @@ def fit(phases: list, bias: np.ndarray, parts, seen: list, may_split: bool) -> I
     """The finest integers whose sums stay exact.
 
     With inputs of magnitude A and weights W, a sum has at most the magnitude `sum(A |W|)`, in any
-    order. That leaves `24 - log2(...)` bits to share between the rounding of the inputs, in steps of
+    order. What is left of 24 bits is shared between the rounding of the inputs, in steps of
     s, and of the weights, in steps of g / s, where g is the step of the output. Both add the same
     noise where `s**4 = mean(x**2) / mean((W / g)**2)`.
 

@@ -1,1 +1,1 @@
-"""Pure tensor maps without state: rounding and its relaxations, gradients, seeded noise."""
+"""Tensor operations without state: custom gradients and seeded noise."""

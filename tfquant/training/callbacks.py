@@ -31,10 +31,10 @@ from tensorboard.plugins.custom_scalar import summary as custom_scalar
 from tensorboard.plugins.hparams import api as hp
 
 from tfquant import files
+from tfquant.data.pixels import to_float, to_uint8
 from tfquant.exchange import Rounding
 from tfquant.legacy_keras import keras
-from tfquant.pixels import to_float, to_uint8
-from tfquant.quantizer import dequantize, symbols
+from tfquant.quantization.quantizer import dequantize, symbols
 from tfquant.training import gradient_risk as risk
 from tfquant.training import history, losses
 from tfquant.training.experiment import Experiment, Stage

@@ -73,13 +73,13 @@ def restore_codec(codec: Codec, path: str) -> None:
     Raises:
       ValueError: they are another codec's.
     """
-    _restore(tf.train.Checkpoint(codec=codec), path)
+    _restore(tf.train.Checkpoint(codec=_saved_form(codec)), codec.name, path)
 
 
 def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
     """Gives `codec` the weights that `experiment.init_from` stands at; all else starts anew.
 
-    A codec with a rectifier takes those of the codec that it wraps where that run has none.
+    A rectifier keeps its start where the other run has none.
 
     Args:
       codec: the codec of `experiment`.
@@ -106,8 +106,11 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
             logging.warning(
                 "%s was trained with %s=%r, this run has %r", run_dir, name, theirs, ours
             )
-    wrapped = experiment.rectified and not other.rectified
-    restore_codec(codec.codec if wrapped else codec, newest)
+    if experiment.rectified and not other.rectified:
+        parts = {name: part for name, part in codec.parts().items() if name != "rectifier"}
+        _restore(tf.train.Checkpoint(codec=tf.train.Checkpoint(**parts)), codec.name, newest)
+    else:
+        restore_codec(codec, newest)
     logging.info("Started from %s", newest)
 
 
@@ -145,7 +148,7 @@ class RunCheckpoint:
         lifts = any(stage.lifts_sigma_bound for stage in trainer.experiment.all_stages())
         lifted = {"lifted_sigma_bound": trainer.lifted_sigma_bound} if lifts else {}
         return tf.train.Checkpoint(
-            codec=trainer.codec,
+            codec=_saved_form(trainer.codec),
             optimizer=trainer.optimizer,
             stage_index=self._stage_index,
             stage_step=trainer.stage_step,
@@ -164,7 +167,7 @@ class RunCheckpoint:
         Raises:
           ValueError: it is that of another version's codec.
         """
-        _restore(self._checkpoint(), self.newest)
+        _restore(self._checkpoint(), self.trainer.codec.name, self.newest)
         logging.info("Went on from %s", self.newest)
 
     def save(self, stage_index: int, number: int) -> None:
@@ -183,13 +186,24 @@ class RunCheckpoint:
             manager.save(checkpoint_number=number)
 
 
-def _restore(target: tf.train.Checkpoint, path: str) -> None:
+def _saved_form(codec: Codec):
+    """Groups a codec's weights as checkpoints hold them.
+
+    With a rectifier, the keys are `codec/codec/...` and `codec/rectifier/...`, as tfquant 0.1 wrote
+    them.
+    """
+    if codec.rectifier is None:
+        return codec
+    return tf.train.Checkpoint(codec=codec, rectifier=codec.rectifier)
+
+
+def _restore(target: tf.train.Checkpoint, codec: str, path: str) -> None:
     try:
         target.restore(path).expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{path} does not fit the codec {target.codec.name}: it is another codec's, or another"
+            f"{path} does not fit the codec {codec}: it is another codec's, or another"
             f" version's, which {folder.EXPERIMENT} names; this is {tfquant.__version__}: {reason}"
         ) from None
 

@@ -6,12 +6,12 @@ import dataclasses
 import json
 import math
 
-from tfquant import data
+from tfquant.data import crops
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.layers.transforms import STARTS
-from tfquant.plans import PLANS, QuantizationPlan, plan_named
-from tfquant.surrogates import Branch
+from tfquant.quantization.plans import PLANS, QuantizationPlan, plan_named
+from tfquant.quantization.surrogates import Branch
 from tfquant.training import losses, schedules
 
 
@@ -141,7 +141,7 @@ class Experiment:
             )
         if self.crop % 64:
             raise ValueError(f"crop must be a multiple of 64; got {self.crop}")
-        data.check_downscale(self.downscale)
+        crops.check_downscale(self.downscale)
         if self.rectifier_width == 1:
             raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
         if len(set(self.stages)) < len(self.stages):

@@ -27,7 +27,7 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
-from tfquant import claims, files, looks, metrics
+from tfquant import files, metrics, plotting
 from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder, history, hosts, run
 from tfquant.training.experiment import Experiment
@@ -178,7 +178,7 @@ class State:
         if files.exists(self._path):
             found = read(directory)
             asked, there = _flat(self._asked), _flat(found["asked"])
-            claims.check(directory, "--model_dir", "exploration", asked, there)
+            files.check_owner(directory, "--model_dir", "exploration", asked, there)
             self.tried = found["tried"]
 
     def keep(self, tried: list) -> None:
@@ -262,26 +262,26 @@ def table(tried: Sequence[dict], quality: str) -> str:
 
 def plot(tried: Sequence[dict], quality: str, path: str) -> None:
     """J against the weight; quality against the steps of each weight, like the paper's Figure 2."""
-    figure, ((left, right),) = looks.new_figure((12, 4.4), 2)
+    figure, ((left, right),) = plotting.new_figure((12, 4.4), 2)
     good = [trial for trial in tried if trial["J"] is not None]
     chosen = best(tried)
     weights = [trial["weight"] for trial in good]
-    left.plot(weights, [trial["J"] for trial in good], "o-", color=looks.BLUE)
+    left.plot(weights, [trial["J"] for trial in good], "o-", color=plotting.BLUE)
     left.plot(
-        chosen["weight"], chosen["J"], "*", color=looks.VERMILION, markersize=16, label="best"
+        chosen["weight"], chosen["J"], "*", color=plotting.VERMILION, markersize=16, label="best"
     )
-    left.axhline(chosen["start_J"], **looks.REFERENCE, label="at the start")
+    left.axhline(chosen["start_J"], **plotting.REFERENCE, label="at the start")
     left.set(xscale="log", xlabel="weight of the feature distance",
              ylabel="R + lmbda D [bits per pixel]")  # fmt: skip
     for i, trial in enumerate(good):
         best_one = trial is chosen
         right.plot(
             *zip(*trial["quality_of_step"]), label=f"weight {trial['weight']:g}",
-            marker=looks.series(i)["marker"], markevery=0.2, zorder=3 if best_one else 2,
-            color=looks.VERMILION if best_one else looks.shade(looks.BLUE, i, len(good)),
+            marker=plotting.series(i)["marker"], markevery=0.2, zorder=3 if best_one else 2,
+            color=plotting.VERMILION if best_one else plotting.shade(plotting.BLUE, i, len(good)),
         )  # fmt: skip
     right.set(xlabel="step of the last stage", ylabel=f"{quality} of validation pictures [dB]")
-    looks.legend(figure)
+    plotting.legend(figure)
     with tf.io.gfile.GFile(path, "wb") as file:
         figure.savefig(file, format="png")
 

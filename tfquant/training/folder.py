@@ -16,7 +16,7 @@ import json
 import tensorflow as tf
 
 import tfquant
-from tfquant import claims, files
+from tfquant import files
 from tfquant.training.experiment import Experiment
 
 EXPERIMENT = "experiment.json"
@@ -50,7 +50,7 @@ def prepare(run_dir: str, experiment: Experiment) -> None:
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
     if files.exists(path):
         there = read_experiment(run_dir)
-        claims.check(run_dir, "--model_dir", "experiment", vars(experiment), vars(there))
+        files.check_owner(run_dir, "--model_dir", "experiment", vars(experiment), vars(there))
         return
     record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
     write_json(path, record)

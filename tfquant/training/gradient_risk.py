@@ -10,8 +10,8 @@ The paper's Table II has the rate of one scalar; here `y`, its entropy parameter
 transform are those of a codec, and the distortion is measured too. What stands for `g_bar`:
 
 - Rate: bits are a sum over elements, so the expected gradient (`expected` in
-  `tfquant/surrogates.py`) is exact. Entropy parameters are held: what an element does to the bits
-  of those after it, in codecs with a context of `y` itself, is left out.
+  `tfquant/quantization/surrogates.py`) is exact. Entropy parameters are held: what an element does
+  to the bits of those after it, in codecs with a context of `y` itself, is left out.
 - Distortion: its expected gradient has no closed form, but the same ends of each element serve.
   With the other elements' noise held,
 
@@ -23,7 +23,7 @@ transform are those of a codec, and the distortion is measured too. What stands 
 - SGA has no such ends: the pathwise gradient of the same draws stands for it.
 - The mean: with zero-center quantization bits depend on `y - mu` alone, so that `g_bar` with
   respect to `mu` is minus that with respect to `y`. What reaches `mu` is the plan's choice
-  (`stop_gradient` and `mean_gradient` in `tfquant/plans.py`).
+  (`stop_gradient` and `mean_gradient` in `tfquant/quantization/plans.py`).
 - Rounding has none at all (its expected loss is a staircase), and neither has the distortion of
   UQ-s, whose elements share their noise: variance alone is reported.
 
@@ -43,9 +43,9 @@ from tfquant.entropy.model import LIKELIHOOD_FLOOR
 from tfquant.exchange import Rounding
 from tfquant.ops import random
 from tfquant.ops.random import example_seeds
-from tfquant.plans import QuantizationPlan
-from tfquant.quantizer import Quantizer
-from tfquant.surrogates import SURROGATES, Branch
+from tfquant.quantization.plans import QuantizationPlan
+from tfquant.quantization.quantizer import Quantizer
+from tfquant.quantization.surrogates import SURROGATES, Branch
 from tfquant.training.losses import Outcome
 
 

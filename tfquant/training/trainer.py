@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tfquant import metrics
 from tfquant.codec import GROUPS, Codec
+from tfquant.data.pixels import to_float
 from tfquant.exchange import Exchange, Rounding, Surrogates
 from tfquant.legacy_keras import keras
-from tfquant.pixels import to_float
 from tfquant.training import losses
 from tfquant.training.adam import Adam, state_variable
 from tfquant.training.experiment import Experiment, Stage

@@ -1,41 +1,24 @@
-"""From a trained codec to an exported model, and back to a codec.
+"""The functions of a full SavedModel: pictures to `.tfq` files and back, with the range coder.
 
-An export has two SavedModels that need nothing of this package: the full one, `CodecModule`, with
-the coder's operations, in `path`, and the stock one of `tfquant/serving.py` in `path/stock`. Where
-the operations are not available, the full one is replaced by `PortableModule`, without the coder.
-
-The export holds integer coding tables, made once from the weights, in the SavedModel and in
-`tables.npz`. The fingerprint covers the tables and the weights that the bits' meaning depends on
-(priors, hyper-decoder, context). It does not cover `g_s`, so a better decoder still reads old
-files.
-
-`rebuilt` makes the codec again from an export's manifest, weights and tables. Its functions code
-with whatever coder this process has.
+`CodecModule` is the full flavour of an exported model. `PortableModule` takes its place in exports
+made where the operations of the range coder are not available.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-from typing import Callable
 
 import tensorflow as tf
-from absl import logging
 
-import tfquant
-from tfquant import exact, files, rectified, serving, stack
+from tfquant import exact, stack
 from tfquant.codec import Codec
-from tfquant.coding import container, masses, model_file, packing, table_file
+from tfquant.coding import container, packing
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
-from tfquant.coding.decisions import DecisionTable
+from tfquant.data.pixels import to_float, to_uint8
 from tfquant.exchange import Reading, Writing
-from tfquant.pixels import to_float, to_uint8
-from tfquant.serving import IMAGE, IMAGES, PICTURE, SIDES, StockModule, one_by_one, traced
-from tfquant.training import history
-from tfquant.training.experiment import Experiment
+from tfquant.export import stock
+from tfquant.export.stock import IMAGE, IMAGES, PICTURE, SIDES, one_by_one, traced
 
 # TensorFlow Serving writes outputs of such a name as base64 into JSON.
 _FILE = tf.TensorSpec([], tf.string, name="tfq_bytes")
@@ -82,7 +65,7 @@ class CodecModule(tf.Module):
         if tables is None:
             tables = {model.name: model.coding_table() for model in codec.entropy_models}
         self._tables = tables
-        y = serving.latent_spec(codec, "y")
+        y = stock.latent_spec(codec, "y")
         self.encode_latent = traced(y, *SIDES)(self._encode_latent)
         self._write = traced(tf.TensorSpec([1, *y.shape[1:]], name="y"))(self._write_latent)
 
@@ -142,8 +125,8 @@ class CodecModule(tf.Module):
 
     @traced(IMAGE)
     def evaluate(self, image):
-        """What `serving.evaluate` says of `image: uint8 [H, W, 3]`."""
-        return serving.evaluate(self._codec(), self._tables, image)[0]
+        """What `stock.evaluate` says of `image: uint8 [H, W, 3]`."""
+        return stock.evaluate(self._codec(), self._tables, image)[0]
 
     @traced(IMAGES)
     def compress(self, images):
@@ -199,7 +182,7 @@ class CodecModule(tf.Module):
     def decode_latent(self, tfq_bytes):
         """`tfq_bytes: string [B]` -> `y_hat: float32 [B, h, w, M]`, height and width: int32 [B]."""
         of_one_size = self._of_one_size(tfq_bytes)
-        y_hat = serving.latent_spec(self._codec(), "y_hat")
+        y_hat = stock.latent_spec(self._codec(), "y_hat")
 
         def one(data):
             file = of_one_size(self._unpack(data))
@@ -281,170 +264,3 @@ class PortableModule(tf.Module):
     def signatures(self) -> dict:
         """Name -> function, for `tf.saved_model.save`."""
         return {}
-
-
-def export_codec(
-    codec: Codec,
-    experiment: Experiment,
-    path: str,
-    metrics: dict | None = None,
-    version: int = container.VERSION,
-) -> None:
-    """Writes the exported model to `path`, both flavours, complete or not at all.
-
-    Args:
-      codec: with its trained weights; its entropy model computes in float32. For files of version
-        2 it becomes exact, see `tfquant/exact.py`.
-      experiment: recorded in the manifest.
-      path: the folder to write; an exported model that is there is replaced.
-      metrics: what the last validation measured, for the manifest.
-      version: of the files that the model is for. Those of version 2 decode on every machine.
-        Version 1 is for a model that has to read older files.
-
-    Raises:
-      ValueError: there is something else at `path`, or the codec is exact and the version 1.
-    """
-    is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
-    if files.exists(path) and not is_model:
-        raise ValueError(f"{path} is there and no exported model: it is not replaced")
-    if version == 1:
-        if exact.is_exact(codec):
-            raise ValueError(f"{path}: an exact codec makes no files of version 1")
-    elif not exact.is_exact(codec):
-        exact.become_exact(codec)
-    full = CodecModule(codec)
-    manifest = {
-        "format": model_file.FORMAT if version > 1 else model_file.FORMAT_OF_VERSION_1,
-        "version": tfquant.__version__,
-        "codec": codec.name,
-        "fingerprint": full.fingerprint(),
-        "precision": codec.parts()["g_s"].compute_dtype,
-        "metrics": metrics or {},
-        "experiment": json.loads(experiment.to_json()),
-    }
-    with files.new_folder(path) as partial:
-        coder = stack.coder()
-        if coder.kind == stack.OPERATIONS:
-            _save(full, manifest, model_file.FULL, partial)
-        else:
-            logging.info("%s has no range coder in its SavedModel: %s", path, coder.source)
-            _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
-        files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
-        if version > 1:
-            files.write(tf.io.gfile.join(partial, exact.NAME), exact.dump(codec))
-        stock = StockModule(codec, full.tables)
-        _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
-
-
-def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
-    """One flavour's SavedModel, its manifest beside it and inside, as what `about` gives."""
-    text = json.dumps({**manifest, "flavour": flavour}, indent=2) + "\n"
-    module.about = serving.about(text)
-    signatures = {**module.signatures(), "about": module.about}
-    with files.as_oserror(path), _without_chatter():
-        tf.saved_model.save(module, path, signatures)
-    files.write(tf.io.gfile.join(path, model_file.MANIFEST), text)
-
-
-@contextlib.contextmanager
-def _without_chatter():
-    """TensorFlow tells of every captured tensor without a name that it gave it one."""
-
-    def told_by_others(record):
-        return record.module not in ("signature_serialization", "fingerprinting_utils")
-
-    logger = logging.get_absl_logger()
-    logger.addFilter(told_by_others)
-    try:
-        yield
-    finally:
-        logger.removeFilter(told_by_others)
-
-
-def rebuilt(path: str, manifest: model_file.Manifest, build_codec: Callable) -> CodecModule:
-    """The codec of an exported model, built again by this package, with its weights and tables.
-
-    Args:
-      path: the exported model.
-      manifest: its manifest.
-      build_codec: `(name, precision, **options) -> codec`.
-
-    Raises:
-      ModelError: the export is damaged or of another version's codec, or its files cannot be coded
-        here.
-    """
-    try:
-        experiment = Experiment.from_json(json.dumps(manifest.experiment))
-        codec = rectified.as_decoded(
-            rectified.build(experiment, build_codec, manifest.precision), experiment
-        )
-        reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
-        for index, weight in enumerate(codec.variables):
-            weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
-        if manifest.file_version > 1:
-            exact.load(codec, files.read(tf.io.gfile.join(path, exact.NAME)))
-        tables = tf.io.gfile.join(path, table_file.NAME)
-        tables = table_file.load(files.read(tables)) if files.exists(tables) else None
-        lacking = {model.name for model in codec.entropy_models} - set(tables or {})
-        if tables is not None and lacking:
-            raise ValueError(f"{table_file.NAME} has no table for {', '.join(sorted(lacking))}")
-    except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
-        said = " ".join(str(error).split())
-        raise model_file.ModelError(f"{path}: cannot build the model again: {said}") from None
-    of_0_1 = tables is None
-    tables = _tables_of_0_1(codec) if of_0_1 else tables
-    old = [t for t in tables.values() if isinstance(t, DecisionTable) and t.version == 2]
-    if old and not masses.has_version_2():
-        raise model_file.ModelError(
-            f"{path}: an export of tfquant 0.1 whose decisions need TensorFlow 2.19 or older"
-        )
-    module = CodecModule(codec, tables)
-    if module.fingerprint() != manifest.fingerprint:
-        why = "its weights or tables are not those of its fingerprint"
-        if of_0_1:
-            why = f"it has no {table_file.NAME}, and its coding tables come out differently here"
-        raise model_file.ModelError(f"{path}: cannot build the model again: {why}")
-    return module
-
-
-def _tables_of_0_1(codec: Codec) -> dict:
-    """Coding tables of an export of tfquant 0.1, which has no file of them.
-
-    Its channel tables were made in float32, and its decisions are of version 2.
-    """
-    tables = {}
-    for model in codec.entropy_models:
-        older = getattr(model, "coding_table_of_0_1", model.coding_table)()
-        tables[model.name] = DecisionTable(2) if isinstance(older, DecisionTable) else older
-    return tables
-
-
-def export_run(
-    run_dir: str,
-    build_codec: Callable[..., Codec],
-    path: str | None = None,
-    precision: str = "float32",
-    version: int = container.VERSION,
-) -> tuple[str, str]:
-    """Exports the newest readable checkpoint of a run: finished, stopped or diverged.
-
-    Args:
-      run_dir: the run's folder.
-      build_codec: `(name, precision, **options) -> codec`.
-      path: the folder to write; None for `<run_dir>/export`.
-      precision: that the codec is built with, whatever it was trained in.
-      version: of the files that the model is for, as in `export_codec`.
-
-    Returns:
-      The exported model's folder, and the name of the checkpoint.
-
-    Raises:
-      ValueError: the precision is unknown; the folder holds no run, no readable checkpoint, or one
-        of another version's codec; or there is something else at `path`.
-    """
-    experiment, codec, newest = rectified.trained(run_dir, build_codec, precision)
-    path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
-    name = os.path.basename(newest)
-    measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
-    export_codec(codec, experiment, path, measured[-1] if measured else None, version)
-    return path, name

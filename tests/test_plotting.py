@@ -5,58 +5,65 @@ from __future__ import annotations
 import pytest
 from matplotlib import colors
 
-from tfquant import looks
-from tfquant.plans import PLANS
-from tfquant.surrogates import SURROGATES
+from tfquant import plotting
+from tfquant.quantization.plans import PLANS
+from tfquant.quantization.surrogates import SURROGATES
 
 
 def looks_of(names):
-    found = [looks.method(name, markers=True) for name in names]
+    found = [plotting.method(name, markers=True) for name in names]
     return [(look["color"], str(look["linestyle"]), look["marker"]) for look in found]
 
 
 def test_every_surrogate_of_the_table_has_a_look_of_its_own():
-    assert set(SURROGATES) < set(looks.METHODS)
-    assert len(set(looks_of(looks.METHODS))) == len(looks.METHODS)
+    assert set(SURROGATES) < set(plotting.METHODS)
+    assert len(set(looks_of(plotting.METHODS))) == len(plotting.METHODS)
     # The marker alone tells them apart, for whoever sees no colours.
-    assert len({look[2] for look in looks_of(looks.METHODS)}) == len(looks.METHODS)
+    assert len({look[2] for look in looks_of(plotting.METHODS)}) == len(plotting.METHODS)
 
 
 def test_a_surrogate_that_somebody_adds_gets_one_too():
     first, second = looks_of(["first guest", "second guest"])
-    assert first != second and not {first, second} & set(looks_of(looks.METHODS))
+    assert first != second and not {first, second} & set(looks_of(plotting.METHODS))
     assert looks_of(["first guest"]) == [first]
-    assert looks.method("first guest")["label"] == "first guest"
+    assert plotting.method("first guest")["label"] == "first guest"
 
 
 def test_every_plan_has_the_look_of_what_it_decodes():
     for name, plan in PLANS.items():
-        look = looks.plan(name)
+        look = plotting.plan(name)
         key = "mix" if name == "mix" else plan.distortion.surrogate
-        assert (look["color"], look["marker"]) == (looks.METHODS[key][1], looks.METHODS[key][3])
+        assert (look["color"], look["marker"]) == (
+            plotting.METHODS[key][1],
+            plotting.METHODS[key][3],
+        )
         straight = plan.distortion.estimator == "straight_through"
         assert (look.get("markerfacecolor") == "white") == straight
 
 
 def test_a_series_goes_from_pale_to_full():
-    shades = [looks.shade(looks.BLUE, i, 3) for i in range(3)]
-    assert shades[2] == looks.shade(looks.BLUE, 0, 1) == pytest.approx(colors.to_rgb(looks.BLUE))
+    shades = [plotting.shade(plotting.BLUE, i, 3) for i in range(3)]
+    assert (
+        shades[2]
+        == plotting.shade(plotting.BLUE, 0, 1)
+        == pytest.approx(colors.to_rgb(plotting.BLUE))
+    )
     assert sum(shades[0]) > sum(shades[1]) > sum(shades[2])
 
 
 def test_curves_of_a_series_differ_in_colour_and_in_marker():
-    made = [looks.series(i) for i in range(6)]
+    made = [plotting.series(i) for i in range(6)]
     assert len({m["color"] for m in made}) == len({m["marker"] for m in made}) == 6
-    more = [tuple(sorted(looks.series(i).items())) for i in range(12)]
+    more = [tuple(sorted(plotting.series(i).items())) for i in range(12)]
     assert len(set(more)) == 12
-    assert all(looks.series(i)["markerfacecolor"] == "white" for i in range(6, 12))
+    assert all(plotting.series(i)["markerfacecolor"] == "white" for i in range(6, 12))
 
 
 def test_a_legend_below_breaks_names_that_are_wider_than_the_figure():
-    figure, axes = looks.new_figure((6, 5))
+    figure, axes = plotting.new_figure((6, 5))
     name = " ".join(f"setting_{i}=value" for i in range(9))
     axes[0, 0].plot([0, 1], [0, 1], label=name)
-    looks.legend(figure, below=True)
+    plotting.legend(figure, below=True)
     figure.canvas.draw()
     (legend,) = figure.legends
     (text,) = legend.get_texts()
@@ -68,12 +75,12 @@ def test_a_legend_below_breaks_names_that_are_wider_than_the_figure():
 
 @pytest.mark.parametrize("below", [False, True])
 def test_the_legend_names_everything_once_and_outside_the_axes(below):
-    figure, axes = looks.new_figure((10, 4), 2)
+    figure, axes = plotting.new_figure((10, 4), 2)
     names = [f"a curve with a rather long name, {i}" for i in range(7)]
     for panel in axes[0]:
         for name in names:
             panel.plot([0, 1], [0, 1], label=name)
-    looks.legend(figure, below=below)
+    plotting.legend(figure, below=below)
     figure.canvas.draw()
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == names

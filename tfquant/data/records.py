@@ -26,9 +26,10 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.python.lib.io import tf_record  # the one way to read a record at an offset
 
-from tfquant import files, images
-from tfquant.images import ImageError
-from tfquant.threads import ahead
+from tfquant import files
+from tfquant.data import images
+from tfquant.data.images import ImageError
+from tfquant.data.prefetch import ahead
 
 INDEX = "records.json"
 FORMAT = 1

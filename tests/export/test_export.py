@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from tfquant.coding import container, model_file
-from tfquant.export import CodecModule, export_run
+from tfquant import models
+from tfquant.coding import container
+from tfquant.export import model_file
+from tfquant.export.codec_module import CodecModule
+from tfquant.export.writing import export_run
 from tfquant.legacy_keras import keras
 from tfquant.training import folder, history
 from tfquant.training.checkpoint import RunCheckpoint
@@ -21,7 +23,7 @@ EXPERIMENT = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, prec
 
 @pytest.fixture(scope="module", name="module")
 def _module():
-    return CodecModule(models.build_codec("factorized", N=4, M=6))
+    return CodecModule(models.build("factorized", N=4, M=6))
 
 
 @pytest.fixture(name="run")
@@ -30,7 +32,7 @@ def _run(tmp_path):
     keras.utils.set_random_seed(0)
     directory, weights = tmp_path / "run", {}
     folder.prepare(str(directory), EXPERIMENT)
-    trainer = Trainer(models.build_codec("factorized", "bfloat16", N=4, M=6), EXPERIMENT)
+    trainer = Trainer(models.build("factorized", "bfloat16", N=4, M=6), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[0])
     checkpoint = RunCheckpoint(str(directory), trainer)
     for number in (10, 20):
@@ -44,12 +46,16 @@ def exported(directory, path=None):
     """What `export_run` gives, and the weights that it built a codec with."""
     built = []
 
-    def build_codec(name, precision, **options):
+    build_for_files = models.build_for_files
+
+    def build(name, precision, **options):
         assert (name, precision, options) == ("factorized", "float32", {"N": 4, "M": 6})
-        built.append(models.build_codec(name, precision, **options))
+        built.append(build_for_files(name, precision, **options))
         return built[-1]
 
-    return *export_run(str(directory), build_codec, path), built[-1].get_weights()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "build_for_files", build)
+        return *export_run(str(directory), path), built[-1].get_weights()
 
 
 def assert_same(a, b):
@@ -163,14 +169,16 @@ def test_an_export_that_fails_leaves_what_was_there(run, monkeypatch):
 def test_what_is_no_run_or_has_no_checkpoint_is_refused(run, tmp_path):
     directory, _ = run
     with pytest.raises(ValueError, match="is no training run: it has no experiment.json"):
-        export_run(str(tmp_path), models.build_codec)
+        export_run(str(tmp_path))
     for path in (directory / "checkpoints").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match="run has no checkpoint yet"):
-        export_run(str(directory), models.build_codec)
+        export_run(str(directory))
 
 
-def test_weights_of_another_codec_are_refused(run):
+def test_weights_of_another_codec_are_refused(run, monkeypatch):
     directory, _ = run
+    other = models.build("ms_hyper", N=4, M=6)
+    monkeypatch.setattr(models, "build_for_files", lambda *_, **__: other)
     with pytest.raises(ValueError, match="ckpt-20 does not fit the codec "):
-        export_run(str(directory), lambda *_, **__: models.build_codec("ms_hyper", N=4, M=6))
+        export_run(str(directory))

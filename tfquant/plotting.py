@@ -13,7 +13,7 @@ from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tfquant.plans import PLANS
+from tfquant.quantization.plans import PLANS
 
 DPI = 130
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tfquant.threads import ahead
+from tfquant.data.prefetch import ahead
 
 
 def test_results_come_in_order_and_no_more_items_are_taken_than_asked_for():

@@ -19,8 +19,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfquant.codec import Codec
+from tfquant.data.pixels import to_float, to_uint8
 from tfquant.exchange import Exchange, Rounding
-from tfquant.pixels import to_float, to_uint8
 
 IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.ops.random import example_seeds
-from tfquant.plans import PLANS, QuantizationPlan, plan_named
-from tfquant.quantizer import Quantizer, dequantize, symbols
-from tfquant.surrogates import Branch
+from tfquant.quantization.plans import PLANS, QuantizationPlan, plan_named
+from tfquant.quantization.quantizer import Quantizer, dequantize, symbols
+from tfquant.quantization.surrogates import Branch
 
 SHAPE = (2, 4, 3, 5)
 SEEDS = example_seeds(0, "y", tf.range(2))

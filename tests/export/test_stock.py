@@ -21,17 +21,17 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-import models
-from tfquant import serving, stack
+from tfquant import models, stack
 from tfquant.coding import container
-from tfquant.coding.model_file import ExportedModel, ModelError
 from tfquant.evaluation.models import find_models
-from tfquant.export import CodecModule, export_codec
+from tfquant.export import stock
+from tfquant.export.codec_module import CodecModule
+from tfquant.export.model_file import ExportedModel, ModelError
+from tfquant.export.writing import export_codec
 from tfquant.legacy_keras import keras
-from tfquant.rectified import RectifiedCodec
 from tfquant.training.experiment import Experiment
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = [(32, 48), (17, 33), (1, 1)]
 METRICS = {"R": 0.5, "psnr": 31.0}
 
@@ -40,7 +40,8 @@ METRICS = {"R": 0.5, "psnr": 31.0}
 def _path(tmp_path_factory, stir):
     """With a rectifier, so that every way to a picture has to take it."""
     keras.utils.set_random_seed(0)
-    codec = RectifiedCodec(models.build_codec("ms_hyper_zero", N=8, M=12), 8, 1)
+    codec = models.build("ms_hyper_zero", N=8, M=12)
+    codec.add_rectifier(8, 1)
     stir(codec.rectifier)
     path = tmp_path_factory.mktemp("run") / "export"
     experiment = Experiment(
@@ -138,7 +139,7 @@ def test_the_rate_map_lays_bits_where_their_elements_lie(size):
         latent_channels=lambda: {name: (down, 4) for name, down in downs.items()}
     )
     exchange = types.SimpleNamespace(bits={name: tf.constant(b) for name, b in bits.items()})
-    found = serving.rate_map(codec, exchange, tf.constant(height), tf.constant(width))
+    found = stock.rate_map(codec, exchange, tf.constant(height), tf.constant(width))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -149,7 +150,7 @@ def test_the_rate_map_lays_bits_where_their_elements_lie(size):
 def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
     """Serial, sliced and checkerboard contexts, without the way through a file."""
     keras.utils.set_random_seed(0)
-    codec = models.build_codec(name, N=8, M=12, **options)
+    codec = models.build(name, N=8, M=12, **options)
     module = CodecModule(codec)
     images = pictures((20, 70))
     found = module.compress(images)["tfq_bytes"].numpy()

@@ -11,11 +11,11 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from tfquant import data
-from tfquant.images import ImageError, write_image
+from tfquant.data import crops, images, sources
+from tfquant.data.images import ImageError, write_image
 
 
-class Arrays(data.ImageSource):
+class Arrays(sources.ImageSource):
     """Pictures in memory; None is one that cannot be read."""
 
     def __init__(self, pictures):
@@ -43,7 +43,7 @@ def noise(count, height=60, width=90, seed=0):
 def take(source, examples, *, seed=3, crop=16, batch_size=4, downscale=(0.6, 0.95), **options):
     """The first `examples` examples: images [examples, crop, crop, 3] and indices [examples]."""
     options.update(seed=seed, crop=crop, batch_size=batch_size, downscale=downscale)
-    dataset = data.crops(source, **options)
+    dataset = crops.training_crops(source, **options)
     batches = list(dataset.take(examples // batch_size).as_numpy_iterator())
     images = np.concatenate([batch["image"] for batch in batches])
     return images, np.concatenate([batch["index"] for batch in batches])
@@ -90,7 +90,7 @@ def test_a_far_example_needs_none_of_those_before():
 def test_shapes_are_static_and_the_stream_is_endless():
     import tensorflow as tf
 
-    dataset = data.crops(noise(2), seed=0, crop=16, batch_size=4)
+    dataset = crops.training_crops(noise(2), seed=0, crop=16, batch_size=4)
     assert dataset.element_spec == {
         "image": tf.TensorSpec([4, 16, 16, 3], tf.uint8),
         "index": tf.TensorSpec([4], tf.int64),
@@ -100,12 +100,12 @@ def test_shapes_are_static_and_the_stream_is_endless():
 
 ON_TWO_DEVICES = """
 import numpy as np, tensorflow as tf
-from tfquant import data
+from tfquant.data import crops, sources
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-source = data.DeadLeaves(0, count=2, size=64)
-dataset = data.crops(source, seed=1, crop=32, batch_size=6, downscale=(0.6, 0.95))
+source = sources.DeadLeaves(0, count=2, size=64)
+dataset = crops.training_crops(source, seed=1, crop=32, batch_size=6, downscale=(0.6, 0.95))
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 whole, halves = iter(dataset), iter(strategy.experimental_distribute_dataset(dataset))
 for _ in range(3):
@@ -118,9 +118,11 @@ print("equal")
 """
 
 STOPPED_AMID_DRAWING = """
-from tfquant import data
+from tfquant.data import crops, sources
+from tfquant.data import images
 
-batches = iter(data.crops(data.DeadLeaves(0, count=2, size=64), seed=1, crop=64, batch_size=64))
+source = sources.DeadLeaves(0, count=2, size=64)
+batches = iter(crops.training_crops(source, seed=1, crop=64, batch_size=64))
 next(batches)
 print("stopped")
 """
@@ -177,7 +179,7 @@ def test_a_window_is_cut_from_the_antialiased_resizing_of_the_whole(top, left, s
     whole = Image.fromarray(picture)
     box = (left, top, left + side, top + side)
     expected = np.asarray(whole.resize((16, 16), Image.Resampling.BICUBIC, box=box), int)
-    got = data._resized_window(picture, top, left, side, 16).astype(int)
+    got = crops._resized_window(picture, top, left, side, 16).astype(int)
     assert np.abs(got - expected).max() <= 1
 
 
@@ -216,12 +218,12 @@ def log(monkeypatch):
 
 
 def test_unreadable_files_are_named_counted_and_replaced(folder, log):
-    source = data.open_source(str(folder), seed=0, min_side=16)
+    source = sources.open_source(str(folder), seed=0, min_side=16)
     assert sum("3.png: unreadable" in line for line in log) == 1
     assert sum("7.png: not a picture" in line for line in log) == 1
     assert any("2 of 10 pictures skipped" in line for line in log)
-    images, _ = take(source, 20)
-    seen = np.bincount(images[:, 0, 0, 0], minlength=10)
+    taken, _ = take(source, 20)
+    seen = np.bincount(taken[:, 0, 0, 0], minlength=10)
     np.testing.assert_array_equal(seen, [2, 2, 2, 0, 4, 2, 2, 0, 4, 2])
     assert len(log) == 3  # Once each, not once an epoch.
 
@@ -229,13 +231,11 @@ def test_unreadable_files_are_named_counted_and_replaced(folder, log):
 @pytest.mark.parametrize("cache_mib", [0, 1])
 def test_the_cache_changes_no_example(folder, log, monkeypatch, cache_mib):
     reads = []
-    read_image = data.images.read_image
-    monkeypatch.setattr(
-        data.images, "read_image", lambda path: reads.append(path) or read_image(path)
-    )
-    source = data.ImageFiles(str(folder), cache_mib=cache_mib)
-    images, _ = take(source, 20)
-    np.testing.assert_array_equal(images, take(data.ImageFiles(str(folder)), 20)[0])
+    read_image = images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path: reads.append(path) or read_image(path))
+    source = sources.ImageFiles(str(folder), cache_mib=cache_mib)
+    taken, _ = take(source, 20)
+    np.testing.assert_array_equal(taken, take(sources.ImageFiles(str(folder)), 20)[0])
     assert len([path for path in reads if path.endswith("/0.png")]) >= (2 if cache_mib else 3)
     if cache_mib:
         assert all(reads.count(path) == 2 for path in reads)  # One for each of the two sources.
@@ -244,28 +244,28 @@ def test_the_cache_changes_no_example(folder, log, monkeypatch, cache_mib):
 def test_a_folder_without_readable_pictures_is_an_error(tmp_path, log):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"none of 1 pictures can be read; first: .*a.png"):
-        data.open_source(str(tmp_path), seed=0, min_side=16)
+        sources.open_source(str(tmp_path), seed=0, min_side=16)
 
 
 def test_split_files_have_no_picture_in_common_and_miss_none(folder, log):
-    training, validation = data.split(data.ImageFiles(str(folder)), every=5)
+    training, validation = sources.split(sources.ImageFiles(str(folder)), every=5)
     shown = set(take(training, 16)[0][:, 0, 0, 0])
-    held = set(data.validation_crops(validation, seed=0, crop=16, count=2)["image"][:, 0, 0, 0])
+    held = set(crops.validation_crops(validation, seed=0, crop=16, count=2)["image"][:, 0, 0, 0])
     assert held == {4, 9}
     assert shown == {0, 1, 2, 5, 6, 8}  # 3 and 7 cannot be read.
 
 
 def test_few_pictures_still_hold_one_out():
-    training, validation = data.split(flat(3), every=10)
+    training, validation = sources.split(flat(3), every=10)
     assert (len(training), len(validation)) == (2, 1)
     with pytest.raises(ImageError, match="one picture alone"):
-        data.split(flat(1), every=10)
+        sources.split(flat(1), every=10)
     with pytest.raises(ValueError, match="every 1: "):
-        data.split(flat(3), every=1)
+        sources.split(flat(3), every=1)
 
 
 def test_split_dead_leaves_have_no_canvas_in_common():
-    training, validation = data.split(data.DeadLeaves(5, count=3, size=64))
+    training, validation = sources.split(sources.DeadLeaves(5, count=3, size=64))
     assert (len(training), len(validation)) == (3, 8)
     for canvas in validation:
         assert all((canvas != other).any() for other in training)
@@ -273,12 +273,12 @@ def test_split_dead_leaves_have_no_canvas_in_common():
 
 def test_validation_crops_are_fixed_and_spread_over_the_pictures():
     source = flat(10)
-    first = data.validation_crops(source, seed=1, crop=16, count=5, downscale=(0.6, 0.95))
+    first = crops.validation_crops(source, seed=1, crop=16, count=5, downscale=(0.6, 0.95))
     np.testing.assert_array_equal(first["image"][:, 0, 0, 0], [0, 2, 4, 6, 8])
     np.testing.assert_array_equal(first["index"], np.arange(5))
-    many = data.validation_crops(noise(3), seed=1, crop=16, count=7)["image"]
+    many = crops.validation_crops(noise(3), seed=1, crop=16, count=7)["image"]
     np.testing.assert_array_equal(
-        many, data.validation_crops(noise(3), seed=1, crop=16, count=7)["image"]
+        many, crops.validation_crops(noise(3), seed=1, crop=16, count=7)["image"]
     )
     assert len({image.tobytes() for image in many}) == 7
 
@@ -286,7 +286,7 @@ def test_validation_crops_are_fixed_and_spread_over_the_pictures():
 def test_tfds_without_the_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImageError, match=r"pip install -c constraints.txt -e '.\[tfds\]'"):
-        data.open_source("tfds:clic", seed=0, min_side=16)
+        sources.open_source("tfds:clic", seed=0, min_side=16)
 
 
 def test_tfds_pictures_are_held_as_rgb_up_to_the_cache(monkeypatch, log):
@@ -301,14 +301,14 @@ def test_tfds_pictures_are_held_as_rgb_up_to_the_cache(monkeypatch, log):
         as_numpy=lambda examples: examples,
     )
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", stub)
-    source = data.open_source("tfds:clic", seed=0, min_side=16)
+    source = sources.open_source("tfds:clic", seed=0, min_side=16)
     np.testing.assert_array_equal(source[0], np.repeat(gray, 3, axis=-1))
     np.testing.assert_array_equal(source[1], colour)
     assert take(source, 4)[0].std() > 10
-    assert len(data.open_source("tfds:clic", seed=0, min_side=16, cache_mib=1)) == 1
+    assert len(sources.open_source("tfds:clic", seed=0, min_side=16, cache_mib=1)) == 1
     assert "the first 1 pictures fill the cache" in log[-1]
     with pytest.raises(ImageError, match="expected a feature 'image', got label"):
-        data.open_source("tfds:digits", seed=0, min_side=16)
+        sources.open_source("tfds:digits", seed=0, min_side=16)
 
 
 def test_wrong_arguments_are_answered_with_the_rule():
@@ -322,9 +322,9 @@ def test_wrong_arguments_are_answered_with_the_rule():
         ({"downscale": (0.5,)}, r"two factors, .*; got \(0.5,\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            data.crops(flat(1), **{"seed": 0, "crop": 8, "batch_size": 2, **wrong})
+            crops.training_crops(flat(1), **{"seed": 0, "crop": 8, "batch_size": 2, **wrong})
 
 
 def test_the_pool_covers_the_largest_window():
-    source = data.DeadLeaves(0, count=1, size=80)
+    source = sources.DeadLeaves(0, count=1, size=80)
     assert source[0].shape == (80, 80, 3)

@@ -2,9 +2,9 @@
 
     MODEL/tfquant.json     {"format": 2, "codec": ..., "fingerprint": ..., "experiment": {...}, ...}
     MODEL/saved_model.pb   the full flavour, over TensorFlow and the coder's operations: functions
-    MODEL/variables/       encode, decode and evaluate, and the signatures of `tfquant/export.py`
-    MODEL/tables.npz       the integer coding tables: see `table_file.py`
-    MODEL/stock/           the stock flavour, over standard operations: see `tfquant/serving.py`
+    MODEL/variables/       encode, decode and evaluate, and the signatures of `codec_module.py`
+    MODEL/tables.npz       the integer coding tables: see `tfquant/coding/table_file.py`
+    MODEL/stock/           the stock flavour, over standard operations: see `stock.py`
 
     image --encode--> streams --Bitstream--> .tfq bytes --Bitstream--> streams --decode--> image
 
@@ -143,10 +143,9 @@ class ExportedModel:
             )
         if manifest.flavour == FULL and stack.coder().kind == stack.OPERATIONS:
             return cls(manifest, _saved_functions(path))
-        import models
-        from tfquant import export
+        from tfquant.export import rebuilding
 
-        return cls(manifest, export.rebuilt(path, manifest, models.build_exported))
+        return cls(manifest, rebuilding.rebuilt(path, manifest))
 
     @property
     def codec(self) -> str:

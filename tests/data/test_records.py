@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfquant import cli, data, images, records
-from tfquant.images import ImageError
+from tfquant import cli
+from tfquant.data import crops, images, records, sources
+from tfquant.data.images import ImageError
 
 NAMES = ["a.jpg", "b.png", "deep/c.tif", "deep/d.webp", "e.png"]
 
@@ -83,11 +84,11 @@ def test_a_set_trains_as_its_folder_does(made, pictures):
     options = {"seed": 3, "crop": 16, "batch_size": 4, "downscale": (0.6, 0.95)}
     for first in (0, 17):
         of_files, of_records, uncached = (
-            next(iter(data.crops(source, first_example=first, **options)))
+            next(iter(crops.training_crops(source, first_example=first, **options)))
             for source in (
-                data.open_source(str(pictures), 0, 16),
-                data.open_source(f"records:{made}", 0, 16),
-                data.open_source(f"records:{made}", 0, 16, cache_mib=0),
+                sources.open_source(str(pictures), 0, 16),
+                sources.open_source(f"records:{made}", 0, 16),
+                sources.open_source(f"records:{made}", 0, 16, cache_mib=0),
             )
         )
         np.testing.assert_array_equal(of_records["image"], of_files["image"])
@@ -143,7 +144,7 @@ def test_a_set_that_cannot_be_made_leaves_nothing_behind(
 
 def test_shards_of_others_are_read_by_a_glob(made, pictures):
     (made / "records.json").unlink()
-    source = data.open_source(f"records:{made}/*.tfrecord", 0, 16)
+    source = sources.open_source(f"records:{made}/*.tfrecord", 0, 16)
     for i, name in enumerate(NAMES):
         np.testing.assert_array_equal(source[i], images.read_image(pictures / name))
 
@@ -151,7 +152,7 @@ def test_shards_of_others_are_read_by_a_glob(made, pictures):
 def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
     def refusal(spec):
         with pytest.raises(ImageError) as error:
-            data.open_source(f"records:{spec}", 0, 16)
+            sources.open_source(f"records:{spec}", 0, 16)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -181,11 +182,11 @@ def test_a_damaged_record_is_named_and_replaced_by_the_next_picture(made, caplog
     damaged = bytearray(shard.read_bytes())
     damaged[300] ^= 1
     shard.write_bytes(damaged)
-    source = data.open_source(f"records:{made}", 0, 16)
+    source = sources.open_source(f"records:{made}", 0, 16)
     assert list(source.errors) == [2]
     assert f"{shard}, record 0: unreadable: corrupted record at 12" in caplog.text
     options = {"seed": 3, "crop": 40, "batch_size": 5}
-    shown = next(iter(data.crops(source, flip=False, **options)))["image"]
+    shown = next(iter(crops.training_crops(source, flip=False, **options)))["image"]
     assert len({crop.tobytes() for crop in shown.numpy()}) >= 4
 
 

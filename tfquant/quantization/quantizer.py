@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from tfquant.legacy_keras import keras
 from tfquant.ops.random import salted
-from tfquant.ops.rounding import hard_round
-from tfquant.plans import QuantizationPlan
-from tfquant.surrogates import Branch, Sample
+from tfquant.quantization.plans import QuantizationPlan
+from tfquant.quantization.rounding import hard_round
+from tfquant.quantization.surrogates import Branch, Sample
 
 
 class Quantized(NamedTuple):

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from tfquant.coding.model_file import ExportedModel, Manifest
+from tfquant import models
+from tfquant.codec import GROUPS
 from tfquant.exchange import Rounding
-from tfquant.export import CodecModule
+from tfquant.export.codec_module import CodecModule
+from tfquant.export.model_file import ExportedModel, Manifest
 from tfquant.legacy_keras import keras
-from tfquant.rectified import RectifiedCodec, build, trained
 from tfquant.training import folder, losses
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
+from tfquant.training.trained import build, load_run
 from tfquant.training.trainer import Trainer
 
 EXPERIMENT = Experiment(
@@ -29,7 +30,7 @@ SOFT, PREDICTIVE = EXPERIMENT.all_stages()[1:]
 def plain(name="ms_hyper_zero"):
     """A codec with latents a few bins wide."""
     keras.utils.set_random_seed(0)
-    return models.build_codec(name, N=8, M=12)
+    return models.build(name, N=8, M=12)
 
 
 def test_an_experiment_says_where_the_transforms_start():
@@ -37,8 +38,8 @@ def test_an_experiment_says_where_the_transforms_start():
     built = {}
     for start in ("klt", "glorot"):
         keras.utils.set_random_seed(0)
-        codec = build(dataclasses.replace(EXPERIMENT, start=start), models.build_codec, "float32")
-        built[start] = {n: part.get_weights() for n, part in codec.codec.parts().items()}
+        codec = build(dataclasses.replace(EXPERIMENT, start=start), "float32")
+        built[start] = {n: p.get_weights() for n, p in codec.parts().items() if n != "rectifier"}
     for name, weights in built["klt"].items():
         alike = all(map(np.array_equal, weights, built["glorot"][name]))
         assert alike == (name not in ("g_a", "g_s")), name
@@ -55,19 +56,26 @@ def _batch(pictures):
     return {"image": tf.constant(pictures[:2]), "index": tf.constant([5, 6], tf.int64)}
 
 
+def rectified(codec, *sizes):
+    """`codec` with a rectifier."""
+    codec.add_rectifier(*sizes)
+    return codec
+
+
 def begun(stage, **changes):
     """A trainer at the beginning of a stage."""
-    trainer = Trainer(RectifiedCodec(plain(), 8, 1), dataclasses.replace(EXPERIMENT, **changes))
+    trainer = Trainer(rectified(plain(), 8, 1), dataclasses.replace(EXPERIMENT, **changes))
     trainer.begin(next(s for s in trainer.experiment.all_stages() if s.name == stage.name))
     return trainer
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_codec_that_gets_a_rectifier_computes_what_it_did(precision, pictures):
-    codec = models.build_codec("ms_hyper_zero", precision, N=8, M=12)
+    codec = models.build("ms_hyper_zero", precision, N=8, M=12)
     x = tf.constant(pictures[:1], tf.float32) / 255
     before, after = Rounding(), Rounding()
-    np.testing.assert_array_equal(RectifiedCodec(codec)(x, after), codec(x, before))
+    expected = codec(x, before)
+    np.testing.assert_array_equal(rectified(codec)(x, after), expected)
     for name in ("y", "z"):
         np.testing.assert_array_equal(after.bits[name], before.bits[name])
     assert keras.mixed_precision.global_policy().name == "float32"
@@ -81,10 +89,10 @@ def loaded(codec):
 
 def test_files_go_both_ways_between_a_codec_and_its_rectified_one(make_photograph, stir):
     """Real bytes; the rectified decoder makes another picture of them. Every codec: conformance."""
-    codec = plain("scale_hyperprior")
-    rectified = RectifiedCodec(codec, 8, 1)
-    stir(rectified.rectifier)
-    one, other = loaded(codec), loaded(rectified)
+    other = rectified(plain("scale_hyperprior"), 8, 1)
+    stir(other.rectifier)
+    rectifier = other.rectifier
+    one, other = loaded(plain("scale_hyperprior")), loaded(other)
     picture = make_photograph(70, 90)
     file = one.compress(picture)
     assert other.compress(picture) == file
@@ -96,17 +104,17 @@ def test_files_go_both_ways_between_a_codec_and_its_rectified_one(make_photograp
     for key in ("y", "y_hat"):
         np.testing.assert_array_equal(evaluated[0][key], evaluated[1][key])
     np.testing.assert_array_equal(evaluated[0]["y_bar"], evaluated[0]["y_hat"])
-    y_bar = rectified.rectifier(evaluated[1]["y_hat"])
+    y_bar = rectifier(evaluated[1]["y_hat"])
     np.testing.assert_allclose(evaluated[1]["y_bar"], y_bar, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_decoder_has_the_rectifier():
     codec = plain()
-    rectified = RectifiedCodec(codec)
+    before = {group: codec.group(group) for group in GROUPS}
+    codec.add_rectifier()
     for group in ("encoder", "entropy"):
-        assert rectified.group(group) == codec.group(group)
-    assert rectified.group("decoder") == {**codec.group("decoder"), **{
-        "rectifier": rectified.rectifier}}  # fmt: skip
+        assert codec.group(group) == before[group]
+    assert codec.group("decoder") == {**before["decoder"], "rectifier": codec.rectifier}
 
 
 def reached(trainer, term, batch):
@@ -163,7 +171,7 @@ def test_the_predictive_stage_touches_neither_encoder_nor_entropy_weights_nor_an
     picture = make_photograph(70, 90)
     trainer = begun(PREDICTIVE)
     codec = trainer.codec
-    codec.codec.y_model.set_sigma_bound(bound)
+    codec.y_model.set_sigma_bound(bound)
     trainer.begin(PREDICTIVE)
 
     def kept():
@@ -177,15 +185,15 @@ def test_the_predictive_stage_touches_neither_encoder_nor_entropy_weights_nor_an
             tf.config.run_functions_eagerly(False)
         return [*weights, coded["streams"].numpy(), coded["bits"].numpy(), module.fingerprint()]
 
-    before, decoder = kept(), [w.numpy() for w in codec.codec.g_s.weights]
+    before, decoder = kept(), [w.numpy() for w in codec.g_s.weights]
     for _ in range(3):
         trainer.train_step(batch)
     after = kept()
     assert len(before) == len(after) > 10
     for old, new in zip(before, after):
         np.testing.assert_array_equal(old, new)
-    assert codec.codec.y_model.sigma_bound.numpy() == np.float32(bound)
-    assert all(np.any(old != new) for old, new in zip(decoder, codec.codec.g_s.weights))
+    assert codec.y_model.sigma_bound.numpy() == np.float32(bound)
+    assert all(np.any(old != new) for old, new in zip(decoder, codec.g_s.weights))
 
 
 def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch, stir):
@@ -202,7 +210,7 @@ def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch, stir):
         y_bar = codec.rectifier(y_hat)
         decoded = {"qr_soft": y_hat, "qr_predictive": y_bar}[stage.name]
         rate = sum(np.sum(b, dtype=np.float64) for b in exchange.bits.values()) / (2 * 64 * 64)
-        mse = 255**2 * np.mean((x - codec.codec.g_s(decoded)) ** 2, dtype=np.float64)
+        mse = 255**2 * np.mean((x - codec.g_s(decoded)) ** 2, dtype=np.float64)
         left = np.mean((y - y_bar) ** 2, dtype=np.float64)
         error = np.mean((y - y_hat) ** 2, dtype=np.float64)
         expected = {"bpp": rate, "mse": mse, "quantization_error": error, "rectified_error": left,
@@ -233,26 +241,26 @@ def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures
     trainer = begun(EXPERIMENT.all_stages()[index])
     stir(trainer.codec.rectifier)
     RunCheckpoint(str(tmp_path), trainer).save(index, 4)
-    experiment, codec, _ = trained(str(tmp_path), models.build_codec)
+    experiment, codec, _ = load_run(str(tmp_path))
     assert experiment.stages == EXPERIMENT.stages[: index + 1]
     x = tf.constant(pictures[:1], tf.float32) / 255
     expected = trainer.outcome(x, Rounding())
     np.testing.assert_allclose(codec(x, Rounding()), expected.x_hat, rtol=1e-5, atol=1e-6)
     assert np.any(np.abs(expected.y_bar - expected.y_hat) > 1e-3)
-    left_out = f"stands in stage {name}, which decodes without the rectifier" in caplog.text
+    left_out = f"has reached stage {name}, which decodes without the rectifier" in caplog.text
     assert left_out == (name != "qr_predictive")
 
 
 def test_earlier_stages_leave_the_rectifier_alone(batch):
     """Joint training of a run that will get one trains the codec as it does without."""
     outcomes = []
-    for wrap in (lambda codec: codec, lambda codec: RectifiedCodec(codec, 8, 1)):
-        codec = plain()
-        trainer = Trainer(wrap(codec), EXPERIMENT)
+    for codec in (plain(), rectified(plain(), 8, 1)):
+        trainer = Trainer(codec, EXPERIMENT)
         trainer.begin(EXPERIMENT.all_stages()[0])
         for _ in range(2):
             trainer.train_step(batch)
-        outcomes.append(codec.get_weights())
+        parts = {n: p for n, p in codec.parts().items() if n != "rectifier"}
+        outcomes.append([w.numpy() for p in parts.values() for w in p.weights])
     for one, other in zip(*outcomes):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
     assert not np.any(trainer.codec.rectifier.last.kernel)

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfquant import pixels
+from tfquant.data import pixels
 
 
 def test_every_level_comes_back():

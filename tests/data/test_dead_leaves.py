@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfquant import dead_leaves
+from tfquant.data import dead_leaves
 
 
 @pytest.fixture(scope="module")

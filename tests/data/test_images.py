@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfquant import images
-from tfquant.images import ImageError, find_images, read_image, write_image
+from tfquant.data import images
+from tfquant.data.images import ImageError, find_images, read_image, write_image
 
 GRAY, RGB, GRAY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # PNG's colour types.
 
@@ -272,5 +272,5 @@ def test_a_part_that_leads_nowhere_is_named(tree):
 
 
 def test_reading_pictures_needs_no_tensorflow():
-    code = "import sys, tfquant.images; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, tfquant.data.images; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfquant.surrogates import SURROGATES, Branch
+from tfquant.quantization.surrogates import SURROGATES, Branch
 
 # Whose gradient the offset mu is kept from, with zero-center quantization.
 STOP_GRADIENTS = ("both", "distortion", "none")

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfquant.entropy.distributions import NoisyGaussian
 from tfquant.ops import random
-from tfquant.surrogates import ESTIMATORS, SURROGATES, Branch
+from tfquant.quantization.surrogates import ESTIMATORS, SURROGATES, Branch
 
 SHAPE = (4, 3, 5, 2)
 SEEDS = random.example_seeds(3, "test", tf.range(SHAPE[0], dtype=tf.int64))

@@ -24,8 +24,9 @@ from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
-from tfquant.ops import random, rounding
+from tfquant.ops import random
 from tfquant.ops.gradients import straight_through
+from tfquant.quantization import rounding
 
 ESTIMATORS = ("standard", "pathwise", "straight_through", "expected")
 

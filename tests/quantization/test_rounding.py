@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant.ops import rounding
+from tfquant.quantization import rounding
 
 ALPHAS = [0.01, 1.0, 5.0, 12.0]
 

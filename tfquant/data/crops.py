@@ -1,0 +1,231 @@
+"""Training crops whose every bit is a function of (seed, index of the example).
+
+A run that stops at example k and asks for `first_example=k` sees what it would have seen, and so
+does one that spreads the batch over devices and hosts: `index` travels with the example, and
+nothing else is remembered.
+
+An example's life: the epoch `index // len(source)` orders the pictures anew (each is seen once per
+epoch); a picture that cannot be read is replaced by the next one; a window of it is scaled down at
+random, which removes the traces of JPEG compression, and mirrored or not. A picture smaller than
+the crop is enlarged just enough.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import threading
+import time
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from tfquant.data.images import ImageError
+from tfquant.data.sources import ImageSource
+
+# Each use of the seed has a stream of its own.
+_ORDER, _CROP, _VALIDATION = range(3)
+
+
+def _generator(seed: int, stream: int, counter: int) -> np.random.Generator:
+    """Random numbers of (seed, stream, counter), each reached without the ones before it."""
+    key = np.array([seed, stream], np.uint64)
+    return np.random.Generator(
+        np.random.Philox(key=key, counter=np.array([0, counter, 0, 0], np.uint64))
+    )
+
+
+class _Draws:
+    """Counts the batches being drawn, so that the interpreter ends when none is.
+
+    TensorFlow's threads draw ahead by calling Python. One that calls while the interpreter shuts
+    down never returns, the dataset's destructor waits for it, and the process hangs after its last
+    line. Nobody asks for batches any more by then: the buffers fill, and the calls cease.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._running = 0
+        self._last = float("-inf")
+
+    @contextlib.contextmanager
+    def one(self):
+        with self._lock:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._last = time.monotonic()
+
+    def settle(self, quiet_s: float = 0.25, patience_s: float = 60.0):
+        """Returns when nothing has been drawn for `quiet_s`, or `patience_s` are over."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            if not self._running and time.monotonic() - self._last > quiet_s:
+                return
+            time.sleep(0.02)
+
+
+_draws = _Draws()
+atexit.register(_draws.settle)
+
+
+def training_crops(
+    source: ImageSource,
+    *,
+    seed: int,
+    crop: int,
+    batch_size: int,
+    first_example: int = 0,
+    stride: int | None = None,
+    downscale: tuple[float, ...] = (),
+    flip: bool = True,
+) -> tf.data.Dataset:
+    """The endless stream of training batches from example `first_example` on.
+
+    Args:
+      source: the pictures.
+      seed: at least 0.
+      crop: pixels a side of a crop.
+      batch_size: B, the examples of a batch, which follow one another.
+      first_example: index of the first example.
+      stride: from the first example of a batch to that of the next; None: B. A host that draws its
+        share of a larger batch leaves the others' out.
+      downscale: smallest and largest factor on width and height, drawn uniformly between them; ()
+        leaves pictures as they are.
+      flip: mirrors every second crop, at random.
+
+    Returns:
+      A dataset of {"image": uint8 [B, crop, crop, 3], "index": int64 [B]}.
+    """
+    stride = batch_size if stride is None else stride
+    _check(
+        seed=(seed, 0),
+        crop=(crop, 1),
+        batch_size=(batch_size, 1),
+        first_example=(first_example, 0),
+        stride=(stride, batch_size),
+    )
+    check_downscale(downscale)
+
+    def draw(first):
+        with _draws.one():
+            indices = np.arange(first, first + batch_size, dtype=np.int64)
+            return np.stack([example(int(index)) for index in indices]), indices
+
+    def example(index):
+        picture = _picture(source, _place(seed, index, len(source)))
+        return _crop(picture, _generator(seed, _CROP, index), crop, downscale, flip)
+
+    def batch(first):
+        image, index = tf.numpy_function(draw, [first], [tf.uint8, tf.int64], stateful=False)
+        return {
+            "image": tf.ensure_shape(image, [batch_size, crop, crop, 3]),
+            "index": tf.ensure_shape(index, [batch_size]),
+        }
+
+    firsts = tf.data.Dataset.counter(start=first_example, step=stride, dtype=tf.int64)
+    return firsts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+
+def validation_crops(
+    source: ImageSource,
+    *,
+    seed: int,
+    crop: int,
+    count: int,
+    downscale: tuple[float, ...] = (),
+) -> dict[str, np.ndarray]:
+    """The same `count` crops at every call: spread over the pictures, scaled, but not mirrored.
+
+    Returns:
+      {"image": uint8 [count, crop, crop, 3], "index": int64 [count], 0 to count - 1}.
+    """
+    _check(seed=(seed, 0), crop=(crop, 1), count=(count, 1))
+    check_downscale(downscale)
+    pictures, size = max(count, len(source)), len(source)
+    drawn = [
+        _crop(
+            _picture(source, i * pictures // count % size),
+            _generator(seed, _VALIDATION, i),
+            crop,
+            downscale,
+            flip=False,
+        )
+        for i in range(count)
+    ]
+    return {"image": np.stack(drawn), "index": np.arange(count, dtype=np.int64)}
+
+
+def _check(**limits):
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise ValueError(f"{name} {value}: expected at least {least}")
+
+
+def check_downscale(downscale: tuple) -> None:
+    """Raises a ValueError for what is neither two factors nor `()`, nothing."""
+    if downscale and not (len(downscale) == 2 and 0 < downscale[0] <= downscale[1] <= 1):
+        raise ValueError(
+            f"downscale takes two factors, 0 < smallest <= largest <= 1; got {downscale}"
+        )
+
+
+def _place(seed: int, index: int, length: int) -> int:
+    """The picture of example `index`: its place in the order of its epoch."""
+    return _epoch_order(seed, index // length, length)[index % length]
+
+
+# Batches drawn in parallel straddle two epochs, of training and of a test.
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.argsort(_generator(seed, _ORDER, epoch).random(length), kind="stable")
+
+
+def _picture(source: ImageSource, i: int) -> np.ndarray:
+    """source[i], or the next picture of the source that can be read: uint8 [H, W, 3]."""
+    for step in range(len(source)):
+        try:
+            return source[(i + step) % len(source)]
+        except ImageError as error:
+            last = error
+    raise last
+
+
+def _crop(picture, generator, crop, downscale, flip) -> np.ndarray:
+    """A random window of `picture: uint8 [H, W, 3]`, scaled to uint8 [crop, crop, 3]."""
+    u_scale, u_top, u_left, u_flip = generator.random(4)
+    height, width = picture.shape[:2]
+    least = crop / min(height, width)  # The factor at which the picture is just large enough.
+    low, high = downscale or (1.0, 1.0)
+    low, high = max(low, least), max(high, least)
+    factor = low + u_scale * (high - low)
+    if factor == 1:
+        top, left = int(u_top * (height - crop + 1)), int(u_left * (width - crop + 1))
+        window = picture[top : top + crop, left : left + crop]
+    else:
+        side = min(crop / factor, height, width)
+        window = _resized_window(
+            picture, u_top * (height - side), u_left * (width - side), side, crop
+        )
+    return window[:, ::-1] if flip and u_flip < 0.5 else window
+
+
+def _resized_window(picture, top: float, left: float, side: float, crop: int) -> np.ndarray:
+    """That window of the whole picture's antialiased resizing, at the cost of the window alone."""
+    # Of the bicubic kernel, in source pixels, and one to round.
+    reach = int(np.ceil(2 * max(1, side / crop))) + 1
+    y, x = max(0, int(top) - reach), max(0, int(left) - reach)
+    near = picture[y : int(top + side) + reach + 1, x : int(left + side) + reach + 1]
+    box = (
+        left - x,
+        top - y,
+        min(left - x + side, near.shape[1]),
+        min(top - y + side, near.shape[0]),
+    )
+    near = Image.fromarray(np.ascontiguousarray(near))
+    return np.asarray(near.resize((crop, crop), Image.Resampling.BICUBIC, box=box))

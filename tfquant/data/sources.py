@@ -1,0 +1,274 @@
+"""Where training pictures come from.
+
+`open_source` opens what a flag like `--train_images` names:
+
+| spec                        | source         | pictures                                    |
+|-----------------------------|----------------|---------------------------------------------|
+| `""`, `dead_leaves`         | `DeadLeaves`   | a pool of procedural canvases               |
+| `tfds:NAME`                 | `TfdsImages`   | the train split of a TensorFlow Datasets name |
+| `records:SET or glob`       | `RecordImages` | TFRecord shards, as `records.py` has them |
+| a folder, a glob, or a list | `ImageFiles`   | files, as `images.py` reads them         |
+
+Pictures are uint8 throughout.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from absl import logging
+
+from tfquant.data import images, records
+from tfquant.data.dead_leaves import dead_leaves
+from tfquant.data.images import ImageError
+from tfquant.data.prefetch import ahead
+
+CACHE_MIB = 2048  # Decoded pictures held in memory: some 3,800 of 500x375.
+
+
+class ImageSource:
+    """A fixed sequence of pictures: `source[i]` is uint8 [H, W, 3] or raises an `ImageError`."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def held_out(self, every: int) -> tuple[ImageSource, ImageSource]:
+        """(training, validation): every `every`-th picture, or the last, is for the latter."""
+        if len(self) < 2:
+            raise ImageError("one picture alone cannot be split into training and validation")
+        validation = set(range(every - 1, len(self), every)) or {len(self) - 1}
+        return (
+            Selection(self, [i for i in range(len(self)) if i not in validation]),
+            Selection(self, sorted(validation)),
+        )
+
+
+class Selection(ImageSource):
+    """Some pictures of another source, whose cache it shares."""
+
+    def __init__(self, source: ImageSource, chosen):
+        self.source = source
+        self.chosen = np.asarray(chosen, np.int64)
+
+    def __len__(self):
+        return len(self.chosen)
+
+    def __getitem__(self, i):
+        return self.source[self.chosen[i]]
+
+
+class DeadLeaves(ImageSource):
+    """A pool of canvases from `dead_leaves`, which threads paint: about 0.2 s each on one core.
+
+    Whoever asks for one waits for it; meanwhile the model is built.
+    """
+
+    def __init__(self, seed: int, *, count: int = 24, size: int = 512, stream: int = 0):
+        self.seed, self.size, self.stream = seed, size, stream
+        seeds = [(seed, stream, i) for i in range(count)]
+        pool = ThreadPoolExecutor(os.cpu_count())
+        self._canvases = [pool.submit(dead_leaves, key, size) for key in seeds]
+        pool.shutdown(wait=False)
+
+    def __len__(self):
+        return len(self._canvases)
+
+    def __getitem__(self, i):
+        return self._canvases[i].result()
+
+    def held_out(self, every):
+        """(all canvases, others of the next stream: `len / every` of them, at least 8)."""
+        count = max(8, len(self) // every)
+        return self, DeadLeaves(self.seed, count=count, size=self.size, stream=self.stream + 1)
+
+
+class EncodedImages(ImageSource):
+    """Pictures in encoded form, decoded once as far as `cache_mib` goes.
+
+    Built, it decodes pictures in their order until the cache is full and probes the rest; what is
+    no picture is named and counted in the log, once. Beyond the cache, pictures are decoded
+    whenever they are asked for. `len` counts unreadable ones too: the order of training must not
+    depend on the size of the cache.
+
+    Raises:
+      ImageError: none can be read.
+    """
+
+    def __init__(self, spec: str, count: int, *, cache_mib: int = CACHE_MIB):
+        self.errors: dict[int, ImageError] = {}
+        self._count = count
+        self._cache: dict[int, np.ndarray] = {}
+        self._bytes_left = cache_mib * 2**20
+        self._lock = threading.Lock()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for wait in ahead(pool, self._prepare, range(count), 64):
+                wait()
+        if len(self.errors) == count:
+            raise ImageError(
+                f"{spec}: none of {count} pictures can be read; first: {self.errors[0]}"
+            )
+        if self.errors:
+            logging.warning(
+                "%s: %d of %d pictures skipped, unreadable", spec, len(self.errors), count
+            )
+
+    def _read(self, i: int) -> np.ndarray:
+        """Picture i, uint8 [H, W, 3]; an ImageError if it cannot be read."""
+        raise NotImplementedError
+
+    def _probe(self, i: int) -> None:
+        """Raises an ImageError if picture i plainly is none."""
+        raise NotImplementedError
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, i):
+        i = int(i)
+        if i in self.errors:
+            raise self.errors[i]
+        picture = self._cache.get(i)
+        return self._load(i) if picture is None else picture
+
+    def _prepare(self, i):
+        try:
+            if self._bytes_left > 0:
+                self._load(i)
+            else:
+                self._probe(i)
+        except ImageError as error:
+            self._skip(i, error)
+
+    def _load(self, i):
+        try:
+            picture = self._read(i)
+        except ImageError as error:
+            self._skip(i, error)
+            raise
+        with self._lock:
+            if picture.nbytes > self._bytes_left:
+                # Full: smaller ones that might still fit are not worth a search.
+                self._bytes_left = 0
+            elif i not in self._cache:
+                self._bytes_left -= picture.nbytes
+                self._cache[i] = picture
+        return picture
+
+    def _skip(self, i, error):
+        with self._lock:
+            if i not in self.errors:
+                self.errors[i] = error
+                logging.warning("skipped picture %d: %s", len(self.errors), error)
+
+
+class ImageFiles(EncodedImages):
+    """The files that `spec` means (`images.find_images`)."""
+
+    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
+        self.paths = images.find_images(spec)
+        super().__init__(spec, len(self.paths), cache_mib=cache_mib)
+
+    def _read(self, i):
+        return images.read_image(self.paths[i])
+
+    def _probe(self, i):
+        images.probe_image(self.paths[i])
+
+
+class RecordImages(EncodedImages):
+    """The pictures of TFRecord shards (`records.Records`)."""
+
+    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
+        self.records = records.Records(spec)
+        super().__init__(f"records:{spec}", len(self.records), cache_mib=cache_mib)
+
+    def _read(self, i):
+        name, data = self.records[i]
+        return images.read_image(name, data=data)
+
+    def _probe(self, i):
+        """Nothing: the pictures of a set have been decoded when it was made.
+
+        Shards of others may hold what is no picture. Beyond the cache it is found, named and
+        replaced when training asks for it.
+        """
+
+
+class TfdsImages(ImageSource):
+    """The first `cache_mib` of the train split of a TensorFlow Datasets name, held in memory."""
+
+    def __init__(self, name: str, *, cache_mib: int = CACHE_MIB):
+        try:
+            import tensorflow_datasets as tfds
+        except ImportError:
+            raise ImageError(
+                f"tfds:{name} needs tensorflow_datasets: pip install -c constraints.txt"
+                " -e '.[tfds]'"
+            ) from None
+        self.pictures: list[np.ndarray] = []
+        bytes_left = cache_mib * 2**20
+        for example in tfds.as_numpy(tfds.load(name, split="train", shuffle_files=False)):
+            picture = _tfds_rgb(name, example)
+            if picture.nbytes > bytes_left:
+                logging.warning(
+                    "tfds:%s: the first %d pictures fill the cache", name, len(self.pictures)
+                )
+                break
+            bytes_left -= picture.nbytes
+            self.pictures.append(picture)
+        if not self.pictures:
+            raise ImageError(f"tfds:{name}: no picture fits {cache_mib} MiB")
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, i):
+        return self.pictures[i]
+
+
+def _tfds_rgb(name, example) -> np.ndarray:
+    if "image" not in example:
+        raise ImageError(
+            f"tfds:{name}: expected a feature 'image', got {', '.join(sorted(example))}"
+        )
+    picture = np.asarray(example["image"])
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        got = f"{picture.dtype} {list(picture.shape)}"
+        raise ImageError(f"tfds:{name}: expected uint8 [H, W, 3] or [H, W, 1], got {got}")
+    return np.broadcast_to(picture, picture.shape[:2] + (3,))
+
+
+def open_source(spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_MIB) -> ImageSource:
+    """Opens what a flag like `--train_images` names (the table above).
+
+    Args:
+      spec: the source.
+      seed: of the canvases, where there are any.
+      min_side: pixels a side that crops take out of a picture, crop / the smallest downscale.
+        Canvases are made at least so large; other pictures are what they are.
+      cache_mib: memory for decoded pictures.
+    """
+    spec = spec.strip()
+    if spec in ("", "dead_leaves"):
+        return DeadLeaves(seed, size=max(512, min_side))
+    if spec.startswith("tfds:"):
+        return TfdsImages(spec[len("tfds:") :], cache_mib=cache_mib)
+    if spec.startswith("records:"):
+        return RecordImages(spec[len("records:") :], cache_mib=cache_mib)
+    return ImageFiles(spec, cache_mib=cache_mib)
+
+
+def split(source: ImageSource, every: int = 10) -> tuple[ImageSource, ImageSource]:
+    """(training, validation) without a picture in common: every `every`-th is held out of training.
+
+    Dead leaves hold nothing out: validation sees canvases of another seed stream.
+    """
+    if every < 2:
+        raise ValueError(f"every {every}: at least every 2nd picture must stay for training")
+    return source.held_out(every)

@@ -1,0 +1,1 @@
+"""Exported models: writing, loading, the full SavedModel and the stock one."""

@@ -1,0 +1,138 @@
+"""Writes an exported model: both SavedModels, the coding tables and the manifest.
+
+An export has two SavedModels that need nothing of this package: the full one, `CodecModule`, with
+the coder's operations, in `path`, and the stock one of `tfquant/export/stock.py` in `path/stock`.
+Where the operations are not available, the full one is replaced by `PortableModule`, without the
+coder.
+
+The export holds integer coding tables, made once from the weights, in the SavedModel and in
+`tables.npz`. The fingerprint covers the tables and the weights that the bits' meaning depends on
+(priors, hyper-decoder, context). It does not cover `g_s`, so a better decoder still reads old
+files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+import tensorflow as tf
+from absl import logging
+
+import tfquant
+from tfquant import exact, files, stack
+from tfquant.codec import Codec
+from tfquant.coding import container, table_file
+from tfquant.export import model_file, stock
+from tfquant.export.codec_module import CodecModule, PortableModule
+from tfquant.export.stock import StockModule
+from tfquant.training import history, trained
+from tfquant.training.experiment import Experiment
+
+
+def export_run(
+    run_dir: str,
+    path: str | None = None,
+    precision: str = "float32",
+    version: int = container.VERSION,
+) -> tuple[str, str]:
+    """Exports the newest readable checkpoint of a run: finished, stopped or diverged.
+
+    Args:
+      run_dir: the run's folder.
+      path: the folder to write; None for `<run_dir>/export`.
+      precision: that the codec is built with, whatever it was trained in.
+      version: of the files that the model is for, as in `export_codec`.
+
+    Returns:
+      The exported model's folder, and the name of the checkpoint.
+
+    Raises:
+      ValueError: the precision is unknown; the folder holds no run, no readable checkpoint, or one
+        of another version's codec; or there is something else at `path`.
+    """
+    experiment, codec, newest = trained.load_run(run_dir, precision)
+    path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
+    name = os.path.basename(newest)
+    measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
+    export_codec(codec, experiment, path, measured[-1] if measured else None, version)
+    return path, name
+
+
+def export_codec(
+    codec: Codec,
+    experiment: Experiment,
+    path: str,
+    metrics: dict | None = None,
+    version: int = container.VERSION,
+) -> None:
+    """Writes the exported model to `path`, both flavours, complete or not at all.
+
+    Args:
+      codec: with its trained weights; its entropy model computes in float32. For files of version
+        2 it becomes exact, see `tfquant/exact.py`.
+      experiment: recorded in the manifest.
+      path: the folder to write; an exported model that is there is replaced.
+      metrics: what the last validation measured, for the manifest.
+      version: of the files that the model is for. Those of version 2 decode on every machine.
+        Version 1 is for a model that has to read older files.
+
+    Raises:
+      ValueError: there is something else at `path`, or the codec is exact and the version 1.
+    """
+    is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
+    if files.exists(path) and not is_model:
+        raise ValueError(f"{path} is there and no exported model: it is not replaced")
+    if version == 1:
+        if exact.is_exact(codec):
+            raise ValueError(f"{path}: an exact codec makes no files of version 1")
+    elif not exact.is_exact(codec):
+        exact.become_exact(codec)
+    full = CodecModule(codec)
+    manifest = {
+        "format": model_file.FORMAT if version > 1 else model_file.FORMAT_OF_VERSION_1,
+        "version": tfquant.__version__,
+        "codec": codec.name,
+        "fingerprint": full.fingerprint(),
+        "precision": codec.parts()["g_s"].compute_dtype,
+        "metrics": metrics or {},
+        "experiment": json.loads(experiment.to_json()),
+    }
+    with files.new_folder(path) as partial:
+        coder = stack.coder()
+        if coder.kind == stack.OPERATIONS:
+            _save(full, manifest, model_file.FULL, partial)
+        else:
+            logging.info("%s has no range coder in its SavedModel: %s", path, coder.source)
+            _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
+        files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
+        if version > 1:
+            files.write(tf.io.gfile.join(partial, exact.NAME), exact.dump(codec))
+        stock = StockModule(codec, full.tables)
+        _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
+
+
+def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
+    """One flavour's SavedModel, its manifest beside it and inside, as what `about` gives."""
+    text = json.dumps({**manifest, "flavour": flavour}, indent=2) + "\n"
+    module.about = stock.about(text)
+    signatures = {**module.signatures(), "about": module.about}
+    with files.as_oserror(path), _without_chatter():
+        tf.saved_model.save(module, path, signatures)
+    files.write(tf.io.gfile.join(path, model_file.MANIFEST), text)
+
+
+@contextlib.contextmanager
+def _without_chatter():
+    """TensorFlow tells of every captured tensor without a name that it gave it one."""
+
+    def told_by_others(record):
+        return record.module not in ("signature_serialization", "fingerprinting_utils")
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(told_by_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told_by_others)

@@ -1,0 +1,1 @@
+"""Quantization: rounding, its differentiable surrogates, plans, and the quantizer."""
