@@ -51,6 +51,18 @@ def become_exact(codec: Codec, pictures=None) -> None:
     _set_models(codec)
 
 
+def copy(source: Codec, codec: Codec) -> None:
+    """Makes a codec exact in the way that another one of the same architecture is.
+
+    Exponents depend on latents, and latents on the precision of the transforms. A copy keeps the
+    fingerprint of a model the same for transforms in any precision.
+    """
+    of_source = source.group("entropy")
+    for name, part in codec.group("entropy").items():
+        part.set_weights(of_source[name].get_weights())
+    load(codec, dump(source))
+
+
 def dump(codec: Codec) -> bytes:
     """The file that `load` takes: the exponents and limits of an exact codec's layers."""
     file = io.BytesIO()

@@ -93,8 +93,9 @@ class Side(NamedTuple):
         return tf.reduce_sum(self.weights * tail(points), axis=0)
 
     def heavy(self, distance) -> tf.Tensor:
-        # The optimizer would turn a division by a root into an approximate `rsqrt`.
-        return HALF_HEAVY * tf.sqrt(1.0 / (1.0 + distance))
+        # TensorFlow's optimizer would turn a division by a root into an approximate `rsqrt`, and
+        # `1 / x` into an approximate reciprocal.
+        return tf.sqrt(HALF_HEAVY**2 / (1.0 + distance))
 
     def halves(self) -> tuple:
         """The mixture's masses above and below the centre, and `mixture` of three edges: of

@@ -53,6 +53,11 @@ def export_run(
         of another version's codec; or there is something else at `path`.
     """
     experiment, codec, newest = trained.load_run(run_dir, precision)
+    if version > 1:
+        of_float32 = codec if precision == "float32" else trained.load_run(run_dir).codec
+        exact.become_exact(of_float32)
+        if codec is not of_float32:
+            exact.copy(of_float32, codec)
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]

@@ -34,8 +34,8 @@ MAX_FACTOR = (1 << 11) - 1
 # root mean square. More would leave fewer bits to the usual values.
 _ROOM, _DEVIATIONS = 2.0, 16.0
 # A layer's input channels are summed in more groups until rounding adds at most this much noise,
-# relative to the output.
-_NOISE, _GROUPS = 0.02, (1, 2, 4, 8)
+# relative to the output, and as long as more groups reduce the noise to this share.
+_NOISE, _GROUPS, _GAIN = 0.02, (1, 2, 4, 8), 0.9
 _LOWEST_SHARE = 1.0 / 64.0  # of the range, for the negative side of a leaky ReLU
 
 
@@ -93,7 +93,7 @@ class Integers:
 
     def of(self, x: tf.Tensor, channels: slice = slice(None)) -> tf.Tensor:
         """`x: [..., C]`, real -> integers, float32; C are `channels` of the layer's inputs."""
-        scale = np.exp2(self.inputs[channels].astype(np.float32))
+        scale = _power(self.inputs[channels])
         low, high = (np.float32(limit[channels]) for limit in (self.low, self.high))
         if len({*zip(scale, low, high)}) == 1:
             x = tf.round(tf.cast(x, tf.float32) * scale[0])
@@ -102,16 +102,15 @@ class Integers:
 
     def real(self, sums: tf.Tensor) -> tf.Tensor:
         """Integer sums [..., C_out] -> what they stand for."""
-        return sums * np.exp2(-self.outputs.astype(np.float32))
+        return sums * _power(-self.outputs)
 
     def of_kernel(self, kernel: np.ndarray) -> np.ndarray:
         """Real weights [..., C_in, C_out] -> integers."""
-        inputs = self.inputs.astype(np.float64)
-        return np.rint(kernel * np.exp2(self.outputs - inputs[:, None]))
+        return np.rint(np.ldexp(kernel, self.outputs - self.inputs[:, None]))
 
     def of_bias(self, bias: np.ndarray) -> np.ndarray:
         """A real bias [C_out] -> integers."""
-        return np.rint(bias * np.exp2(self.outputs.astype(np.float64)))
+        return np.rint(np.ldexp(bias, self.outputs))
 
     def slices(self) -> list:
         """The groups of input channels."""
@@ -224,27 +223,29 @@ def fit(phases: list, bias: np.ndarray, parts, seen: list, may_split: bool) -> I
         for values in (*zip(*(s.range() for s in seen)), [s.rms for s in seen])
     )
     rms = np.maximum(rms, high / 1024)
+    best = None
     for groups in _GROUPS if may_split else _GROUPS[:1]:
         slices = Integers.slices_of(C, groups)
-        outputs = _floor_log2(MAX_SUM / (_bound(phases, slices, low, high) + np.abs(bias)))
-        relative = [phase * np.exp2(outputs) for phase in phases]
+        bounds = _bound(phases, slices, low, high) + np.abs(bias)
+        outputs = _floor_log2(MAX_SUM / np.maximum(bounds, 2.0**-60))
+        relative = [np.ldexp(phase, outputs) for phase in phases]
         strength = sum(np.square(r).sum((0, 2)) for r in relative) / sum(
             r.shape[0] * r.shape[2] for r in relative
         )  # [C], mean squares of weights in steps of the output
-        inputs, begin = np.zeros(C), 0
+        inputs, begin = np.zeros(C, np.int32), 0
         for s, width in zip(seen, parts):
             part = slice(begin, begin + width)
             power = np.mean(strength[part])
             fourth = np.mean(np.square(rms[part])) / power if power > 0 else 1.0
-            exponent = np.round(-0.25 * np.log2(fourth))
-            exponent = min(exponent, _floor_log2(MAX_FACTOR / max(low[begin], high[begin])))
-            inputs[part] = min(exponent, 0.0) if s.whole else exponent
+            exponent = int(np.round(-0.25 * np.log2(fourth)))
+            exponent = min(exponent, int(_floor_log2(MAX_FACTOR / max(low[begin], high[begin]))))
+            inputs[part] = min(exponent, 0) if s.whole else exponent
             begin += width
         found = Integers(
-            inputs.astype(np.int32),
-            -np.floor(low * np.exp2(inputs)).astype(np.int32),
-            np.floor(high * np.exp2(inputs)).astype(np.int32),
-            outputs.astype(np.int32),
+            inputs,
+            -np.floor(np.ldexp(low, inputs)).astype(np.int32),
+            np.floor(np.ldexp(high, inputs)).astype(np.int32),
+            outputs,
             np.array([groups], np.int32),
         )
         while True:
@@ -255,13 +256,24 @@ def fit(phases: list, bias: np.ndarray, parts, seen: list, may_split: bool) -> I
             if not bad.any():
                 break
             found = dataclasses.replace(found, outputs=found.outputs - bad.astype(np.int32))
-        if _noise(phases, found, rms) <= _NOISE:
+        whole = np.repeat([s.whole for s in seen], parts) & (found.inputs >= 0)
+        noise = _noise(phases, found, rms, whole)
+        if best is not None and noise > _GAIN * best[0]:
             break
-    return found
+        best = noise, found
+        if noise <= _NOISE:
+            break
+    return best[1]
 
 
-def _floor_log2(x):
-    return np.floor(np.log2(np.clip(x, 2.0**-60, 2.0**60)))
+def _floor_log2(x) -> np.ndarray:
+    """floor(log2(x)), int32: the exponent, exact."""
+    return (np.frexp(np.clip(x, 2.0**-60, 2.0**60))[1] - 1).astype(np.int32)
+
+
+def _power(exponents: np.ndarray) -> np.ndarray:
+    """2**exponents, float32. NumPy's `exp2` of float32 is not exact."""
+    return np.ldexp(np.float32(1.0), exponents)
 
 
 def _bound(phases, slices, low, high) -> np.ndarray:
@@ -275,10 +287,11 @@ def _bound(phases, slices, low, high) -> np.ndarray:
     return np.max(bounds, axis=0)
 
 
-def _noise(phases, integers: Integers, rms) -> float:
-    """What rounding inputs and weights adds to the outputs, relative to these."""
-    step = np.exp2(-integers.inputs.astype(np.float64))[:, None]
-    weight_step = np.exp2(-integers.outputs.astype(np.float64)) / step
+def _noise(phases, integers: Integers, rms, whole) -> float:
+    """What rounding inputs (those not `whole`) and weights adds, relative to the outputs."""
+    step = np.ldexp(1.0, -integers.inputs)[:, None]
+    weight_step = np.ldexp(1.0, -integers.outputs) / step
+    step = np.where(whole[:, None], 0.0, step)
     noise = signal = 0.0
     for phase in phases:
         squares = np.square(phase).sum(0)
