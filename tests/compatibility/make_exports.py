@@ -2,7 +2,9 @@
 
     python tests/compatibility/make_exports.py STACK
 
-writes `exports/STACK-CODEC.tar.xz` for three codecs, one of each kind of coding table. Each archive
+writes `exports/STACK-CODEC.tar.xz` for four codecs: each kind of coding table, and each way through
+the elements. STACK is `exact` for models that make files of version 2. Older archives have three
+codecs. Each archive
 holds an exported model without its stock flavour, a picture, the picture's `.tfq` file, and what
 that file decodes to. Run it once per stack, and again only when a new format makes new files: the
 archives stand for the models and files that users already have.
@@ -31,6 +33,7 @@ CODECS = {
     "ms_hyper_zero": {"N": 8, "M": 12},
     "charm": {"N": 8, "M": 12, "slices": 3},
     "cheng_anchor": {"N": 8},
+    "elic_sm_zero": {"N": 8, "M": 12},
 }
 HEIGHT, WIDTH = 64, 96
 _GAINS = {"h_a": 4.0}  # hyper-latents of an untrained codec all round to 0
