@@ -214,13 +214,13 @@ def test_file_of_another_model_is_refused(model, manifest, compressed, tmp_path,
 def test_other_symbols_than_the_encoders_are_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(38, content[38] ^ 1))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols are not those that")
+    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
 
 
 def test_a_stream_of_other_symbols_is_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(slice(46, 49), b"xyz"))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols are not those that")
+    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
 
 
 def test_forged_size_is_refused_before_the_model_loads(compressed, tmp_path, refused):
