@@ -145,7 +145,7 @@ def test_importing_the_package_does_not_import_tensorflow(fresh_python):
     assert fresh_python("import sys, tfquant; print('tensorflow' in sys.modules)") == "False\n"
 
 
-def test_every_module_says_what_lives_there():
+def test_every_module_has_a_docstring():
     silent = [path for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))]
     assert not silent
 
