@@ -210,7 +210,7 @@ def test_another_runs_folder_is_refused_in_one_line_with_the_differences(tmp_pat
         ("--stages=", "train.py: nothing to train: no stage"),
         ("--seed=99999999999999999999", "train.py: seed must be below 4294967296; got 9999"),
         ("--model_dir=", "train.py: --model_dir must name a folder; got ''"),
-        ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is no multiple"),
+        ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is not a multiple"),
     ],
 )
 def test_a_wrong_flag_ends_in_one_line_before_the_folder_is_made(tmp_path, pictures, flag, message):
