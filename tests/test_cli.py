@@ -214,13 +214,13 @@ def test_file_of_another_model_is_refused(model, manifest, compressed, tmp_path,
 def test_other_symbols_than_the_encoders_are_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(38, content[38] ^ 1))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols are not those that")
+    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
 
 
 def test_a_stream_of_other_symbols_is_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(slice(46, 49), b"xyz"))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols are not those that")
+    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
 
 
 def test_forged_size_is_refused_before_the_model_loads(compressed, tmp_path, refused):
@@ -250,7 +250,7 @@ def test_wrong_models_are_refused(model, manifest, picture, tmp_path, refused):
     (tmp_path / "tfquant.json").write_text(json.dumps({"format": FORMAT, "codec": "ours"}))
     assert "lacks fingerprint, experiment" in refused(1, "compress", tmp_path, picture, target)
     (tmp_path / "tfquant.json").write_text(json.dumps(manifest))
-    assert "cannot build the model again" in refused(1, "compress", tmp_path, picture, target)
+    assert "cannot rebuild the model" in refused(1, "compress", tmp_path, picture, target)
     for wrong, message in (
         ({"fingerprint": 5}, "has fingerprint 5; it takes 16 hexadecimal digits"),
         ({"fingerprint": "0011"}, "has fingerprint '0011'; it takes 16 hexadecimal digits"),
@@ -369,7 +369,7 @@ def test_an_interrupted_folder_is_resumed(model, pictures, tmp_path, capsys):
     (pictures / "broken.png").unlink()
     capsys.readouterr()
     assert cli.main(command) == 0
-    assert "1 of 3 files made" in (printed := capsys.readouterr().out) and "2 there al" in printed
+    assert "1 of 3 files made" in (printed := capsys.readouterr().out) and "2 existed" in printed
     assert (files / "a.tfq").exists() and (files / "b.tfq").read_bytes() == before
     os.utime(files / "b.tfq", ns=(0, 2**62))
     assert cli.main([*command, "--overwrite"]) == 0
