@@ -40,7 +40,7 @@ from tfquant.training.experiment import Experiment
 from tfquant.training.hosts import Host, HostLost
 from tfquant.training.trainer import Trainer
 
-_SHOWN = 5  # pictures that the last line names
+_SHOWN = 5  # number of pictures in the last line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def train(
 
 
 def train_and_export(experiment: Experiment, model_dir: str, settings: Settings) -> list[str]:
-    """Does what `train` does; returns one line for each picture that could not be read."""
+    """Trains and exports like `train`. Returns one line for each unreadable picture."""
     host = Host.from_environment()
     with host.together(), host.folder(model_dir) as run_dir:
         left_out = train_stages(experiment, run_dir, settings, host)
@@ -126,7 +126,7 @@ def train_stages(
       patience: number of epochs; 0 trains every stage to its end.
 
     Returns:
-      One line for each picture that could not be read and was left out.
+      One line for each picture that was skipped because it could not be read.
     """
     init_from = files.expanded(experiment.init_from)
     experiment = dataclasses.replace(experiment, init_from=init_from)
@@ -368,7 +368,7 @@ def main(argv: list) -> None:
 
 def _where_it_stands(experiment: Experiment, values: flags.FlagValues) -> str:
     if values.explore_qr:
-        return "the same command resumes the search"
+        return "run the same command again to resume the search"
     try:
         newest = checkpoint.newest_readable(values.model_dir)
     except (ValueError, OSError) as error:
