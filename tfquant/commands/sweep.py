@@ -1,4 +1,4 @@
-"""Trains and measures a grid of experiments. Makes a table of BD-rates (joint, post) and a plot.
+r"""Trains and measures a grid of experiments. Makes a table of BD-rates (joint, post) and a plot.
 
     python sweep.py --base=configs/recipes/small.flags --grid='plan=aun,mix,sua_ste' \
       --lmbda=0.0067,0.025 --train_images=PHOTOGRAPHS --images=KODAK --out=sweeps/plans

@@ -93,12 +93,12 @@ def pack_codec(
 
 
 def _named(variables) -> list:
-    """(name, array) pairs."""
+    """Returns (name, array) pairs."""
     return [(variable.name, variable.numpy()) for variable in variables]
 
 
 def _write(module: CodecModule, fields: dict, path: str, weights: bytes) -> model_file.Manifest:
-    """Writes the folder, whole or not at all."""
+    """Writes the folder atomically."""
     content = {weight_file.NAME: weights, table_file.NAME: table_file.dump(module.tables)}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     manifest = {
