@@ -160,14 +160,17 @@ class ExportedModel:
 
     @property
     def codec(self) -> str:
+        """The codec's name."""
         return self.manifest.codec
 
     @property
     def fingerprint(self) -> str:
+        """The model's fingerprint, 16 hexadecimal digits."""
         return self.manifest.fingerprint
 
     @property
     def experiment(self) -> dict:
+        """The experiment that trained the model, as a dictionary."""
         return self.manifest.experiment
 
     def compress(self, image) -> bytes:

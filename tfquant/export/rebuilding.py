@@ -76,14 +76,14 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
 
 
 def set_weights(codec: Codec, data: bytes) -> None:
-    """Gives a codec the weights of a packed export.
+    """Assigns the weights of a packed export to a codec.
 
     Args:
-      codec: of the export's experiment.
+      codec: the codec of the export's experiment.
       data: the file of weights.
 
     Raises:
-      ValueError: they are the weights of another codec, or the file is damaged.
+      ValueError: the weights belong to another codec, or the file is corrupt.
     """
     weights = weight_file.load(data)
     variables = codec.variables
@@ -96,7 +96,7 @@ def set_weights(codec: Codec, data: bytes) -> None:
 
 
 def _packed_files(path: str, digests: dict) -> dict:
-    """The files of a packed export, name -> bytes, compared with their SHA-256."""
+    """Returns the files of a packed export, name -> bytes, after checking their SHA-256."""
     content = {}
     for name in (weight_file.NAME, table_file.NAME):
         if name not in digests:
