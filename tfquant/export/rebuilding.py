@@ -34,7 +34,9 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
     try:
         experiment = Experiment.from_json(json.dumps(manifest.experiment))
         codec = trained.build_as_decoded(experiment, manifest.precision)
-        reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
+        reader = tf.train.load_checkpoint(
+            files.for_tensorflow(tf.io.gfile.join(path, "variables", "variables"))
+        )
         for index, weight in enumerate(codec.variables):
             weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
         tables = tf.io.gfile.join(path, table_file.NAME)
