@@ -194,7 +194,7 @@ class RunCheckpoint:
             max_to_keep=_KEPT,
             checkpoint_name=_NAME,
         )
-        advice = "run the same command again to resume from the previous checkpoint: "
+        advice = "cannot save; run the same command again to resume from the last checkpoint: "
         with files.as_oserror(directory, advice):
             manager.save(checkpoint_number=number)
 
