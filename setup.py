@@ -87,6 +87,7 @@ setup(
         "test": ["pytest", "pytest-xdist", "ruff"],
         "digits": ["scikit-learn"],
         "tfds": ["tensorflow-datasets~=4.9.3"],
+        "heif": ["pillow-heif>=1.1"],
     },
     entry_points={"console_scripts": ["tfquant = tfquant.cli:main"]},
 )
