@@ -190,10 +190,6 @@ def _parser() -> argparse.ArgumentParser:
     models.add_arguments(listing)
     listing.set_defaults(command=models.run)
 
-    listing = commands.add_parser("models", help="list, add and remove installed models")
-    models.add_arguments(listing)
-    listing.set_defaults(command=models.run)
-
     info = commands.add_parser("info", help="what a .tfq file's header says")
     info.add_argument("file", help="the .tfq file; - is standard input")
     info.set_defaults(command=compressing.info)

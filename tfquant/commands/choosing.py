@@ -18,7 +18,6 @@ import os
 from tfquant import files, stack
 from tfquant.coding import container
 from tfquant.commands import outputs
-from tfquant.commands import outputs
 from tfquant.export import model_file, model_set, registry
 
 
@@ -68,26 +67,6 @@ def _quality(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a quality from {low:.0f} to {high:.0f}")
 
 
-def add_quality(parser: argparse.ArgumentParser) -> None:
-    """Adds `--quality` to a command."""
-    parser.add_argument(
-        "-q",
-        "--quality",
-        type=_quality,
-        metavar="Q",
-        help="0 to 100; 15 more double the weight of the quality against the size; the model with"
-        " the nearest quality is used (default: 50)",
-    )
-
-
-def _quality(text: str) -> float:
-    low, high = model_set.QUALITIES
-    with contextlib.suppress(ValueError):
-        if low <= float(text) <= high:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a quality from {low:.0f} to {high:.0f}")
-
-
 def split_paths(arguments, source: str, target: str, extension: str) -> None:
     """Sets `arguments.model` and the attributes for input and output from the paths.
 
@@ -106,8 +85,6 @@ def split_paths(arguments, source: str, target: str, extension: str) -> None:
         model = paths.pop(0)
     if len(paths) > 2:
         raise UsageError(f"{len(arguments.paths)} paths; name a model, an input and an output")
-    if paths == [outputs.STANDARD]:
-        paths.append(outputs.STANDARD)
     if paths == [outputs.STANDARD]:
         paths.append(outputs.STANDARD)
     if len(paths) == 1:
@@ -180,11 +157,6 @@ class Decompressor:
           ModelError: no installed model made the file.
         """
         self._find(file)
-
-    def load(self) -> Decompressor:
-        """Imports what every model needs. A model is loaded for its first file."""
-        import_tensorflow()
-        return self
 
     def load(self) -> Decompressor:
         """Imports what every model needs. A model is loaded for its first file."""

@@ -24,7 +24,6 @@ _NAMED = 3  # number of files that a note lists by name
 def compress(arguments) -> None:
     """Runs `tfquant compress`."""
     choosing.split_paths(arguments, "picture", "file", ".tfq")
-    choosing.split_paths(arguments, "picture", "file", ".tfq")
     if files.isdir(arguments.picture):
         _compress_folder(arguments)
         return
@@ -43,7 +42,6 @@ def compress(arguments) -> None:
 
 def decompress(arguments) -> None:
     """Runs `tfquant decompress`."""
-    choosing.split_paths(arguments, "file", "picture", ".png")
     choosing.split_paths(arguments, "file", "picture", ".png")
     if files.isdir(arguments.file):
         _decompress_folder(arguments)

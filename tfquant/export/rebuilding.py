@@ -36,14 +36,6 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
     """
     try:
         experiment = Experiment.from_json(json.dumps(manifest.experiment))
-<<<<<<< HEAD
-        codec = trained.build_as_decoded(experiment, manifest.precision)
-        reader = tf.train.load_checkpoint(
-            files.for_tensorflow(tf.io.gfile.join(path, "variables", "variables"))
-        )
-        for index, weight in enumerate(codec.variables):
-            weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
-=======
         is_packed = manifest.flavour == model_file.PACKED
         if is_packed:
             content = _packed_files(path, manifest.files)
@@ -52,10 +44,10 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         if is_packed:
             set_weights(codec, content[weight_file.NAME])
         else:
-            reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
+            prefix = tf.io.gfile.join(path, "variables", "variables")
+            reader = tf.train.load_checkpoint(files.for_tensorflow(prefix))
             for index, weight in enumerate(codec.variables):
                 weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
->>>>>>> main
         tables = tf.io.gfile.join(path, table_file.NAME)
         tables = table_file.load(files.read(tables)) if files.exists(tables) else None
         lacking = {model.name for model in codec.entropy_models} - set(tables or {})
