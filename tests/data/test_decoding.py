@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import struct
 from pathlib import Path
 
@@ -200,6 +201,15 @@ def test_a_picture_that_tiffs_library_complains_of_carries_its_words(tmp_path, c
     with pytest.raises(ImageError, match=r"a.tif: unreadable: .*\(.*libtiff: .*\)$"):
         images.read_image(broken)
     assert capfd.readouterr().err == ""
+
+
+def test_lines_of_a_log_are_no_messages_of_a_picture(capfd):
+    from tfquant.data import messages
+
+    with messages.collected() as said, messages.native():
+        os.write(2, b"W1127 23:09:59 file.py:1] skipped\nZIPDecode: Decoding error\n")
+    assert said == ["libtiff: ZIPDecode: Decoding error"]
+    assert capfd.readouterr().err == "W1127 23:09:59 file.py:1] skipped\n"
 
 
 def test_warnings_of_pillow_become_notes_of_their_own_picture(tmp_path, capfd, recwarn):

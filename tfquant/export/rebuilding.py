@@ -44,7 +44,8 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         if is_packed:
             set_weights(codec, content[weight_file.NAME])
         else:
-            reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
+            prefix = tf.io.gfile.join(path, "variables", "variables")
+            reader = tf.train.load_checkpoint(files.for_tensorflow(prefix))
             for index, weight in enumerate(codec.variables):
                 weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
         if manifest.file_version > 1:
