@@ -23,7 +23,7 @@ from tfquant.quantization.surrogates import SURROGATES, Branch
 
 FOLDER = Path(__file__).resolve().parent / "images" / "surrogates"
 
-_REACH, _POINTS, _DRAWS = 1.45, 121, 4000
+_REACH, _POINTS, _DRAWS = 1.45, 121, 1500
 _ALPHAS = (2.0, 6.0)
 _LABELS = {"standard": "standard", "pathwise": "pathwise", "straight_through": "straight-through"}
 _DASHES = {"standard": "-", "pathwise": "-", "straight_through": (0, (4, 2))}

@@ -57,9 +57,9 @@ def metadata(metadata_of) -> dict:
 
 # Stack -> (its file of pinned versions, the extras that it pins).
 STACKS = {
-    "tf217": ("constraints.txt", ("gpu", "test", "digits", "tfds")),
-    "tf214": ("constraints-tf214.txt", ("test", "digits", "tfds")),
-    "tf221": ("constraints-tf221.txt", ("test", "digits")),
+    "tf217": ("constraints.txt", ("gpu", "test", "docs", "digits", "tfds", "heif")),
+    "tf214": ("constraints-tf214.txt", ("test", "digits", "tfds", "heif")),
+    "tf221": ("constraints-tf221.txt", ("test", "digits", "heif")),
 }
 
 

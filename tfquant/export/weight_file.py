@@ -49,7 +49,7 @@ def dump(weights: list, step: float | None = None) -> bytes:
     Args:
       weights: (name, array) pairs; the arrays are float32 of any shape.
       step: the integers' step in units of a channel's root mean square, such as 1/128; None stores
-        all weights as float32.
+        all weights as they are. Weights that are integers themselves are always stored exactly.
 
     Raises:
       ValueError: the step is not positive, or so small that the integers exceed 16 bits.
@@ -60,13 +60,17 @@ def dump(weights: list, step: float | None = None) -> bytes:
     for name, array in weights:
         array = np.asarray(array, np.float32)
         tensor = {"name": name, "shape": list(array.shape)}
-        if step is None or array.size < _FEW:
+        if array.size >= _FEW and _is_whole(array):
+            tensor.update(encoding=INTEGERS, axis=array.ndim - 1)
+            made = _integers(array, np.ones(array.shape[-1], np.float32))
+        elif step is None or array.size < _FEW:
             tensor["encoding"] = FLOAT32
             made = [array.astype("<f4").tobytes()]
         else:
             axis = _output_axis(name, array)
             tensor.update(encoding=INTEGERS, axis=axis)
-            made = _integers(array, axis, step if array.size >= _MANY else step / _FINER)
+            steps = _steps(array, axis, step if array.size >= _MANY else step / _FINER)
+            made = _integers(array, steps)
         made = [_compress(data) for data in made]
         tensors.append({**tensor, "sizes": list(map(len, made))})
         streams += made
@@ -108,11 +112,22 @@ def _output_axis(name: str, array: np.ndarray) -> int:
     return array.ndim - 2 if transposed and array.ndim == 4 else array.ndim - 1
 
 
-def _integers(array: np.ndarray, axis: int, step: float) -> list:
-    """Returns the uncompressed streams of the encoding `integers`."""
+def _is_whole(array: np.ndarray) -> bool:
+    """Returns True if all elements are integers that the format holds exactly: none is -0."""
+    negative_zero = np.signbit(array) & (array == 0)
+    whole = np.all(array == np.rint(array)) and np.max(np.abs(array)) < _LARGEST
+    return bool(whole and not np.any(negative_zero))
+
+
+def _steps(array: np.ndarray, axis: int, step: float) -> np.ndarray:
+    """Steps for each index of `axis`, float32, of a shape that broadcasts to `array`."""
     others = tuple(i for i in range(array.ndim) if i != axis)
     power = np.mean(np.square(array, dtype=np.float64), others, keepdims=True)
-    steps = np.maximum((step * np.sqrt(power)).astype(np.float32), _LEAST_STEP)
+    return np.maximum((step * np.sqrt(power)).astype(np.float32), _LEAST_STEP)
+
+
+def _integers(array: np.ndarray, steps: np.ndarray) -> list:
+    """The streams of the encoding `integers`, not compressed."""
     q = np.rint(array / steps)
     if not np.max(np.abs(q)) < _LARGEST:
         raise ValueError(f"weights of {np.max(np.abs(q)):.0f} steps; the format has {_LARGEST}")

@@ -6,6 +6,7 @@ import re
 
 import tensorflow as tf
 
+from tfquant import files
 from tfquant.data import background, sources
 from tfquant.training.experiment import STAGES, Experiment
 
@@ -29,7 +30,7 @@ def comparable(experiment: Experiment) -> dict:
 
 def standing(checkpoint: str) -> tuple[int, int]:
     """Returns (index of the stage, steps of this stage that are done) of a checkpoint."""
-    reader = tf.train.load_checkpoint(checkpoint)
+    reader = tf.train.load_checkpoint(files.for_tensorflow(checkpoint))
     return tuple(int(reader.get_tensor(name + _VALUE)) for name in ("stage_index", "stage_step"))
 
 
