@@ -140,7 +140,7 @@ def readable(pictures, say) -> tuple:
 
 
 def failure(picture: Picture, codec: str, error: Exception) -> dict:
-    """What `report.json` says of a picture without measurement; `codec` is "" for all codecs."""
+    """Makes the entry of `report.json` for a picture without measurement; `codec` "" means all."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return {"name": picture.name, "path": str(picture.path), "codec": codec, "error": reason}
 

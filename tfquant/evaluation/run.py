@@ -165,7 +165,7 @@ def _of_the_run(evaluation: Evaluation, number_of_images: int, anchor) -> dict:
 
 
 def _find(evaluation: Evaluation, say) -> tuple:
-    """(pictures that can be read, failures of the others, notes)."""
+    """Returns (pictures that can be read, failures of the others, notes)."""
     folder = evaluation.report_dir
     found = pictures.find_pictures(
         evaluation.images, folder / pictures.SAMPLE, evaluation.background, folder
@@ -176,7 +176,7 @@ def _find(evaluation: Evaluation, say) -> tuple:
 
 
 def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
-    """Adds its measurements to every model; (pictures that all measured, failures of others).
+    """Adds measurements to every model. Returns (pictures that all measured, failures).
 
     Raises:
       EvaluationError: no picture was measured by all models.
@@ -196,7 +196,7 @@ def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
 
 
 def _sweep(codecs, measurer, chosen, say) -> tuple:
-    """(curves as `report.json` has them, codec's name -> pictures it can hold, notes)."""
+    """Returns (curves as in `report.json`, codec's name -> pictures it can hold, notes)."""
     swept, held, notes = [], {}, []
     for name, codec in codecs.items():
         say(f"{codec.label}: {len(codec.settings)} settings")
