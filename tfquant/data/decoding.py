@@ -387,7 +387,7 @@ def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
 
 
 def _from_wide_gray(picture: Image.Image, white: int, inverted: bool) -> tuple:
-    """Scales one channel of more than 8 bits to (picture in mode L, alpha: uint8 [H, W] or None)."""
+    """Scales one channel of more than 8 bits to (picture in mode L, alpha uint8 [H, W] or None)."""
     gray = np.asarray(picture)  # older Pillows give 16-bit files as int32, mode "I"
     if picture.mode == "F" or gray.min() < 0 or gray.max() > white:
         raise ImageError(
