@@ -233,16 +233,19 @@ def _errors(path: str):
 
 
 def exists(path: str) -> bool:
+    """Returns true if the file or folder exists. Raises OSError if this is unknown."""
     with _errors(path):
         return _system(path).exists(path)
 
 
 def isdir(path: str) -> bool:
+    """Returns true if the name is an existing folder."""
     with _errors(path):
         return _system(path).isdir(path)
 
 
 def isfile(path: str) -> bool:
+    """Returns true if the name is an existing file."""
     return exists(path) and not isdir(path)
 
 

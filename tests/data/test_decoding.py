@@ -216,7 +216,9 @@ def test_warnings_of_pillow_become_notes_of_their_own_picture(tmp_path, capfd, r
     for name in ("a", "b"):  # the second time as well as the first
         exif = exif_with(1, (0x010F, 2, 50, struct.pack("<I", 9999)))
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png", exif=exif)
-        assert images.read(tmp_path / f"{name}.png").notes == ("Truncated File Read",)
+        (note,) = images.read(tmp_path / f"{name}.png").notes
+        # As Pillow 11 and Pillow 13 say it.
+        assert note in ("Truncated File Read", "Tag data larger than file. Skipping tag 271")
     assert capfd.readouterr().err == "" and not recwarn.list
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
     assert images.read(tmp_path / "c.png").notes == ()
