@@ -114,7 +114,7 @@ def train(out: Path, steps: int) -> None:
         )  # fmt: skip
         host = Host.from_environment()
         with host.together(), host.folder(str(out / plan)) as run_dir:
-            train_stages(experiment, run_dir, Settings(epoch_steps=_EPOCH, progress="line"), host)
+            train_stages(experiment, run_dir, Settings(epoch_steps=_EPOCH, progress="bar"), host)
         records[plan] = history.read(str(out / plan))
     draw_gaps(records, out / "gap.png")
     print()

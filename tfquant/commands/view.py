@@ -30,7 +30,8 @@ def add_arguments(parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--most", type=int, default=8, metavar="N",
-        help="pictures in the page, the worst ones first; 2 to 3 MB each at 768x512 (default: %(default)s)",
+        help="pictures in the page, the worst ones first; each takes 2 to 3 MB at 768x512"
+        " (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the page if there is one")
 

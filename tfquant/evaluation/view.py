@@ -175,17 +175,8 @@ def _curves(comparisons: list, key: str, label: str) -> str:
         y = (height - bottom) - (value - low) / (high - low) * (height - bottom - 10)
         return f"{x:.1f},{y:.1f}"
 
-    parts = []
-    for tick in _ticks(0, right):
-        x, y = place(tick, low).split(",")
-        parts.append(f'<line x1="{x}" y1="10" x2="{x}" y2="{y}" class="grid"/>')
-        parts.append(f'<text x="{x}" y="{height - 22}" text-anchor="middle">{tick:g}</text>')
-    for tick in _ticks(low, high):
-        x, y = place(0, tick).split(",")
-        parts.append(f'<line x1="{x}" y1="{y}" x2="{width - 10}" y2="{y}" class="grid"/>')
-        y = float(y) + 4
-        parts.append(f'<text x="{left - 6}" y="{y}" text-anchor="end">{tick:g}</text>')
-    for (name, points), colour in zip(curves.items(), _COLOURS):
+    parts = _grid(place, (0, right), (low, high), width, height)
+    for points, colour in zip(curves.values(), _COLOURS):
         places = [place(*point) for point in points]
         parts.append(f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}"'
                      ' stroke-width="2"/>')  # fmt: skip
@@ -196,10 +187,26 @@ def _curves(comparisons: list, key: str, label: str) -> str:
         y = height - bottom - 14 - 16 * (len(curves) - 1 - row)
         legend = f'<text x="{width - 16}" y="{y}" text-anchor="end" fill="{colour}">'
         parts.append(f"{legend}{html.escape(name)}</text>")
-    parts.append(f'<text x="{width / 2}" y="{height - 4}" text-anchor="middle">bits per pixel</text>'
-                 f'<text x="12" y="{height / 2}" text-anchor="middle"'
-                 f' transform="rotate(-90 12 {height / 2})">{label}</text>')  # fmt: skip
+    middle = 'text-anchor="middle"'
+    parts.append(f'<text x="{width / 2}" y="{height - 4}" {middle}>bits per pixel</text>')
+    turned = f'transform="rotate(-90 12 {height / 2})"'
+    parts.append(f'<text x="12" y="{height / 2}" {middle} {turned}>{label}</text>')
     return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def _grid(place, rates: tuple, values: tuple, width: int, height: int) -> list:
+    """Lines and numbers of a plot, as SVG; `place` maps a point to "x,y"."""
+    parts = []
+    for tick in _ticks(*rates):
+        x, y = place(tick, values[0]).split(",")
+        parts.append(f'<line x1="{x}" y1="10" x2="{x}" y2="{y}" class="grid"/>')
+        parts.append(f'<text x="{x}" y="{height - 22}" text-anchor="middle">{tick:g}</text>')
+    for tick in _ticks(*values):
+        x, y = place(0, tick).split(",")
+        parts.append(f'<line x1="{x}" y1="{y}" x2="{width - 10}" y2="{y}" class="grid"/>')
+        x, y = float(x) - 6, float(y) + 4
+        parts.append(f'<text x="{x}" y="{y}" text-anchor="end">{tick:g}</text>')
+    return parts
 
 
 def _ticks(low: float, high: float) -> list:
