@@ -1,4 +1,4 @@
-"""The command line, with the exported model of a tiny codec, untrained."""
+"""The command line, with the exported model of a tiny untrained codec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tfquant.export.model_file import FORMAT, ExportedModel, ModelError
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded_once():
-    """This process loads each model once: a model's first call takes seconds."""
+    """Loads each model only once in this process, because a model's first call takes seconds."""
     load = functools.lru_cache(maxsize=None)(ExportedModel.load)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ExportedModel, "load", staticmethod(load))
@@ -40,13 +40,13 @@ def model(rebuilt_export):
 
 @pytest.fixture(scope="module")
 def manifest(model):
-    """What its `tfquant.json` says."""
+    """The content of its `tfquant.json`."""
     return json.loads((model / "tfquant.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def as_decoded(model):
-    """`as_decoded(picture)`: what the model makes of it, without coding."""
+    """`as_decoded(picture)`: the model's decoded picture, without coding."""
 
     def decoded(path):
         return ExportedModel.load(str(model)).evaluate(images.read_image(path))["image"]
@@ -56,7 +56,7 @@ def as_decoded(model):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A training run that was stopped after a checkpoint."""
+    """A training run that was interrupted after a checkpoint."""
     from tfquant import models
     from tfquant.training import checkpoint, folder, trainer
     from tfquant.training.experiment import Experiment
@@ -72,7 +72,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    """What `tfquant export` makes of it."""
+    """The result of `tfquant export` for this run."""
     out = tmp_path_factory.mktemp("exported") / "model"
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
@@ -98,7 +98,7 @@ def compressed(model, picture, tmp_path):
 
 @pytest.fixture
 def refused(capsys):
-    """`refused(code, *arguments)`: runs the command, returns its one line on standard error."""
+    """`refused(code, *arguments)`: runs the command and returns its one line on standard error."""
 
     def run(code, *arguments):
         capsys.readouterr()
@@ -123,7 +123,7 @@ def test_picture_comes_back(model, picture, compressed, as_decoded, tmp_path, ca
     assert cli.main(["decompress", str(model), str(compressed), str(back)]) == 0
     np.testing.assert_array_equal(images.read_image(back), as_decoded(picture))
     assert "23x17" in capsys.readouterr().out
-    assert sorted(os.listdir(tmp_path)) == ["back.png", "in.png", "in.tfq"]  # nothing else left
+    assert sorted(os.listdir(tmp_path)) == ["back.png", "in.png", "in.tfq"]  # no other file is left
 
 
 def test_file_names_model_and_size(compressed, manifest):
@@ -159,7 +159,7 @@ def test_info_loads_neither_tensorflow_nor_numpy(compressed, fresh_python):
 
 @pytest.mark.parametrize("whose, scheme", [("model", ""), ("exported", "file://")])
 def test_command_line_is_silent_but_for_its_result(picture, tmp_path, request, whose, scheme):
-    """With a model that is built again, and with one that `tfquant export` made."""
+    """Tests a rebuilt model, and one that `tfquant export` made."""
     model, file = request.getfixturevalue(whose), tmp_path / "in.tfq"
     assert cli.main(["compress", str(model), str(picture), str(file)]) == 0
     arguments = ["decompress", model, f"{scheme}{file}", tmp_path / "b.png"]
@@ -276,7 +276,7 @@ def test_a_model_with_a_cut_file_is_refused(picture, tmp_path, refused, request,
 
 
 def test_a_saved_model_that_is_none_of_ours_is_refused(manifest, tmp_path, operations_module):
-    del operations_module  # without them, no SavedModel is loaded
+    del operations_module  # without operations, no SavedModel is loaded
     (tmp_path / "tfquant.json").write_text(json.dumps({**manifest, "flavour": "full"}))
     with pytest.raises(ModelError, match="cannot load the SavedModel"):
         ExportedModel.load(tmp_path)
@@ -312,7 +312,9 @@ def test_full_disk_leaves_no_half_file(model, picture, tmp_path, refused, monkey
 
 @pytest.fixture
 def pictures(tmp_path, make_photograph):
-    """A folder of three pictures, one of them in a folder of its own, and one that is none."""
+    """A folder with three pictures, one of them in a subfolder, and one file that is not a
+    picture.
+    """
     folder = tmp_path / "pictures"
     (folder / "far").mkdir(parents=True)
     for name, size in {"a.png": (5, 7), "b.png": (9, 4), "far/c.png": (3, 3)}.items():
@@ -404,7 +406,7 @@ def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refu
     assert _tree(tmp_path / "files") == []
 
 
-# What writes a limit of the operating system hits: the same path as a full disk, to the errno.
+# A limit of the operating system interrupts the write: the same code path as a full disk.
 @pytest.mark.parametrize("command", ["compress", "decompress"])
 def test_a_write_that_the_system_cuts_off_leaves_nothing(
     model, picture, compressed, tmp_path, command
@@ -427,14 +429,14 @@ def test_a_write_that_the_system_cuts_off_leaves_nothing(
 
 
 def test_a_folder_that_takes_no_files_is_one_line(model, picture, pictures, refused):
-    """Linux's /sys takes no new files, not even from the superuser."""
+    """Uses Linux's /sys, where not even the superuser can create files."""
     for source in (picture, pictures):
         line = refused(1, "compress", model, source, "/sys/new.tfq")
         assert line.startswith("tfquant: /sys/new.tfq: cannot be ")
 
 
 def test_inputs_may_have_a_scheme(model, picture, pictures, as_decoded, tmp_path, capsys):
-    """`file://` stands for `gs://`: Python's own functions know neither."""
+    """Uses `file://` instead of `gs://`: Python's own functions know neither."""
     (pictures / "broken.png").unlink()
     for source, file, back in ((picture, "one.tfq", "one.png"), (pictures, "files", "back")):
         file, back = tmp_path / file, tmp_path / back
@@ -475,7 +477,7 @@ def test_the_bar_is_drawn_on_terminals_alone():
 
 
 def test_help_and_info_are_there_at_once(compressed):
-    """Their processor time: a fifth of a second, however busy the machine is."""
+    """Measures processor time, at most a fifth of a second, independent of the machine's load."""
     for arguments in (["--help"], ["info", str(compressed)]):
         spent = []
         for _ in range(3):
@@ -536,7 +538,7 @@ def test_loaded_model_says_what_it_is_and_evaluates(model, manifest, photograph)
     result = loaded.evaluate(photograph)
     file = loaded.compress(photograph)
     np.testing.assert_array_equal(result["image"], loaded.decompress(file))
-    assert result["image"].std() > 1.0  # it does show something
+    assert result["image"].std() > 1.0  # the reconstruction resembles the picture
     assert 0 < result["bits"] < 8 * len(file) and result["y_hat"].shape == (1, 6, 8, 6)
 
 

@@ -1,4 +1,4 @@
-"""The base codec: padding, cropping, shapes and parts, with networks that can be checked by eye."""
+"""The base codec: padding, cropping, shapes and parts, with networks that are easy to check."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ SIZES = [(1, 1), (17, 33), (64, 64), (100, 37), (128, 65)]
 
 
 class Blocks(Codec):
-    """`g_a` stacks the pixels of 16x16 blocks, `g_s` undoes it: nothing is lost."""
+    """A codec whose `g_a` stacks the pixels of 16x16 blocks and whose `g_s` inverts it without
+    loss.
+    """
 
     def __init__(self):
         super().__init__(name="blocks", dtype="float32")

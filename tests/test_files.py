@@ -1,8 +1,8 @@
-"""Names with a scheme go through TensorFlow's file systems.
+"""Names with a scheme, which TensorFlow's file systems open.
 
-`file://` is TensorFlow's name for this machine's files, which Python's `open` and `os` do not know:
-whatever they touched would fail, or lie in a folder called `file:`. A whole run under such a name
-is in `tests/training/test_hosts.py`.
+`file://` is TensorFlow's name for local files, which Python's `open` and `os` do not know: if they
+used such a name, they would fail or create a folder called `file:`. `tests/training/test_hosts.py`
+tests a whole run with such a name.
 """
 
 from __future__ import annotations
@@ -149,8 +149,11 @@ def test_a_new_folder_that_cannot_take_its_place_is_kept_and_named(tmp_path, mon
 
 
 def test_what_a_run_keeps_for_itself_lives_in_memory_too(make_photograph):
-    """`ram://` is no whole file system: it renames a folder without what is in it, and takes a
-    checkpoint for a folder. Pictures, the experiment and the history do well in it."""
+    """Uses `ram://`, which is not a complete file system.
+
+    It renames a folder without its content, and takes a checkpoint for a folder. It works for
+    pictures, the experiment and the history.
+    """
     for seed in range(3):
         local = f"ram://pictures/{seed}.png"
         with tf.io.gfile.GFile(local, "wb") as file:
@@ -177,7 +180,7 @@ def test_a_closed_folder_in_a_folder_is_left_out_and_named(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert files.below(str(tmp_path)) == [str(tmp_path / "open" / "picture.png")]
-    assert f"{tmp_path / 'closed'}" in caplog.text and "left out" in caplog.text
+    assert "skipping a folder" in caplog.text and f"{tmp_path / 'closed'}" in caplog.text
     with pytest.raises(OSError, match="nowhere"):
         files.below(str(tmp_path / "nowhere"))
 

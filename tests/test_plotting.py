@@ -1,4 +1,4 @@
-"""One look for all figures."""
+"""The common style of all figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def looks_of(names):
 def test_every_surrogate_of_the_table_has_a_look_of_its_own():
     assert set(SURROGATES) < set(plotting.METHODS)
     assert len(set(looks_of(plotting.METHODS))) == len(plotting.METHODS)
-    # The marker alone tells them apart, for whoever sees no colours.
+    # Markers alone distinguish them, without colours.
     assert len({look[2] for look in looks_of(plotting.METHODS)}) == len(plotting.METHODS)
 
 

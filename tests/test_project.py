@@ -1,4 +1,4 @@
-"""Claims about the repository as a whole: packaging, imports, documentation, portability."""
+"""Properties of the repository as a whole: packaging, imports, documentation, portability."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _tracked_files() -> list[Path]:
 
 @pytest.fixture
 def metadata_of(monkeypatch) -> Callable[..., dict]:
-    """`metadata_of(stack)`: what setup.py hands to setuptools; None: without TFQUANT_STACK."""
+    """`metadata_of(stack)`: the arguments of setuptools in setup.py; None: without
+    TFQUANT_STACK.
+    """
 
     def run(stack=None):
         handed = {}
@@ -55,7 +57,7 @@ def metadata(metadata_of) -> dict:
     return metadata_of()
 
 
-# Stack -> its file of pinned versions, and the extras that it pins.
+# Stack -> (its file of pinned versions, the extras that it pins).
 STACKS = {
     "tf217": ("constraints.txt", ("gpu", "test", "digits", "tfds")),
     "tf214": ("constraints-tf214.txt", ("test", "digits", "tfds")),
@@ -64,7 +66,9 @@ STACKS = {
 
 
 def _pins(name: str) -> dict[str, list]:
-    """Package -> versions, from a file of constraints; several where they depend on the Python."""
+    """Returns package -> versions, from a constraints file; several if they depend on the
+    Python.
+    """
     lines = (ROOT / name).read_text().splitlines()
     pins = {}
     for requirement in (Requirement(line) for line in lines if line and line[0] != "#"):
@@ -87,7 +91,7 @@ def test_every_folder_of_code_is_packaged(metadata):
 
 
 def test_an_installation_has_one_package_at_its_top_level(metadata):
-    """A package named `models` would hide the user's own, or be hidden by it."""
+    """Guards against a package named `models`, which would conflict with a user's own."""
     assert {package.partition(".")[0] for package in metadata["packages"]} == {"tfquant"}
 
 
@@ -153,7 +157,7 @@ def test_every_python_file_is_valid_python_3_9():
 
 
 def test_no_file_names_a_folder_of_its_authors_machine():
-    # Absolute paths of a developer's machine, and a data folder beside the checkout.
+    # Absolute paths of a developer's machine, and a data folder next to the checkout.
     foreign = re.compile(rb"(?<![\w.~-])/(home|root|Users|opt|work)/[\w.]|\.\./" + rb"shared\b")
     named = {
         str(path.relative_to(ROOT)): match[0]

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, what it leaves alone, what it makes anew."""
+"""The command line: rejected input, skipped experiments, repeated experiments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfquant.quantization.surrogates import SURROGATES
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Puts one quick experiment in the place of all; gives the settings of each of its runs."""
+    """Replaces all experiments by a quick one. Returns the settings of each of its runs."""
     runs = []
 
     def run(settings, progress):

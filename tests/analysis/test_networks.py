@@ -1,4 +1,4 @@
-"""Networks side by side."""
+"""Many networks in parallel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_copies_are_independent_perceptrons(widths):
 
 
 def test_no_graph_holds_what_onednn_computes_wrongly(monkeypatch, onednn):
-    """See `tests/onednn_patterns.py`. Plain products would contain its pattern (b)."""
+    """Searches with `tests/onednn_patterns.py`. Plain products would contain its pattern (b)."""
 
     def defects():
         transform = networks.Residual(2, width=4)

@@ -1,4 +1,4 @@
-"""Sums that stand for integrals over a latent and its noise."""
+"""Sums that approximate integrals over a latent and its noise."""
 
 from __future__ import annotations
 

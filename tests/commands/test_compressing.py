@@ -1,4 +1,4 @@
-"""Folders as users have them: nothing in them is lost, and nothing of theirs is replaced."""
+"""Folders with typical problems: no file is lost, and no user's file is replaced."""
 
 from __future__ import annotations
 

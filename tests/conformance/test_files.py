@@ -1,4 +1,4 @@
-"""What the files of every codec on the list of `conftest.py` keep: picture, bits, any size."""
+"""Properties of the files of every codec on the list of `conftest.py`: picture, bits, any size."""
 
 import subprocess
 import sys
@@ -15,8 +15,11 @@ from tfquant.export.codec_module import CodecModule
 
 @pytest.fixture(scope="module", name="fitted")
 def _fitted(build):
-    """`fitted(label, picture)`: an untrained codec after joint training's bound. Where `h_s` alone
-    says how y is distributed, that is with the means and spreads of the picture's latents."""
+    """`fitted(label, picture)`: an untrained codec with joint training's bound.
+
+    If only `h_s` predicts the distribution of y, it predicts means and spreads of the picture's
+    latents.
+    """
 
     def make(label, picture):
         codec = build(label)
@@ -27,7 +30,7 @@ def _fitted(build):
         y = codec.analyze(tf.constant(picture[None], tf.float32) / 255)
         mean, spread = (f(y, (0, 1, 2)).numpy() for f in (tf.reduce_mean, tf.math.reduce_std))
         outputs = codec.y_model.outputs
-        copies = max(1, outputs // 3)  # of every parameter, in a mixture
+        copies = max(1, outputs // 3)  # for every parameter, in a mixture
         chunks = {"w": 0 * mean, "mu": mean, "s": np.log(spread + 0.05)}
         order = {1: ["s"], 2: ["mu", "s"], 9: ["w", "mu", "s"]}[outputs]
         bias = np.concatenate([np.repeat(chunks[c], copies) for c in order])
@@ -44,7 +47,7 @@ def _codec(label, fitted, make_photograph):
 
 @pytest.fixture(scope="module", name="runs")
 def _runs(codec, make_photograph, onednn):
-    """The module, and what `tests/onednn_patterns.py` finds in the graphs that code."""
+    """The module, and the findings of `tests/onednn_patterns.py` in the coding graphs."""
     module, picture = CodecModule(codec), make_photograph(17, 33)
     coded, encoding = onednn.run(module.encode, picture)
     _, decoding = onednn.run(module.decode, coded["streams"], 17, 33, coded["symbols_crc"])
@@ -80,8 +83,10 @@ def test_decoded_latents_and_pictures_are_the_evaluated_ones_bit_for_bit(
 def test_transforms_in_half_precision_make_files_of_the_same_format(
     build, label, precision, make_photograph
 ):
-    """Their files decode with float32's model and the other way round: to the same latents, bit for
-    bit, and the same picture but for the precision."""
+    """Decodes their files with the float32 model and vice versa.
+
+    The latents are bit-equal, and the pictures are equal up to the precision.
+    """
     picture, size = make_photograph(64, 80), (64, 80)
     codecs = [build(label, p, models.build_for_files) for p in ("float32", precision)]
     for part in ("g_a", "g_s"):
@@ -107,7 +112,7 @@ def test_transforms_in_half_precision_make_files_of_the_same_format(
 def test_files_fit_a_rectified_model_of_the_same_encoder(
     codec, module, build, label, make_photograph, stir
 ):
-    """The same bytes from either encoder; of a file the decoders make different pictures."""
+    """Checks that both encoders give the same bytes, and the decoders give different pictures."""
     picture, size = make_photograph(64, 80), (64, 80)
     rectified = build(label)
     rectified.add_rectifier(8, 1)
@@ -124,7 +129,7 @@ def test_files_fit_a_rectified_model_of_the_same_encoder(
 
 
 def test_the_payload_is_the_models_bits(module, make_photograph):
-    """Within 0.5 %, plus 8 bytes a stream."""
+    """Allows a difference of 0.5 % plus 8 bytes per stream."""
     coded = module.encode(make_photograph(192, 256))
     streams, bits = coded["streams"].numpy(), float(coded["bits"])
     assert abs(8 * sum(map(len, streams)) - bits) <= 0.005 * bits + 64 * len(streams)
@@ -145,9 +150,9 @@ def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak
 
 @pytest.fixture(scope="module", name="foreigner")
 def _foreigner(operations_module):
-    """`foreigner(folder)`: decodes with the model saved there, in one process for all of them.
+    """`foreigner(folder)`: decodes with a saved model, in one process for all of them.
 
-    It knows only TensorFlow and its compression library; returns what it says.
+    The process knows only TensorFlow and its compression library. Returns its output.
     """
     program = (
         f"import {operations_module}"
@@ -180,13 +185,13 @@ for line in sys.stdin:
 def test_saved_models_decode_in_a_process_that_knows_only_tensorflow(
     module, foreigner, tmp_path, make_photograph
 ):
-    """Of the model's functions those that are traced by now; `tests/export` saves all of them."""
+    """Saves only functions that are already traced; `tests/export` saves all of them."""
     picture = make_photograph(70, 90)
     coded, expected = module.encode(picture), module.evaluate(picture)["image"]
     saved = tf.Module()
     saved.encode, saved.decode, saved.evaluate = module.encode, module.decode, module.evaluate
     saved.weights = list(module.variables)
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # takes longest
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # takes the most time
     tf.saved_model.save(saved, str(tmp_path), options=options)
     np.savez(
         tmp_path / "coded.npz",
@@ -205,7 +210,7 @@ WALKS = ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm"]
 def test_the_portable_coder_writes_and_reads_the_same_files(
     label, codec, module, make_photograph, monkeypatch, operations_module
 ):
-    """All ways through the elements, and all kinds of coding tables."""
+    """Tests all coding orders and all kinds of coding tables."""
     picture, size = make_photograph(33, 70), (33, 70)
     coded = module.encode(picture)
     monkeypatch.setattr(range_coder, "_coder", lambda: portable)

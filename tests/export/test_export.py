@@ -1,4 +1,4 @@
-"""Exported models: what decoding refuses, and which checkpoint of a run they are made from."""
+"""Exported models: rejected files, and the choice of a run's checkpoint."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def _module():
 
 @pytest.fixture(name="run")
 def _run(tmp_path):
-    """A run that was stopped after two checkpoints: its folder, and the weights at each."""
+    """A run that was interrupted after two checkpoints: its folder, and the weights at each."""
     keras.utils.set_random_seed(0)
     directory, weights = tmp_path / "run", {}
     folder.prepare(str(directory), EXPERIMENT)
@@ -43,7 +43,7 @@ def _run(tmp_path):
 
 
 def exported(directory, path=None):
-    """What `export_run` gives, and the weights that it built a codec with."""
+    """Returns the result of `export_run`, and the weights of the codec that it built."""
     built = []
 
     build_for_files = models.build_for_files
@@ -76,7 +76,7 @@ def test_other_symbols_than_the_encoders_are_no_picture(module, make_photograph)
 
 
 def before(op):
-    """Names of all operations that `op` waits for, itself included."""
+    """Returns the names of all operations that `op` depends on, including itself."""
     waiting, names = [op], set()
     while waiting:
         found = waiting.pop()
@@ -87,7 +87,9 @@ def before(op):
 
 
 def test_the_synthesis_transform_waits_for_the_checksum(module):
-    """In the graph every convolution of `g_s` depends on it: no forged size is synthesized."""
+    """Checks that every convolution of `g_s` depends on it, so a forged size is never
+    synthesized.
+    """
     reading = module.read.get_concrete_function()
     names = before(reading.outputs[0].op)
     assert "symbols_crc" in names and any(name.startswith("Assert") for name in names)

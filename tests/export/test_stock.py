@@ -38,7 +38,7 @@ METRICS = {"R": 0.5, "psnr": 31.0}
 
 @pytest.fixture(scope="module", name="path")
 def _path(tmp_path_factory, stir):
-    """With a rectifier, so that every way to a picture has to take it."""
+    """An export with a rectifier, so that every function that decodes must apply it."""
     keras.utils.set_random_seed(0)
     codec = models.build("ms_hyper_zero", N=8, M=12)
     codec.add_rectifier(8, 1)
@@ -70,7 +70,7 @@ def _stock(path):
 
 @pytest.fixture(scope="module", name="pictures")
 def _pictures(make_photograph):
-    """`pictures(size)`: three of them, [3, H, W, 3] uint8."""
+    """`pictures(size)`: three pictures, [3, H, W, 3] uint8."""
     return lambda size: np.stack([make_photograph(*size, seed) for seed in range(3)])
 
 
@@ -120,7 +120,7 @@ def test_stock_reconstructs_what_a_decoder_gives_and_counts_its_bits(model, stoc
 
 @pytest.mark.parametrize("size", [(70, 37), (64, 128), (1, 1), (16, 65)])
 def test_the_rate_map_lays_bits_where_their_elements_lie(size):
-    """Against one element and one pixel after the other."""
+    """Compares with loops over elements and pixels."""
     height, width = size
     downs = {"y": 16, "z": 64}
     padded = [-(-side // 64) * 64 for side in size]
@@ -148,7 +148,7 @@ def test_the_rate_map_lays_bits_where_their_elements_lie(size):
     [("factorized", {}), ("ms_context", {}), ("charm_zero", {"slices": 3}), ("elic_sm_zero", {})],
 )
 def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
-    """Serial, sliced and checkerboard contexts, without the way through a file."""
+    """Tests serial, sliced and checkerboard contexts, without writing an export."""
     keras.utils.set_random_seed(0)
     codec = models.build(name, N=8, M=12, **options)
     module = CodecModule(codec)
@@ -234,7 +234,7 @@ def test_full_works_in_a_process_that_knows_only_tensorflow(
 
 @pytest.fixture(scope="module", name="operations")
 def _operations(nodes_of):
-    """`operations(path)`: names of all in a SavedModel, those of its functions included."""
+    """`operations(path)`: names of all operations in a SavedModel, including its functions."""
 
     def names(path):
         saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
@@ -246,7 +246,7 @@ def _operations(nodes_of):
 
 
 def test_stock_consists_of_standard_operations(path, stock, pictures, operations, fresh_python):
-    """By name, in a process without TFC, whose own registry knows them; there it runs as well."""
+    """Compares by name in a process without TFC, and runs the model there."""
     images = pictures((17, 33))
     np.save(path.parent / "stock.npy", images)
     out = fresh_python(
@@ -298,7 +298,9 @@ def test_saved_model_cli_shows_and_runs_both(
     np.save(tmp_path / "images.npy", images)
 
     def shown_and_run(folder, signature, known):
-        """What `show --all` says; a run's outputs go to a folder named as the signature."""
+        """Returns the output of `show --all`; writes a run's outputs to a folder named like the
+        signature.
+        """
         program = f"""
             import json, sys
             import {known}
@@ -327,14 +329,16 @@ def test_saved_model_cli_shows_and_runs_both(
 
 
 def blocks(language):
-    """The code in `docs/serving.md`, in order."""
+    """The code blocks of `docs/serving.md`, in order."""
     text = (ROOT / "docs" / "serving.md").read_text()
     text = text.replace("tensorflow_compression_ops", stack.operations_module() or "")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def tensors(signature, inputs: dict) -> dict:
-    """JSON columns -> tensors of the signature's types; what does not fit is an AssertionError."""
+    """Converts JSON columns to tensors of the signature's types. Raises AssertionError for a
+    mismatch.
+    """
     specs = signature.structured_input_signature[1]
     assert set(inputs) == set(specs)
     found = {}
@@ -349,7 +353,7 @@ def tensors(signature, inputs: dict) -> dict:
 
 
 def rest_answer(stock, body: dict) -> dict:
-    """What TensorFlow Serving's REST interface answers to a predict request."""
+    """Returns the answer of TensorFlow Serving's REST interface to a predict request."""
     signature = stock[body["signature_name"]]
     if "instances" in body:
         rows = body["instances"]
@@ -472,7 +476,7 @@ def _grpc_server(stock, predict_messages):
 
 @pytest.fixture(name="clients")
 def _clients(monkeypatch, predict_messages):
-    """The documented clients; `tensorflow_serving` stands for tensorflow-serving-api."""
+    """The documented clients; `tensorflow_serving` is a substitute for tensorflow-serving-api."""
     request_type, response_type = predict_messages
 
     class PredictionServiceStub:
@@ -528,7 +532,7 @@ def test_eight_threads_get_the_bytes_that_one_gets(model, reliability):
 
 
 def test_memory_stays_within_its_bound_while_sizes_grow_and_shrink(path, reliability):
-    """A short form of the benchmark, in a process of its own."""
+    """Runs a short form of the benchmark in its own process."""
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "reliability.py", path, "--calls=60",
          "--sides=16,96", "--threads=2", "--bound=8"],

@@ -1,4 +1,4 @@
-"""The causal convolution against its definition, element by element."""
+"""The causal convolution, compared with its definition element by element."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def picture(height=6, width=7, batch=2):
 
 
 def windows(y):
-    """[B, h, w, 12, C], zeros outside."""
+    """Returns the windows [B, h, w, 12, C], with zeros outside."""
     height, width = y.shape[1:3]
     padded = np.pad(y, [(0, 0), (REACH, REACH), (REACH, REACH), (0, 0)])
     shifted = [

@@ -1,4 +1,4 @@
-"""Context networks against their layers, one after the other."""
+"""Context networks, compared with a sequence of their layers."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,9 @@ def test_inputs_of_two_types_are_brought_to_the_policys(kind, last):
 
 
 def test_parameters_start_small_however_large_latents_are():
-    """exp of them is a scale: e^2 either way is still a distribution that can learn."""
+    """Checks that scales, which are exp of the outputs, are within e^-2 and e^2, so they can
+    learn.
+    """
     tf.random.set_seed(0)
     network = ParameterNetwork((22, 13, 6), (5, 5, 3))
     large = inputs(32, scale=30.0)

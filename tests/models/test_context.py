@@ -1,4 +1,6 @@
-"""Serial codecs: their size against the published one. For their walk see test_serial.py."""
+"""Sizes of the serial codecs, compared with the published ones. test_serial.py tests their
+coding.
+"""
 
 import pytest
 
@@ -10,14 +12,14 @@ def trained(*layers):
 
 
 def dense(*widths):
-    """Parameters of 1x1 layers."""
+    """Returns the number of parameters of 1x1 layers."""
     return sum((a + 1) * b for a, b in zip(widths, widths[1:]))
 
 
-# In millions, as CompressAI documents them, with a single Gaussian. Its models have 61 parameters a
-# channel of z in the density where ours have 43, and weights under the mask of the causal
-# convolution: 13 taps of 25 from M channels to 2M. Cheng's own parameter network is wider than the
-# one of Minnen's that CompressAI has in its place.
+# Parameters in millions, from CompressAI's documentation, with a single Gaussian. Its models have
+# 61 parameters per channel in the density of z, ours 43. They also store weights under the mask of
+# the causal convolution: 13 of 25 taps, from M channels to 2M. Cheng's own parameter network is
+# wider than Minnen's, which CompressAI uses instead.
 @pytest.mark.parametrize(
     "name,N,published,hidden,own",
     [

@@ -1,4 +1,4 @@
-"""The walk that codecs with groups share. For what each group sees see the codecs' tests."""
+"""Coding of codecs with groups. The tests of the codecs cover the dependencies of each group."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def _y():
 
 
 def test_training_under_rounding_predicts_what_evaluation_does(codec, y, parameters):
-    """`mix` rounds for contexts and for the distortion; its noise is the rate's alone."""
+    """Uses the plan `mix`, which rounds contexts and distortion and has noise only in the rate."""
     exchange = Surrogates(PLANS["mix"], tf.constant(1.0), 0, tf.constant([3], tf.int64))
     trained = parameters(codec, y, exchange)
     np.testing.assert_allclose(trained, parameters(codec, y), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Noise against TensorFlow's own stateless random numbers."""
+"""Noise, compared with TensorFlow's own stateless random numbers."""
 
 import zlib
 
@@ -28,7 +28,7 @@ def test_noise_is_made_of_the_bits_of_stateless_uniform(group, known):
 
 
 def test_a_salt_gives_independent_noise_and_keeps_places_and_groups():
-    """Against TensorFlow's own numbers of the salted seed, and no two uses or purposes alike."""
+    """Compares with TensorFlow's numbers for the salted seed. No two uses or purposes are equal."""
     index = tf.constant([5, 2**40], tf.int64)
     seeds = {p: random.example_seeds(7, p, index) for p in ("y", "z", "gradient_risk")}
     keys = set()

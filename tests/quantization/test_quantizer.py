@@ -1,4 +1,4 @@
-"""Offsets, plans and stop-gradients of the quantizer, against finite differences and each other."""
+"""Offsets, plans and stop-gradients of the quantizer, compared with finite differences."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ def draw(seed=0):
 
 
 def gradients(plan, which, zero_center=True):
-    """Gradients of the bits, or of a sum over the distortion latent, to (y, mu, log sigma)."""
+    """Returns gradients of the bits, or of a sum over the distortion latent, to (y, mu, log
+    sigma).
+    """
     y, raw = draw()
     model = ConditionalModel("gaussian", zero_center)
     model.sigma_bound.assign(1e-6)
@@ -66,7 +68,8 @@ def test_for_slope_one_surrogates_the_flag_changes_nothing_for_the_distortion(br
 def test_for_sua_the_flag_lets_the_distortion_reach_mu():
     sua = plan("aun:pathwise", "sua:straight_through", stop_gradient="none")
     dy, dmu, _ = gradients(sua, "distortion")
-    # Where y and mu move together the sample moves as much: the slopes to both add up to cos(.).
+    # If y and mu move together, the sample moves by the same amount: the slopes to both add up to
+    # cos(.).
     y, raw = draw()
     offset = tf.split(raw, 2, -1)[0]
     sample = quantize(sua, y, offset, ALPHA, SEEDS).distortion
@@ -78,14 +81,16 @@ def test_for_sua_the_flag_lets_the_distortion_reach_mu():
                                   "sra:expected", "uq_s:expected"])  # fmt: skip
 @pytest.mark.parametrize("stopped", ["distortion", "none"])
 def test_where_the_rates_offset_is_free_mu_gets_minus_the_expected_gradient_of_y(rate, stopped):
-    """Every draw has it: its variance is 0."""
+    """Checks every single draw: the variance is 0."""
     dy, dmu, _ = gradients(plan(rate, stop_gradient=stopped), "rate")
     np.testing.assert_allclose(dmu, -dy, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("distortion", ["aun:pathwise", "sua:pathwise", "sua:straight_through"])
 def test_the_two_readings_differ_in_the_rate_alone(distortion):
-    """Equal branches of rate and distortion included, which share their tensor only in one."""
+    """Includes equal branches of rate and distortion, which share their tensor only with one
+    reading.
+    """
     both = gradients(plan("aun:pathwise", distortion), "distortion")
     one = gradients(plan("aun:pathwise", distortion, stop_gradient="distortion"), "distortion")
     for a, b in zip(both, one):
@@ -109,7 +114,7 @@ CLOSED_FORMS = ["aun:pathwise", "aun:expected", "uq_s:straight_through", "uq_i:e
 def test_the_expected_gradient_to_the_mean_is_the_mean_of_the_sampled_ones(
     rate, zero_center, family
 ):
-    """Over noise that covers its range evenly, whose average is the integral."""
+    """Averages over evenly spaced noise, which gives the integral."""
     branch, count = Branch.parse(rate), 4001
     rng = np.random.default_rng(0)
     y = tf.constant(rng.normal(0, 2, 12), tf.float32)
@@ -138,7 +143,7 @@ def test_the_expected_gradient_to_the_mean_is_the_mean_of_the_sampled_ones(
 
 
 def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
-    """For AUN, the paper's other reading gives the same with the expected gradient."""
+    """Includes AUN, for which both readings of the paper give the same expected gradient."""
     rate = "aun:expected"
     closed = gradients(plan(rate, mean_gradient="expected"), "rate")
     other = gradients(plan(rate, stop_gradient="distortion"), "rate")
@@ -155,7 +160,9 @@ def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
 
 @pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua:pathwise"])
 def test_with_both_stopped_mu_gets_the_rates_gradient_through_p_alone(rate):
-    """d/dmu of -log2 p(value | mu, sigma) at the sampled value, by central differences."""
+    """Compares with d/dmu of -log2 p(value | mu, sigma) at the sampled value, by central
+    differences.
+    """
     y, raw = draw()
     _, dmu, _ = gradients(plan(rate), "rate")
     model = ConditionalModel("gaussian", True)
@@ -169,7 +176,7 @@ def test_with_both_stopped_mu_gets_the_rates_gradient_through_p_alone(rate):
         upper, lower = (c + 0.5) / np.exp(log_sigma), (c - 0.5) / np.exp(log_sigma)
         return -np.log2(scipy.special.ndtr(upper) - scipy.special.ndtr(lower))
 
-    near = np.abs(value - mu) / np.exp(log_sigma) < 6  # float64 differences of CDFs end there
+    near = np.abs(value - mu) / np.exp(log_sigma) < 6  # limit of float64 differences of CDFs
     h = 1e-5
     numeric = (bits(mu + h) - bits(mu - h)) / (2 * h)
     np.testing.assert_allclose(dmu[near], numeric[near], rtol=5e-3, atol=5e-3)
@@ -185,7 +192,9 @@ def test_equal_branches_share_their_tensor_and_one_surrogate_shares_its_noise():
 
 
 def test_different_surrogates_draw_independently_and_the_rates_is_what_it_is_alone():
-    """Rank correlations of AUN's and SUA's noise, which is a monotone map of SUA's sample."""
+    """Uses rank correlations of the noise of AUN and SUA; SUA's sample is a monotone map of its
+    noise.
+    """
     y = tf.zeros([2, 60, 60, 5]) + 0.3
     context = Branch.parse("uq_i:straight_through")
     mixed = plan("aun:pathwise", "sua:pathwise", context=context)
@@ -197,13 +206,13 @@ def test_different_surrogates_draw_independently_and_the_rates_is_what_it_is_alo
     noise = quantized.rate.value - y, quantized.distortion, np.mod(-quantized.context.numpy(), 1)
     ranks = np.corrcoef([scipy.stats.rankdata(n) for n in noise])
     assert np.abs(ranks - np.eye(3)).max() < 0.03
-    # Of one surrogate with two estimators, it is one draw.
+    # Two estimators of one surrogate share one draw.
     one = quantize(plan("sua:expected", "sua:pathwise"), y, 0.0, ALPHA, SEEDS)
     np.testing.assert_allclose(one.rate.value, one.distortion, atol=1e-6)
 
 
 def test_independent_draws_leave_the_gradients_of_rate_and_distortion_uncorrelated():
-    """With one draw for both, they correlate at 0.7."""
+    """Guards against a shared draw, with which they would correlate at 0.7."""
     draws, sigma = 300, 0.4
     y = np.random.default_rng(0).normal(0, sigma, 64).astype(np.float32)
     y = tf.constant(np.tile(y, (draws, 1)))

@@ -29,7 +29,7 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture(scope="module", name="pictures")
 def _pictures(make_photograph):
-    """uint8 [4, 64, 64, 3]"""
+    """Returns uint8 [4, 64, 64, 3]."""
     return np.stack([make_photograph(64, 64, seed) for seed in range(4)])
 
 
@@ -106,7 +106,7 @@ def test_the_gains_belong_to_encoder_and_decoder_and_not_to_the_files_meaning():
 
 
 def test_the_loss_weighs_every_picture_by_its_own_lmbda(batch):
-    """Recomputed in NumPy from the parts; the levels are those of the indices, whatever batch."""
+    """Compares with NumPy. The levels depend on the indices, but not on the batch."""
     trainer = Trainer(codec(), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[1])
     quality = trainer.quality(batch["index"]).numpy()

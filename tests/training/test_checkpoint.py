@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, and what is damaged is passed over."""
+"""Checkpoints: everything is restored, and corrupt ones are skipped."""
 
 import contextlib
 import dataclasses
@@ -49,7 +49,7 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module", name="run")
 def _run(tmp_path_factory):
-    """A run of three joint checkpoints and one of post-training: its folder, and the states."""
+    """A run with three joint checkpoints and one of post-training: its folder, and the states."""
     folder = tmp_path_factory.mktemp("run")
     trainer, states = new_trainer(), {}
     checkpoint = RunCheckpoint(str(folder), trainer)
@@ -68,7 +68,7 @@ def _run(tmp_path_factory):
 
 @pytest.fixture(name="copy")
 def _copy(run, tmp_path):
-    """A copy of the run's folder to be damaged, and the states."""
+    """A copy of the run's folder that tests may damage, and the states."""
     folder, states = run
     for path in (folder / "checkpoints").iterdir():
         target = tmp_path / "checkpoints" / path.name
@@ -78,7 +78,7 @@ def _copy(run, tmp_path):
 
 
 def resumed(folder):
-    """(index of the stage, state) that a process started anew finds; None for a new run."""
+    """Returns (index of the stage, state) that a new process finds; None for a new run."""
     trainer = new_trainer(seed=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     index = checkpoint.stage_index()
@@ -95,7 +95,7 @@ def test_weights_optimizer_counters_and_stage_come_back_bit_for_bit(copy):
 
 
 def test_a_resumed_run_takes_the_very_next_step(run, tmp_path):
-    """From the same state the next step is the same one: nothing random is kept elsewhere."""
+    """Checks that equal states give equal next steps, so nothing random is stored elsewhere."""
     trainer = new_trainer()
     for number in (1, 2):
         step(trainer, number)
@@ -125,9 +125,12 @@ def test_what_a_run_should_share_with_its_start_and_does_not_is_said(copy, caplo
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert said == [
         f"{folder} was trained with {words}"
-        for words in ("lmbda=0.0067, this run has 0.02", "plan='mix', this run has 'sua_ste'",
-                      "hyper_aun=False, this run has True")
-    ]  # fmt: skip
+        for words in (
+            "lmbda=0.0067, but this run uses 0.02",
+            "plan='mix', but this run uses 'sua_ste'",
+            "hyper_aun=False, but this run uses True",
+        )
+    ]
 
 
 def cut_in_half(path):
@@ -144,7 +147,7 @@ def flip_a_bit(path):
 @pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, lambda path: path.unlink()])
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(copy, suffix, damage, caplog):
-    """Even where that one belongs to the stage before."""
+    """Includes a previous checkpoint of the previous stage."""
     folder, states = copy
     damage(folder / "checkpoints" / f"ckpt-4.{suffix}")
     index, found = resumed(folder)
@@ -197,7 +200,7 @@ def test_checkpoints_that_cannot_be_listed_or_written_are_no_new_run(tmp_path):
     (tmp_path / "checkpoints").write_text("kept")
     with pytest.raises(OSError, match="^.*/checkpoints: Could not find directory [^\n]*$"):
         RunCheckpoint(str(tmp_path), trainer)
-    with pytest.raises(OSError, match="^.*/checkpoints: run the same command again [^\n]*$"):
+    with pytest.raises(OSError, match="^.*/checkpoints: cannot save; [^\n]*$"):
         checkpoint.save(0, 1)
     assert (tmp_path / "checkpoints").read_text() == "kept"
 
@@ -223,7 +226,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(copy, ful
     trainer = new_trainer(seed=1, stage=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     checkpoint.restore()
-    message = "^.*/checkpoints: run the same command again [^\n]*$"
+    message = "^.*/checkpoints: cannot save; [^\n]*$"
     with full_disk(), pytest.raises(OSError, match=message):
         checkpoint.save(1, 5)
     index, found = resumed(folder)

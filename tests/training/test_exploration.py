@@ -1,4 +1,4 @@
-"""The search for the feature distance's weight, on planted optima and on what runs leave."""
+"""The search for the weight of the feature distance, with planted optima and on recorded runs."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ EXPERIMENT = Experiment(stages=("qr_predictive",), init_from="runs/baseline", lm
 
 
 def unaligned(table):
-    """A Markdown table without the spaces that align its columns."""
+    """Removes the spaces that align the columns of a Markdown table."""
     return re.sub(" +", " ", table)
 
 
 def planted(weight, asked=None):
-    """`evaluate` whose J is lowest at `weight`; weights that are asked for go into `asked`."""
+    """Returns an `evaluate` whose J is lowest at `weight`; it appends the weights to `asked`."""
 
     def evaluate(w):
         if asked is not None:
@@ -66,8 +66,8 @@ def test_stopping_early_finds_it_as_well_and_says_so(optimum):
         ([1.0, 2.0], False),
         ([1.0, 2.0, 3.0], True),
         ([3.0, 1.0, 2.0, 3.0], True),
-        ([1.0, 2.0, 2.0], False),  # level, not risen
-        ([1.0, None, None], False),  # nor from divergence to divergence
+        ([1.0, 2.0, 2.0], False),  # equal, not increased
+        ([1.0, None, None], False),  # and not from one divergence to the next
         ([1.0, 2.0, None], True),
     ],
 )
@@ -170,7 +170,9 @@ def searched(directory, experiment=EXPERIMENT, *, train=None, epoch_steps=5, war
 
 
 def fake_training(started, psnr_of):
-    """`train` that leaves the history of a run whose best epoch is the second of three."""
+    """Returns a `train` that writes the history of a run whose best epoch is the second of
+    three.
+    """
 
     def train(experiment, run_dir):
         weight = experiment.qr_weight
@@ -195,7 +197,7 @@ def test_every_weight_starts_from_one_baseline_or_the_weight_before(tmp_path, wa
     assert [weight for weight, _ in started] == SEARCH.weights()
     before = {w: f"{tmp_path}/weights/{w * 10:g}" for w in (0.1, 0.01, 1e-3, 1e-4)}
     expected = [(before.get(w) if warm else None) or "runs/baseline" for w in SEARCH.weights()]
-    assert [start for _, start in started] == expected  # after a divergence, the baseline
+    assert [start for _, start in started] == expected  # after a divergence, the baseline again
 
 
 def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp_path):
@@ -213,7 +215,7 @@ def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp
 
 
 def test_a_search_by_ms_ssim_reports_ms_ssim(tmp_path):
-    """D is 1 - MS-SSIM: 0.1 at the start, then 0.01."""
+    """Uses D = 1 - MS-SSIM: 0.1 at the start, then 0.01."""
 
     def train(experiment, run_dir):
         records = [record("qr_predictive", 0, 0.201, 30.0), record("qr_predictive", 5, 0.2001, 29)]
@@ -226,7 +228,7 @@ def test_a_search_by_ms_ssim_reports_ms_ssim(tmp_path):
 
 
 def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
-    """Though its training went on to the end; nothing that is no number is kept."""
+    """Uses a run that continued to its end. No value that is not a number is stored."""
 
     def train(experiment, run_dir):
         bad = {10.0: (5, 10), 1.0: (5,)}.get(experiment.qr_weight, ())
@@ -242,7 +244,9 @@ def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
 
 
 def test_a_search_goes_on_from_the_same_checkpoint_alone(tmp_path, monkeypatch):
-    """All weights start from one baseline, which may train on in the meantime."""
+    """Checks this because all weights must start from one baseline, which may be trained
+    further.
+    """
     found = ["ckpt-5", "ckpt-5", "ckpt-9"]
     monkeypatch.setattr(checkpoint, "newest_readable", lambda run_dir: found.pop(0))
     monkeypatch.setattr(hosts, "identity", lambda path: (path, 7))

@@ -42,7 +42,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         ("{", "cannot read .*experiment.json: "),
         ("[]", "cannot read .*experiment.json: "),
         (json.dumps({"version": "0.1.0"}), "cannot read .*experiment.json: 'experiment'"),
-        (json.dumps({"experiment": {"magic": 1}}), "of another tfquant version: unknown magic"),
+        (
+            json.dumps({"experiment": {"magic": 1}}),
+            "another tfquant version: unknown fields magic",
+        ),
     ],
 )
 def test_what_is_no_run_of_this_version_is_refused_in_one_line(tmp_path, record, message):

@@ -19,8 +19,8 @@ from absl import app, flags, logging
 
 from tfquant import files
 from tfquant.commands import experiment_flags
-from tfquant.commands.program import program_name
-from tfquant.data import crops, sources
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.data import background, crops, sources
 from tfquant.data.images import ImageError
 from tfquant.export import model_file, writing
 from tfquant.legacy_keras import keras
@@ -32,12 +32,15 @@ from tfquant.training import (
     history,
     hosts,
     progress,
+    resuming,
     run,
     trained,
 )
 from tfquant.training.experiment import Experiment
 from tfquant.training.hosts import Host, HostLost
 from tfquant.training.trainer import Trainer
+
+_SHOWN = 5  # pictures that the last line names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,19 +95,27 @@ def train(
       TrainingDiverged: the loss was not finite for too many steps in a row.
       HostLost: another host ended before the training did.
     """
-    settings = Settings(epoch_steps, progress, gradient_risk, jit_compile)
+    model_dir = files.expanded(model_dir)
+    train_and_export(
+        experiment, model_dir, Settings(epoch_steps, progress, gradient_risk, jit_compile)
+    )
+    return tf.io.gfile.join(model_dir, model_file.FOLDER)
+
+
+def train_and_export(experiment: Experiment, model_dir: str, settings: Settings) -> list[str]:
+    """Does what `train` does; returns one line for each picture that could not be read."""
     host = Host.from_environment()
     with host.together(), host.folder(model_dir) as run_dir:
-        train_stages(experiment, run_dir, settings, host)
+        left_out = train_stages(experiment, run_dir, settings, host)
     if host.is_chief:
         exported, name = writing.export_run(model_dir)
         logging.info("Exported model: %s, from %s", exported, name)
-    return tf.io.gfile.join(model_dir, model_file.FOLDER)
+    return left_out
 
 
 def train_stages(
     experiment: Experiment, run_dir: str, settings: Settings, host: Host, patience: int = 0
-) -> None:
+) -> list[str]:
     """Trains each stage to its end, or until its loss has not decreased for `patience` epochs.
 
     Args:
@@ -113,12 +124,20 @@ def train_stages(
       settings: further settings of the run.
       host: this host.
       patience: number of epochs; 0 trains every stage to its end.
+
+    Returns:
+      One line for each picture that could not be read and was left out.
     """
+    init_from = files.expanded(experiment.init_from)
+    experiment = dataclasses.replace(experiment, init_from=init_from)
     strategy = host.strategy()
     keras.utils.set_random_seed(experiment.seed)
     downscale = experiment.downscale
     min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
-    source = sources.open_source(experiment.train_images, experiment.seed, min_side)
+    colour = background.parse(experiment.background) if experiment.background else None
+    source = sources.open_source(
+        experiment.train_images, experiment.seed, min_side, background=colour
+    )
     training_source, validation_source = sources.split(source)
     for stage in experiment.all_stages():
         run.epoch_length(stage, settings.epoch_steps)
@@ -140,7 +159,10 @@ def train_stages(
     # Nothing is written before this point, so that a wrong flag is not recorded in the folder.
     if starts:
         checkpoint.start_from(codec, experiment, start)
-    folder.prepare(run_dir, experiment)
+    folder.prepare(run_dir, experiment, kept.newest)
+    changed = folder.note_pictures(run_dir, source.listing())
+    if changed and kept.newest is not None:
+        logging.warning("%s: %s", run_dir, changed)
     warn_of_validation(experiment)
 
     def training_data(first_example: int) -> tf.data.Dataset:
@@ -176,6 +198,7 @@ def train_stages(
         jit_compile=settings.jit_compile,
         verbose=progress.VERBOSE[settings.progress if host.is_chief else "silent"],
     )
+    return source.left_out()
 
 
 def validation_count(experiment: Experiment) -> int:
@@ -317,8 +340,11 @@ def main(argv: list) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; use only --flags")
     values = flags.FLAGS
+    program = program_name(argv)
     tf.get_logger().setLevel("WARNING")
+    left_out = []
     try:
+        expand_paths(values, ("model_dir", "init_from"))
         experiment = experiment_flags.experiment(values)
         if not values.model_dir:
             raise ValueError("--model_dir must name a folder; got ''")
@@ -328,6 +354,24 @@ def main(argv: list) -> None:
         if values.explore_qr:
             explore(experiment, values.model_dir, values)
         else:
-            train(experiment, values.model_dir, **vars(settings_from_flags(values)))
+            left_out = train_and_export(experiment, values.model_dir, settings_from_flags(values))
     except (ValueError, OSError, ImageError, run.TrainingDiverged, HostLost) as error:
-        sys.exit(f"{program_name(argv)}: {error}")
+        sys.exit(f"{program}: {error}")
+    except KeyboardInterrupt:
+        end(f"{program}: interrupted; {_where_it_stands(experiment, values)}", 130)
+    if left_out:
+        shown = "; ".join(left_out[:_SHOWN])
+        more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+        message = f"the run is complete without {len(left_out)} pictures: {shown}{more}"
+        end(f"{program}: {message}", LEFT_OUT)
+
+
+def _where_it_stands(experiment: Experiment, values: flags.FlagValues) -> str:
+    if values.explore_qr:
+        return "the same command resumes the search"
+    try:
+        newest = checkpoint.newest_readable(values.model_dir)
+    except (ValueError, OSError) as error:
+        return str(error)
+    total = sum(stage.steps for stage in experiment.all_stages())
+    return resuming.where_it_stands(values.model_dir, total, newest)

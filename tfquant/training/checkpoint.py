@@ -191,7 +191,7 @@ class RunCheckpoint:
         manager = tf.train.CheckpointManager(
             self._checkpoint(), directory, max_to_keep=_KEPT, checkpoint_name=_NAME
         )
-        advice = "run the same command again to resume from the previous checkpoint: "
+        advice = "cannot save; run the same command again to resume from the last checkpoint: "
         with files.as_oserror(directory, advice):
             manager.save(checkpoint_number=number)
 

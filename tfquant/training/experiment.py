@@ -7,7 +7,7 @@ import json
 import math
 
 from tfquant import models
-from tfquant.data import crops
+from tfquant.data import background, crops
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.layers.transforms import STARTS
@@ -234,6 +234,11 @@ class Experiment:
         "Folder, glob or comma-separated list of training pictures, records:SET as made by `tfquant"
         " records`, or tfds:NAME. Empty: the embedded dead-leaves images.",
     )
+    background: str = _field(
+        "",
+        "Background colour for transparent training pictures: #rrggbb, R,G,B, black or white."
+        " Empty: such pictures are left out.",
+    )
     downscale: tuple[float, ...] = _field(
         (),
         "Range of random downscaling before cropping, as two numbers. 0.6,0.95 is usual for"
@@ -252,6 +257,8 @@ class Experiment:
         for field in dataclasses.fields(self):
             if field.metadata:
                 _check(field.name, getattr(self, field.name), field.metadata)
+        if self.background:
+            background.parse(self.background)
         for name in self.stages:
             check_known("stage", name, STAGES)
         if self.seed >= _SEEDS:
