@@ -52,6 +52,13 @@ PLATFORMS = {
     "(sys_platform != 'linux' or platform_machine != 'x86_64' or python_version >= '3.13')",
 }
 
+# The files of each pretrained model.
+PRETRAINED = [
+    f"photographs/{model}/{name}"
+    for model in ("q10", "q38", "q67")
+    for name in ("tfquant.json", "weights.tfqw", "tables.npz")
+]
+
 
 def stack_requirements():
     """Returns the packages of the selected stack, or of each platform's default stack."""
@@ -73,7 +80,11 @@ setup(
     # top-level package `models`.
     packages=[*find_packages(include=["tfquant", "tfquant.*"]), "tfquant.models"],
     package_dir={"tfquant.models": "models"},
-    package_data={"tfquant": ["py.typed"], "tfquant.evaluation": ["paper_tables.csv"]},
+    package_data={
+        "tfquant": ["py.typed"],
+        "tfquant.evaluation": ["paper_tables.csv"],
+        "tfquant.pretrained": ["photographs/models.json", *PRETRAINED],
+    },
     install_requires=[
         "absl-py",
         "bjontegaard>=1.3",

@@ -514,7 +514,12 @@ def test_transparency_is_refused_or_composited(model, tmp_path, refused):
     [
         [],
         ["explode"],
-        ["compress", "a", "b"],
+        ["compress"],
+        ["compress", "a", "b", "c", "d"],
+        ["compress", "a", "b", "c", "--model=d"],
+        ["compress", "a", "b", "--quality=101"],
+        ["compress", "a", "b", "--quality=nan"],
+        ["compress", "tests"],
         ["compress", "a", "b", "c", "--background", "mauve"],
         ["compress", "a", "b", "c", "--background", "1,2,300"],
         ["decompress", "a", "b", "c", "--max_pixels", "-5"],

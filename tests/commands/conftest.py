@@ -9,7 +9,7 @@ import pytest
 
 from tfquant import cli
 from tfquant.coding import container
-from tfquant.commands import compressing
+from tfquant.commands import choosing
 
 
 class PixelModel:
@@ -38,8 +38,19 @@ class PixelModel:
 def pixel_model(monkeypatch):
     """Replaces every model by the model above; a test may set another one."""
     current = [PixelModel()]
-    monkeypatch.setattr(compressing, "_load_model", lambda path: current[0])
-    monkeypatch.setattr(compressing.model_file, "read_manifest", lambda path: current[0])
+
+    class Chosen:
+        def __init__(self, name, quality=None):
+            del name, quality
+
+        def load(self):
+            return current[0]
+
+        def check(self, file):
+            file.check_model(current[0].codec, current[0].fingerprint)
+
+    monkeypatch.setattr(choosing, "Compressor", Chosen)
+    monkeypatch.setattr(choosing, "Decompressor", Chosen)
     return current
 
 

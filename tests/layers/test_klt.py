@@ -77,8 +77,8 @@ def test_rounding_errors_and_arbitrary_signs_do_not_change_the_start(N, M, monke
         return variances, vectors * rng.choice([-1.0, 1.0], len(matrix))
 
     monkeypatch.setattr(np.linalg, "eigh", another_eigh)
-    for level, same in zip(klt.levels.__wrapped__((N, N, N, M)), exact):
-        # An entry on the edge between two multiples of 2^-20 may be either of them.
+    for level, same in zip(klt._levels.__wrapped__((N, N, N, M)), exact):
+        # An entry on the edge between two multiples of 2^-20 may be either.
         np.testing.assert_allclose(level.weights, same.weights, rtol=0, atol=1.1 * 2.0**-20)
         np.testing.assert_allclose(level.deviations, same.deviations, rtol=0, atol=1.1 * 2.0**-20)
 

@@ -7,6 +7,7 @@ without the operations of the range coder.
 from __future__ import annotations
 
 import hashlib
+import zlib
 
 import tensorflow as tf
 
@@ -205,7 +206,7 @@ class CodecModule(tf.Module):
         self._codec().transmit(y, exchange)
         return {
             "streams": exchange.streams(),
-            "symbols_crc": crc32_of_symbols(exchange.symbols),
+            "symbols_crc": self._crc(exchange.symbols),
             "bits": exchange.bits_per_image()[0],
         }
 
@@ -214,9 +215,13 @@ class CodecModule(tf.Module):
         """Decodes the arguments of `decode` to y_hat: [1, h, w, M]."""
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
-        same = tf.equal(crc32_of_symbols(exchange.symbols), symbols_crc)
+        same = tf.equal(self._crc(exchange.symbols), symbols_crc)
         with tf.control_dependencies([packing.require(same, _OTHER_SYMBOLS)]):
             return tf.identity(y_hat)
+
+    def _crc(self, symbols: list) -> tf.Tensor:
+        """The checksum of integers in coding order, int64 scalar."""
+        return crc32_of_symbols(symbols)
 
     def _pack(self, coded: dict, height, width) -> tf.Tensor:
         return packing.pack(
@@ -248,6 +253,43 @@ class CodecModule(tf.Module):
                 return tf.nest.map_structure(tf.identity, file)
 
         return check
+
+
+# Pixels from which a graph is worth its time: its GDN takes less memory.
+_LARGE_PICTURE = 1 << 22
+
+
+class EagerModule(CodecModule):
+    """A `CodecModule` that encodes, decodes and evaluates operation by operation.
+
+    No graph is traced, so the first picture takes as little time as every other one. A large
+    picture goes through a graph, which needs less memory.
+    """
+
+    def __init__(self, codec: Codec, tables: dict | None = None):
+        super().__init__(codec, tables)
+        self._traced = CodecModule(codec, self.tables)
+
+    def encode(self, image):
+        height, width, _ = image.shape
+        if height * width >= _LARGE_PICTURE:
+            return self._traced.encode(image)
+        return self._write_latent(self._codec().analyze(to_float(image[None])))
+
+    def decode(self, streams, height, width, symbols_crc):
+        if int(height) * int(width) >= _LARGE_PICTURE:
+            return self._traced.decode(streams, height, width, symbols_crc)
+        return CodecModule.decode.python_function(self, streams, height, width, symbols_crc)
+
+    def evaluate(self, image):
+        return CodecModule.evaluate.python_function(self, image)
+
+    def read(self, streams, height, width, symbols_crc):
+        return CodecModule.read.python_function(self, streams, height, width, symbols_crc)
+
+    def _crc(self, symbols):
+        content = b"".join(each.numpy().astype("<i4").tobytes() for each in symbols)
+        return tf.constant(zlib.crc32(content), tf.int64)
 
 
 class PortableModule(tf.Module):

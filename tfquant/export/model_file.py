@@ -14,6 +14,13 @@ platform. With the operations, the full SavedModel is used. Without them, the co
 the manifest, the variables and the tables. An export of tfquant 0.1 has no file of tables. It is
 rebuilt only if the recomputed tables are the same.
 
+A packed export has neither SavedModel nor variables: see `tfquant/export/packed.py`. The codec is
+built again everywhere.
+
+    MODEL/tfquant.json     with the SHA-256 of the other files
+    MODEL/weights.tfqw     see `tfquant/export/weight_file.py`
+    MODEL/tables.npz
+
 The manifest can be read without TensorFlow, which is imported when a model is loaded.
 """
 
@@ -32,7 +39,7 @@ MANIFEST = "tfquant.json"
 FORMAT = 2  # in format 1, decode had no checksum
 FOLDER = "export"  # in the folder of a training run
 # The flavours. STOCK is also the name of that flavour's folder.
-FULL, PORTABLE, STOCK = "full", "portable", "stock"
+FULL, PORTABLE, STOCK, PACKED = "full", "portable", "stock", "packed"
 
 
 class ModelError(ValueError):
@@ -51,9 +58,10 @@ class Manifest:
         reached.
       version: the version of tfquant that exported the model.
       precision: arithmetic of the transforms; entropy models compute in float32.
-      flavour: FULL, PORTABLE or STOCK.
+      flavour: FULL, PORTABLE, STOCK or PACKED.
       metrics: results of the last validation, a record of the run's history; empty if there is
         none.
+      files: maps the name of each other file of a packed export to its SHA-256, hexadecimal.
     """
 
     codec: str
@@ -63,6 +71,7 @@ class Manifest:
     precision: str = "float32"
     flavour: str = FULL
     metrics: dict = dataclasses.field(default_factory=dict)
+    files: dict = dataclasses.field(default_factory=dict)
 
 
 def read_manifest(path: str) -> Manifest:
@@ -129,10 +138,10 @@ class ExportedModel:
                 f"{path}: this is the stock flavour of a model, without range coder; give the"
                 " folder that contains it"
             )
-        if manifest.flavour not in (FULL, PORTABLE):
+        if manifest.flavour not in (FULL, PORTABLE, PACKED):
             raise ModelError(
-                f"{path}: unknown flavour {manifest.flavour!r}; known: {FULL}, {PORTABLE}:"
-                " update tfquant"
+                f"{path}: unknown flavour {manifest.flavour!r}; known: {FULL}, {PORTABLE},"
+                f" {PACKED}: update tfquant"
             )
         if manifest.flavour == FULL and stack.coder().kind == stack.OPERATIONS:
             return cls(manifest, _saved_functions(path))

@@ -6,7 +6,9 @@ operations cannot use the full SavedModel, so it loads exports in this way.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 
 import tensorflow as tf
 
@@ -14,8 +16,9 @@ from tfquant import files
 from tfquant.codec import Codec
 from tfquant.coding import masses, table_file
 from tfquant.coding.decisions import DecisionTable
-from tfquant.export import model_file
-from tfquant.export.codec_module import CodecModule
+from tfquant.export import model_file, weight_file
+from tfquant.export.codec_module import CodecModule, EagerModule
+from tfquant.layers import klt
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
 
@@ -33,10 +36,17 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
     """
     try:
         experiment = Experiment.from_json(json.dumps(manifest.experiment))
-        codec = trained.build_as_decoded(experiment, manifest.precision)
-        reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
-        for index, weight in enumerate(codec.variables):
-            weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
+        is_packed = manifest.flavour == model_file.PACKED
+        if is_packed:
+            content = _packed_files(path, manifest.files)
+        with klt.left_out():
+            codec = trained.build_as_decoded(experiment, manifest.precision)
+        if is_packed:
+            set_weights(codec, content[weight_file.NAME])
+        else:
+            reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
+            for index, weight in enumerate(codec.variables):
+                weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
         tables = tf.io.gfile.join(path, table_file.NAME)
         tables = table_file.load(files.read(tables)) if files.exists(tables) else None
         lacking = {model.name for model in codec.entropy_models} - set(tables or {})
@@ -52,13 +62,43 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         raise model_file.ModelError(
             f"{path}: an export of tfquant 0.1, whose decisions need TensorFlow 2.19 or older"
         )
-    module = CodecModule(codec, tables)
+    module = (EagerModule if is_packed else CodecModule)(codec, tables)
     if module.fingerprint() != manifest.fingerprint:
         why = "its weights or tables do not match its fingerprint"
         if of_0_1:
             why = f"it has no {table_file.NAME}, and the recomputed coding tables differ"
         raise model_file.ModelError(f"{path}: cannot rebuild the model: {why}")
     return module
+
+
+def set_weights(codec: Codec, data: bytes) -> None:
+    """Gives a codec the weights of a packed export.
+
+    Args:
+      codec: of the export's experiment.
+      data: the file of weights.
+
+    Raises:
+      ValueError: they are the weights of another codec, or the file is damaged.
+    """
+    weights = weight_file.load(data)
+    variables = codec.variables
+    if len(weights) != len(variables):
+        raise ValueError(f"{len(weights)} weights for a codec that has {len(variables)}")
+    for (name, array), variable in zip(weights, variables):
+        if tuple(variable.shape) != array.shape:
+            raise ValueError(f"{name} has shape {array.shape}, {variable.name} {variable.shape}")
+        variable.assign(array)
+
+
+def _packed_files(path: str, digests: dict) -> dict:
+    """The files of a packed export, name -> bytes, compared with their SHA-256."""
+    content = {}
+    for name in (weight_file.NAME, table_file.NAME):
+        content[name] = files.read(os.path.join(path, name))
+        if hashlib.sha256(content[name]).hexdigest() != digests.get(name):
+            raise ValueError(f"{name} has another SHA-256 than {model_file.MANIFEST} says")
+    return content
 
 
 def _tables_of_0_1(codec: Codec) -> dict:
