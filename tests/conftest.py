@@ -5,6 +5,8 @@ A folder with real photographs, the 24 Kodak images, is optional; `TFQUANT_KODAK
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import importlib.util
 import json
@@ -94,6 +96,36 @@ def operations_module() -> str:
     if stack.coder().kind != stack.OPERATIONS:
         pytest.skip(f"this process has no operations: {stack.coder().source}")
     return stack.operations_module()
+
+
+@pytest.fixture(scope="session")
+def eager_functions() -> Callable:
+    """`with eager_functions():` every `tf.function` runs eagerly.
+
+    A codec's functions take seconds to trace, and milliseconds to run on a small picture.
+    """
+    import tensorflow as tf
+
+    @contextlib.contextmanager
+    def eager():
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+    return eager
+
+
+@pytest.fixture
+def no_gradients_saved(monkeypatch) -> None:
+    """`tf.saved_model.save` leaves gradients out: they take half of its time."""
+    import tensorflow as tf
+
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    save = functools.partial(tf.saved_model.save, options=options)
+    monkeypatch.setattr(tf.saved_model, "save", save)
 
 
 @pytest.fixture

@@ -52,14 +52,14 @@ def assert_useful(gradients):
 
 
 # One codec for each kind of networks: a graph takes seconds to make. The others have these layers
-# with another entropy family or quantizer, more blocks (elic_zero), or less attention
-# (cheng_anchor). `test_files.py` looks at the graphs that code, of every codec. This test comes
-# first, since a defect of oneDNN ends the process in the tests below.
+# with another entropy family or quantizer: `ms_context` has those of `ms_hyper`. `test_files.py`
+# looks at the graphs that code. This test comes first, since a defect of oneDNN ends the process in
+# the tests below.
 @pytest.mark.parametrize(
     "label",
     [
-        "factorized", "scale_hyperprior", "ms_hyper", "ms_hyper_zero mixture", "ms_context",
-        "charm", "elic_sm_zero", "cheng_attn",
+        "factorized", "scale_hyperprior", "ms_hyper_zero mixture", "ms_context", "charm",
+        "elic_sm_zero", "cheng_attn",
     ],
     indirect=True,
 )  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_graph_computes_what_eager_execution_does(codec, x, onednn):
     assert not defects
 
 
-@pytest.mark.parametrize("plan", ["mix", "sua_ste", "sua_pge"])
+@pytest.mark.parametrize("plan", ["mix", "sua_pge"])
 def test_every_weight_gets_a_finite_gradient(codec, x, plan):
     assert_useful(gradients(codec, x, plan, codec.trainable_variables))
 
@@ -118,7 +118,7 @@ def test_post_training_trains_what_the_decoder_has_and_nothing_else(codec, x, po
     assert_useful(gradients(codec, x, "round", variables))
 
 
-def test_bfloat16_stays_within_the_networks(label, codec, x, build):
+def test_bfloat16_stays_within_the_networks(label, codec, x, build, traced):
     """Latents, likelihoods and weights are float32, and a training step leaves them finite."""
     exact, codec = codec, build(label, "bfloat16")
     codec.set_weights(exact.get_weights())
@@ -184,7 +184,7 @@ def test_a_codec_that_cannot_be_is_refused_with_what_is_possible(name, options, 
 
 def test_two_devices_take_the_step_that_one_takes(fresh_python):
     """Those that go group by group or serially; for a simple one test_reproducible has more."""
-    labels = ("factorized", "ms_context", "cheng_attn", "charm_zero", "elic_zero")
+    labels = ("factorized", "ms_context", "charm_zero", "elic_sm_zero")
     script = """
     import sys
     import numpy as np
