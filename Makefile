@@ -1,5 +1,6 @@
 # make demo   train a small codec, measure it, compress a picture to a file and back
-# make test   the tests
+# make check  ruff, and the tests that are not slow: under 3 minutes on two cores
+# make test   all tests: about 10 minutes on two cores
 # make test-stack   the tests of what differs between stacks
 # make lint   ruff
 # make venv   only the environment, .venv; PYTHON=/path/to/python chooses the interpreter
@@ -37,7 +38,7 @@ CANDIDATES := $(if $(PYTHON),"$(PYTHON)",$(PYTHONS:%=python%) python3 python)
 SUITABLE := import sys, venv, ensurepip; \
   sys.exit("%d.%d" % sys.version_info[:2] not in "$(PYTHONS)".split())
 
-.PHONY: demo test test-stack lint venv clean
+.PHONY: demo check test test-stack lint venv clean
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -51,6 +52,9 @@ demo: venv
 	@echo "plots and tables  $(DEMO)/report"
 	@echo "exported model    $(DEMO)/export"
 	@echo "compressed file   $(DEMO)/hopper.tfq, and back: $(DEMO)/hopper.png"
+
+check: lint
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow"
 
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10

@@ -34,6 +34,34 @@ gc.set_threshold(50_000)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list) -> None:
+    """A test is slow if it needs a slow fixture: `fresh_python`, or one of its file's.
+
+    A file names its own in `SLOW_FIXTURES`: those that train, export or trace a whole codec, or
+    start a Python.
+    """
+    for item in items:
+        slow = {"fresh_python", *getattr(item.module, "SLOW_FIXTURES", ())}
+        if slow & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def no_python_unless_slow(request, monkeypatch) -> None:
+    """A test that starts a Python without being marked as slow fails."""
+    if request.node.get_closest_marker("slow"):
+        return
+
+    class Popen(subprocess.Popen):
+        def __init__(self, args, *others, **options):
+            started = [args] if isinstance(args, (str, os.PathLike)) else [*args]
+            assert sys.executable not in map(str, started), "mark this test: @pytest.mark.slow"
+            super().__init__(args, *others, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     """Every test starts from the same global seeds of Python and NumPy (and so of Keras)."""

@@ -23,6 +23,8 @@ from tfquant.commands import batch
 from tfquant.data import images
 from tfquant.export.model_file import FORMAT, ExportedModel, ModelError
 
+SLOW_FIXTURES = {"exported"}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded_once():
@@ -159,6 +161,7 @@ def test_help_and_info_load_neither_tensorflow_nor_numpy(compressed, fresh_pytho
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose, scheme", [("model", ""), ("exported", "file://")])
 def test_command_line_is_silent_but_for_its_result(picture, tmp_path, request, whose, scheme):
     """With a model that is built again, and with one that `tfquant export` made."""
@@ -407,6 +410,7 @@ def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refu
 
 
 # What writes a limit of the operating system hits: the same path as a full disk, to the errno.
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["compress", "decompress"])
 def test_a_write_that_the_system_cuts_off_leaves_nothing(
     model, picture, compressed, tmp_path, command

@@ -16,6 +16,8 @@ from tfquant.coding.container import Bitstream
 from tfquant.data import images
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory, rebuilt_export, make_photograph):

@@ -11,6 +11,8 @@ import pytest
 from tfquant.data import images
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
 BASE = """
 --codec=factorized
 --N=4

@@ -23,6 +23,8 @@ from tfquant.export.rebuilding import rebuilt
 FOLDER = Path(__file__).parent / "exports"
 ARCHIVES = sorted(FOLDER.glob("*.tar.xz"))
 EXPORTED_AGAIN = "default-ms_hyper_zero.tar.xz"
+SLOW_FIXTURES = {"loaded", "portable"}
+
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
@@ -93,6 +95,7 @@ def test_files_of_every_stack_decode_here(archive, loaded):
         pytest.skip("an export of tfquant 0.1 is built again, which the next test is about")
 
 
+@pytest.mark.slow
 def test_models_of_every_stack_are_built_again_from_weights_and_tables(archive):
     path = str(archive / "export")
     manifest = read_manifest(path)

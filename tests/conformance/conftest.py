@@ -59,11 +59,14 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """All tests of a label come together.
+    """A test is slow if its label's functions run in graphs. All tests of a label come together.
 
     pytest keeps only those together that have the same list of labels. It would make the fixtures
     of a label, and trace its graphs, once for each list.
     """
+    for item in items:
+        if "in_graphs" in item.fixturenames and item.callspec.params["label"] not in TWINS:
+            item.add_marker(pytest.mark.slow)
     result = yield
     folder, labels = Path(__file__).parent, list(CODECS)
 

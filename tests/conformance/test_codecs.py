@@ -55,6 +55,7 @@ def assert_useful(gradients):
 # with another entropy family or quantizer: `ms_context` has those of `ms_hyper`. `test_files.py`
 # looks at the graphs that code. This test comes first, since a defect of oneDNN ends the process in
 # the tests below.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label",
     [
@@ -118,6 +119,7 @@ def test_post_training_trains_what_the_decoder_has_and_nothing_else(codec, x, po
     assert_useful(gradients(codec, x, "round", variables))
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_within_the_networks(label, codec, x, build, traced):
     """Latents, likelihoods and weights are float32, and a training step leaves them finite."""
     exact, codec = codec, build(label, "bfloat16")

@@ -21,6 +21,8 @@ from tfquant.training.trainer import Trainer
 
 EXPERIMENT = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, precision="bfloat16")
 
+SLOW_FIXTURES = {"module"}
+
 
 @pytest.fixture(scope="module", name="module")
 def _module():
@@ -105,6 +107,7 @@ def test_the_synthesis_transform_waits_for_the_checksum(module):
     assert convolutions and all(call in before(op) for op in convolutions)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_exported_from_its_newest_checkpoint(
     run, make_photograph, no_gradients_saved
 ):

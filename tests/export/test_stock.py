@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = [(32, 48), (17, 33), (1, 1)]
 METRICS = {"R": 0.5, "psnr": 31.0}
 
+SLOW_FIXTURES = {"path"}
+
 
 @pytest.fixture(scope="module", name="path")
 def _path(tmp_path_factory, stir):
@@ -143,6 +145,7 @@ def test_the_rate_map_lays_bits_where_their_elements_lie(size):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,options",
     [("factorized", {}), ("ms_context", {}), ("charm_zero", {"slices": 3})],

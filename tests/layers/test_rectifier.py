@@ -41,6 +41,7 @@ def test_a_new_rectifier_learns_at_its_last_layer_first_and_then_everywhere():
         assert np.any(gradient), variable.name
 
 
+@pytest.mark.slow
 def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
     """Rounding errors of smooth fields can be told from the neighbours, in part."""
     keras.utils.set_random_seed(0)

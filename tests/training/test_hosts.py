@@ -28,6 +28,8 @@ from tfquant.training.hosts import Host, identity, shares
 from tfquant.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOW_FIXTURES = {"start"}
+
 
 # TF_CONFIG
 

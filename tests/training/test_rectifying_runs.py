@@ -27,6 +27,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+SLOW_FIXTURES = {"folder"}
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 

@@ -20,6 +20,8 @@ FLAGS = [
     "--progress=silent",
 ]  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 # `train.py` whose steps are not traced first: that takes longer than they do.
 TRAIN = """
 import tensorflow as tf
