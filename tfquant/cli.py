@@ -1,9 +1,14 @@
 """The `tfquant` command: pictures to .tfq files and back, exported models, sets to train on.
 
+    tfquant compress --quality=50 in.png out.tfq
+    tfquant compress pictures/ files/
+    tfquant decompress out.tfq back.png
+    tfquant decompress files/ back/
     tfquant compress MODEL in.png out.tfq
-    tfquant compress MODEL pictures/ files/
     tfquant decompress MODEL out.tfq back.png
-    tfquant decompress MODEL files/ back/
+    tfquant models
+    tfquant view pictures/ --out=view.html
+    tfquant demo
     tfquant info out.tfq
     tfquant export RUN --out=MODEL
     tfquant records pictures/ SET --shards=16
@@ -27,7 +32,7 @@ import sys
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
-from tfquant.commands import compressing, outputs, recording
+from tfquant.commands import choosing, compressing, demo, models, outputs, recording, view
 from tfquant.commands.outcome import CommandError, fail
 from tfquant.commands.program import PROGRAMS, run_program
 from tfquant.data import background
@@ -75,6 +80,8 @@ def main(argv=None) -> int:
         container.BitstreamError, model_file.ModelError, stack.StackError, CommandError
     ) as error:  # fmt: skip
         return fail(error)
+    except choosing.UsageError as error:
+        return fail(error, code=2)
     except BrokenPipeError:  # `tfquant info ... | head`
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,20 +109,19 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
 
     compress = commands.add_parser("compress", help="picture to .tfq file, or a folder of them")
-    compress.add_argument("model", metavar="MODEL", help="folder that training exported")
-    compress.add_argument(
-        "picture",
-        help="8-bit or 16-bit RGB, grayscale or palette picture, or a folder; - is standard input",
+    choosing.add_paths(
+        compress,
+        "8-bit or 16-bit RGB, grayscale or palette picture, or a folder; - is standard input",
+        "the .tfq file to write, or a folder; - is standard output",
     )
-    compress.add_argument("file", help="the .tfq file to write, or a folder; - is standard output")
+    choosing.add_quality(compress)
     compress.set_defaults(command=compressing.compress)
 
     decompress = commands.add_parser("decompress", help=".tfq file to picture, or a folder of them")
-    decompress.add_argument("model", metavar="MODEL", help="the model the file was made with")
-    decompress.add_argument("file", help="the .tfq file, or a folder; - is standard input")
-    decompress.add_argument(
-        "picture",
-        help="the picture to write, in a lossless format (.png, ...), or a folder for .png files;"
+    choosing.add_paths(
+        decompress,
+        "the .tfq file, or a folder; - is standard input",
+        "the picture to write, in a lossless format (.png, ...), or a folder for .png files;"
         " - is a PNG on standard output",
     )
     decompress.add_argument(
@@ -138,6 +144,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="of the transforms, the bulk of the work: float32 (default), bfloat16 for CPUs that"
         " have it in hardware, float16 for GPUs; a model of one reads the files of another",
+    )
+    export.add_argument(
+        "--files",
+        type=int,
+        choices=container.VERSIONS,
+        default=container.VERSION,
+        metavar="V",
+        help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading the"
+        " files of a model that an older tfquant exported from the same run",
     )
     export.set_defaults(command=_export)
 
@@ -182,6 +197,18 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what works with this machine's packages")
     doctor.set_defaults(command=_doctor)
 
+    listing = commands.add_parser("models", help="list, add and remove installed models")
+    models.add_arguments(listing)
+    listing.set_defaults(command=models.run)
+
+    shown = commands.add_parser("demo", help="pretrained models on samples, and two trainings")
+    demo.add_arguments(shown)
+    shown.set_defaults(command=demo.run)
+
+    viewer = commands.add_parser("view", help="a page of pictures through a model and other codecs")
+    view.add_arguments(viewer)
+    viewer.set_defaults(command=view.run)
+
     info = commands.add_parser("info", help="what a .tfq file's header says")
     info.add_argument("file", help="the .tfq file; - is standard input")
     info.set_defaults(command=compressing.info)
@@ -207,7 +234,9 @@ def _export(arguments) -> None:
     from tfquant.export import writing
 
     try:
-        path, checkpoint = writing.export_run(arguments.run, out, arguments.precision)
+        path, checkpoint = writing.export_run(
+            arguments.run, out, arguments.precision, arguments.files
+        )
     except (ValueError, tf.errors.OpError) as error:
         raise CommandError(error) from None
     made = model_file.read_manifest(path)

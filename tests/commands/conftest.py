@@ -1,4 +1,4 @@
-"""A stand-in for an exported model: a file's one stream is the pixels, deflated."""
+"""A substitute for an exported model: the one stream of a file contains the deflated pixels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from tfquant import cli
 from tfquant.coding import container
-from tfquant.commands import compressing
+from tfquant.commands import choosing
 
 
 class PixelModel:
-    """Compresses without loss, and without TensorFlow."""
+    """A model that compresses without loss and without TensorFlow."""
 
     codec = "pixels"
 
@@ -36,16 +36,27 @@ class PixelModel:
 
 @pytest.fixture
 def pixel_model(monkeypatch):
-    """Puts the model above in the place of any; the value can be replaced by another one."""
+    """Replaces every model by the model above; a test may set another one."""
     current = [PixelModel()]
-    monkeypatch.setattr(compressing, "_load_model", lambda path: current[0])
-    monkeypatch.setattr(compressing.model_file, "read_manifest", lambda path: current[0])
+
+    class Chosen:
+        def __init__(self, name, quality=None):
+            del name, quality
+
+        def load(self):
+            return current[0]
+
+        def check(self, file):
+            file.check_model(current[0].codec, current[0].fingerprint)
+
+    monkeypatch.setattr(choosing, "Compressor", Chosen)
+    monkeypatch.setattr(choosing, "Decompressor", Chosen)
     return current
 
 
 @pytest.fixture
 def tfquant(capsys, pixel_model):
-    """`tfquant(*arguments)`: (exit code, standard output, standard error) of the command."""
+    """`tfquant(*arguments)`: runs the command; (exit code, standard output, standard error)."""
 
     def run(*arguments):
         capsys.readouterr()

@@ -160,7 +160,7 @@ def test_a_decoder_that_sleeps_takes_that_much_more_time(
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.append(clock.pop() + seconds))
     images.write_image(tmp_path / "a.png", make_photograph(32, 32))
-    chosen = pictures.find_pictures(str(tmp_path / "a.png"), tmp_path)
+    chosen = pictures.find_pictures(str(tmp_path / "a.png"), tmp_path).pictures
     fast, slow = rectifying_model(4, slower=0.02), rectifying_model(4, slower=0.05)
     found = gains.timing(slow, fast, chosen)
     assert found["decode_percent"] == pytest.approx(150)

@@ -10,9 +10,9 @@ import os
 import sys
 from typing import Callable
 
-from tfquant import files, stack
+from tfquant import files
 from tfquant.coding import container
-from tfquant.commands import outputs
+from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import BadInput, CommandError, OutputError, fail
 from tfquant.commands.outputs import STANDARD
 from tfquant.export import model_file
@@ -23,32 +23,42 @@ _NAMED = 3  # number of files that a note lists by name
 
 def compress(arguments) -> None:
     """Runs `tfquant compress`."""
+    choosing.split_paths(arguments, "picture", "file", ".tfq")
     if files.isdir(arguments.picture):
+        if choosing.has_target(arguments):
+            raise choosing.UsageError("--target_size and --target_bpp are for one picture")
         _compress_folder(arguments)
         return
     outputs.check(arguments.file, arguments.picture, arguments.overwrite)
     picture = _read_picture(arguments.picture, arguments)
-    data = _load_model(arguments.model).compress(picture.pixels)
+    compressor, notes = choosing.Compressor(arguments.model, arguments.quality), picture.notes
+    if choosing.has_target(arguments):
+        data, note = compressor.compress_to(picture.pixels, arguments)
+        notes = [*notes, *filter(None, [note])]
+    else:
+        data = compressor.load().compress(picture.pixels)
     outputs.write(arguments.file, data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(data) / (height * width)
-    _say(arguments.file, f"{files.shown(arguments.file)}: {len(data)} bytes, {bpp:.4f} bpp")
-    for note in picture.notes:
+    line = f"{len(data)} bytes, {bpp:.4f} bpp ({compressor})"
+    _say(arguments.file, f"{files.shown(arguments.file)}: {line}")
+    for note in notes:
         _say(arguments.file, f"{files.shown(arguments.picture)}: {note}")
 
 
 def decompress(arguments) -> None:
     """Runs `tfquant decompress`."""
+    choosing.split_paths(arguments, "file", "picture", ".png")
     if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
     outputs.check(arguments.picture, arguments.file, arguments.overwrite)
     # Checks everything possible before the model loads, which takes time.
     data, bitstream = _read_file(arguments.file, arguments.max_pixels)
-    manifest = model_file.read_manifest(arguments.model)
-    bitstream.check_model(manifest.codec, manifest.fingerprint)
+    decompressor = choosing.Decompressor(arguments.model)
+    decompressor.check(bitstream)
     extension = _extension(arguments.picture)
-    image = _load_model(arguments.model).decompress(data, arguments.max_pixels)
+    image = decompressor.load().decompress(data, arguments.max_pixels)
     outputs.write(arguments.picture, _encoded(image, extension, _mark(data, bitstream)))
     height, width, _ = image.shape
     _say(arguments.picture, f"{files.shown(arguments.picture)}: {width}x{height} pixels")
@@ -103,7 +113,7 @@ def _compress_folder(arguments) -> None:
         raise CommandError(error) from None
     outputs.make_folder(arguments.file)
     tasks = batch.tasks(found.paths, arguments.picture, arguments.file, ".tfq")
-    model = _load_model(arguments.model)
+    model = choosing.Compressor(arguments.model, arguments.quality).load()
     notes = collections.defaultdict(list)
 
     def work(task):
@@ -138,7 +148,7 @@ def _decompress_folder(arguments) -> None:
         raise CommandError(f"{files.shown(arguments.file)}: no .tfq files in this folder")
     outputs.make_folder(arguments.picture)
     tasks = batch.tasks(sources, arguments.file, arguments.picture, ".png")
-    model = _load_model(arguments.model)
+    model = choosing.Decompressor(arguments.model).load()
 
     def work(task):
         data, bitstream = _read_file(task.source, arguments.max_pixels)
@@ -320,8 +330,3 @@ def _encoded(image, extension: str, mark: str) -> bytes:
         return images.encoded(image, extension, mark)
     except images.ImageError as error:
         raise OutputError(error) from None
-
-
-def _load_model(path: str):
-    stack.import_tensorflow()
-    return model_file.ExportedModel.load(path)

@@ -7,12 +7,13 @@ without the operations of the range coder.
 from __future__ import annotations
 
 import hashlib
+import zlib
 
 import tensorflow as tf
 
-from tfquant import stack
+from tfquant import exact, stack
 from tfquant.codec import Codec
-from tfquant.coding import packing
+from tfquant.coding import container, packing
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
 from tfquant.data.pixels import to_float, to_uint8
@@ -75,6 +76,16 @@ class CodecModule(tf.Module):
         return self._tables
 
     @property
+    def codec(self) -> Codec:
+        """The codec."""
+        return self._codec()
+
+    @property
+    def version(self) -> int:
+        """The format of the files that this module writes."""
+        return container.VERSION if exact.is_exact(self._codec()) else 1
+
+    @property
     def weights(self) -> list:
         """The codec's variables."""
         return list(self._weights)
@@ -95,6 +106,7 @@ class CodecModule(tf.Module):
         depends.
         """
         digest = hashlib.sha256(self._codec().name.encode())
+        digest.update(exact.digest_of(self._codec()))
         for name, table in sorted(self._tables.items()):
             digest.update(name.encode() + table.to_bytes())
         with tf.init_scope():  # also called while a graph is traced
@@ -128,6 +140,11 @@ class CodecModule(tf.Module):
     def evaluate(self, image):
         """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
         return stock.evaluate(self._codec(), self._tables, image)[0]
+
+    def rate_map(self, image):
+        """Returns the bits spent on each pixel of `image: uint8 [H, W, 3]`, float32 [H, W]."""
+        _, exchange = stock.evaluate(self._codec(), self._tables, image)
+        return stock.rate_map(self._codec(), exchange, *image.shape[:2])
 
     @traced(IMAGES)
     def compress(self, images):
@@ -193,7 +210,8 @@ class CodecModule(tf.Module):
 
         def one(data):
             file = of_one_size(self._unpack(data))
-            return {"y_hat": self.read(*file)[0], "height": file.height, "width": file.width}
+            y_hat = self.read(*_what_decodes(file))[0]
+            return {"y_hat": y_hat, "height": file.height, "width": file.width}
 
         side = tf.TensorSpec([], tf.int32)
         spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
@@ -205,7 +223,7 @@ class CodecModule(tf.Module):
         self._codec().transmit(y, exchange)
         return {
             "streams": exchange.streams(),
-            "symbols_crc": crc32_of_symbols(exchange.symbols),
+            "symbols_crc": self._crc(exchange.symbols),
             "bits": exchange.bits_per_image()[0],
         }
 
@@ -214,9 +232,13 @@ class CodecModule(tf.Module):
         """Decodes the arguments of `decode` to y_hat: [1, h, w, M]."""
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
-        same = tf.equal(crc32_of_symbols(exchange.symbols), symbols_crc)
+        same = tf.equal(self._crc(exchange.symbols), symbols_crc)
         with tf.control_dependencies([packing.require(same, _OTHER_SYMBOLS)]):
             return tf.identity(y_hat)
+
+    def _crc(self, symbols: list) -> tf.Tensor:
+        """Returns the checksum of integers in coding order, int64 scalar."""
+        return crc32_of_symbols(symbols)
 
     def _pack(self, coded: dict, height, width) -> tf.Tensor:
         return packing.pack(
@@ -226,6 +248,7 @@ class CodecModule(tf.Module):
             coded["symbols_crc"],
             self._codec().name,
             self.fingerprint(),
+            version=self.version,
         )
 
     @traced(_FILE)
@@ -233,7 +256,7 @@ class CodecModule(tf.Module):
         return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint())
 
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
-        return self.decode(*file)["image"]
+        return self.decode(*_what_decodes(file))["image"]
 
     def _of_one_size(self, files):
         """Returns a function that checks that a file has the size of the first one."""
@@ -248,6 +271,48 @@ class CodecModule(tf.Module):
                 return tf.nest.map_structure(tf.identity, file)
 
         return check
+
+
+# Number of pixels from which a graph is worth its tracing time, because its GDN takes less memory.
+_LARGE_PICTURE = 1 << 22
+
+
+def _what_decodes(file: packing.Unpacked) -> tuple:
+    """Returns the arguments of `CodecModule.decode`."""
+    return file.streams, file.height, file.width, file.symbols_crc
+
+
+class EagerModule(CodecModule):
+    """A `CodecModule` that encodes, decodes and evaluates eagerly.
+
+    No graph is traced, so the first picture takes no longer than the others. A large picture uses a
+    graph, which needs less memory.
+    """
+
+    def __init__(self, codec: Codec, tables: dict | None = None):
+        super().__init__(codec, tables)
+        self._traced = CodecModule(codec, self.tables)
+
+    def encode(self, image):
+        height, width, _ = image.shape
+        if height * width >= _LARGE_PICTURE:
+            return self._traced.encode(image)
+        return self._write_latent(self._codec().analyze(to_float(image[None])))
+
+    def decode(self, streams, height, width, symbols_crc):
+        if int(height) * int(width) >= _LARGE_PICTURE:
+            return self._traced.decode(streams, height, width, symbols_crc)
+        return CodecModule.decode.python_function(self, streams, height, width, symbols_crc)
+
+    def evaluate(self, image):
+        return CodecModule.evaluate.python_function(self, image)
+
+    def read(self, streams, height, width, symbols_crc):
+        return CodecModule.read.python_function(self, streams, height, width, symbols_crc)
+
+    def _crc(self, symbols):
+        content = b"".join(each.numpy().astype("<i4").tobytes() for each in symbols)
+        return tf.constant(zlib.crc32(content), tf.int64)
 
 
 class PortableModule(tf.Module):

@@ -1,23 +1,35 @@
-"""Loading of an exported model."""
+"""Loading of models by name: pretrained ones, added ones and exports."""
 
 from __future__ import annotations
 
 from tfquant import stack
+from tfquant.export import model_file, registry
 from tfquant.export.model_file import ExportedModel
+from tfquant.export.model_set import ModelSet
 
 
-def load(path: str) -> ExportedModel:
-    """Loads an exported model.
+def load(name: str = registry.DEFAULT) -> ModelSet | ExportedModel:
+    """Loads a set of models or an exported model.
+
+        model = tq.load("default")
+        data = model.compress(image, quality=50)  # uint8 [H, W, 3] -> bytes of a .tfq file
+        image = model.decompress(data)
 
     Args:
-      path: the folder that training exported, such as `runs/mine/export`.
+      name: `default`, the name of a set that `tfquant models` lists, or a folder: of a set, or one
+        that training exported, such as `runs/mine/export`.
 
     Returns:
-      The model, with `compress`, `decompress` and `evaluate`.
+      The set or the exported model, with `compress`, `decompress` and `evaluate`. Only a set has
+      qualities. A set loads each of its models when it is needed for the first time.
 
     Raises:
-      ModelError: the folder contains no exported model, or one that cannot be loaded here.
+      ModelError: there is no such set or folder, or it contains no model that can be loaded here.
       StackError: the installed packages are not compatible.
     """
     stack.import_tensorflow()
-    return ExportedModel.load(path)
+    found = registry.find(name)
+    own = found.members[0]
+    if own.path == found.path:
+        return model_file.ExportedModel.load(own.path)
+    return found

@@ -14,6 +14,13 @@ platform. With the operations, the full SavedModel is used. Without them, the co
 the manifest, the variables and the tables. An export of tfquant 0.1 has no file of tables. It is
 rebuilt only if the recomputed tables are the same.
 
+A packed export has neither SavedModel nor variables: see `tfquant/export/packed.py`. The codec is
+built again everywhere.
+
+    MODEL/tfquant.json     with the SHA-256 of the other files
+    MODEL/weights.tfqw     see `tfquant/export/weight_file.py`
+    MODEL/tables.npz
+
 The manifest can be read without TensorFlow, which is imported when a model is loaded.
 """
 
@@ -29,10 +36,11 @@ from tfquant import files, stack
 from tfquant.coding import container
 
 MANIFEST = "tfquant.json"
-FORMAT = 2  # in format 1, decode had no checksum
+# 1: decode had no checksum. 2: real arithmetic, for files of version 1. 3: exact arithmetic.
+FORMAT_OF_VERSION_1, FORMAT = FORMATS = (2, 3)
 FOLDER = "export"  # in the folder of a training run
 # The flavours. STOCK is also the name of that flavour's folder.
-FULL, PORTABLE, STOCK = "full", "portable", "stock"
+FULL, PORTABLE, STOCK, PACKED = "full", "portable", "stock", "packed"
 
 
 class ModelError(ValueError):
@@ -51,9 +59,11 @@ class Manifest:
         reached.
       version: the version of tfquant that exported the model.
       precision: arithmetic of the transforms; entropy models compute in float32.
-      flavour: FULL, PORTABLE or STOCK.
+      flavour: FULL, PORTABLE, STOCK or PACKED.
       metrics: results of the last validation, a record of the run's history; empty if there is
         none.
+      files: maps the name of each other file of a packed export to its SHA-256, hexadecimal.
+      format: format of the folder, one of FORMATS.
     """
 
     codec: str
@@ -63,6 +73,13 @@ class Manifest:
     precision: str = "float32"
     flavour: str = FULL
     metrics: dict = dataclasses.field(default_factory=dict)
+    files: dict = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def file_version(self) -> int:
+        """The version of the files that the model writes."""
+        return 1 if self.format == FORMAT_OF_VERSION_1 else container.VERSION
 
 
 def read_manifest(path: str) -> Manifest:
@@ -83,11 +100,12 @@ def read_manifest(path: str) -> Manifest:
         fields = json.loads(files.read(manifest))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot read {MANIFEST}: {_one_line(error)}") from None
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    if not isinstance(fields, dict) or fields.get("format") not in FORMATS:
         found = fields.get("format") if isinstance(fields, dict) else fields
         newer = isinstance(found, int) and found > FORMAT
         raise ModelError(
-            f"{path}: {MANIFEST} has format {found!r}, but this tfquant reads format {FORMAT}: "
+            f"{path}: {MANIFEST} has format {found!r}, but this tfquant reads formats"
+            f" {' and '.join(map(str, FORMATS))}: "
             + ("update tfquant" if newer else "export the model again (tfquant export)")
         )
     missing = [name for name in ("codec", "fingerprint", "experiment", "version")
@@ -129,10 +147,10 @@ class ExportedModel:
                 f"{path}: this is the stock flavour of a model, without range coder; give the"
                 " folder that contains it"
             )
-        if manifest.flavour not in (FULL, PORTABLE):
+        if manifest.flavour not in (FULL, PORTABLE, PACKED):
             raise ModelError(
-                f"{path}: unknown flavour {manifest.flavour!r}; known: {FULL}, {PORTABLE}:"
-                " update tfquant"
+                f"{path}: unknown flavour {manifest.flavour!r}; known: {FULL}, {PORTABLE},"
+                f" {PACKED}: update tfquant"
             )
         if manifest.flavour == FULL and stack.coder().kind == stack.OPERATIONS:
             return cls(manifest, _saved_functions(path))
@@ -142,14 +160,17 @@ class ExportedModel:
 
     @property
     def codec(self) -> str:
+        """The codec's name."""
         return self.manifest.codec
 
     @property
     def fingerprint(self) -> str:
+        """The model's fingerprint, 16 hexadecimal digits."""
         return self.manifest.fingerprint
 
     @property
     def experiment(self) -> dict:
+        """The experiment that trained the model, as a dictionary."""
         return self.manifest.experiment
 
     def compress(self, image) -> bytes:
@@ -175,6 +196,7 @@ class ExportedModel:
             width=width,
             symbols_crc=int(coded["symbols_crc"]),
             streams=tuple(coded["streams"].numpy()),
+            version=self.manifest.file_version,
         ).to_bytes()
 
     def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
@@ -234,7 +256,7 @@ def _saved_functions(path: str):
 
     stack.load_operations()  # registers the coder's operations
     try:
-        functions = tf.saved_model.load(os.fspath(path))
+        functions = tf.saved_model.load(files.for_tensorflow(path))
     except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # corrupt files
         raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
     for name in ("encode", "decode", "evaluate"):

@@ -6,16 +6,19 @@ operations cannot use the full SavedModel, so it loads exports in this way.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 
 import tensorflow as tf
 
-from tfquant import files
+from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import masses, table_file
 from tfquant.coding.decisions import DecisionTable
-from tfquant.export import model_file
-from tfquant.export.codec_module import CodecModule
+from tfquant.export import model_file, weight_file
+from tfquant.export.codec_module import CodecModule, EagerModule
+from tfquant.layers import klt
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
 
@@ -33,10 +36,22 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
     """
     try:
         experiment = Experiment.from_json(json.dumps(manifest.experiment))
-        codec = trained.build_as_decoded(experiment, manifest.precision)
-        reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
-        for index, weight in enumerate(codec.variables):
-            weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
+        is_packed = manifest.flavour == model_file.PACKED
+        if is_packed:
+            content = _packed_files(path, manifest.files)
+        with klt.left_out():
+            codec = trained.build_as_decoded(experiment, manifest.precision)
+        if is_packed:
+            set_weights(codec, content[weight_file.NAME])
+        else:
+            prefix = tf.io.gfile.join(path, "variables", "variables")
+            reader = tf.train.load_checkpoint(files.for_tensorflow(prefix))
+            for index, weight in enumerate(codec.variables):
+                weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
+        if manifest.file_version > 1:
+            if not is_packed:
+                content = {exact.NAME: files.read(tf.io.gfile.join(path, exact.NAME))}
+            exact.load(codec, content[exact.NAME])
         tables = tf.io.gfile.join(path, table_file.NAME)
         tables = table_file.load(files.read(tables)) if files.exists(tables) else None
         lacking = {model.name for model in codec.entropy_models} - set(tables or {})
@@ -52,13 +67,46 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         raise model_file.ModelError(
             f"{path}: an export of tfquant 0.1, whose decisions need TensorFlow 2.19 or older"
         )
-    module = CodecModule(codec, tables)
+    module = (EagerModule if is_packed else CodecModule)(codec, tables)
     if module.fingerprint() != manifest.fingerprint:
         why = "its weights or tables do not match its fingerprint"
         if of_0_1:
             why = f"it has no {table_file.NAME}, and the recomputed coding tables differ"
         raise model_file.ModelError(f"{path}: cannot rebuild the model: {why}")
     return module
+
+
+def set_weights(codec: Codec, data: bytes) -> None:
+    """Assigns the weights of a packed export to a codec.
+
+    Args:
+      codec: the codec of the export's experiment.
+      data: the file of weights.
+
+    Raises:
+      ValueError: the weights belong to another codec, or the file is corrupt.
+    """
+    weights = weight_file.load(data)
+    variables = codec.variables
+    if len(weights) != len(variables):
+        raise ValueError(f"{len(weights)} weights for a codec that has {len(variables)}")
+    for (name, array), variable in zip(weights, variables):
+        if tuple(variable.shape) != array.shape:
+            raise ValueError(f"{name} has shape {array.shape}, {variable.name} {variable.shape}")
+        variable.assign(array)
+
+
+def _packed_files(path: str, digests: dict) -> dict:
+    """Returns the files of a packed export, name -> bytes, after checking their SHA-256."""
+    content = {}
+    for name in (weight_file.NAME, table_file.NAME):
+        if name not in digests:
+            raise ValueError(f"{model_file.MANIFEST} does not list {name}")
+    for name in digests:
+        content[name] = files.read(os.path.join(path, name))
+        if hashlib.sha256(content[name]).hexdigest() != digests[name]:
+            raise ValueError(f"{name} has another SHA-256 than {model_file.MANIFEST} says")
+    return content
 
 
 def _tables_of_0_1(codec: Codec) -> dict:

@@ -27,6 +27,8 @@ kernels differ by at most 2e-11.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import itertools
 from typing import NamedTuple
@@ -104,7 +106,22 @@ class _Component(NamedTuple):
     functional: np.ndarray
 
 
-@functools.lru_cache(maxsize=8)
+_LEFT_OUT = contextvars.ContextVar("left_out", default=False)
+
+
+@contextlib.contextmanager
+def left_out():
+    """Enters a context in which transforms start with weights near 0, which saves time.
+
+    Use it for codecs whose weights are then read from a file.
+    """
+    token = _LEFT_OUT.set(True)
+    try:
+        yield
+    finally:
+        _LEFT_OUT.reset(token)
+
+
 def levels(widths: tuple) -> tuple:
     """Returns the layers of stride 2, finest first.
 
@@ -119,6 +136,14 @@ def levels(widths: tuple) -> tuple:
     Returns:
       A tuple with one `Level` for each width.
     """
+    if _LEFT_OUT.get():
+        shapes = [(2, 2, *pair) for pair in zip((3, *widths), widths)]
+        return tuple(Level(np.zeros(s, np.float32), np.zeros(s[-1], np.float32)) for s in shapes)
+    return _levels(widths)
+
+
+@functools.lru_cache(maxsize=8)
+def _levels(widths: tuple) -> tuple:
     result = []
     pixel = np.ones((1, 1))
     channels = [

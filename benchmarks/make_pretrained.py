@@ -1,0 +1,98 @@
+"""Makes the sets of models that tfquant brings along, from trained weights.
+
+    python benchmarks/make_pretrained.py --weights=FOLDER --images=KODAK \
+        --out=tfquant/pretrained/photographs
+
+FOLDER has a pair of files for each model: NAME.json, the experiment as `experiment.json` of a run
+has it, and NAME.npz, an array for each variable in the order of the codec's variables. The
+measurements are of real files, means over the pictures of `--images`. A set that is there is
+replaced; `--measure=false` keeps its measurements.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from absl import app, flags
+
+from tfquant import stack
+
+_WEIGHTS = flags.DEFINE_string("weights", None, "Folder of the trained weights.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "Folder of the Kodak pictures.")
+_OUT = flags.DEFINE_string("out", None, "The set's folder.", required=True)
+_STEP = flags.DEFINE_float("step", 1 / 128, "Step of the weights, in units of a channel's RMS.")
+_MEASURE = flags.DEFINE_bool("measure", True, "Measure again.")
+
+_DESCRIPTION = "photographs, lowest squared error"
+_TRAINING = (
+    "{steps} joint and {post} post steps on one GPU: 332 photographs, batches of 8 crops of"
+    " 256x256, plan sua_ste"
+)
+
+
+def main(argv) -> None:
+    del argv
+    stack.import_tensorflow()
+    import numpy as np
+
+    from tfquant.export import model_set, packed
+    from tfquant.training import trained
+    from tfquant.training.experiment import Experiment
+
+    sources = sorted(Path(_WEIGHTS.value).glob("*.json"))
+    before = _measured(_OUT.value)
+    members, steps = [], []
+    for source in sources:
+        experiment = Experiment.from_json(source.read_text())
+        codec = trained.build_as_decoded(experiment, "float32")
+        with np.load(source.with_suffix(".npz")) as arrays:
+            for variable, name in zip(codec.variables, arrays.files):
+                variable.assign(arrays[name].astype(np.float32))
+        quality = round(model_set.quality_of(experiment.lmbda, experiment.distortion), 1)
+        folder = f"q{quality:.0f}"
+        path = os.path.join(_OUT.value, folder)
+        manifest = packed.pack_codec(codec, experiment, path, _STEP.value)
+        steps.append(experiment.joint_steps)
+        row = before.get(folder)
+        if _MEASURE.value:
+            row = {"quality": quality, **_measure(path)}
+        print(folder, manifest.fingerprint, row, flush=True)
+        members.append(model_set.entry(folder, manifest, [row] if row else []))
+    training = _TRAINING.format(
+        steps=" to ".join(f"{count:,}" for count in sorted({min(steps), max(steps)})),
+        post=f"{experiment.post_steps:,}",
+    )
+    model_set.write(
+        _OUT.value, os.path.basename(_OUT.value), members,
+        description=_DESCRIPTION, training=training, default_quality=50,
+    )  # fmt: skip
+
+
+def _measured(out: str) -> dict:
+    """Folder -> the row of a set that is there."""
+    path = Path(out) / "models.json"
+    members = json.loads(path.read_text())["members"] if path.is_file() else []
+    return {member["folder"]: next(iter(member["kodak"]), None) for member in members}
+
+
+def _measure(path: str) -> dict:
+    """Mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
+    from tfquant.data import images
+    from tfquant.evaluation import measure
+    from tfquant.export.model_file import ExportedModel
+
+    model, measured = ExportedModel.load(path), []
+    for source in images.find_images(_IMAGES.value):
+        picture = images.read_image(source)
+        data = model.compress(picture)
+        bpp = measure.bits_per_pixel(len(data), picture)
+        measured.append({"bpp": bpp, **measure.quality(picture, model.decompress(data))})
+    mean = measure.mean(measured)
+    return {"bpp": round(mean["bpp"], 4), "psnr": round(mean["psnr"], 2),
+            "ms_ssim": round(mean["ms_ssim"], 4)}  # fmt: skip
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,187 @@
+"""Packed exports read the files of the exports that they were made from, and the reverse."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tfquant import models
+from tfquant.export import model_file, model_set, packed, registry, weight_file
+from tfquant.export.model_file import ExportedModel, ModelError
+from tfquant.export.writing import export_codec
+from tfquant.training.experiment import Experiment
+
+EXPERIMENT = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=0.0036)
+
+
+def codec_with(seed):
+    """An untrained codec whose weights no other seed has."""
+    codec = models.build("ms_hyper_zero", N=8, M=12)
+    rng = np.random.default_rng(seed)
+    scales = (w * rng.normal(1, 0.01, w.shape) for w in codec.get_weights())
+    codec.set_weights([w.astype(np.float32) for w in scales])
+    return codec
+
+
+@pytest.fixture(scope="module", name="export")
+def _export(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "mine" / "export"
+    export_codec(codec_with(1), EXPERIMENT, str(path))
+    return path
+
+
+@pytest.fixture(scope="module", name="packed_export")
+def _packed_export(export, tmp_path_factory):
+    path = tmp_path_factory.mktemp("packed") / "model"
+    packed.pack_export(str(export), str(path))
+    return path
+
+
+@pytest.fixture(name="user_folder")
+def _user_folder(tmp_path, monkeypatch):
+    """An empty folder of the user's models."""
+    path = tmp_path / "user models"
+    monkeypatch.setenv(registry.VARIABLE, str(path))
+    return path
+
+
+def test_either_reads_the_files_of_the_other(export, packed_export, make_photograph):
+    picture = make_photograph(70, 90)
+    saved, small = ExportedModel.load(export), ExportedModel.load(packed_export)
+    assert small.fingerprint == saved.fingerprint
+    data = saved.compress(picture)
+    decoded = saved.decompress(data)
+    np.testing.assert_array_equal(small.decompress(data), decoded)
+    np.testing.assert_array_equal(saved.decompress(small.compress(picture)),
+                                  small.evaluate(picture)["image"])  # fmt: skip
+
+
+def test_a_large_picture_goes_through_a_graph_to_the_same_file(packed_export, monkeypatch,
+                                                               make_photograph):  # fmt: skip
+    from tfquant.export import codec_module
+
+    picture = make_photograph(64, 128)
+    model = ExportedModel.load(packed_export)
+    monkeypatch.setattr(model._functions._traced, "encode", None)  # it is not asked for
+    data = model.compress(picture)
+    other = ExportedModel.load(packed_export)
+    monkeypatch.setattr(codec_module, "_LARGE_PICTURE", 64 * 128)
+    assert other.compress(picture) == data
+    np.testing.assert_array_equal(other.decompress(data), ExportedModel.load(packed_export)
+                                  .decompress(data))  # fmt: skip
+
+
+def test_a_step_makes_a_model_of_its_own(tmp_path, make_photograph):
+    codec = codec_with(2)
+    exact = packed.pack_codec(codec, EXPERIMENT, str(tmp_path / "exact"))
+    coarse = packed.pack_codec(codec, EXPERIMENT, str(tmp_path / "coarse"), 1 / 128)
+    assert exact.fingerprint != coarse.fingerprint
+    model = ExportedModel.load(tmp_path / "coarse")
+    picture = make_photograph(64, 64)
+    np.testing.assert_array_equal(model.decompress(model.compress(picture)),
+                                  model.evaluate(picture)["image"])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [weight_file.NAME, "tables.npz"])
+def test_changed_files_are_named(packed_export, tmp_path, name):
+    for source in packed_export.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=f"{name} has another SHA-256"):
+        ExportedModel.load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        ExportedModel.load(tmp_path)
+
+
+def test_weights_of_another_width_are_named(packed_export, tmp_path):
+    for source in packed_export.iterdir():
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    manifest = json.loads((tmp_path / model_file.MANIFEST).read_text())
+    manifest["experiment"]["codec_options"] = {"N": 8, "M": 16}
+    (tmp_path / model_file.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=r"has shape \(5, 5, 8, 12\)"):
+        ExportedModel.load(tmp_path)
+
+
+def test_the_stock_flavour_is_not_packed(export, tmp_path):
+    with pytest.raises(ModelError, match="stock flavour"):
+        packed.pack_export(str(export / "stock"), str(tmp_path / "packed"))
+
+
+def test_added_exports_are_found_by_name_and_by_the_files_they_made(
+    export, user_folder, make_photograph, tmp_path
+):
+    picture = make_photograph(64, 64)
+    data = ExportedModel.load(export).compress(picture)
+    with pytest.raises(ModelError, match="which is not installed"):
+        registry.of_file("ms_hyper_zero", ExportedModel.load(export).fingerprint)
+    added = registry.add([str(export)])
+    assert added.name == "mine" and added.path == str(user_folder / "mine")
+    found, member = registry.of_file("ms_hyper_zero", ExportedModel.load(export).fingerprint)
+    assert found.name == "mine"
+    assert member.low == member.high == pytest.approx(25)  # twice the lmbda of quality 10
+    np.testing.assert_array_equal(
+        registry.find("mine").decompress(data), ExportedModel.load(export).decompress(data)
+    )
+    assert "mine" in [each.name for each in registry.sets()]
+    assert registry.remove("mine") == str(user_folder / "mine")
+    assert "mine" not in [each.name for each in registry.sets()]
+
+
+def test_exports_of_several_rates_are_one_set(user_folder, tmp_path, make_photograph):
+    for lmbda, seed in ((0.0483, 3), (0.0018, 4)):
+        experiment = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=lmbda)
+        packed.pack_codec(codec_with(seed), experiment, str(tmp_path / f"{lmbda}"))
+    added = registry.add([str(tmp_path / "0.0483"), str(tmp_path / "0.0018")], "both", "two rates")
+    assert [round(member.low) for member in added.members] == [10, 81]
+    assert added.description == "two rates"
+    picture = make_photograph(64, 64)
+    for quality, member in ((0, 0), (45, 0), (46, 1), (100, 1)):
+        assert added.choose(quality) is added.members[member]
+        data = added.compress(picture, quality)
+        fingerprint = added.members[member].manifest.fingerprint
+        assert data[22:30].hex() == fingerprint
+        np.testing.assert_array_equal(
+            added.decompress(data), added.evaluate(picture, quality)["image"]
+        )
+
+
+@pytest.mark.parametrize("name", ["default", "photographs", "a/b", "..", "", "two words", "-x"])
+def test_names_that_cannot_be_or_are_taken_are_refused(export, user_folder, name):
+    if name:
+        with pytest.raises(ModelError, match="name"):
+            registry.add([str(export)], name)
+    with pytest.raises(ModelError, match="was added here"):
+        registry.remove(name)
+    assert not user_folder.exists()
+
+
+def test_a_set_that_cannot_be_read_is_named_and_the_others_are_listed(user_folder):
+    broken = user_folder / "broken"
+    broken.mkdir(parents=True)
+    (broken / model_set.MANIFEST).write_text('{"format": 2}')
+    errors = []
+    names = [each.name for each in registry.sets(errors.append)]
+    assert names == ["photographs"]
+    assert len(errors) == 1 and "format 2" in str(errors[0])
+    with pytest.raises(ModelError, match="format 2"):
+        registry.find("broken")
+
+
+def test_an_unknown_name_lists_the_known_ones(user_folder):
+    with pytest.raises(ModelError, match="no model 'portraits'; known: default, photographs"):
+        registry.find("portraits")
+    with pytest.raises(ModelError, match="no such folder"):
+        registry.find("runs/portraits")
+
+
+def test_a_quality_is_a_logarithm_of_lmbda():
+    # The papers' lists for MSE and for MS-SSIM pair up.
+    for mse, ms_ssim in ((0.0018, 2.4), (0.0067, 8.73), (0.025, 31.73), (0.0483, 60.5)):
+        quality = model_set.quality_of(mse)
+        assert model_set.quality_of(2 * mse) == pytest.approx(quality + 15)
+        assert model_set.quality_of(ms_ssim, "ms_ssim") == pytest.approx(quality, abs=1.2)
+    assert model_set.quality_of(1e-9) == 0 and model_set.quality_of(1e9) == 100

@@ -1,0 +1,250 @@
+"""Command lines of `compress` and `decompress`: the model, the input and the output.
+
+    tfquant compress [options] PICTURE [FILE]          the default model, or that of --model
+    tfquant compress [options] MODEL PICTURE FILE      the folder of an exported model
+
+The second form applies to three paths, and to two paths if the first one is the folder of an
+exported model or of a set of models. If the output is omitted, its name is that of the input with
+another extension.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib
+import math
+import os
+
+from tfquant import files, stack
+from tfquant.coding import container
+from tfquant.commands import outputs
+from tfquant.export import model_file, model_set, registry
+
+
+class UsageError(ValueError):
+    """Error: the command line is invalid. The message is one line."""
+
+
+def add_paths(parser: argparse.ArgumentParser, source: str, target: str) -> None:
+    """Adds the positional arguments and `--model` to a command.
+
+    Args:
+      parser: of the command.
+      source, target: help for the input and for the output.
+    """
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="[MODEL] INPUT [OUTPUT]",
+        help=f"INPUT: {source}. OUTPUT: {target}; by default INPUT with another extension. MODEL:"
+        " an exported model's folder, in place of --model",
+    )
+    parser.add_argument(
+        "-m",
+        "--model",
+        metavar="NAME",
+        help="a name that 'tfquant models' lists, or the folder of an exported model",
+    )
+
+
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """Adds `--quality` to a command, and the options that take its place."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-q",
+        "--quality",
+        type=_quality,
+        metavar="Q",
+        help="0 to 100; 15 more double the weight of the quality against the size; the model with"
+        " the nearest quality is used (default: 50)",
+    )
+    group.add_argument(
+        "--target_size",
+        type=_positive,
+        metavar="BYTES",
+        help="find the quality that gives a file of about this size, for one picture",
+    )
+    group.add_argument(
+        "--target_bpp",
+        type=_positive,
+        metavar="BPP",
+        help="the same in bits per pixel",
+    )
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+
+
+def has_target(arguments) -> bool:
+    """Returns true if the command line asks for a size."""
+    return arguments.target_size is not None or arguments.target_bpp is not None
+
+
+def _quality(text: str) -> float:
+    low, high = model_set.QUALITIES
+    with contextlib.suppress(ValueError):
+        if low <= float(text) <= high:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a quality from {low:.0f} to {high:.0f}")
+
+
+def split_paths(arguments, source: str, target: str, extension: str) -> None:
+    """Sets `arguments.model` and the attributes for input and output from the paths.
+
+    Args:
+      arguments: the command's arguments; reads `paths` and `model`.
+      source: name of the attribute for the input.
+      target: name of the attribute for the output.
+      extension: extension of an omitted output.
+
+    Raises:
+      UsageError: there are too many paths or two models, or a folder has no output.
+    """
+    paths, model = [files.expanded(path) for path in arguments.paths], arguments.model
+    if len(paths) > 1 and (len(paths) == 3 or _is_model(paths[0])):
+        if model is not None:
+            raise UsageError(f"two models: {paths[0]} and --model={model}")
+        model = paths.pop(0)
+    if len(paths) > 2:
+        raise UsageError(f"{len(arguments.paths)} paths; name a model, an input and an output")
+    if paths == [outputs.STANDARD]:
+        paths.append(outputs.STANDARD)
+    if len(paths) == 1:
+        if files.isdir(paths[0]):
+            raise UsageError(f"{paths[0]}: a folder of inputs needs a folder of outputs, name one")
+        if not files.is_local(paths[0]):
+            raise UsageError(f"{paths[0]}: name the output")
+        paths.append(os.path.splitext(paths[0])[0] + extension)
+    arguments.model = model
+    setattr(arguments, source, paths[0])
+    setattr(arguments, target, paths[1])
+
+
+def _is_model(path: str) -> bool:
+    names = (model_file.MANIFEST, model_set.MANIFEST)
+    return any(files.exists(os.path.join(path, name)) for name in names)
+
+
+class Compressor:
+    """The model that `compress` uses.
+
+    Attributes:
+      set: the set of models.
+      member: the one of its models that the quality chooses.
+    """
+
+    def __init__(self, name: str | None, quality: float | None):
+        """Reads the manifests.
+
+        Args:
+          name: of a set, or a folder; None for the default set.
+          quality: 0 to 100, None for the set's default.
+
+        Raises:
+          ModelError: there is no such model.
+        """
+        self.set = registry.find(registry.DEFAULT if name is None else name)
+        self.member = self.set.choose(quality)
+
+    def __str__(self) -> str:
+        if len(self.set.members) == 1:
+            return self.set.name
+        return f"{self.set.name}, quality {self.member.low:g}"
+
+    def compress_to(self, image, arguments) -> tuple:
+        """Compresses a picture to the size that the command line asks for.
+
+        Args:
+          image: uint8 [H, W, 3].
+          arguments: the command's, with `target_size` or `target_bpp`.
+
+        Returns:
+          The bytes of the file, and a note; empty if the size is within 2 %.
+        """
+        import_tensorflow()
+        from tfquant.export import fitting
+
+        size = arguments.target_size
+        if size is None:
+            size = arguments.target_bpp * image.shape[0] * image.shape[1] / 8
+        size = max(round(size), 1)
+        fitted = fitting.compress_to(self.set, image, size)
+        self.member = self.set.choose(fitted.quality)
+        if fitted.fits:
+            return fitted.data, ""
+        return fitted.data, (
+            f"{size} bytes were asked for; the nearest size of {self.set.name} differs by"
+            f" {100 * fitted.deviation:+.0f} %"
+        )
+
+    def load(self) -> model_file.ExportedModel:
+        """Loads the model."""
+        import_tensorflow()
+        return self.set.load(self.member)
+
+
+class Decompressor:
+    """The models that `decompress` uses: a given one, or for each file the model that made it."""
+
+    def __init__(self, name: str | None):
+        """Reads the manifests of a given model.
+
+        Args:
+          name: of a set, or a folder; None for all installed sets.
+
+        Raises:
+          ModelError: there is no such model.
+        """
+        self._given = None if name is None else registry.find(name)
+
+    def check(self, file: container.Bitstream) -> None:
+        """Finds the model of a file without loading it.
+
+        Raises:
+          OtherModelError: the given model is another one.
+          ModelError: no installed model made the file.
+        """
+        self._find(file)
+
+    def load(self) -> Decompressor:
+        """Imports everything that the models need. A model is loaded for its first file."""
+        import_tensorflow()
+        return self
+
+    def decompress(self, data: bytes, max_pixels: int):
+        """Decompresses the bytes of a .tfq file, like `ExportedModel.decompress`."""
+        own, member = self._find(container.Bitstream.from_bytes(data, max_pixels))
+        return own.load(member).decompress(data, max_pixels)
+
+    def _find(self, file: container.Bitstream) -> tuple:
+        if self._given is None:
+            return registry.of_file(file.codec, file.fingerprint)
+        member = self._given.find(file.fingerprint)
+        if member is None:
+            nearest = self._given.members[0].manifest
+            file.check_model(nearest.codec, nearest.fingerprint)
+        return self._given, member
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow for one command.
+
+    TensorFlow 2.16 and later import Keras 3, and with it Matplotlib, unless they are set to the
+    Keras 2 that this package uses anyway. This takes a fifth of the time of the import. Garbage
+    collection takes another fifth and finds nothing.
+    """
+    if stack.tensorflow_version() and not stack.has_keras_2():
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    gc.disable()
+    try:
+        stack.import_tensorflow()
+        importlib.import_module("tfquant.export.rebuilding")
+        gc.freeze()
+    finally:
+        gc.enable()

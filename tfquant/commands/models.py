@@ -1,0 +1,88 @@
+"""`tfquant models`: lists the sets of models, adds exports to them and removes sets."""
+
+from __future__ import annotations
+
+import sys
+
+from tfquant.export import registry
+from tfquant.export.model_set import Member, ModelSet
+
+
+def add_arguments(parser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument(
+        "--add",
+        nargs="+",
+        metavar="EXPORT",
+        help="add exported models; several are one set, from which --quality chooses",
+    )
+    parser.add_argument(
+        "--name", help="of the set to add (default: the folder's, or the run's for RUN/export)"
+    )
+    parser.add_argument("--description", default="", help="of the set to add, one sentence")
+    parser.add_argument("--remove", metavar="NAME", help="remove a set that was added")
+
+
+def run(arguments) -> None:
+    """Runs `tfquant models`.
+
+    Raises:
+      ModelError: there is no such model, or it cannot be added.
+      OSError: a file cannot be written or removed.
+    """
+    if arguments.add:
+        added = registry.add(arguments.add, arguments.name, arguments.description)
+        print(f"{added.path}: {added.name}, {_count(added)}, {_megabytes(added)}")
+    if arguments.remove is not None:
+        print(f"{registry.remove(arguments.remove)}: removed")
+    if not arguments.add and arguments.remove is None:
+        print("\n\n".join(describe(each) for each in registry.sets(_broken)))
+        print(f"\nAdded models are in {registry.folder()}.")
+
+
+def describe(models: ModelSet) -> str:
+    """Returns lines about a set: one row per model, with its rates and qualities on Kodak."""
+    default = " (default)" if models.name == registry.PRETRAINED else ""
+    lines = [f"{models.name}{default}: {models.description or _count(models)}"]
+    if models.training:
+        lines.append(f"  trained: {models.training}")
+    lines.append(f"  size:    {_megabytes(models)}, {_count(models)}")
+    lines.append(
+        f"  {'quality':<9}{'codec':<17}{'lmbda':<8}{'fingerprint':<18}"
+        "Kodak: bpp, PSNR, MS-SSIM"
+    )  # fmt: skip
+    for member in models.members:
+        lines += _rows(member)
+    return "\n".join(lines)
+
+
+def _rows(member: Member) -> list:
+    """Returns a row for each measured quality of a model, or one row without measurements."""
+    lmbda = member.manifest.experiment.get("lmbda", "-")
+    rows = []
+    for measured in member.kodak or ({},):
+        quality = f"{member.low:g}"
+        if member.high > member.low:
+            quality = f"{measured['quality']:g}" if measured else f"{quality}-{member.high:g}"
+        kodak = "not measured"
+        if measured:
+            kodak = (f"{measured['bpp']:.3f} bpp, {measured['psnr']:.2f} dB,"
+                     f" {measured['ms_ssim']:.4f}")  # fmt: skip
+        rows.append(
+            f"  {quality:<9}{member.manifest.codec:<17}{lmbda:<8}"
+            f"{member.manifest.fingerprint:<18}{kodak}"
+        )
+    return rows
+
+
+def _count(models: ModelSet) -> str:
+    count = len(models.members)
+    return f"{count} model{'s' if count > 1 else ''}"
+
+
+def _megabytes(models: ModelSet) -> str:
+    return f"{sum(member.size() for member in models.members) / 1e6:.1f} MB"
+
+
+def _broken(error) -> None:
+    print(f"tfquant: {error}", file=sys.stderr)

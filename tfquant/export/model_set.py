@@ -1,0 +1,252 @@
+"""Sets of models: packed exports for several rates in one folder, of which a quality selects one.
+
+    SET/models.json    {"format": 1, "name": ..., "description": ..., "training": ...,
+                        "default_quality": ..., "members": [{...}, ...]}
+    SET/FOLDER/...     a packed export for each member: see `packed.py`
+
+A member has the name of its `folder`, its `quality`, and in `kodak` the mean `bpp`, `psnr` (dB) and
+`ms_ssim` of its files of the 24 Kodak pictures, with one row for each measured `quality`. The
+quality of a model with one rate is a number. That of a model for a range of rates is a pair of
+numbers.
+
+Quality is a number from 0 to 100 with the same meaning in all sets: 10 is an lmbda of 0.0018, and
+each additional 15 double the lmbda, `quality = 10 + 15 log2(lmbda / 0.0018)`. An lmbda for MS-SSIM
+counts as 1/1270 of its value, because the papers' lists of lmbda correspond in this way.
+
+A listing can be read without TensorFlow, which is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import threading
+
+from tfquant import files, stack
+from tfquant.coding import container
+from tfquant.export import model_file
+
+MANIFEST = "models.json"
+FORMAT = 1
+QUALITIES = (0.0, 100.0)
+_LMBDA_OF_10 = 0.0018
+_PER_OCTAVE = 15.0
+_MS_SSIM_FACTOR = 1270.0
+
+
+def quality_of(lmbda: float, distortion: str = "mse") -> float:
+    """Returns the quality of a model that was trained with an lmbda, from 0 to 100.
+
+    Args:
+      lmbda: weight of the distortion, positive.
+      distortion: `mse` or `ms_ssim`.
+    """
+    if distortion == "ms_ssim":
+        lmbda /= _MS_SSIM_FACTOR
+    low, high = QUALITIES
+    return min(max(10.0 + _PER_OCTAVE * math.log2(lmbda / _LMBDA_OF_10), low), high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A model of a set.
+
+    Attributes:
+      path: the packed export.
+      low: the lowest quality that it codes with.
+      high: the highest quality; equal to `low` for a model with one rate.
+      kodak: rows of `quality`, `bpp`, `psnr` and `ms_ssim`; empty if nothing was measured.
+      manifest: the manifest of the packed export.
+    """
+
+    path: str
+    low: float
+    high: float
+    kodak: tuple
+    manifest: model_file.Manifest
+
+    def nearest(self, quality: float) -> float:
+        """Returns the quality of this model that is nearest to the requested one."""
+        return min(max(quality, self.low), self.high)
+
+    def size(self) -> int:
+        """Size of the files in bytes."""
+        return sum(map(os.path.getsize, files.below(self.path)))
+
+
+class ModelSet:
+    """Models of one kind for several rates, which convert pictures to .tfq bytes and back.
+
+    `tfquant.load()` returns one. A member is loaded when it is first needed. Threads may share a
+    set.
+
+    Attributes:
+      name: name of the set.
+      path: its folder.
+      description: a sentence for users; may be empty.
+      training: a sentence on its training; may be empty.
+      default_quality: default of `compress` and `evaluate`.
+      members: the `Member`s, from low to high quality.
+    """
+
+    def __init__(self, name: str, path: str, members: list, fields: dict):
+        self.name, self.path = name, path
+        self.members = tuple(sorted(members, key=lambda member: (member.low, member.high)))
+        self.description = str(fields.get("description", ""))
+        self.training = str(fields.get("training", ""))
+        middle = self.members[len(self.members) // 2]
+        self.default_quality = float(fields.get("default_quality", middle.low))
+        self._loaded = {}
+        self._lock = threading.Lock()
+
+    def choose(self, quality: float | None = None) -> Member:
+        """Returns the member whose range contains a quality, or whose range is nearest to it.
+
+        Args:
+          quality: 0 to 100; None for `default_quality`.
+
+        Raises:
+          ValueError: the quality is not from 0 to 100.
+        """
+        low, high = QUALITIES
+        quality = self.default_quality if quality is None else quality
+        if not low <= quality <= high:
+            raise ValueError(f"quality must be from {low:.0f} to {high:.0f}; got {quality}")
+        return min(self.members, key=lambda member: abs(member.nearest(quality) - quality))
+
+    def find(self, fingerprint: str) -> Member | None:
+        """Returns the member that made the files with this fingerprint, or None."""
+        return next((m for m in self.members if m.manifest.fingerprint == fingerprint), None)
+
+    def load(self, member: Member) -> model_file.ExportedModel:
+        """Loads a member, once.
+
+        Raises:
+          ModelError: its files are corrupt, or of another version of tfquant.
+          StackError: the installed packages are not compatible.
+        """
+        with self._lock:
+            if member.path not in self._loaded:
+                stack.import_tensorflow()
+                self._loaded[member.path] = model_file.ExportedModel.load(member.path)
+            return self._loaded[member.path]
+
+    def compress(self, image, quality: float | None = None) -> bytes:
+        """Compresses a picture to the bytes of a .tfq file, with the member of the nearest quality.
+
+        Args:
+          image: [H, W, 3] uint8.
+          quality: 0 to 100, see the start of this module; None for `default_quality`.
+
+        Raises:
+          ValueError: the quality is not from 0 to 100.
+          ModelError: as in `ExportedModel.load` and `ExportedModel.compress`.
+        """
+        return self.load(self.choose(quality)).compress(image)
+
+    def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
+        """Decompresses the bytes of a .tfq file to the picture, uint8 [H, W, 3].
+
+        Raises:
+          container.BitstreamError: the data is corrupt, forged, not a .tfq file, or from a model
+            that is not in this set.
+          ModelError: as in `ExportedModel.load`.
+        """
+        bitstream = container.Bitstream.from_bytes(data, max_pixels)
+        member = self.find(bitstream.fingerprint)
+        if member is None:
+            raise container.OtherModelError(
+                f"made by model {bitstream.codec} {bitstream.fingerprint}, which is not in the set"
+                f" {self.name}"
+            )
+        return self.load(member).decompress(data, max_pixels)
+
+    def evaluate(self, image, quality: float | None = None) -> dict:
+        """Computes a decoder's result for `image: [H, W, 3]` uint8, like `ExportedModel.evaluate`.
+
+        The arguments and errors are those of `compress`.
+        """
+        return self.load(self.choose(quality)).evaluate(image)
+
+    def rate_map(self, image, quality: float | None = None):
+        """Returns the bits spent on each pixel of `image: [H, W, 3]` uint8, float32 [H, W].
+
+        Args and errors are those of `compress`.
+        """
+        member = self.choose(quality)
+        functions = self.load(member)._functions
+        if not hasattr(functions, "rate_map"):  # those of a SavedModel
+            from tfquant.export import rebuilding
+
+            functions = rebuilding.rebuilt(member.path, member.manifest)
+        return functions.rate_map(image).numpy()
+
+
+def read(path: str) -> ModelSet:
+    """Reads a set of models, or an exported model as a set of one.
+
+    Args:
+      path: the folder of a set or of an exported model.
+
+    Raises:
+      ModelError: the folder is neither, or the set is corrupt or of another version.
+    """
+    path = os.fspath(path)
+    manifest = os.path.join(path, MANIFEST)
+    if not files.exists(manifest):
+        own = model_file.read_manifest(path)
+        quality = _own_quality(own)
+        return ModelSet(path, path, [Member(path, quality, quality, (), own)], {})
+    try:
+        fields = json.loads(files.read(manifest))
+        found = fields["format"]
+        if found != FORMAT:
+            raise ValueError(f"format {found!r}, this tfquant reads format {FORMAT}")
+        members = [_member(path, each) for each in fields["members"]]
+        if not members:
+            raise ValueError("no members")
+        return ModelSet(str(fields["name"]), path, members, fields)
+    except model_file.ModelError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        said = " ".join(str(error).split())
+        raise model_file.ModelError(f"{path}: cannot read {MANIFEST}: {said}") from None
+
+
+def entry(folder: str, manifest: model_file.Manifest, kodak=()) -> dict:
+    """Returns the entry of `members` for a model with one rate, from its export's manifest."""
+    return {"folder": folder, "quality": round(_own_quality(manifest), 1), "kodak": list(kodak)}
+
+
+def write(path: str, name: str, members: list, **fields) -> None:
+    """Writes the manifest of a set whose members are already in their folders.
+
+    Args:
+      path: the set's folder.
+      name: name of the set.
+      members: results of `entry`.
+      **fields: `description`, `training`, `default_quality`.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    content = {"format": FORMAT, "name": name, **fields, "members": members}
+    files.write(os.path.join(path, MANIFEST), json.dumps(content, indent=2) + "\n")
+
+
+def _own_quality(manifest: model_file.Manifest) -> float:
+    experiment = manifest.experiment
+    try:
+        return quality_of(float(experiment["lmbda"]), experiment.get("distortion", "mse"))
+    except (LookupError, TypeError, ValueError):  # its experiment is not one of ours
+        return sum(QUALITIES) / 2
+
+
+def _member(path: str, fields: dict) -> Member:
+    folder = os.path.join(path, fields["folder"])
+    quality = fields["quality"]
+    low, high = map(float, quality if isinstance(quality, list) else (quality, quality))
+    kodak = tuple(dict(row) for row in fields.get("kodak", ()))
+    return Member(folder, low, high, kodak, model_file.read_manifest(folder))
