@@ -120,14 +120,15 @@ def _parser() -> argparse.ArgumentParser:
         "picture",
         help="the picture to write, in a lossless format (.png, ...), or a folder for .png files",
     )
-    decompress.add_argument(
-        "--max_pixels",
-        type=_positive,
-        default=container.MAX_PIXELS,
-        metavar="N",
-        help="refuse files that say they are larger (default: %(default)s)",
-    )
     decompress.set_defaults(command=_decompress)
+
+    for command in (compress, decompress):
+        command.add_argument(
+            "--max_pixels",
+            type=_positive,
+            metavar="N",
+            help="refuse larger pictures (default: the model's limit, the same in both directions)",
+        )
 
     export = commands.add_parser(
         "export", help="training run to exported model, from its newest readable checkpoint"
@@ -149,6 +150,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="V",
         help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading the"
         " files of a model that an older tfquant exported from the same run",
+    )
+    export.add_argument(
+        "--max_pixels",
+        type=_positive,
+        default=container.MAX_PIXELS,
+        metavar="N",
+        help="the model's limit of a picture, in both directions (default: %(default)s)",
     )
     export.set_defaults(command=_export)
 
@@ -193,7 +201,7 @@ def _compress(arguments) -> None:
         return
     _check_output(arguments.file, arguments.picture, arguments.overwrite)
     image = _read_picture(arguments.picture, arguments.background)
-    data = _load_model(arguments.model).compress(image)
+    data = _load_model(arguments.model).compress(image, arguments.max_pixels)
     _write_file(arguments.file, data)
     height, width, _ = image.shape
     print(f"{arguments.file}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp")
@@ -209,7 +217,7 @@ def _compress_folder(arguments) -> None:
 
     def work(task):
         image = _read_picture(task.source, arguments.background)
-        data = model.compress(image)
+        data = model.compress(image, arguments.max_pixels)
         _write_file(task.target, data)
         return len(data), image.shape[0] * image.shape[1]
 
@@ -226,8 +234,8 @@ def _decompress(arguments) -> None:
         return
     _check_output(arguments.picture, arguments.file, arguments.overwrite)
     # All that can be found wrong before the model takes its time to load.
-    data, bitstream = _read_file(arguments.file, arguments.max_pixels)
     manifest = model_file.read_manifest(arguments.model)
+    data, bitstream = _read_file(arguments.file, arguments.max_pixels or manifest.max_pixels)
     bitstream.check_model(manifest.codec, manifest.fingerprint)
     from tfquant.data import images
 
@@ -254,7 +262,8 @@ def _decompress_folder(arguments) -> None:
     model = _load_model(arguments.model)
 
     def work(task):
-        data, _ = _read_file(task.source, arguments.max_pixels)
+        limit = arguments.max_pixels or model.manifest.max_pixels
+        data, _ = _read_file(task.source, limit)
         _write_picture(task.target, model.decompress(data, arguments.max_pixels))
         return True
 
@@ -371,7 +380,7 @@ def _export(arguments) -> None:
 
     try:
         path, checkpoint = writing.export_run(
-            arguments.run, out, arguments.precision, arguments.files
+            arguments.run, out, arguments.precision, arguments.files, arguments.max_pixels
         )
     except (ValueError, tf.errors.OpError) as error:
         raise _CommandError(error) from None

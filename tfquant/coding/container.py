@@ -81,6 +81,11 @@ TOO_LARGE = (
     "header says {height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
     "raise max_pixels (--max_pixels) if you trust the file"
 )
+# Of a picture that is to be written: what cannot be read by default is not written either.
+TOO_LARGE_TO_WRITE = (
+    "{height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
+    "raise max_pixels (--max_pixels), here and where the file is read"
+)
 OTHER_MODEL = (
     "made by model {codec} {fingerprint}, this one is {own_codec} {own_fingerprint}: "
     "decode it with the model that it was made with"

@@ -54,6 +54,7 @@ class Manifest:
       flavour: FULL, PORTABLE or STOCK.
       metrics: the last validation's, a record of the run's history; empty where there is none.
       format: of the folder, one of FORMATS.
+      max_pixels: of a picture that the model writes or reads, unless the caller says otherwise.
     """
 
     codec: str
@@ -64,6 +65,7 @@ class Manifest:
     flavour: str = FULL
     metrics: dict = dataclasses.field(default_factory=dict)
     format: int = FORMAT
+    max_pixels: int = container.MAX_PIXELS
 
     @property
     def file_version(self) -> int:
@@ -101,6 +103,9 @@ def read_manifest(path: str) -> Manifest:
                if name not in fields]  # fmt: skip
     if missing:
         raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
+    limit = fields.get("max_pixels", container.MAX_PIXELS)
+    if not isinstance(limit, int) or limit < 1:
+        raise ModelError(f"{path}: {MANIFEST} has max_pixels {limit!r}; export the model again")
     if not isinstance(fields["experiment"], dict):
         raise ModelError(f"{path}: {MANIFEST} has no object as experiment; export the model again")
     try:
@@ -159,15 +164,25 @@ class ExportedModel:
     def experiment(self) -> dict:
         return self.manifest.experiment
 
-    def compress(self, image) -> bytes:
+    def compress(self, image, max_pixels: int | None = None) -> bytes:
         """Picture `image: [H, W, 3]` uint8 to the bytes of a .tfq file.
 
+        Args:
+          image: the picture.
+          max_pixels: the most that it may have; None for the model's limit. The limit for reading
+            is the same, so that what was written can be read.
+
         Raises:
-          ModelError: the model's latents cannot be coded, or it needs more memory than there is.
+          ModelError: the picture is too large, the model's latents cannot be coded, or it needs
+            more memory than there is.
         """
         import tensorflow as tf
 
         height, width, _ = image.shape
+        limit = self.manifest.max_pixels if max_pixels is None else max_pixels
+        if height * width > limit:
+            values = {"height": height, "width": width, "pixels": height * width}
+            raise ModelError(container.TOO_LARGE_TO_WRITE.format(**values, max_pixels=limit))
         try:
             coded = self._functions.encode(tf.constant(image))
         except tf.errors.OpError as error:
@@ -182,15 +197,20 @@ class ExportedModel:
             version=self.manifest.file_version,
         ).to_bytes()
 
-    def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
+    def decompress(self, data: bytes, max_pixels: int | None = None):
         """The bytes of a .tfq file to the picture, uint8 [H, W, 3].
+
+        Args:
+          data: the file.
+          max_pixels: the most that its picture may have; None for the model's limit.
 
         Raises:
           container.BitstreamError: damaged, foreign or forged files, and those of other models.
         """
         import tensorflow as tf
 
-        bitstream = container.Bitstream.from_bytes(data, max_pixels)
+        limit = self.manifest.max_pixels if max_pixels is None else max_pixels
+        bitstream = container.Bitstream.from_bytes(data, limit)
         bitstream.check_model(self.codec, self.fingerprint)
         try:
             decoded = self._functions.decode(
