@@ -32,7 +32,7 @@ _CHECKED = slice(5, None, 15)
 
 
 class Curve(NamedTuple):
-    """What is drawn of one quantity, each [points]: the mean, two quantiles and one draw."""
+    """The plotted values of one quantity, each [points]: the mean, two quantiles and one draw."""
 
     mean: np.ndarray
     low: np.ndarray

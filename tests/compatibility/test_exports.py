@@ -79,7 +79,7 @@ def test_files_of_every_stack_decode_here(archive):
         pytest.skip("an export of tfquant 0.1 is built again, which the next test is about")
 
 
-def test_models_of_every_stack_are_built_again_from_weights_and_tables(archive):
+def test_models_of_every_stack_are_rebuilt_from_weights_and_tables(archive):
     path = str(archive / "export")
     manifest = read_manifest(path)
     if is_unreadable_mixture(archive):
@@ -96,7 +96,7 @@ def test_models_of_every_stack_are_built_again_from_weights_and_tables(archive):
     assert_reads(ExportedModel(manifest, module), archive)
 
 
-def test_coding_tables_come_out_the_same_on_every_stack(archive):
+def test_coding_tables_are_the_same_on_every_stack(archive):
     """Checks that a run has the same fingerprint, wherever it is exported."""
     path = str(archive / "export")
     manifest = read_manifest(path)

@@ -64,7 +64,7 @@ def _module(runs):
     return runs[0]
 
 
-def test_no_graph_that_codes_holds_what_onednn_computes_wrongly(runs):
+def test_no_coding_graph_contains_a_pattern_that_onednn_computes_wrongly(runs):
     assert not runs[1]
 
 
@@ -143,7 +143,7 @@ def test_the_payload_is_the_models_bits(module, make_photograph):
 
 
 @pytest.mark.parametrize("label", ["ms_hyper", "charm", "ms_hyper_zero"], indirect=True)
-def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak_dir):
+def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, kodak_dir):
     paths = sorted(kodak_dir.glob("*.png"))[2::8]
     crops = [read_image(path)[100:356, 100:484] for path in paths]
     module = CodecModule(fitted(label, crops[0]))
@@ -259,7 +259,7 @@ def test_the_fingerprint_covers_every_network_of_the_entropy_model(build, label)
     assert module.fingerprint() == before
 
 
-def test_the_fingerprint_covers_what_the_bits_mean_and_no_more(fitted, make_photograph):
+def test_the_fingerprint_covers_only_what_the_bits_depend_on(fitted, make_photograph):
     codec = fitted("ms_hyper_zero", make_photograph(64, 64))
     before = CodecModule(codec).fingerprint()
     kernel = codec.g_s.layers[0].kernel

@@ -232,7 +232,7 @@ class CodecModule(tf.Module):
             return tf.identity(y_hat)
 
     def _crc(self, symbols: list) -> tf.Tensor:
-        """The checksum of integers in coding order, int64 scalar."""
+        """Returns the checksum of integers in coding order, int64 scalar."""
         return crc32_of_symbols(symbols)
 
     def _pack(self, coded: dict, height, width) -> tf.Tensor:
@@ -268,7 +268,7 @@ class CodecModule(tf.Module):
         return check
 
 
-# Pixels from which a graph is worth its time: its GDN takes less memory.
+# Number of pixels from which a graph is worth its tracing time, because its GDN takes less memory.
 _LARGE_PICTURE = 1 << 22
 
 
@@ -278,10 +278,10 @@ def _what_decodes(file: packing.Unpacked) -> tuple:
 
 
 class EagerModule(CodecModule):
-    """A `CodecModule` that encodes, decodes and evaluates operation by operation.
+    """A `CodecModule` that encodes, decodes and evaluates eagerly.
 
-    No graph is traced, so the first picture takes as little time as every other one. A large
-    picture goes through a graph, which needs less memory.
+    No graph is traced, so the first picture takes no longer than the others. A large picture uses a
+    graph, which needs less memory.
     """
 
     def __init__(self, codec: Codec, tables: dict | None = None):

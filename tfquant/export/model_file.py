@@ -160,14 +160,17 @@ class ExportedModel:
 
     @property
     def codec(self) -> str:
+        """The codec's name."""
         return self.manifest.codec
 
     @property
     def fingerprint(self) -> str:
+        """The model's fingerprint, 16 hexadecimal digits."""
         return self.manifest.fingerprint
 
     @property
     def experiment(self) -> dict:
+        """The experiment that trained the model, as a dictionary."""
         return self.manifest.experiment
 
     def compress(self, image) -> bytes:
@@ -253,7 +256,7 @@ def _saved_functions(path: str):
 
     stack.load_operations()  # registers the coder's operations
     try:
-        functions = tf.saved_model.load(os.fspath(path))
+        functions = tf.saved_model.load(files.for_tensorflow(path))
     except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # corrupt files
         raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
     for name in ("encode", "decode", "evaluate"):

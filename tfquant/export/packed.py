@@ -99,12 +99,12 @@ def pack_codec(
 
 
 def _named(variables) -> list:
-    """(name, array) pairs."""
+    """Returns (name, array) pairs."""
     return [(variable.name, variable.numpy()) for variable in variables]
 
 
 def _write(module: CodecModule, fields: dict, path: str, weights: bytes) -> model_file.Manifest:
-    """Writes the folder, whole or not at all."""
+    """Writes the folder atomically."""
     content = {weight_file.NAME: weights, table_file.NAME: table_file.dump(module.tables)}
     if module.version > 1:
         content[exact.NAME] = exact.dump(module.codec)

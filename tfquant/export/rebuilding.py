@@ -44,7 +44,8 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         if is_packed:
             set_weights(codec, content[weight_file.NAME])
         else:
-            reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
+            prefix = tf.io.gfile.join(path, "variables", "variables")
+            reader = tf.train.load_checkpoint(files.for_tensorflow(prefix))
             for index, weight in enumerate(codec.variables):
                 weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
         if manifest.file_version > 1:
@@ -76,14 +77,14 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
 
 
 def set_weights(codec: Codec, data: bytes) -> None:
-    """Gives a codec the weights of a packed export.
+    """Assigns the weights of a packed export to a codec.
 
     Args:
-      codec: of the export's experiment.
+      codec: the codec of the export's experiment.
       data: the file of weights.
 
     Raises:
-      ValueError: they are the weights of another codec, or the file is damaged.
+      ValueError: the weights belong to another codec, or the file is corrupt.
     """
     weights = weight_file.load(data)
     variables = codec.variables
@@ -96,7 +97,7 @@ def set_weights(codec: Codec, data: bytes) -> None:
 
 
 def _packed_files(path: str, digests: dict) -> dict:
-    """The files of a packed export, name -> bytes, compared with their SHA-256."""
+    """Returns the files of a packed export, name -> bytes, after checking their SHA-256."""
     content = {}
     for name in (weight_file.NAME, table_file.NAME):
         if name not in digests:

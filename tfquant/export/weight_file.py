@@ -33,17 +33,18 @@ _MAGIC = b"\x89TFQW\r\n\x01"
 _LENGTH = struct.Struct("<I")
 _OFFSET = 0x8800  # the high bits of small integers of either sign are then 8
 _LARGEST = 0x7000
-_LEAST_STEP = np.float32(2.0**-100)  # products with it are no subnormal numbers
+_LEAST_STEP = np.float32(2.0**-100)  # products with it are not subnormal
 FLOAT32, INTEGERS = "float32", "integers"
 
-# Fewer elements are stored as they are, and fewer than _MANY with steps 16 times as fine: they take
-# little of the file, and the first and the last layer of the transforms are among them.
+# Tensors with fewer than _FEW elements are stored as float32. Those with fewer than _MANY have
+# steps that are 16 times finer. They take little of the file, and include the first and the last
+# layer of the transforms.
 _FEW, _MANY = 4096, 20000
 _FINER = 16.0
 
 
 def dump(weights: list, step: float | None = None) -> bytes:
-    """The file of weights.
+    """Returns the content of a file of weights.
 
     Args:
       weights: (name, array) pairs; the arrays are float32 of any shape.
@@ -78,10 +79,10 @@ def dump(weights: list, step: float | None = None) -> bytes:
 
 
 def load(data: bytes) -> list:
-    """The (name, float32 array) pairs of a file of weights.
+    """Returns the (name, float32 array) pairs of a file of weights.
 
     Raises:
-      ValueError: the bytes are not those of such a file, or of another version's.
+      ValueError: the bytes are corrupt, not a file of weights, or of another version.
     """
     if data[: len(_MAGIC)] != _MAGIC:
         newer = data[: len(_MAGIC) - 1] == _MAGIC[:-1]
@@ -106,7 +107,7 @@ def load(data: bytes) -> list:
 
 
 def _output_axis(name: str, array: np.ndarray) -> int:
-    """The axis of a layer's outputs: the last one but in kernels of transposed convolutions."""
+    """Returns the axis of a layer's outputs: the last one, except in transposed convolutions."""
     transposed = any(word in name for word in ("transpose", "deconv"))
     return array.ndim - 2 if transposed and array.ndim == 4 else array.ndim - 1
 
@@ -137,7 +138,7 @@ def _integers(array: np.ndarray, steps: np.ndarray) -> list:
 
 
 def _array(tensor: dict, streams: list) -> np.ndarray:
-    """The tensor that the streams of one encoding stand for."""
+    """Returns the tensor that is encoded in some streams."""
     shape = tensor["shape"]
     if tensor["encoding"] == FLOAT32:
         return np.frombuffer(streams[0], "<f4").astype(np.float32).reshape(shape)
@@ -155,6 +156,8 @@ def _array(tensor: dict, streams: list) -> np.ndarray:
 
 
 def _compress(data: bytes) -> bytes:
-    """A zlib stream; of what does not repeat, a Huffman code alone is smaller and made at once."""
+    """Returns a zlib stream. For data without repetition, only a Huffman code is smaller and
+    faster.
+    """
     made = zlib.compressobj(9, strategy=zlib.Z_HUFFMAN_ONLY)
     return min(made.compress(data) + made.flush(), zlib.compress(data, 1), key=len)

@@ -110,8 +110,8 @@ def export_codec(
             _save(full, manifest, model_file.FULL, partial)
         else:
             logging.info(
-                "%s: its SavedModel evaluates pictures but does not code them (%s);"
-                " tfquant compress and decompress take it on every stack", path, coder.source,
+                "%s: the SavedModel evaluates pictures but does not code them (%s);"
+                " tfquant compress and decompress work with it on every stack", path, coder.source,
             )  # fmt: skip
             _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))

@@ -111,6 +111,7 @@ def _leaky(x: tf.Tensor) -> tf.Tensor:
 
 
 def leaky_relu() -> keras.layers.Layer:
+    """Returns a leaky ReLU layer with the reference networks' slope."""
     return keras.layers.Activation(_leaky)
 
 
