@@ -289,7 +289,10 @@ def _read_picture(path: str, arguments):
 
 
 def _read_file(path: str, max_pixels: int | None) -> tuple:
-    """Reads a .tfq file. Returns its bytes and its content. None: the model's limit applies later."""
+    """Reads a .tfq file and returns its bytes and its content.
+
+    Without a limit of pixels, the limit of the file's model applies when the file is decoded.
+    """
     if path == STANDARD:
         data = sys.stdin.buffer.read()
     else:
