@@ -96,8 +96,10 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]; sys_platform == 'linux'"],
         "test": ["pytest", "pytest-xdist", "ruff"],
+        "docs": ["sphinx>=7.4", "myst-parser>=3", "furo"],
         "digits": ["scikit-learn"],
         "tfds": ["tensorflow-datasets~=4.9.3"],
+        "heif": ["pillow-heif>=1.1"],
     },
     entry_points={"console_scripts": ["tfquant = tfquant.cli:main"]},
 )

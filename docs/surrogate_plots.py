@@ -23,7 +23,7 @@ from tfquant.quantization.surrogates import SURROGATES, Branch
 
 FOLDER = Path(__file__).resolve().parent / "images" / "surrogates"
 
-_REACH, _POINTS, _DRAWS = 1.45, 121, 4000
+_REACH, _POINTS, _DRAWS = 1.45, 121, 1500
 _ALPHAS = (2.0, 6.0)
 _LABELS = {"standard": "standard", "pathwise": "pathwise", "straight_through": "straight-through"}
 _DASHES = {"standard": "-", "pathwise": "-", "straight_through": (0, (4, 2))}
@@ -32,7 +32,7 @@ _CHECKED = slice(5, None, 15)
 
 
 class Curve(NamedTuple):
-    """What is drawn of one quantity, each [points]: the mean, two quantiles and one draw."""
+    """The plotted values of one quantity, each [points]: the mean, two quantiles and one draw."""
 
     mean: np.ndarray
     low: np.ndarray

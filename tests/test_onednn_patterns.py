@@ -98,7 +98,7 @@ def test_a_pattern_is_found_and_no_other(onednn, case):
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_nothing_is_found_in_their_like(onednn, case):
+def test_nothing_is_found_in_similar_graphs(onednn, case):
     function, x = HARMLESS[case]
     graph = tf.function(function, autograph=False).get_concrete_function(x).graph
     assert onednn.in_traced(graph) == []

@@ -177,7 +177,7 @@ E0000 00:00:1795816769.463131   13278 cuda_dnn.cc:8579] Unable to register cuDNN
     "environment, kept", [({}, slice(2, 3)), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, slice(4))]
 )
 @pytest.mark.parametrize("fails", [False, True])
-def test_messages_written_while_tensorflow_loads_are_for_those_who_ask(
+def test_messages_while_tensorflow_loads_are_shown_only_on_request(
     tmp_path, environment, kept, fails
 ):
     """Uses a substitute for TensorFlow that writes to the file descriptor, like its libraries."""

@@ -100,7 +100,7 @@ def test_flags_reach_the_experiment():
      ("family", r"gaussian\|laplacian\|mixture"), ("g_a", r"plain\|res\|res_attn"),
      ("g_s", r"plain\|res\|res_attn")],
 )  # fmt: skip
-def test_an_unknown_value_is_answered_with_the_choices(flag, choice):
+def test_an_unknown_value_lists_the_choices(flag, choice):
     with pytest.raises(flags.IllegalFlagValueError, match=f"--{flag}=nonsense.*{choice}"):
         experiment(f"--{flag}=nonsense")
 
@@ -187,7 +187,7 @@ def _pictures(tmp_path, make_photograph):
     return folder
 
 
-def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path, pictures):
+def test_another_runs_folder_is_refused_in_one_line_with_the_differences(tmp_path, pictures):
     there = tmp_path / "run"
     small = ["--N=4", "--M=6", "--crop=64", "--batch_size=2", f"--train_images={pictures}"]
     folder.prepare(str(there), experiment(*small))
@@ -229,7 +229,7 @@ def warnings(caplog, *arguments):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_temperature_for_a_plan_without_one_is_warned_of(caplog):
+def test_a_temperature_without_effect_gives_a_warning(caplog):
     (line,) = warnings(caplog, "--plan=mix", "--alpha_max=8", "--alpha_min=2")
     assert line == (
         "--alpha_min, --alpha_max: no effect, no branch of the plan is annealed"
@@ -241,7 +241,7 @@ def test_a_temperature_for_a_plan_without_one_is_warned_of(caplog):
     assert not warnings(caplog, "--plan=mix", "--alpha_max=8", "--distortion_branch=sha:standard")
 
 
-def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
+def test_flags_of_the_rectifier_without_effect_give_a_warning(caplog):
     start = ("--init_from=run", "--stages=qr_predictive")
     (line,) = warnings(caplog, "--qr_distance=l1", "--rectifier_depth=3")
     assert line == (
@@ -255,20 +255,20 @@ def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
     assert not warnings(caplog, *start, "--explore_qr", "--qr_distance=l1", "--explore_start=1")
 
 
-def test_a_start_for_weights_that_are_read_is_warned_of(caplog):
+def test_a_start_without_effect_gives_a_warning(caplog):
     (line,) = warnings(caplog, "--start=glorot", "--init_from=run", "--stages=post")
     assert line == "--start: no effect, the weights come from --init_from"
     assert not warnings(caplog, "--start=glorot")
 
 
-def test_a_rounded_number_of_validation_pictures_is_said(caplog):
+def test_a_rounded_number_of_validation_pictures_is_logged(caplog):
     (line,) = warnings(caplog, "--validation_images=20", "--batch_size=8")
     assert line.endswith("validation needs whole batches of 8, so it uses 16 pictures")
     assert "uses 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
     assert not warnings(caplog, "--validation_images=24", "--batch_size=8")
 
 
-def test_arguments_that_are_no_flags_are_refused():
+def test_positional_arguments_are_rejected():
     parsed("--model_dir=unused")
     with pytest.raises(app.UsageError, match="unexpected arguments: lmbda=3; use only --flags"):
         train.main(["train.py", "lmbda=3"])

@@ -114,7 +114,7 @@ def test_least_distortion_of_additive_noise_is_that_of_the_conditional_mean():
     )
 
 
-def test_a_pair_with_shared_noise_tells_what_one_does_and_with_its_own_more():
+def test_a_pair_carries_more_information_only_with_independent_noise():
     sigma = 0.5
     one = information_of_noise(sigma)
     assert channel.pair_information(Method("uq_s"), sigma, 0.0).value == pytest.approx(
@@ -133,7 +133,7 @@ def test_a_pair_with_shared_noise_tells_what_one_does_and_with_its_own_more():
     )
 
 
-def test_a_mistake_in_the_table_shows(alter):
+def test_a_mistake_in_the_table_is_visible(alter):
     alter("aun", "louder", forward=lambda v, alpha, u: v + 2 * u)
     louder = channel.information(Method("louder"), 0.5, 0.0).value
     assert louder < information_of_noise(0.5) - 0.3

@@ -36,7 +36,7 @@ def bits_slope(d, sigma):
         ("sra:straight_through", 5.0, 1.0, 0.33, 0.62),
     ],
 )
-def test_the_papers_table_comes_out(spec, alpha, sigma, bias, variance):
+def test_the_papers_table_is_reproduced(spec, alpha, sigma, bias, variance):
     found = gradient_risk.risk(Branch.parse(spec), alpha, sigma, 16)
     assert found[0] == pytest.approx(bias, rel=0.03, abs=0.006)
     if variance is not None:
@@ -99,7 +99,7 @@ def test_the_papers_variance_of_stochastic_rounding_is_that_of_a_mean_at_the_cen
         assert found.mean() == pytest.approx(variance, rel=0.01)
 
 
-def test_the_result_holds_the_paper_beside_ours_and_says_where_they_differ(monkeypatch):
+def test_the_result_contains_the_papers_numbers_and_the_differences(monkeypatch):
     monkeypatch.setattr(gradient_risk, "_RESOLUTION", 8)
     settings = gradient_risk.EXPERIMENT.settings(surrogates=("sr",))
     result = gradient_risk.run(settings, Progress("test"))

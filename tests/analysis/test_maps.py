@@ -35,7 +35,7 @@ def test_the_kind_of_noise_is_found_from_draws():
     assert not any(maps.shares_noise(name) for name in ("uq_i", "aun", "sga", "round"))
 
 
-def test_noise_that_is_not_known_stands_for_itself(alter):
+def test_unknown_noise_is_represented_by_its_draws(alter):
     def triangular(seeds, shape):
         # A shifted seed of the purpose gives an independent second draw.
         return random.uniform(seeds, shape) + random.uniform(seeds + 1, shape)

@@ -80,13 +80,13 @@ def test_the_table_has_every_row_of_every_codec_width_and_precision(
     assert "nothing 1.0" in last
 
 
-def test_what_a_worker_says_as_it_fails_is_the_last_line(bench, idle_workers, monkeypatch):
+def test_a_failing_workers_message_is_the_last_line(bench, idle_workers, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench.py", "--codecs=unknown"])
     with pytest.raises(SystemExit, match="bench.py: ValueError: unknown codec 'unknown'"):
         bench.main()
 
 
-def test_an_unknown_row_is_answered_with_the_choices():
+def test_an_unknown_row_lists_the_choices():
     done = subprocess.run(
         [sys.executable, HERE / "bench.py", "--rows=steps"], capture_output=True, text=True
     )
@@ -97,7 +97,7 @@ def test_an_unknown_row_is_answered_with_the_choices():
 @pytest.mark.parametrize(
     "what", ["step", "compress", "decompress", "folder", "encode", "decode", "crops"]
 )
-def test_every_row_is_of_something_that_runs(what, monkeypatch, tmp_path, photograph):
+def test_every_row_can_run(what, monkeypatch, tmp_path, photograph):
     monkeypatch.syspath_prepend(str(HERE))
     import worker
 

@@ -2,10 +2,11 @@
 
     python tests/compatibility/make_exports.py STACK
 
-This writes `exports/STACK-CODEC.tar.xz` for three codecs, one for each kind of coding table. Each
-archive contains an exported model without its stock flavour, a picture, the picture's `.tfq` file,
-and the decoded picture. Run it once per stack, and again only when a new format changes the files:
-the archives represent models and files that users already have.
+This writes `exports/STACK-CODEC.tar.xz` for four codecs: each kind of coding table, and each order
+of the elements. STACK is `exact` for models that write files of version 2. Older archives have
+three codecs. Each archive contains an exported model without its stock flavour, a picture, the
+picture's `.tfq` file, and the decoded picture. Run it once per stack, and again only when a new
+format changes the files: the archives represent models and files that users already have.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ CODECS = {
     "ms_hyper_zero": {"N": 8, "M": 12},
     "charm": {"N": 8, "M": 12, "slices": 3},
     "cheng_anchor": {"N": 8},
+    "elic_sm_zero": {"N": 8, "M": 12},
 }
 HEIGHT, WIDTH = 64, 96
 _GAINS = {"h_a": 4.0}  # hyper-latents of an untrained codec all round to 0

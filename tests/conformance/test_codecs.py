@@ -111,7 +111,7 @@ def _post_trainer(codec):
     trainer.begin(joint)
 
 
-def test_post_training_trains_what_the_decoder_has_and_nothing_else(codec, x, post_trainer):
+def test_post_training_trains_exactly_the_decoders_weights(codec, x, post_trainer):
     """Checks that with rounding and a bound of 1e-6, every gradient is finite."""
     variables = post_trainer.trained_variables()
     frozen = {id(v) for part in codec.group("encoder").values() for v in part.variables}
@@ -178,7 +178,7 @@ def test_parameters_are_as_many_as_published(
         ("ms_hyper", {"g_a": "big"}, "unknown transform 'big'; known: plain, res, res_attn"),
     ],
 )
-def test_a_codec_that_cannot_be_is_refused_with_what_is_possible(name, options, message):
+def test_an_invalid_codec_is_rejected_with_the_possible_values(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.build(name, **options)
     assert keras.mixed_precision.global_policy().name == "float32"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant import models
+from tfquant import exact, models
 from tfquant.coding import portable, range_coder
 from tfquant.data.images import read_image
 from tfquant.export.codec_module import CodecModule
@@ -42,7 +42,11 @@ def _fitted(build):
 
 @pytest.fixture(scope="module", name="codec")
 def _codec(label, fitted, make_photograph):
-    return fitted(label, make_photograph(192, 256))
+    """The codec as it is exported."""
+    picture = make_photograph(192, 256)
+    codec = fitted(label, picture)
+    exact.become_exact(codec, [picture])
+    return codec
 
 
 @pytest.fixture(scope="module", name="runs")
@@ -60,7 +64,7 @@ def _module(runs):
     return runs[0]
 
 
-def test_no_graph_that_codes_holds_what_onednn_computes_wrongly(runs):
+def test_no_coding_graph_contains_a_pattern_that_onednn_computes_wrongly(runs):
     assert not runs[1]
 
 
@@ -93,6 +97,8 @@ def test_transforms_in_half_precision_make_files_of_the_same_format(
         layers = [getattr(codec, part) for codec in codecs]
         assert [layer.compute_dtype for layer in layers] == ["float32", precision]
         np.testing.assert_array_equal(*(layer.get_weights()[0] for layer in layers))
+    exact.become_exact(codecs[0], [picture])
+    exact.copy(*codecs)
     modules = [CodecModule(codec) for codec in codecs]
     assert modules[0].fingerprint() == modules[1].fingerprint()
     decoded = []
@@ -117,6 +123,7 @@ def test_files_fit_a_rectified_model_of_the_same_encoder(
     rectified = build(label)
     rectified.add_rectifier(8, 1)
     stir(rectified.rectifier)
+    exact.copy(codec, rectified)
     other = CodecModule(rectified)
     assert other.fingerprint() == module.fingerprint()
     coded = module.encode(picture)
@@ -136,7 +143,7 @@ def test_the_payload_is_the_models_bits(module, make_photograph):
 
 
 @pytest.mark.parametrize("label", ["ms_hyper", "charm", "ms_hyper_zero"], indirect=True)
-def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak_dir):
+def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, kodak_dir):
     paths = sorted(kodak_dir.glob("*.png"))[2::8]
     crops = [read_image(path)[100:356, 100:484] for path in paths]
     module = CodecModule(fitted(label, crops[0]))
@@ -146,6 +153,21 @@ def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak
         assert abs(8 * sum(map(len, streams)) - bits) <= 0.005 * bits + 64 * len(streams)
         decoded = module.decode(streams, *crop.shape[:2], coded["symbols_crc"])
         np.testing.assert_array_equal(decoded["image"], evaluated["image"])
+
+
+@pytest.mark.parametrize("label", ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm_zero"])
+def test_files_of_version_1_are_made_with_real_arithmetic(fitted, label, make_photograph):
+    """As in tfquant 0.2, by models that were exported for such files."""
+    picture, size = make_photograph(64, 80), (64, 80)
+    codec = fitted(label, picture)
+    module = CodecModule(codec)
+    coded, evaluated = module.encode(picture), module.evaluate(picture)
+    y_hat = module.read(coded["streams"], *size, coded["symbols_crc"])
+    np.testing.assert_array_equal(y_hat, evaluated["y_hat"])
+    before, version = module.fingerprint(), module.version
+    exact.become_exact(codec, [picture])
+    assert (version, CodecModule(codec).version) == (1, 2)
+    assert CodecModule(codec).fingerprint() != before
 
 
 @pytest.fixture(scope="module", name="foreigner")
@@ -237,7 +259,7 @@ def test_the_fingerprint_covers_every_network_of_the_entropy_model(build, label)
     assert module.fingerprint() == before
 
 
-def test_the_fingerprint_covers_what_the_bits_mean_and_no_more(fitted, make_photograph):
+def test_the_fingerprint_covers_only_what_the_bits_depend_on(fitted, make_photograph):
     codec = fitted("ms_hyper_zero", make_photograph(64, 64))
     before = CodecModule(codec).fingerprint()
     kernel = codec.g_s.layers[0].kernel

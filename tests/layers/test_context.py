@@ -33,7 +33,7 @@ def test_a_context_network_is_convolutions_with_relu_between():
 @pytest.mark.parametrize(
     "kind,last", [(ContextNetwork, tf.bfloat16), (ParameterNetwork, "float32")]
 )
-def test_inputs_of_two_types_are_brought_to_the_policys(kind, last):
+def test_inputs_of_two_types_are_converted_to_the_policys(kind, last):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         network = kind((4, 2), (3, 3))

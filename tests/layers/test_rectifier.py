@@ -41,7 +41,7 @@ def test_a_new_rectifier_learns_at_its_last_layer_first_and_then_everywhere():
         assert np.any(gradient), variable.name
 
 
-def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
+def test_training_reduces_quantization_error_on_unseen_latents():
     """Uses smooth fields, whose neighbours allow a partial prediction of the rounding errors."""
     keras.utils.set_random_seed(0)
     rectifier = QuantizationRectifier(16, 1)
@@ -64,7 +64,7 @@ def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
 
 
 @pytest.mark.parametrize("depth", [0, 1])
-def test_no_graph_holds_what_onednn_computes_wrongly(onednn, depth):
+def test_no_graph_contains_a_pattern_that_onednn_computes_wrongly(onednn, depth):
     """Checks that the sum is not fused into the last convolution; see
     `tests/onednn_patterns.py`.
     """
@@ -97,7 +97,7 @@ def test_the_sum_is_float32_under_bfloat16_networks():
     np.testing.assert_array_equal(y_bar, y_hat)
 
 
-def test_width_and_depth_are_those_asked_for():
+def test_width_and_depth_are_as_requested():
     """Counts convolutions by hand: 3x3 in and out, two per block, the attention's 18 and one."""
     rectifier = QuantizationRectifier(8, 2)
     rectifier(latent())
@@ -111,6 +111,6 @@ def test_width_and_depth_are_those_asked_for():
     "width,depth,message",
     [(1, 1, "width must be at least 2; got 1"), (8, -1, "depth must not be negative; got -1")],
 )
-def test_sizes_without_meaning_are_refused(width, depth, message):
+def test_invalid_sizes_are_rejected(width, depth, message):
     with pytest.raises(ValueError, match=message):
         QuantizationRectifier(width, depth)

@@ -180,7 +180,7 @@ def test_the_papers_start_is_glorots_kernels_no_biases_and_the_usual_gdn(kind):
         assert np.all(np.isfinite(network(first)))
 
 
-def test_an_unknown_kind_is_answered_with_the_choices():
+def test_an_unknown_kind_lists_the_choices():
     message = "unknown transform 'big'; known: plain, res, res_attn"
     for make in (transforms.analysis, transforms.synthesis):
         with pytest.raises(ValueError, match=message):

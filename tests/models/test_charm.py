@@ -34,7 +34,7 @@ def by_slice(found):
 
 
 @pytest.mark.parametrize("k", range(SLICES))
-def test_a_slice_moves_later_slices_only_and_the_first_five_alone(codec, parameters, before, k):
+def test_only_the_first_five_slices_affect_others_and_only_later_ones(codec, parameters, before, k):
     y = latent()
     y[..., WIDTH * k : WIDTH * (k + 1)] += 3.0
     pairs = zip(by_slice(before), by_slice(parameters(codec, y)))

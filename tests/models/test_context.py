@@ -41,7 +41,7 @@ def test_chengs_parameters_are_those_of_three_gaussians():
     assert trained(codec.context.parameters) == dense(512, 640, 640, 9 * 128)
 
 
-def test_attention_is_all_that_the_two_chengs_differ_in():
+def test_the_two_cheng_codecs_differ_only_in_attention():
     N = 16
     unit = dense(N, N // 2) + (9 * (N // 2) + 1) * (N // 2) + dense(N // 2, N)
     anchor, attention = (

@@ -46,7 +46,7 @@ def halves_moved(before, after):
 
 @pytest.mark.parametrize("k", range(5))
 @pytest.mark.parametrize("half,row,column", [(0, 3, 3), (1, 3, 4)])
-def test_an_element_moves_later_halves_only(codec, parameters, before, k, half, row, column):
+def test_an_element_affects_only_later_halves(codec, parameters, before, k, half, row, column):
     """Checks that an anchor affects the others of its group and later groups, and an other only
     these.
     """
@@ -57,7 +57,7 @@ def test_an_element_moves_later_halves_only(codec, parameters, before, k, half, 
     assert moved == later | ({(k, 1)} if half == 0 else set())
 
 
-def test_an_anchor_is_seen_at_the_odd_places_of_its_5x5_window(codec, parameters, before):
+def test_an_anchor_affects_the_odd_places_of_its_5x5_window(codec, parameters, before):
     y = latent()
     y[:, 3, 3, :2] += 3.0
     changed = np.any(before != parameters(codec, y), axis=(0, 1))[..., :2].any(axis=-1)
@@ -66,7 +66,7 @@ def test_an_anchor_is_seen_at_the_odd_places_of_its_5x5_window(codec, parameters
     np.testing.assert_array_equal(changed, window)
 
 
-def test_anchors_get_zeros_in_place_of_features_bias_included(codec, parameters, before):
+def test_anchors_get_zeros_instead_of_features_and_their_bias(codec, parameters, before):
     """Checks that the bias of the features affects only the parameters of the others."""
     bias = codec.context.g_sp[4].bias
     kept = bias.numpy()
@@ -82,7 +82,7 @@ def test_all_but_the_first_anchors_see_the_context(codec, parameters, before, ot
     assert moved == {(k, half) for k in range(5) for half in range(2)} - {(0, 0)}
 
 
-def test_latents_parameters_and_bits_come_back_in_their_places(codec):
+def test_latents_parameters_and_bits_keep_their_positions(codec):
     y, exchange = latent(), Rounding()
     y_hat = codec.transmit(y, exchange)
     (raw,) = exchange.params["y"]

@@ -12,7 +12,7 @@ from tfquant.quantization.surrogates import SURROGATES
 
 @pytest.mark.parametrize("group", [0, 3])
 @pytest.mark.parametrize("known", [True, False])
-def test_noise_is_made_of_the_bits_of_stateless_uniform(group, known):
+def test_noise_has_the_bits_of_stateless_uniform(group, known):
     seeds = random.example_seeds(7, "y", tf.constant([5, 6, 2**40], tf.int64), group)
     draw = tf.function(
         lambda s: random.uniform(s, [4, 3]),

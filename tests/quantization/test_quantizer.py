@@ -49,7 +49,7 @@ def plan(rate, distortion="aun:pathwise", **kwargs):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_with_partial_stop_gradient_the_distortion_sends_none_to_mu(name):
+def test_with_partial_stop_gradient_the_distortion_gives_mu_no_gradient(name):
     dy, dmu, dsigma = gradients(PLANS[name], "distortion")
     assert np.all(dmu == 0) and np.all(dsigma == 0)
     assert np.all(np.isfinite(dy)) and np.any(dy != 0)
@@ -80,14 +80,14 @@ def test_for_sua_the_flag_lets_the_distortion_reach_mu():
 @pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua_n:expected", "sr:expected",
                                   "sra:expected", "uq_s:expected"])  # fmt: skip
 @pytest.mark.parametrize("stopped", ["distortion", "none"])
-def test_where_the_rates_offset_is_free_mu_gets_minus_the_expected_gradient_of_y(rate, stopped):
+def test_if_the_rates_offset_is_not_stopped_mu_gets_minus_the_expected_gradient_of_y(rate, stopped):
     """Checks every single draw: the variance is 0."""
     dy, dmu, _ = gradients(plan(rate, stop_gradient=stopped), "rate")
     np.testing.assert_allclose(dmu, -dy, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("distortion", ["aun:pathwise", "sua:pathwise", "sua:straight_through"])
-def test_the_two_readings_differ_in_the_rate_alone(distortion):
+def test_the_two_readings_differ_only_in_the_rate(distortion):
     """Includes equal branches of rate and distortion, which share their tensor only with one
     reading.
     """
@@ -142,7 +142,7 @@ def test_the_expected_gradient_to_the_mean_is_the_mean_of_the_sampled_ones(
         np.testing.assert_allclose(found, sampled, rtol=3e-3, atol=3e-3)
 
 
-def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
+def test_the_expected_gradient_to_the_mean_reaches_only_the_quantizers_rate():
     """Includes AUN, for which both readings of the paper give the same expected gradient."""
     rate = "aun:expected"
     closed = gradients(plan(rate, mean_gradient="expected"), "rate")
@@ -159,7 +159,7 @@ def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
 
 
 @pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua:pathwise"])
-def test_with_both_stopped_mu_gets_the_rates_gradient_through_p_alone(rate):
+def test_with_both_stopped_mu_gets_only_the_rates_gradient_through_p(rate):
     """Compares with d/dmu of -log2 p(value | mu, sigma) at the sampled value, by central
     differences.
     """
@@ -191,7 +191,7 @@ def test_equal_branches_share_their_tensor_and_one_surrogate_shares_its_noise():
     np.testing.assert_allclose(quantized.rate.value, quantized.distortion, atol=1e-6)
 
 
-def test_different_surrogates_draw_independently_and_the_rates_is_what_it_is_alone():
+def test_different_surrogates_draw_independently_without_changing_the_rates_draw():
     """Uses rank correlations of the noise of AUN and SUA; SUA's sample is a monotone map of its
     noise.
     """
@@ -246,7 +246,7 @@ def test_independent_draws_leave_the_gradients_of_rate_and_distortion_uncorrelat
     assert abs(correlation(independent)) < 0.05
 
 
-def test_the_context_branch_is_chosen_apart():
+def test_the_context_branch_can_be_chosen_separately():
     y, _ = draw()
     chosen = plan("aun:pathwise", "aun:pathwise", context=Branch.parse("round:straight_through"))
     quantized = quantize(chosen, y, 0.0, ALPHA, SEEDS)
@@ -260,7 +260,7 @@ def test_quantization_stays_in_float32_for_bfloat16_latents():
     assert quantized.distortion.dtype == tf.float32
 
 
-def test_symbols_and_dequantization_undo_each_other_on_the_grid():
+def test_symbols_and_dequantization_are_inverse_on_the_grid():
     y, raw = draw()
     offset = raw[..., : SHAPE[-1]]
     integers = symbols(y, offset)
@@ -270,7 +270,7 @@ def test_symbols_and_dequantization_undo_each_other_on_the_grid():
     assert np.max(np.abs(y_hat - y)) <= 0.5 + 1e-5
 
 
-def test_plans_refuse_what_has_no_meaning():
+def test_plans_reject_invalid_values():
     with pytest.raises(ValueError, match="distortion branch sua:expected cannot"):
         plan("aun:pathwise", "sua:expected")
     with pytest.raises(ValueError, match="unknown stop_gradient True; known: both, distortion, no"):

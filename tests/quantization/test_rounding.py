@@ -94,14 +94,14 @@ def test_alpha_gets_no_gradient():
     assert tape.gradient(value, alpha) is None
 
 
-def test_dither_is_an_integer_less_the_noise():
+def test_dither_is_an_integer_minus_the_noise():
     u = np.random.default_rng(0).uniform(-0.5, 0.5, 400).astype(np.float32)
     v = grid(6)
     np.testing.assert_allclose(rounding.dither(v, u), np.round(v + u) - u, atol=1e-6)
     assert np.max(np.abs(rounding.dither(v, u) - v)) <= 0.5 + 1e-5
 
 
-def test_stochastic_round_takes_the_ceiling_as_often_as_the_fraction_says():
+def test_the_fraction_is_the_probability_of_the_ceiling_in_stochastic_rounding():
     u = np.random.default_rng(0).uniform(-0.5, 0.5, 200_000).astype(np.float32)
     drawn = rounding.stochastic_round(np.full_like(u, 2.3), u).numpy()
     assert set(drawn) == {2.0, 3.0}

@@ -115,7 +115,7 @@ def test_value_and_gradient_are_the_formulas(name, estimator, alpha):
         np.testing.assert_allclose(sample.expected.slope, slope, rtol=1e-3, atol=1e-5)
 
 
-def test_uq_s_draws_one_noise_an_image_and_uq_i_one_an_element():
+def test_uq_s_draws_noise_once_per_image_and_uq_i_once_per_element():
     v = tf.constant(latent())
     for name, count in (("uq_s", 1), ("uq_i", v[0].shape.num_elements())):
         sample = Branch(name, "straight_through").sample(v, 0.0, 1.0, SEEDS).value
@@ -212,7 +212,7 @@ def test_the_mean_of_the_pathwise_gradient_equals_the_expected_gradient(evenly, 
         ("sra:straight_through", 5.0, 0.2, 2.96, 61.9),
     ],
 )
-def test_table_two_comes_out_of_the_layers(evenly, spec, alpha, sigma, bias, variance):
+def test_the_layers_reproduce_table_two(evenly, spec, alpha, sigma, bias, variance):
     evenly(spec)
     sampled, expected = rate_gradients(spec, alpha, sigma, points=12_000, draws=150)
     found = np.mean(np.abs(sampled.mean(0) - expected))
@@ -230,7 +230,7 @@ def test_table_two_comes_out_of_the_layers(evenly, spec, alpha, sigma, bias, var
         ("aun", "a branch must be surrogate:estimator"),
     ],
 )
-def test_a_meaningless_branch_is_refused_with_what_is_possible(text, message):
+def test_an_invalid_branch_is_rejected_with_the_possible_ones(text, message):
     with pytest.raises(ValueError) as error:
         Branch.parse(text)
     assert message in str(error.value)

@@ -55,7 +55,7 @@ def test_weights_and_moments_are_those_of_keras_adam():
 
 
 @pytest.mark.parametrize("devices", [[], ["a GPU"]])
-def test_a_weights_share_of_the_graph_is_three_operations(devices, monkeypatch):
+def test_each_weight_adds_three_operations_to_the_graph(devices, monkeypatch):
     """Also checks that Keras does not compile every weight's update separately, as it would on a
     GPU.
     """
@@ -73,13 +73,13 @@ def test_a_weights_share_of_the_graph_is_three_operations(devices, monkeypatch):
     assert more - few == {"L2Loss": 1, "MulNoNan": 1, "ResourceApplyAdam": 1}
 
 
-def test_gradients_are_not_applied_past_the_check():
+def test_gradients_are_not_applied_without_the_check():
     optimizer, some = Adam(1e-3, scales_loss=True), weights(np.random.default_rng(0))
     with pytest.raises(RuntimeError, match="by Adam.step"):
         optimizer.apply_gradients(zip(gradients(np.random.default_rng(1)), some))
 
 
-def test_replicas_take_the_same_steps_and_leave_out_the_same(fresh_python):
+def test_replicas_take_and_skip_the_same_steps(fresh_python):
     """Runs in a graph on two devices; the second step's gradient is NaN on one of them."""
     fresh_python(
         """
@@ -124,7 +124,7 @@ def test_replicas_take_the_same_steps_and_leave_out_the_same(fresh_python):
     "loss, gradient", [(np.inf, 1.0), (1.0, np.nan), (1.0, -np.inf), (1.0, 1e30)]
 )
 @pytest.mark.parametrize("clip_norm", [1.0, None])
-def test_a_step_gone_wrong_changes_nothing(loss, gradient, clip_norm):
+def test_a_non_finite_step_changes_nothing(loss, gradient, clip_norm):
     """Uses 1e30, which is finite, but whose square is not."""
     rng = np.random.default_rng(1)
     optimizer, some = Adam(RATE, clip_norm=clip_norm), weights(rng)

@@ -99,13 +99,13 @@ def test_more_quality_takes_more_bits_and_gives_a_smaller_error_of_the_latent(pi
     assert np.all(np.diff(errors) < 0)
 
 
-def test_the_gains_belong_to_encoder_and_decoder_and_not_to_the_files_meaning():
+def test_the_gains_belong_to_encoder_and_decoder_and_not_to_the_entropy_model():
     made = codec()
     assert "gain" in made.group("encoder") and "inverse_gain" in made.group("decoder")
     assert not {"gain", "inverse_gain"} & set(made.group("entropy"))
 
 
-def test_the_loss_weighs_every_picture_by_its_own_lmbda(batch):
+def test_the_loss_weights_every_picture_by_its_own_lmbda(batch):
     """Compares with NumPy. The levels depend on the indices, but not on the batch."""
     trainer = Trainer(codec(), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[1])

@@ -113,14 +113,14 @@ def finished(tmp_path_factory, eagerly):
     return directory, seen
 
 
-def test_logs_that_cannot_be_written_are_one_line(tmp_path):
+def test_logs_that_cannot_be_written_give_one_line(tmp_path):
     (tmp_path / "logs").write_text("a file")
     log = callbacks._Log(str(tmp_path / "logs"))
     with pytest.raises(OSError, match=f"^{tmp_path}/logs: Not a directory$"), log.writing(0):
         pass
 
 
-def test_logs_that_fill_the_disk_are_one_line(tmp_path, fresh_python):
+def test_logs_that_fill_the_disk_give_one_line(tmp_path, fresh_python):
     """Checks that errors are raised at the end of the context, which flushes the logs."""
     said = fresh_python(
         """
@@ -246,7 +246,7 @@ def test_hyperparameters_describe_the_run_and_their_metrics_are_logged(events):
     assert metrics <= set(events.Tags()["tensors"])
 
 
-def test_every_curve_says_what_it_is(events):
+def test_every_curve_has_a_description(events):
     for tag in events.Tags()["tensors"]:
         if not tag.startswith("_hparams_") and "custom_scalars" not in tag:
             assert events.SummaryMetadata(tag).summary_description, tag

@@ -57,12 +57,12 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"downscale": (0.9,)}, r"downscale takes two factors.*; got \(0.9,\)"),
     ],
 )
-def test_a_meaningless_experiment_is_refused_with_what_is_possible(changes, message):
+def test_an_invalid_experiment_is_rejected_with_the_possible_values(changes, message):
     with pytest.raises(ValueError, match=message):
         Experiment(**changes)
 
 
-def test_a_control_without_rectifier_may_be_trained_on():
+def test_a_control_without_rectifier_may_be_trained_further():
     """Uses `qr_predictive` with width 0, which inserts nothing before the decoder."""
     stages = ("joint", "qr_predictive", "post")
     assert not Experiment(stages=stages, rectifier_width=0).rectified
@@ -111,13 +111,13 @@ def test_the_rectifiers_stages_are_soft_to_predictive_training():
     assert predictive.sigma_bound is None and not predictive.track_offsets
 
 
-def test_a_codec_has_a_rectifier_where_a_stage_trains_one_and_it_has_a_width():
+def test_a_codec_has_a_rectifier_if_a_stage_trains_one_and_it_has_a_width():
     assert not Experiment().rectified
     assert Experiment(stages=("joint", "qr_predictive")).rectified
     assert not Experiment(stages=("joint", "qr_predictive"), rectifier_width=0).rectified
 
 
-def test_the_control_without_rectifier_trains_on_rate_and_distortion_alone():
+def test_the_control_without_rectifier_trains_only_on_rate_and_distortion():
     """Checks that its gain since the start is recorded like the rectifier's."""
     soft, predictive = Experiment(
         stages=("qr_soft", "qr_predictive"), lmbda=0.02, rectifier_width=0
@@ -146,7 +146,7 @@ def test_an_experiment_survives_json():
 
 
 @pytest.mark.parametrize("switch,meaning", [(True, "both"), (False, "none")])
-def test_an_experiment_from_when_the_stop_gradient_was_a_switch_is_read(switch, meaning):
+def test_an_old_experiment_with_a_boolean_stop_gradient_is_read(switch, meaning):
     """Includes files that lack newer fields."""
     values = {**json.loads(Experiment(seed=5).to_json()), "stop_gradient": switch}
     for later in ("mean_gradient", "start"):

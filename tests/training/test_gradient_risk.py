@@ -232,7 +232,7 @@ def test_the_expected_gradient_has_neither_bias_nor_variance(x):
         ("sha:standard", True),
     ],
 )
-def test_a_bias_is_reported_where_there_is_something_to_hold_it_against(x, distortion, known):
+def test_a_bias_is_reported_only_with_a_reference(x, distortion, known):
     found = risk(x, distortion, distortion, draws=2, elements=1)
     assert ("distortion_bias" in found) == known
     assert ("rate_bias" in found) == (not distortion.startswith("round"))

@@ -94,7 +94,7 @@ class Oracle(keras.callbacks.Callback):
         self.measure()
 
 
-def test_records_are_what_rounding_gives_after_every_epoch_and_before_the_first(
+def test_records_contain_the_results_of_rounding_after_every_epoch_and_before_the_first(
     tmp_path, train, images
 ):
     found = []
@@ -119,7 +119,7 @@ def test_records_are_what_rounding_gives_after_every_epoch_and_before_the_first(
 @pytest.mark.parametrize(
     "after_record,stage,step,patience", [(True, "qr_soft", 4, 1), (False, "qr_predictive", 1, 0)]
 )
-def test_a_killed_run_has_the_weights_and_the_history_of_one_that_was_not(
+def test_a_killed_run_has_the_weights_and_the_history_of_an_uninterrupted_one(
     tmp_path, train, interruption, after_record, stage, step, patience
 ):
     # Nothing is learned, so patience ends every stage after two epochs.
@@ -153,9 +153,7 @@ def test_a_killed_run_has_the_weights_and_the_history_of_one_that_was_not(
         ([2, 3, 1, 4, 5], 2, [False, False, False, False, True]),
     ],
 )
-def test_patience_ends_when_the_loss_has_stayed_up_for_so_many_epochs(
-    tmp_path, losses, epochs, expected
-):
+def test_patience_ends_a_stage_whose_loss_has_not_decreased(tmp_path, losses, epochs, expected):
     stage = EXPERIMENT.all_stages()[0]
     records = [{"stage": "qr_soft", "step": i, "loss": v} for i, v in enumerate([0, *losses])]
     records += [{"stage": "qr_predictive", "step": 1, "loss": 0.0}]

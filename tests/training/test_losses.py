@@ -72,7 +72,7 @@ def test_descent_on_a_distortion_leads_back_to_the_picture(name, pictures):
     np.testing.assert_allclose(slope, difference, rtol=1e-2)
 
 
-def test_an_unknown_distortion_is_answered_with_the_choices():
+def test_an_unknown_distortion_lists_the_choices():
     with pytest.raises(ValueError, match="unknown distortion 'lpips'; known: mse, ms_ssim"):
         losses.distortion("lpips")
 
@@ -107,7 +107,7 @@ def test_feature_distances_are_their_definitions(latents):
         np.testing.assert_allclose(found, value, rtol=1e-4, err_msg=name)
 
 
-def test_quantization_error_and_what_is_left_of_it_are_mean_squares(latents):
+def test_quantization_and_rectified_error_are_mean_squares(latents):
     y, y_hat, y_bar = latents
     error, left = np.mean((y - y_hat) ** 2), np.mean((y - y_bar) ** 2)
     outcome = outcome_of(latents)
@@ -116,7 +116,7 @@ def test_quantization_error_and_what_is_left_of_it_are_mean_squares(latents):
 
 
 @pytest.mark.parametrize("name", losses.FEATURE_DISTANCES)
-def test_feature_distances_have_finite_gradients_even_where_nothing_is_left_of_y(name, latents):
+def test_feature_distances_have_finite_gradients_even_for_a_zero_latent(name, latents):
     """Uses a latent that is all zeros after rounding, and one without an error."""
     y = tf.constant(latents[0], tf.float32)
     for other in (tf.zeros_like(y), y):
@@ -126,6 +126,6 @@ def test_feature_distances_have_finite_gradients_even_where_nothing_is_left_of_y
         assert np.isfinite(value) and np.all(np.isfinite(tape.gradient(value, y_bar)))
 
 
-def test_an_unknown_feature_distance_is_answered_with_the_choices():
+def test_an_unknown_feature_distance_lists_the_choices():
     with pytest.raises(ValueError, match="unknown feature distance 'l3'; known: l2, l1, smooth_l1"):
         losses.feature_term("l3")

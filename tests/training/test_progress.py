@@ -60,7 +60,7 @@ def test_skipped_steps_show_in_the_bar(monkeypatch, capsys):
     assert "skipped: 2.0000" in capsys.readouterr().out
 
 
-def test_images_per_second_leave_out_validation_and_the_first_step(monkeypatch):
+def test_images_per_second_exclude_validation_and_the_first_step(monkeypatch):
     """Uses a clock that advances 10 s for the first step and for validation, and 0.5 s per other
     step.
     """

@@ -33,7 +33,7 @@ def plain(name="ms_hyper_zero"):
     return models.build(name, N=8, M=12)
 
 
-def test_an_experiment_says_where_the_transforms_start():
+def test_an_experiment_determines_the_start_of_the_transforms():
     """Checks that the papers' start changes no other weight."""
     built = {}
     for start in ("klt", "glorot"):
@@ -70,7 +70,7 @@ def begun(stage, **changes):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_codec_that_gets_a_rectifier_computes_what_it_did(precision, pictures):
+def test_adding_a_rectifier_does_not_change_the_results(precision, pictures):
     codec = models.build("ms_hyper_zero", precision, N=8, M=12)
     x = tf.constant(pictures[:1], tf.float32) / 255
     before, after = Rounding(), Rounding()
@@ -87,7 +87,7 @@ def loaded(codec):
     return ExportedModel(Manifest(codec.name, module.fingerprint(), {}, "0"), module)
 
 
-def test_files_go_both_ways_between_a_codec_and_its_rectified_one(make_photograph, stir):
+def test_files_are_interchangeable_between_a_codec_and_its_rectified_one(make_photograph, stir):
     """Uses actual bytes, from which the rectified decoder makes another picture. Conformance
     tests cover every codec.
     """
@@ -128,7 +128,7 @@ def reached(trainer, term, batch):
     return {n for n, gs in gradients.items() if any(g is not None and np.any(g) for g in gs)}
 
 
-def test_gradients_reach_what_they_should_in_the_soft_stage(batch, stir):
+def test_gradients_reach_the_right_parts_in_the_soft_stage(batch, stir):
     """Checks that `g_s` decodes y_hat, and that the feature term's gradient passes through y."""
     trainer = begun(SOFT)
     stir(trainer.codec.rectifier)
@@ -144,7 +144,7 @@ def test_the_feature_gradient_can_be_stopped_at_y(batch, stir):
     assert reached(trainer, "mse", batch) == {"g_a", "g_s"}
 
 
-def test_gradients_reach_what_they_should_in_the_predictive_stage(batch, stir):
+def test_gradients_reach_the_right_parts_in_the_predictive_stage(batch, stir):
     trainer = begun(PREDICTIVE)
     stir(trainer.codec.rectifier)
     assert reached(trainer, "mse", batch) == {"g_s", "rectifier"}
@@ -166,7 +166,7 @@ def test_the_soft_stage_trains_everything(batch):
 
 
 @pytest.mark.parametrize("bound", [0.11, 1e-6])
-def test_the_predictive_stage_touches_neither_encoder_nor_entropy_weights_nor_any_bit(
+def test_the_predictive_stage_changes_no_encoder_or_entropy_weight_and_no_bit(
     bound, batch, make_photograph
 ):
     """Compares every weight of both groups, including medians and sigma's bound, and a file's
@@ -255,7 +255,7 @@ def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures
     assert left_out == (name != "qr_predictive")
 
 
-def test_earlier_stages_leave_the_rectifier_alone(batch):
+def test_earlier_stages_do_not_train_the_rectifier(batch):
     """Checks that joint training is the same with and without a later rectifier."""
     outcomes = []
     for codec in (plain(), rectified(plain(), 8, 1)):

@@ -100,7 +100,7 @@ def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
     assert other.experiment["stages"] == ["qr_predictive"]
 
 
-def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(with_rectified):
+def test_a_run_starts_from_the_other_runs_end_and_logs_its_gain(with_rectified):
     """Checks its history and its event file."""
     before = history.read(str(with_rectified / "baseline"))[-1]
     first, *_, last = history.read(str(with_rectified / "rectified"))
@@ -240,7 +240,7 @@ def _with_claimed(folder):
         ),
     ],
 )
-def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(
+def test_an_invalid_start_is_rejected_before_the_folder_is_created(
     with_claimed, arguments, message
 ):
     arguments = [argument.format(with_claimed) for argument in arguments]

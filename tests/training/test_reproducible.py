@@ -57,7 +57,7 @@ def state(folder):
     return {n: reader.get_tensor(n) for n in names if n.endswith("VARIABLE_VALUE")}
 
 
-def test_a_run_killed_in_either_stage_ends_as_an_uninterrupted_one_bit_for_bit(
+def test_a_run_killed_in_either_stage_matches_an_uninterrupted_one_bit_for_bit(
     tmp_path, make_photograph
 ):
     """Compares weights, optimizer, counters and history after the last step is saved."""

@@ -1,4 +1,4 @@
-"""What may change between two runs of the same command."""
+"""Permitted changes between two runs of the same command."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_changed_pictures_are_named_once(tmp_path):
     assert folder.note_pictures(run, {"c.png": [3, 3], "b.png": [2, 2], "a.png": [1, 1]}) == ""
     line = folder.note_pictures(run, now)
     expected = "2 added (d.png, ...), 1 gone (c.png), 1 changed (b.png)"
-    assert line == f"the training pictures are not those that the run had before: {expected}"
+    assert line == f"the training pictures differ from those of the run so far: {expected}"
     assert folder.note_pictures(run, now) == ""
     assert json.loads((tmp_path / folder.PICTURES).read_text()) == {"pictures": now}
 
@@ -102,7 +102,7 @@ def test_generated_pictures_leave_no_file(tmp_path):
 
 def test_a_line_says_where_a_run_stands():
     assert resuming.where_it_stands("runs/a", 150, "runs/a/checkpoints/ckpt-40") == (
-        "runs/a stands at step 40 of 150; the same command resumes there"
+        "runs/a is at step 40 of 150; run the same command again to resume"
     )
     line = resuming.where_it_stands("runs/a", 150, None)
-    assert line == "runs/a has no checkpoint yet; the same command starts it again"
+    assert line == "runs/a has no checkpoint yet; run the same command to start it again"

@@ -74,7 +74,7 @@ def assert_ends_as(trainer, weights):
 
 
 @pytest.mark.parametrize("stage,step", [("joint", 1), ("joint", 3), ("post", 1)])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     tmp_path, whole, interruption, stage, step
 ):
     """Interrupts before the first checkpoint, within an epoch, and within post-training.
@@ -95,7 +95,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 @pytest.mark.parametrize(
     "codec,options", [("charm_zero", {"M": 4, "slices": 2}), ("ms_context", {"M": 4})]
 )
-def test_codecs_with_a_context_go_on_as_well(tmp_path, interruption, codec, options):
+def test_codecs_with_a_context_resume_too(tmp_path, interruption, codec, options):
     """Compares all weights and all noise, for slices and for serial contexts."""
     experiment = dataclasses.replace(
         EXPERIMENT, codec=codec, codec_options={"N": 4, **options}, joint_steps=2
@@ -112,7 +112,7 @@ def test_codecs_with_a_context_go_on_as_well(tmp_path, interruption, codec, opti
     assert_ends_as(resumed, whole.codec.get_weights())
 
 
-def test_a_checkpoint_cut_in_half_costs_an_epoch_not_the_result(tmp_path, whole, caplog):
+def test_a_truncated_checkpoint_costs_an_epoch_but_not_the_result(tmp_path, whole, caplog):
     """Damages the newest checkpoint, of post-training; the previous one is from the end of
     joint.
     """
@@ -124,7 +124,7 @@ def test_a_checkpoint_cut_in_half_costs_an_epoch_not_the_result(tmp_path, whole,
     assert "ckpt-6 is corrupt" in caplog.text
 
 
-def test_a_finished_run_is_left_as_it_is(tmp_path, whole):
+def test_a_finished_run_is_not_changed(tmp_path, whole):
     train(tmp_path)
     before = {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()}
     trainer = train(tmp_path, seed=1)
@@ -132,7 +132,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, whole):
     assert {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()} == before
 
 
-def test_a_stage_of_no_steps_is_passed_over(tmp_path):
+def test_a_stage_without_steps_is_skipped(tmp_path):
     trainer = train(tmp_path, dataclasses.replace(EXPERIMENT, post_steps=0))
     assert trainer.stage.name == "joint"
     assert checkpoints(tmp_path) == ["ckpt-2", "ckpt-4"]
@@ -176,7 +176,7 @@ def test_a_bad_last_step_costs_nothing_of_its_epoch(tmp_path):
     assert (again.stage_step.numpy(), again.skipped.numpy()) == (4, 1)
 
 
-def test_weights_that_broke_are_not_kept(tmp_path, caplog):
+def test_broken_weights_are_not_saved(tmp_path, caplog):
     """Breaks the weights with a finite step, the third: no run could resume from them."""
 
     class Breaking(keras.callbacks.Callback):
@@ -199,7 +199,7 @@ def test_single_bad_steps_are_counted_and_survived(tmp_path):
     assert all(np.all(np.isfinite(w)) for w in trainer.codec.get_weights())
 
 
-def test_a_stage_must_be_whole_epochs(tmp_path):
+def test_a_stage_must_have_whole_epochs(tmp_path):
     joint, post = EXPERIMENT.all_stages()
     assert run.epoch_length(joint, 2) == 2
     assert run.epoch_length(post, 1000) == 2
@@ -209,7 +209,7 @@ def test_a_stage_must_be_whole_epochs(tmp_path):
         run.epoch_length(joint, 3)
 
 
-def test_a_resumed_run_must_find_its_place_in_the_epochs(tmp_path, interruption):
+def test_a_run_must_resume_at_the_end_of_an_epoch(tmp_path, interruption):
     def stop(current, earlier_steps):
         return [interruption(2)]
 

@@ -56,7 +56,7 @@ def test_a_constant_learning_rate_is_constant():
     np.testing.assert_allclose(at(schedule, [0, 1, 50, 100, 1000]), 3e-4, rtol=1e-6)
 
 
-def test_an_unknown_schedule_is_answered_with_the_choices():
+def test_an_unknown_schedule_lists_the_choices():
     with pytest.raises(ValueError, match="unknown learning-rate schedule 'linear'; known: const"):
         schedules.learning_rate("linear", 1e-3, 10)
 

@@ -218,7 +218,7 @@ def test_without_clipping_a_step_follows_the_whole_gradient_and_a_broken_one_is_
     assert found == pytest.approx(0.1 * norm, rel=0.05)
 
 
-def test_medians_follow_the_density_whatever_the_batch(trainer, images):
+def test_medians_follow_the_density_for_any_batch(trainer, images):
     """Checks that a skipped step also tracks them: one Newton step, from the density only."""
     model = trainer.codec.z_model
     start = medians(trainer)
@@ -257,7 +257,7 @@ def test_post_training_keeps_the_encoder_and_moves_the_decoder(trainer, images):
         assert np.array_equal(weight, value) == (id(weight) not in trained), weight.name
 
 
-def test_a_stage_begins_with_counters_at_zero_and_the_joint_one_with_all_parts(trainer, images):
+def test_every_stage_resets_the_counters_and_the_joint_one_trains_all_parts(trainer, images):
     joint, post = trainer.experiment.all_stages()
     bad = batch(images, range(4), tf.float32)
     bad["image"] *= np.nan
@@ -299,7 +299,7 @@ def test_alpha_follows_the_steps_seen_and_the_learning_rate_those_taken(trainer,
     assert trainer.optimizer.iterations.numpy() == 1
 
 
-def test_an_examples_noise_depends_on_its_place_in_the_run_alone(fresh_codec, images):
+def test_an_examples_noise_depends_only_on_its_place_in_the_run(fresh_codec, images):
     """Checks independence of the batch and of the position in it."""
     trainer = Trainer(fresh_codec(), experiment(plan="sua_pge"))
     trainer.begin(trainer.experiment.all_stages()[0])
@@ -322,7 +322,7 @@ def test_an_examples_noise_depends_on_its_place_in_the_run_alone(fresh_codec, im
     assert np.all(np.std(elsewhere, axis=0) > 1e-4 * together)
 
 
-def test_noise_is_the_same_compiled_by_xla_and_not():
+def test_noise_is_the_same_with_and_without_xla():
     seeds = random.example_seeds(7, "y", tf.constant([3, 2**40], tf.int64))
     for draw in (random.uniform, random.uniform_per_image):
         compiled = tf.function(draw, jit_compile=True)(seeds, [3, 5, 2])

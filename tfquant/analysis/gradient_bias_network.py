@@ -149,6 +149,7 @@ def _noise(method: Method, y: np.ndarray):
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     images = small_images.load(settings.dataset)
     widths = _FULL_WIDTHS if settings.full else WIDTHS
     steps = _FULL_STEPS if settings.full else _STEPS

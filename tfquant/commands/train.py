@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from typing import Callable
 
 import tensorflow as tf
 from absl import app, flags, logging
@@ -40,7 +41,7 @@ from tfquant.training.experiment import Experiment
 from tfquant.training.hosts import Host, HostLost
 from tfquant.training.trainer import Trainer
 
-_SHOWN = 5  # pictures that the last line names
+_SHOWN = 5  # number of pictures in the last line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +104,9 @@ def train(
 
 
 def train_and_export(experiment: Experiment, model_dir: str, settings: Settings) -> list[str]:
-    """Does what `train` does; returns one line for each picture that could not be read."""
+    """Trains and exports like `train`. Returns one line for each unreadable picture."""
     host = Host.from_environment()
+    model_dir = files.utf8_folder(model_dir)
     with host.together(), host.folder(model_dir) as run_dir:
         left_out = train_stages(experiment, run_dir, settings, host)
     if host.is_chief:
@@ -126,18 +128,13 @@ def train_stages(
       patience: number of epochs; 0 trains every stage to its end.
 
     Returns:
-      One line for each picture that could not be read and was left out.
+      One line for each picture that was skipped because it could not be read.
     """
     init_from = files.expanded(experiment.init_from)
     experiment = dataclasses.replace(experiment, init_from=init_from)
     strategy = host.strategy()
     keras.utils.set_random_seed(experiment.seed)
-    downscale = experiment.downscale
-    min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
-    colour = background.parse(experiment.background) if experiment.background else None
-    source = sources.open_source(
-        experiment.train_images, experiment.seed, min_side, background=colour
-    )
+    source = _open_source(experiment)
     training_source, validation_source = sources.split(source)
     for stage in experiment.all_stages():
         run.epoch_length(stage, settings.epoch_steps)
@@ -164,33 +161,10 @@ def train_stages(
     if changed and kept.newest is not None:
         logging.warning("%s: %s", run_dir, changed)
     warn_of_validation(experiment)
-
-    def training_data(first_example: int) -> tf.data.Dataset:
-        def draw(offset: int, size: int) -> tf.data.Dataset:
-            return crops.training_crops(
-                training_source,
-                seed=experiment.seed,
-                crop=experiment.crop,
-                batch_size=size,
-                first_example=first_example + offset,
-                stride=experiment.batch_size,
-                downscale=downscale,
-            )
-
-        return hosts.shares(strategy, experiment.batch_size, draw)
-
-    validation = crops.validation_crops(
-        validation_source,
-        seed=experiment.seed,
-        crop=experiment.crop,
-        count=validation_count(experiment),
-        downscale=downscale,
-    )
-    validation_data = tf.data.Dataset.from_tensor_slices(validation)
-    validation_data = validation_data.batch(experiment.batch_size, drop_remainder=True)
+    validation_data = _validation_data(validation_source, experiment)
     run.run_stages(
         kept,
-        training_data=training_data,
+        training_data=_training_data(training_source, experiment, strategy),
         validation_data=validation_data,
         epoch_steps=settings.epoch_steps,
         callbacks=callbacks.for_stage(run_dir, validation_data, settings.gradient_risk),
@@ -199,6 +173,51 @@ def train_stages(
         verbose=progress.VERBOSE[settings.progress if host.is_chief else "silent"],
     )
     return source.left_out()
+
+
+def _open_source(experiment: Experiment) -> sources.ImageSource:
+    """Opens the experiment's pictures, with the smallest side that its crops need."""
+    downscale = experiment.downscale
+    min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
+    colour = background.parse(experiment.background) if experiment.background else None
+    return sources.open_source(
+        experiment.train_images, experiment.seed, min_side, background=colour
+    )
+
+
+def _training_data(
+    source: sources.ImageSource, experiment: Experiment, strategy: tf.distribute.Strategy
+) -> Callable[[int], tf.data.Dataset]:
+    """Returns `first_example -> dataset` of training batches, each host with its own share."""
+
+    def training_data(first_example: int) -> tf.data.Dataset:
+        def draw(offset: int, size: int) -> tf.data.Dataset:
+            return crops.training_crops(
+                source,
+                seed=experiment.seed,
+                crop=experiment.crop,
+                batch_size=size,
+                first_example=first_example + offset,
+                stride=experiment.batch_size,
+                downscale=experiment.downscale,
+            )
+
+        return hosts.shares(strategy, experiment.batch_size, draw)
+
+    return training_data
+
+
+def _validation_data(source: sources.ImageSource, experiment: Experiment) -> tf.data.Dataset:
+    """Returns the batches of validation crops, the same in every epoch."""
+    validation = crops.validation_crops(
+        source,
+        seed=experiment.seed,
+        crop=experiment.crop,
+        count=validation_count(experiment),
+        downscale=experiment.downscale,
+    )
+    dataset = tf.data.Dataset.from_tensor_slices(validation)
+    return dataset.batch(experiment.batch_size, drop_remainder=True)
 
 
 def validation_count(experiment: Experiment) -> int:
@@ -368,7 +387,7 @@ def main(argv: list) -> None:
 
 def _where_it_stands(experiment: Experiment, values: flags.FlagValues) -> str:
     if values.explore_qr:
-        return "the same command resumes the search"
+        return "run the same command again to resume the search"
     try:
         newest = checkpoint.newest_readable(values.model_dir)
     except (ValueError, OSError) as error:

@@ -24,7 +24,7 @@ import numpy as np
 from absl import logging
 
 from tfquant import files
-from tfquant.data import finding, images, records
+from tfquant.data import finding, images, messages, records
 from tfquant.data.dead_leaves import dead_leaves
 from tfquant.data.images import ImageError
 from tfquant.data.prefetch import ahead
@@ -213,9 +213,12 @@ class EncodedImages(ImageSource):
 
     def _skip(self, i, error):
         with self._lock:
-            if i not in self.errors:
-                self.errors[i] = error
-                logging.warning("skipped picture %d: %s", len(self.errors), error)
+            if i in self.errors:
+                return
+            self.errors[i] = error
+            number = len(self.errors)
+        with messages.STDERR:  # so that the line is not taken for one of libtiff's
+            logging.warning("skipped picture %d: %s", number, error)
 
 
 class ImageFiles(EncodedImages):

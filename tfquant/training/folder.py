@@ -47,12 +47,12 @@ def read_experiment(run_dir: str) -> Experiment:
 def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> None:
     """Writes the experiment into a new folder. Checks that an existing folder has the same one.
 
-    Two ways to write the same folder of pictures are the same. Numbers of steps may change as far
-    as `resuming.refusal` allows; then the new ones are written.
+    Different spellings of the same folder of pictures are equal. Numbers of steps may change if
+    `resuming.refusal` allows it; the new numbers are then written.
 
     Args:
       run_dir: the folder of the run.
-      experiment: what is to be trained.
+      experiment: the requested experiment.
       newest: the checkpoint that the run resumes from, or None.
 
     Raises:
@@ -74,12 +74,12 @@ def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> 
         if reason:
             raise ValueError(f"{run_dir}: {reason}")
         changes = ", ".join(f"{name} {found[name]} -> {asked[name]}" for name in other_steps)
-        logging.info("%s: the run has other lengths from here on: %s", run_dir, changes)
+        logging.info("%s: the run continues with other lengths: %s", run_dir, changes)
         write_json(path, {**read_json(path), "experiment": record["experiment"]})
 
 
 def note_pictures(run_dir: str, listing: dict) -> str:
-    """Records the training pictures of a run; returns one line if they have changed, else "".
+    """Records the training pictures of a run. Returns one line if they have changed, else "".
 
     Args:
       run_dir: the folder of the run.
@@ -107,7 +107,7 @@ def note_pictures(run_dir: str, listing: dict) -> str:
         f"{len(names)} {what} ({files.shown(min(names))}{', ...' if len(names) > 1 else ''})"
         for what, names in changes.items() if names
     ]  # fmt: skip
-    return f"the training pictures are not those that the run had before: {', '.join(counts)}"
+    return f"the training pictures differ from those of the run so far: {', '.join(counts)}"
 
 
 def write_json(path: str, value) -> None:

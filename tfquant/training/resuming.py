@@ -1,4 +1,4 @@
-"""What may differ when a run is resumed: the spelling of paths, and the lengths of stages."""
+"""Permitted differences when a run is resumed: the spelling of paths, and the lengths of stages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import tensorflow as tf
 
+from tfquant import files
 from tfquant.data import background, sources
 from tfquant.training.experiment import STAGES, Experiment
 
@@ -29,19 +30,19 @@ def comparable(experiment: Experiment) -> dict:
 
 def standing(checkpoint: str) -> tuple[int, int]:
     """Returns (index of the stage, steps of this stage that are done) of a checkpoint."""
-    reader = tf.train.load_checkpoint(checkpoint)
+    reader = tf.train.load_checkpoint(files.for_tensorflow(checkpoint))
     return tuple(int(reader.get_tensor(name + _VALUE)) for name in ("stage_index", "stage_step"))
 
 
 def refusal(there: Experiment, asked: Experiment, newest: str | None) -> str:
-    """Returns why the lengths of stages cannot change; "" if they can.
+    """Returns the reason why the lengths of stages cannot change; "" if they can.
 
     The length of a stage that has not begun is free. The stage that the run is in can be lengthened
     if its learning rate and its temperature do not depend on its length.
 
     Args:
       there: the experiment of the run.
-      asked: the same, but for numbers of steps.
+      asked: the requested experiment, which differs only in numbers of steps.
       newest: the run's newest checkpoint; None if it has none.
     """
     at, done = standing(newest) if newest else (-1, 0)
@@ -70,11 +71,11 @@ def where_it_stands(run_dir: str, total: int, newest: str | None) -> str:
     """Returns one line on how far a run has come.
 
     Args:
-      run_dir: its folder.
-      total: steps of all its stages.
+      run_dir: the run's folder.
+      total: number of steps of all its stages.
       newest: its newest checkpoint; None if it has none.
     """
     if newest is None:
-        return f"{run_dir} has no checkpoint yet; the same command starts it again"
+        return f"{run_dir} has no checkpoint yet; run the same command to start it again"
     step = int(re.search(r"(\d+)$", newest)[1])
-    return f"{run_dir} stands at step {step} of {total}; the same command resumes there"
+    return f"{run_dir} is at step {step} of {total}; run the same command again to resume"
