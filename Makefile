@@ -1,4 +1,4 @@
-# make demo   train a small codec, measure it, compress a picture to a file and back
+# make demo   the pretrained models beside JPEG and WebP, then two short trainings; under 5 minutes
 # make test   the tests
 # make test-stack   the tests of what differs between stacks
 # make lint   ruff
@@ -17,7 +17,7 @@ SHELL := /bin/sh
 STACK ?= tf217
 VENV ?= .venv
 BIN := $(VENV)/bin
-DEMO := runs/quickstart
+DEMO := runs/demo
 # Hides the messages about CUDA that TensorFlow prints on machines without a GPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 # setup.py asks for this stack's packages.
@@ -42,16 +42,9 @@ SUITABLE := import sys, venv, ensurepip; \
 .DEFAULT_GOAL := demo
 
 demo: venv
-	$(BIN)/python train.py --flagfile=configs/quickstart.flags
-	$(BIN)/python eval.py --model_dir=$(DEMO) --images=sample --report_dir=$(DEMO)/report
-	$(BIN)/tfquant compress --overwrite $(DEMO)/export $(DEMO)/report/sample/hopper.png $(DEMO)/hopper.tfq
-	$(BIN)/tfquant info $(DEMO)/hopper.tfq
-	$(BIN)/tfquant decompress --overwrite $(DEMO)/export $(DEMO)/hopper.tfq $(DEMO)/hopper.png
-	@echo
-	@echo "TensorBoard logs  $(DEMO)        see them: $(BIN)/tensorboard --logdir $(DEMO)"
-	@echo "plots and tables  $(DEMO)/report"
-	@echo "exported model    $(DEMO)/export"
-	@echo "compressed file   $(DEMO)/hopper.tfq, and back: $(DEMO)/hopper.png"
+	rm -rf $(DEMO)
+	$(BIN)/tfquant demo --out=$(DEMO)
+	$(BIN)/tfquant view sample --out=$(DEMO)/view.html
 
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10

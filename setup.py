@@ -82,7 +82,7 @@ setup(
     package_dir={"tfquant.models": "models"},
     package_data={
         "tfquant": ["py.typed"],
-        "tfquant.evaluation": ["paper_tables.csv"],
+        "tfquant.evaluation": ["paper_tables.csv", "view.html"],
         "tfquant.pretrained": ["photographs/models.json", *PRETRAINED],
     },
     install_requires=[

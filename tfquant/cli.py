@@ -7,6 +7,8 @@
     tfquant compress MODEL in.png out.tfq
     tfquant decompress MODEL out.tfq back.png
     tfquant models
+    tfquant view pictures/ --out=view.html
+    tfquant demo
     tfquant info out.tfq
     tfquant export RUN --out=MODEL
     tfquant records pictures/ SET --shards=16
@@ -29,7 +31,7 @@ import sys
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
-from tfquant.commands import choosing, compressing, models, outputs, recording
+from tfquant.commands import choosing, compressing, demo, models, outputs, recording, view
 from tfquant.commands.outcome import CommandError, fail
 from tfquant.commands.program import PROGRAMS, run_program
 from tfquant.data import background
@@ -198,6 +200,14 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("models", help="list, add and remove installed models")
     models.add_arguments(listing)
     listing.set_defaults(command=models.run)
+
+    shown = commands.add_parser("demo", help="show pretrained models and run two short trainings")
+    demo.add_arguments(shown)
+    shown.set_defaults(command=demo.run)
+
+    viewer = commands.add_parser("view", help="make a page that compares models and other codecs")
+    view.add_arguments(viewer)
+    viewer.set_defaults(command=view.run)
 
     info = commands.add_parser("info", help="print the header of a .tfq file")
     info.add_argument("file", help="the .tfq file; - is standard input")

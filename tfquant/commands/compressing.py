@@ -25,18 +25,24 @@ def compress(arguments) -> None:
     """Runs `tfquant compress`."""
     choosing.split_paths(arguments, "picture", "file", ".tfq")
     if files.isdir(arguments.picture):
+        if choosing.has_target(arguments):
+            raise choosing.UsageError("--target_size and --target_bpp are for one picture")
         _compress_folder(arguments)
         return
     outputs.check(arguments.file, arguments.picture, arguments.overwrite)
     picture = _read_picture(arguments.picture, arguments)
-    compressor = choosing.Compressor(arguments.model, arguments.quality)
-    data = compressor.load().compress(picture.pixels)
+    compressor, notes = choosing.Compressor(arguments.model, arguments.quality), picture.notes
+    if choosing.has_target(arguments):
+        data, note = compressor.compress_to(picture.pixels, arguments)
+        notes = [*notes, *filter(None, [note])]
+    else:
+        data = compressor.load().compress(picture.pixels)
     outputs.write(arguments.file, data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(data) / (height * width)
     line = f"{len(data)} bytes, {bpp:.4f} bpp ({compressor})"
     _say(arguments.file, f"{files.shown(arguments.file)}: {line}")
-    for note in picture.notes:
+    for note in notes:
         _say(arguments.file, f"{files.shown(arguments.picture)}: {note}")
 
 

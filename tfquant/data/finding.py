@@ -23,7 +23,7 @@ _KINDS = 8  # kinds that a summary lists
 
 @dataclasses.dataclass
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
       paths: of the pictures, sorted, each once.
@@ -38,7 +38,7 @@ class Found:
     special: list[str] = dataclasses.field(default_factory=list)
 
     def left_out(self) -> str:
-        """One line that counts what was left out, "" if nothing was."""
+        """Returns one line that counts the skipped files, or "" if there are none."""
         parts = []
         if self.others:
             parts.append(_counted(self.others))
@@ -81,7 +81,7 @@ def search(spec: str) -> Found:
 
 
 def parts(spec: str) -> list[str]:
-    """The names in a list with commas; blanks around a name count where such a name exists."""
+    """Splits a list with commas. Blanks around a name are kept if such a name exists."""
     for whole in (files.expanded(spec), files.expanded(spec.strip())):
         if whole and files.exists(whole):
             return [whole]

@@ -141,6 +141,11 @@ class CodecModule(tf.Module):
         """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
         return stock.evaluate(self._codec(), self._tables, image)[0]
 
+    def rate_map(self, image):
+        """Returns the bits spent on each pixel of `image: uint8 [H, W, 3]`, float32 [H, W]."""
+        _, exchange = stock.evaluate(self._codec(), self._tables, image)
+        return stock.rate_map(self._codec(), exchange, *image.shape[:2])
+
     @traced(IMAGES)
     def compress(self, images):
         """Compresses `images: uint8 [B, H, W, 3]` to tfq_bytes: string [B], one `.tfq` file

@@ -170,6 +170,19 @@ class ModelSet:
         """
         return self.load(self.choose(quality)).evaluate(image)
 
+    def rate_map(self, image, quality: float | None = None):
+        """Returns the bits spent on each pixel of `image: [H, W, 3]` uint8, float32 [H, W].
+
+        Args and errors are those of `compress`.
+        """
+        member = self.choose(quality)
+        functions = self.load(member)._functions
+        if not hasattr(functions, "rate_map"):  # those of a SavedModel
+            from tfquant.export import rebuilding
+
+            functions = rebuilding.rebuilt(member.path, member.manifest)
+        return functions.rate_map(image).numpy()
+
 
 def read(path: str) -> ModelSet:
     """Reads a set of models, or an exported model as a set of one.

@@ -33,9 +33,8 @@ MAX_FACTOR = (1 << 11) - 1
 # Inputs are clipped at the larger of these multiples: of the largest value that was seen, and of
 # the root mean square. Larger limits would leave fewer bits for typical values.
 _ROOM, _DEVIATIONS = 2.0, 16.0
-# The number of groups of a layer's input channels grows until rounding adds at most the noise
-# `_NOISE`, relative to the output. It also grows only while more groups reduce the noise to this
-# share, `_GAIN`.
+# The number of groups of a layer's input channels grows while rounding adds more noise than
+# `_NOISE`, relative to the output, and while each step reduces the noise below the share `_GAIN`.
 _NOISE, _GROUPS, _GAIN = 0.02, (1, 2, 4, 8), 0.9
 _LOWEST_SHARE = 1.0 / 64.0  # of the range, for the negative side of a leaky ReLU
 
