@@ -22,7 +22,7 @@ class Comparison(NamedTuple):
       name: name of the picture.
       original: uint8 [H, W, 3].
       quality: quality of the model that made the first version.
-      versions: the version of the model, then those of conventional codecs of at least the same size.
+      versions: the version of the model, then those of conventional codecs, which are not smaller.
     """
 
     name: str
@@ -55,7 +55,7 @@ def compare(
 
 
 def table(comparisons: list) -> str:
-    """Returns a Markdown table: a row for each picture and quality, PSNR and MS-SSIM of each codec."""
+    """Returns a Markdown table with PSNR and MS-SSIM of each codec at each picture and quality."""
     labels = [version.label for version in comparisons[0].versions]
     heads = ["picture", "quality", "bytes", "bpp", *(f"{label} PSNR" for label in labels),
              *(f"{label} MS-SSIM" for label in labels)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""An evaluation from beginning to end: the only module that knows the order of things."""
+"""A complete evaluation. Only this module knows the order of its steps."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ NEAREST = "jpeg"
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate and where to put it.
+    """Input and output of an evaluation.
 
     Attributes:
       model_dirs: training runs or exported models; may be empty.
-      baselines: training runs or exported models to measure the others' gains against.
-      explorations: folders of `train.py --explore_qr`, whose weights are to be listed; with them
-        there may be neither models nor conventional codecs, and then no picture is read.
+      baselines: training runs or exported models with which the others are compared.
+      explorations: folders of `train.py --explore_qr`, whose weights the report lists. With
+        explorations, models and conventional codecs may both be missing, and then no picture is
+        read.
       images: a folder, a glob, a file, or `pictures.SAMPLE`.
-      report_dir: made if it is not there.
+      report_dir: folder of the report; it is created if it does not exist.
       conventional: names from `conventional.CODECS`.
       anchor: a CSV of published points, or None.
-      anchor_codec: the codec in it.
+      anchor_codec: codec in `anchor`.
       bd_method: a key of `curves.METHODS`.
-      reconstructions: whether to write every file and its reconstruction.
-      background: (red, green, blue) seen through transparent pixels, or None to refuse them.
+      reconstructions: true to write every file and its reconstruction.
+      background: (red, green, blue) that transparent pixels show, or None to reject such pictures.
 
     Raises:
-      EvaluationError: nothing to evaluate, or an unknown name.
+      EvaluationError: there is nothing to evaluate, or a name is unknown.
     """
 
     model_dirs: tuple[str, ...]
@@ -225,7 +226,7 @@ def _sweep(codecs, measurer, chosen, say) -> tuple:
 
 
 def _explored(directories) -> list:
-    """What explorations found, each with the name of its curve."""
+    """Returns the results of explorations, each with the name of its curve."""
     found = [gains.weights(directory) for directory in directories]
     asked = [identity.Trained(each["experiment"]["codec"], each["experiment"]) for each in found]
     names = identity.name_curves(asked)

@@ -121,7 +121,7 @@ def _lossless(image: np.ndarray) -> str:
 
 
 def _heat(spent: np.ndarray) -> np.ndarray:
-    """Returns a map from black over red and yellow to white, uint8 [H, W, 3]; white is its maximum."""
+    """Returns a picture, uint8 [H, W, 3], from black over red and yellow to white, the maximum."""
     share = np.clip(spent / max(float(np.max(spent)), 1e-9), 0, 1)
     channels = (np.clip(3 * share - start, 0, 1) for start in (0, 1, 2))
     return np.stack([np.rint(255 * channel) for channel in channels], axis=-1).astype(np.uint8)
