@@ -95,7 +95,7 @@ def test_explorations_without_models_are_listed_without_measuring(workspace):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--model_dir=run", "--baseline=nowhere"], "eval.py: 'nowhere' is no folder; expected"),
+        (["--model_dir=run", "--baseline=nowhere"], "eval.py: 'nowhere' is not a folder; expected"),
         (["--model_dir=pictures"], "'pictures' has no exported model; expected a training run"),
         (["--model_dir=run", "--images=nowhere"], "nowhere: no such file or folder"),
         (["--report_dir="], "--report_dir must name a folder of this machine; got ''"),

@@ -64,18 +64,18 @@ class ConventionalCodec:
             return np.asarray(picture.convert("RGB"))
 
 
-# Pillow's name of a format -> pixels; libjpeg's and libwebp's limits.
+# Limits of libjpeg and libwebp in pixels, by Pillow's name of the format.
 _MOST_PIXELS_A_SIDE = {"JPEG": 65500, "WEBP": 16383}
 
 
 def _jpeg(subsampling: str) -> Callable[[float], dict]:
-    # Huffman tables made for the picture: at low rates the default ones cost a fifth of the file.
+    # Optimized Huffman tables. At low rates, the default tables take a fifth of the file.
     return lambda q: {"quality": int(q), "subsampling": subsampling, "optimize": True}
 
 
 def _jpeg2000(bpp: float) -> dict:
-    # A bare codestream with the 9/7 wavelet. OpenJPEG takes a ratio to 24 bits per pixel. Pillow
-    # leaves the colour transform off, which would cost JPEG 2000 some 3 dB.
+    # A bare codestream with the 9/7 wavelet. OpenJPEG's rate is a ratio to 24 bpp. Pillow
+    # does not use the colour transform by default, which would cost JPEG 2000 about 3 dB.
     return {
         "quality_mode": "rates",
         "quality_layers": [24 / bpp],
@@ -145,7 +145,7 @@ def choose(names) -> tuple[dict, list]:
     for name in names:
         check_known("--conventional: codec", name, CODECS, EvaluationError)
     missing = [name for name in names if not is_available(name)]
-    notes = [f"{CODECS[m].label} is left out: Pillow {PILLOW_VERSION} lacks it" for m in missing]
+    notes = [f"{CODECS[m].label} is skipped: Pillow {PILLOW_VERSION} lacks it" for m in missing]
     return {name: CODECS[name] for name in names if name not in missing}, notes
 
 
@@ -162,7 +162,7 @@ class Measurer:
         if cache_path.is_file():
             try:
                 self._cache = json.loads(cache_path.read_text())
-            except ValueError:  # Cut short by a full disk, say: measured again.
+            except ValueError:  # for example truncated by a full disk: measure again
                 self._cache = {}
 
     def save(self) -> None:
@@ -186,7 +186,7 @@ class Measurer:
             image = picture.read()
             try:
                 row = {s: self.measure(codec, s, picture.name, image) for s in codec.settings}
-            except Exception as error:  # whatever Pillow raises for what a format cannot hold
+            except Exception as error:  # Pillow raises various errors for unsuitable pictures
                 if fail is None:
                     raise
                 fail(picture, codec.why_not(image, error))

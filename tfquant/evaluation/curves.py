@@ -30,19 +30,19 @@ import numpy as np
 from tfquant import files
 from tfquant.evaluation import EvaluationError, measure
 
-# Quality measure -> its name in published files, and how a value there becomes ours.
+# Quality measure -> (its name in published files, conversion of a value from there).
 METRICS = {
     "psnr": ("PSNR", float),
     "ms_ssim_db": ("MS-SSIM", measure.decibels),
 }
 LABELS = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
 
-# Interpolation -> the fewest points it takes.
+# Interpolation -> minimum number of points.
 METHODS = {"akima": 2, "pchip": 2, "cubic": 4}
 
-# The least overlap that a BD-rate is averaged over: a share of the shorter curve's range, and dB.
-# Below half, most qualities of both curves are left out, and the mean describes neither. A single
-# run's PSNR means little below some 0.02 dB: an overlap of less than five times that is noise.
+# Minimum overlap of two curves for a BD-rate: a share of the shorter curve's range, and dB. Below
+# one half, the mean ignores most qualities of both curves and describes neither. PSNR of a single
+# run has a noise of about 0.02 dB. An overlap of less than five times that is noise.
 MIN_OVERLAP, MIN_OVERLAP_DB = 0.5, 0.1
 
 ANCHOR_COLUMNS = ("metric", "codec", "bpp", "value")
@@ -117,7 +117,7 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
     if note:
         return BDRate(None, quality, note)
     with warnings.catch_warnings():
-        # A published curve reaches far beyond two models; the interval in common is reported.
+        # A published curve may extend far beyond two models. The common interval is reported.
         warnings.simplefilter("ignore")
         percent = bjontegaard.bd_rate(
             anchor_bpp,
@@ -228,7 +228,7 @@ def _anchor_rows(text: str, name: str) -> tuple:
     lines = text.split("\n")
     first = 0
     delimiter = None
-    if lines[0].lower().startswith("sep=") and len(lines[0]) >= 5:  # Excel's
+    if lines[0].lower().startswith("sep=") and len(lines[0]) >= 5:  # from Excel
         first, delimiter = 1, lines[0][4]
     head = lines[first] if first < len(lines) else ""
     delimiter = delimiter or max(",;\t", key=head.count)
@@ -249,7 +249,7 @@ def _anchor_rows(text: str, name: str) -> tuple:
                 cells += [""] * (len(columns) - len(cells))
                 rows.append((first + reader.line_num, dict(zip(columns, cells))))
     except csv.Error as error:
-        raise EvaluationError(f"--anchor: {name} is no CSV: {error}") from None
+        raise EvaluationError(f"--anchor: {name} is not a CSV file: {error}") from None
     return rows, delimiter != ","
 
 

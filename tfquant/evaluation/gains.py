@@ -18,14 +18,13 @@ import statistics
 from tfquant.evaluation import EvaluationError, measure
 from tfquant.training import exploration
 
-# Times are compared on so many pictures, each as often, in turns.
+# Number of pictures and of rounds, in which both models alternate, for the comparison of times.
 TIMED_PICTURES, TIMED_ROUNDS = 4, 5
 
-# What a search is listed by, the quality that it trained for: the distortion -> a key of
-# `curves.METRICS`.
+# Quality in the list of an exploration: distortion of the training -> a key of `curves.METRICS`.
 _QUALITIES = {"mse": "psnr", "ms_ssim": "ms_ssim_db"}
 
-# Without one fingerprint: what a model and its baseline have in common.
+# Settings that a model and its baseline share if their fingerprints differ.
 _SHARED = ("codec", "codec_options", "lmbda", "distortion")
 
 
@@ -64,7 +63,7 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
     """
     pairs = list(zip(model["images"], baseline["images"]))
     psnr = [a["psnr"] - b["psnr"] for a, b in pairs if None not in (a["psnr"], b["psnr"])]
-    # The decibels of a mean are no mean of decibels.
+    # The decibels of a mean differ from the mean of decibels.
     ms_ssim = (model["mean"]["ms_ssim_db"], baseline["mean"]["ms_ssim_db"])
     return {
         "model": model["name"],

@@ -34,16 +34,16 @@ _AT_ONE_LMBDA = ("seed", *WIDTHS, *(f"{stage}_steps" for stage in STAGES), "vali
 NOT_IDENTIFYING = ("lmbda", *_AT_ONE_LMBDA)
 
 _RECTIFYING = ("qr_soft", "qr_predictive")
-# Stages that keep the encoder: a run whose first one is among them started from another run.
+# Stages that keep the encoder. A run that begins with one of them started from another run.
 _NEED_A_START = ("post", "qr_predictive")
-# Settings of the rectifier itself. Its width says whether there is one.
+# Settings of the rectifier itself. The width is 0 if there is no rectifier.
 _OF_RECTIFIER = ("rectifier_depth", "qr_distance", "qr_weight", "qr_stop_gradient")
-# The transforms' arithmetic in the exported model, which `tfquant export` may change.
+# Precision of the transforms in the exported model, which `tfquant export` may change.
 EXPORT_PRECISION = "export_precision"
 _REPEAT = "repeat"
 _IN_EVERY_NAME = ("codec", "plan")
-# They differ wherever the rectifier's stages do, which the codec's suffix says: compared among
-# curves of one suffix.
+# These settings differ whenever the rectifier's stages do, which the codec's suffix shows. They are
+# compared only among curves with the same suffix.
 _FOLLOWING = ("stages", "init_from", "rectifier_width")
 
 _DEFAULTS = json.loads(json.dumps(dataclasses.asdict(Experiment())))
@@ -149,7 +149,7 @@ def _takes_part(key: str, experiment: dict) -> bool:
         return False
     if key in _OF_RECTIFIER and not experiment["rectifier_width"]:
         return False
-    # Joint training's settings serve other stages as well.
+    # Other stages also use the settings of joint training.
     own = next((s for s in STAGES if s != "joint" and key.startswith(f"{s}_")), None)
     return own is None or own in stages or experiment["init_from"]
 

@@ -78,7 +78,7 @@ def missing_values(measurements) -> list:
     if identical:
         lines.append(
             f"PSNR is infinite where picture and reconstruction are identical: {len(identical)} of "
-            f"{len(measurements)} pictures are left out of its mean ({some_names(identical)})"
+            f"{len(measurements)} pictures are excluded from its mean ({some_names(identical)})"
         )
     return lines
 

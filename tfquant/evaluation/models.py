@@ -41,7 +41,7 @@ def find_models(model_dirs) -> list:
         candidates = [text, os.path.join(text, FOLDER)]
         path = next((c for c in candidates if files.isfile(os.path.join(c, MANIFEST))), None)
         if path is None:
-            what = "has no exported model" if files.isdir(text) else "is no folder"
+            what = "has no exported model" if files.isdir(text) else "is not a folder"
             raise EvaluationError(
                 f"{text!r} {what}; expected a training run with "
                 f"{FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
@@ -60,7 +60,7 @@ def _name(path: str, entries) -> str:
     return name
 
 
-# What a single picture can be to blame for. Errors of the file system are not among them.
+# Errors that a single picture can cause. Errors of the file system are not among them.
 _OF_ONE_PICTURE = (EvaluationError, images.ImageError, ModelError, BitstreamError, MemoryError)
 
 

@@ -8,7 +8,7 @@ from tfquant import plotting
 from tfquant.evaluation import conventional, curves
 from tfquant.quantization.plans import PLANS
 
-# The models' rates are what the plot is about: conventional curves go far beyond.
+# The plot shows the range of the models' rates. Conventional curves extend far beyond it.
 _BEYOND_MODELS = 1.6
 _WIDEST_BPP = 2.0
 

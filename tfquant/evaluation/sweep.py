@@ -21,7 +21,7 @@ from tfquant.training.experiment import Experiment
 STAGES = ("joint", "post")
 REPORT = "report"
 
-# What a sweep.json of an earlier version means by its silence, at every key.
+# Defaults of the entries that a sweep.json of an earlier version lacks, for every key.
 _EARLIER = {"follow": {}}
 _OF_PLAN = ("plan", "rate_branch", "distortion_branch", "context_branch")
 _NAME = re.compile(r"[A-Za-z][\w-]*")
@@ -197,7 +197,8 @@ class Grid:
     def _run(self, cell: dict, lmbda: str, seed: str, alpha: str) -> Run:
         own = {"seed": seed, "alpha_max": alpha}
         own = {flag: value for flag, value in own.items() if value}
-        # The base's own value lies where a sweep of that value alone has it, which thus goes on.
+        # A run with the base's value has the same folder as in a sweep without this flag, so that
+        # the sweep can be extended.
         below = [
             f"{flag}={value}"
             for flag, value in own.items()

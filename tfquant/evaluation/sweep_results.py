@@ -95,6 +95,6 @@ def _read_run(run: Run, folder: Path, pictures: list[Pictures]) -> Result:
         measured[stage] = Measured(last.get("J"), last.get("surrogate_J"), means.get(stage, {}))
     try:
         experiment = run_folder.read_experiment(str(folder / STAGES[0]))
-    except ValueError:  # not begun, or by another version of tfquant
+    except ValueError:  # not started, or made by another version of tfquant
         experiment = None
     return Result(run, **measured, experiment=experiment)

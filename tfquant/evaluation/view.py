@@ -113,7 +113,7 @@ def _lossless(image: np.ndarray) -> str:
     file = io.BytesIO()
     try:
         Image.fromarray(image).save(file, "WEBP", lossless=True, method=4)
-    except (KeyError, OSError, ValueError):  # this Pillow has no WebP, or the picture is too large
+    except (KeyError, OSError, ValueError):  # Pillow has no WebP, or the picture is too large
         pass
     else:
         data, kind = min((data, kind), (file.getvalue(), "webp"), key=lambda each: len(each[0]))
