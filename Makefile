@@ -2,6 +2,7 @@
 # make test   the tests
 # make test-stack   the tests of what differs between stacks
 # make lint   ruff
+# make docs   the documentation, build/docs/index.html; a warning is an error
 # make venv   only the environment, .venv; PYTHON=/path/to/python chooses the interpreter
 # make clean  remove the environments, the demo's run and all caches; other runs are yours to remove
 #
@@ -37,7 +38,7 @@ CANDIDATES := $(if $(PYTHON),"$(PYTHON)",$(PYTHONS:%=python%) python3 python)
 SUITABLE := import sys, venv, ensurepip; \
   sys.exit("%d.%d" % sys.version_info[:2] not in "$(PYTHONS)".split())
 
-.PHONY: demo test test-stack lint venv clean
+.PHONY: demo test test-stack lint docs venv clean
 .DEFAULT_GOAL := demo
 
 demo: venv
@@ -58,6 +59,14 @@ test-stack: venv
 
 lint: venv
 	$(BIN)/ruff check .
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	@echo "documentation: build/docs/index.html"
+
+$(VENV)/installed-docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
+	@touch $@
 
 venv: $(STAMP)
 

@@ -1,8 +1,8 @@
 """Package tfquant: learned image compression with any quantization surrogate, in TensorFlow.
 
-The constraints files pin what gets installed. The bounds here say only what the code needs.
+The constraints files pin the installed versions. The bounds here state only what the code needs.
 
-A platform has a default stack (`STACKS`). The environment variable TFQUANT_STACK chooses another
+A platform has a default stack (`STACKS`). The environment variable TFQUANT_STACK selects another
 one when the package is built or installed from a checkout: `TFQUANT_STACK=tf214 pip install -e .`
 """
 
@@ -17,7 +17,7 @@ VERSION = re.search(
     r'^__version__ = "([^"]+)"$', (ROOT / "tfquant" / "__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
-# TensorFlow, Keras 2, TensorFlow Probability and the range coder's operations, as they go together.
+# Compatible versions of TensorFlow, Keras 2, TensorFlow Probability and the coder's operations.
 STACKS = {
     "tf217": (
         "tensorflow~=2.17.1",
@@ -34,7 +34,7 @@ STACKS = {
         "numpy<2",
         "setuptools<81",
     ),
-    # No wheel of the operations exists for these: the portable coder takes their place.
+    # No wheel of the operations exists for these versions, so the portable coder replaces them.
     "tf221": (
         "tensorflow>=2.20,<2.22",
         "tf-keras>=2.20,<2.22",
@@ -61,7 +61,7 @@ PRETRAINED = [
 
 
 def stack_requirements():
-    """The chosen stack's packages, or each platform's."""
+    """Returns the packages of the selected stack, or of each platform's default stack."""
     chosen = os.environ.get("TFQUANT_STACK")
     if chosen:
         if chosen not in STACKS:
@@ -76,8 +76,8 @@ setup(
     description="Learned image compression with any quantization surrogate, from training to bits",
     license="Apache-2.0",
     python_requires=">=3.9,<3.14",
-    # The folder `models/` is installed as `tfquant.models`. No top-level package `models` gets into
-    # the environment.
+    # The folder `models/` is installed as `tfquant.models`, so that the environment gets no
+    # top-level package `models`.
     packages=[*find_packages(include=["tfquant", "tfquant.*"]), "tfquant.models"],
     package_dir={"tfquant.models": "models"},
     package_data={
@@ -96,8 +96,10 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]; sys_platform == 'linux'"],
         "test": ["pytest", "pytest-xdist", "ruff"],
+        "docs": ["sphinx>=7.4", "myst-parser>=3", "furo"],
         "digits": ["scikit-learn"],
         "tfds": ["tensorflow-datasets~=4.9.3"],
+        "heif": ["pillow-heif>=1.1"],
     },
     entry_points={"console_scripts": ["tfquant = tfquant.cli:main"]},
 )

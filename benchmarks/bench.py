@@ -1,29 +1,30 @@
-"""The table of speed and memory: training, coding, data, from one command.
+"""Measures speed and memory of training, coding and data, and prints one table.
 
     python benchmarks/bench.py
     python benchmarks/bench.py --codecs=ms_hyper,elic_zero --widths=48/80 --rows=step,start
     python benchmarks/bench.py --compressai_python=PYTHON --images=FOLDER
 
-| row          | what is timed                                                               |
-|--------------|-----------------------------------------------------------------------------|
-| `step`       | a training step, of every codec, width and precision                        |
-| `compress`   | a picture of 768x512 to streams; the transforms alone have that precision   |
-| `decompress` | and back                                                                    |
-| `folder`     | pictures of 768x512 to files by `tfquant compress --jobs=2`, and by `--jobs=1` |
-| `encode`     | range coding of a million symbols                                           |
-| `decode`     | and back                                                                    |
-| `crops`      | a training batch, of embedded dead leaves and, where given, of `--images`   |
-| `start`      | `train.py` from its call to the end of its first step, as for `step`        |
-| `call`       | `tfquant --help` from its call to its end                                   |
+| row          | measured operation                                                         |
+|--------------|----------------------------------------------------------------------------|
+| `step`       | a training step, for every codec, width and precision                      |
+| `compress`   | a 768x512 picture to streams; only the transforms have the row's precision |
+| `decompress` | streams to the picture                                                     |
+| `folder`     | 768x512 pictures to files by `tfquant compress`, with --jobs=2 and 1       |
+| `encode`     | range coding of a million symbols                                          |
+| `decode`     | range decoding of a million symbols                                        |
+| `crops`      | a training batch, of embedded dead leaves and, if given, of `--images`     |
+| `start`      | `train.py` from its start to the end of its first step, as for `step`      |
+| `call`       | `tfquant --help` from its start to its end                                 |
 
-*Of peak*: operations of the convolutions and matrix products (backwards twice those of forwards)
-in that time, beside what one product of two 2048x2048 matrices reaches in the same process and
-precision. *Memory*: the most that the process held. *CompressAI* needs an environment that has it,
-whose interpreter `--compressai_python` names; its column is the time of its equivalent, the ratio
-ours to it.
+*Of peak* compares two rates of operations. The first is that of the measured operation: its
+convolutions and matrix products, where the backward pass counts twice the forward pass. The second
+is that of a product of two 2048x2048 matrices in the same process and precision. *Memory* is the
+maximum memory of the process. *CompressAI* is the time of the equivalent operation in CompressAI,
+and *ratio* is our time divided by it. CompressAI needs an environment of its own;
+`--compressai_python` gives its interpreter.
 
-Every row has a process of its own for each side. They take turns, one run each a round, so that a
-machine that is busy with other things slows both; medians are shown.
+Every row has a separate process for each side. The processes take turns, with one run each per
+round, so that other load on the machine slows both. The table shows medians.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 HEAD = ("what", "of", "precision", "N/M", "time", "of peak", "memory", "CompressAI", "ratio")
 ROWS = ("step", "compress", "decompress", "folder", "encode", "decode", "crops", "start", "call")
 
-# What PyTorch frees, the C library's allocator keeps rather than returning it with every tensor.
+# Makes the C library's allocator keep the memory that PyTorch frees after every tensor.
 KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -63,11 +64,11 @@ class Measured(NamedTuple):
     """Medians over the rounds.
 
     Attributes:
-      seconds: of one run.
-      share: of the machine's peak.
+      seconds: seconds of one run.
+      share: share of the machine's peak.
       memory: bytes.
-      facts: what the worker told.
-      beside: seconds of what it is compared with, or None where there is no such thing.
+      facts: facts that the worker reported.
+      beside: seconds of the compared operation, or None if there is none.
     """
 
     seconds: float
@@ -78,10 +79,10 @@ class Measured(NamedTuple):
 
 
 class Bench:
-    """Measures rows, lists of strings under `HEAD`.
+    """Measures rows, which are lists of strings under `HEAD`.
 
     Args:
-      arguments: the command line's.
+      arguments: arguments of the command line.
     """
 
     def __init__(self, arguments):
@@ -96,7 +97,7 @@ class Bench:
         self.versions = {}
 
     def rows(self):
-        """One row after the other, as soon as it is measured."""
+        """Yields the rows in order, as soon as they are measured."""
         for what in self._arguments.rows:
             if what in ("step", "start"):
                 measure = self._step if what == "step" else self._start
@@ -127,12 +128,12 @@ class Bench:
             found = self._rounds(worker, alone)
         count = found.facts["count"]
         rates = [f"{count / seconds:.2f}" for seconds in (found.seconds, found.beside)]
-        note = f"{rates[0]} pictures a second, one at a time {rates[1]}"
+        note = f"{rates[0]} pictures per second, with one job {rates[1]}"
         return _row(what, subject, found._replace(beside=None), note)
 
     def _coder(self, what: str) -> list:
         found = self._measure(what)
-        rate = f"{found.facts['count'] / found.seconds / 1e6:.0f} million a second"
+        rate = f"{found.facts['count'] / found.seconds / 1e6:.0f} million per second"
         return _row(what, "symbols", found, rate)
 
     def _crops(self, images: str) -> list:
@@ -249,11 +250,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", default="sua_ste", help="quantization plan of the steps")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--crop", type=int, default=256, help="side of the training crops")
-    parser.add_argument("--images", default="", help="folder of pictures, for `crops` and `start`")
+    parser.add_argument("--images", default="", help="folder of pictures for `crops` and `start`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--compressai_python", default="", metavar="PYTHON",
-        help="interpreter of an environment with CompressAI, to measure it alternately",
+        help="interpreter of an environment with CompressAI, to measure it in turns",
     )  # fmt: skip
     return parser
 

@@ -1,10 +1,11 @@
-"""The same things done by CompressAI, with another Python: `bench.py` starts it, see `piped.py`.
+"""The same operations in CompressAI, with another Python. `bench.py` starts it, see `piped.py`.
 
-It is given its best: channels last, in float32 as in bfloat16 (of a picture the transforms alone,
-as ours); the C library's allocator told to keep its memory (`bench.py` sets that); one thread a
-core; in the forms that its own training and coding take. Its `compress` starts from floats, and
-ours from bytes. Untrained weights get latents of the same spread as ours, and, else they would be
-far outside the coder's tables, scales to match.
+CompressAI runs under its best conditions: channels last, in float32 and bfloat16 (for a picture,
+only the transforms are in bfloat16, as in ours); a C library's allocator that keeps its memory (set
+by `bench.py`); one thread per core; and the functions of its own training and coding. Its
+`compress` starts from floats, ours from bytes. The latents of untrained weights get the same
+standard deviation as ours. Their scales are set to match, because they would otherwise be far
+outside the coder's tables.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import conditions
 import piped
 import torch
 
-# CompressAI loads torchvision, of whose compiled operators it needs none here: it does not matter
-# that they are missing, as where torchvision was built for another PyTorch.
+# CompressAI imports torchvision but needs none of its compiled operators here. They may be missing,
+# for example if torchvision was built for another PyTorch.
 _register_fake = torch.library.register_fake
 
 
@@ -33,11 +34,11 @@ from compressai import models  # noqa: E402
 
 
 def _first_half(layer: torch.nn.Conv2d) -> torch.Tensor:
-    """The biases of a layer that predicts scales and then means: those of the scales."""
+    """Returns the biases of the scales, in a layer that predicts scales and then means."""
     return layer.bias[: layer.out_channels // 2]
 
 
-# Our codec -> theirs, of N and M; and of that the biases of the scales that it predicts.
+# Our codec -> (CompressAI's model as a function of N and M, the biases of its predicted scales).
 COUNTERPARTS = {
     "factorized": (lambda N, M: models.FactorizedPrior(N, M), lambda m: []),
     "scale_hyperprior": (lambda N, M: models.ScaleHyperprior(N, M), lambda m: [m.h_s[-2].bias]),
@@ -72,7 +73,7 @@ COUNTERPARTS = {
 
 
 def step(settings: dict):
-    """A training step: forward, rate and distortion, backward, clipping, Adam."""
+    """Runs a training step: forward, rate and distortion, backward, clipping, Adam."""
     model = _build(settings).train()
     parameters = [p for n, p in model.named_parameters() if not n.endswith("quantiles")]
     optimizer = torch.optim.Adam(parameters, 1e-4)
@@ -96,7 +97,7 @@ def step(settings: dict):
 
 
 def compress(settings: dict):
-    """A picture to strings."""
+    """Compresses a picture to strings."""
     model, x = _coding(settings)
 
     def run():
@@ -107,7 +108,7 @@ def compress(settings: dict):
 
 
 def decompress(settings: dict):
-    """Strings to the picture."""
+    """Decompresses strings to the picture."""
     model, x = _coding(settings)
     with torch.no_grad():
         coded = model.compress(x)
@@ -126,7 +127,7 @@ def _build(settings: dict):
 
 
 def _coding(settings: dict) -> tuple:
-    """A model whose latents are spread, and a picture: [1, 3, H, W] float."""
+    """Returns a model with spread latents, and a picture: [1, 3, H, W] float."""
     model = _build(settings).eval()
     shape = conditions.PICTURE
     x = torch.nn.functional.interpolate(torch.rand(1, 3, 64, 96), shape, mode="bicubic")
@@ -134,7 +135,7 @@ def _coding(settings: dict) -> tuple:
     _, biases = COUNTERPARTS[settings["codec"]]
     last = [layer for layer in model.g_a if isinstance(layer, torch.nn.Conv2d)][-1]
     with torch.no_grad():
-        for _ in range(3):  # attention behind it is not linear
+        for _ in range(3):  # repeated, because the following attention is not linear
             gain = conditions.DEVIATION / model.g_a(x).std()
             for parameter in last.parameters():
                 parameter *= gain

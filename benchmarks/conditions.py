@@ -1,4 +1,4 @@
-"""What both sides of a comparison are given. No imports: their environments share little."""
+"""Conditions of both sides of a comparison. No imports: their environments share little."""
 
 PICTURE = (512, 768)  # rows, columns
-DEVIATION = 3.0  # of the latents of untrained codecs; trained codecs' are near it
+DEVIATION = 3.0  # standard deviation of untrained codecs' latents; similar to trained ones

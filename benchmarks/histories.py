@@ -1,9 +1,9 @@
-"""Validation curves of several runs beside each other: a table, a CSV, a plot.
+"""Compares the validation curves of several runs in a table, a CSV and a plot.
 
     python benchmarks/histories.py --runs=runs/a,runs/b --out=FOLDER
 
-Reads each run's `history.json` (J, PSNR under real rounding, an entry an epoch). The first run is
-what the others are held against, at every step that both have.
+Reads each run's `history.json` (J and PSNR under actual rounding, one entry per epoch). The other
+runs are compared with the first one, at every step that both have.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OUT = flags.DEFINE_string("out", None, "Folder for curves.csv and curves.png.",
 
 
 def read(run: str) -> dict:
-    """Step of the run -> record; ends the program where there is none."""
+    """Returns step of the run -> record. Ends the program if there is no history."""
     records = {r["run_step"]: r for r in history.read(run)}
     if not records:
         sys.exit(f"histories.py: {run!r} has no {history.FILE}; expected a run of train.py")
@@ -38,7 +38,7 @@ def main(argv) -> None:
     runs = [read(run) for run in _RUNS.value]
     steps = sorted(set.intersection(*(set(run) for run in runs)))
     if not steps:
-        sys.exit("histories.py: the runs have no step in common; train them with one --epoch_steps")
+        sys.exit("histories.py: the runs have no common step; train them with one --epoch_steps")
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "curves.csv", "w", newline="", encoding="utf-8") as file:
@@ -51,8 +51,8 @@ def main(argv) -> None:
         apart = {step: run[step]["J"] / runs[0][step]["J"] - 1.0 for step in steps}
         worst = max(apart, key=lambda step: abs(apart[step]))
         print(
-            f"J of {name} against {names[0]}: {apart[steps[-1]]:+.2%} at step {steps[-1]}, at most"
-            f" {apart[worst]:+.2%} (step {worst})"
+            f"J of {name} relative to {names[0]}: {apart[steps[-1]]:+.2%} at step {steps[-1]},"
+            f" at most {apart[worst]:+.2%} (step {worst})"
         )
     figure, axes = plotting.new_figure((9.0, 4.2), 2)
     for panel, (key, label) in zip(axes[0], (("J", "J = R + lmbda D"), ("psnr", "PSNR [dB]"))):

@@ -1,4 +1,4 @@
-"""What the benchmarks of this package's own code share: a picture, a codec at work, medians."""
+"""Common parts of the benchmarks of this package: a picture, a codec to measure, medians."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tfquant.training.trainer import Trainer
 
 
 def picture(height: int = conditions.PICTURE[0], width: int = conditions.PICTURE[1]) -> tf.Tensor:
-    """uint8 [height, width, 3], the same at every call."""
+    """Returns a picture, uint8 [height, width, 3], the same at every call."""
     return tf.constant(dead_leaves(0, max(height, width))[:height, :width])
 
 
 class TrainingStep(NamedTuple):
-    """A training step as Keras `fit` runs it, and a batch for it.
+    """A training step as in Keras' `fit`, and a batch for it.
 
     Attributes:
-      trainer: of the codec.
+      trainer: the trainer of the codec.
       compiled: the step, a function of a batch.
       batch: random pictures.
     """
@@ -40,12 +40,12 @@ class TrainingStep(NamedTuple):
     batch: dict
 
     def run(self) -> float:
-        """Takes a step; the loss."""
+        """Runs one step and returns the loss."""
         return self.compiled(self.batch)["loss"].numpy()
 
 
 def training_step(experiment: Experiment) -> TrainingStep:
-    """The step of an experiment's first stage."""
+    """Returns the step of an experiment's first stage."""
     codec = models.build(experiment.codec, experiment.precision, **experiment.codec_options)
     trainer = Trainer(codec, experiment)
     trainer.begin(experiment.all_stages()[0])
@@ -57,25 +57,26 @@ def training_step(experiment: Experiment) -> TrainingStep:
 
 
 def spread_latents(codec: Codec, image: tf.Tensor) -> None:
-    """Spreads the latents of an untrained codec on `image: uint8 [H, W, 3]`, as `conditions` says.
+    """Spreads the latents of an untrained codec on `image: uint8 [H, W, 3]` to
+    `conditions.DEVIATION`.
 
-    A range coder's work depends on how far symbols spread. The entropy model does not fit: a file
-    has 2.5 to 5.5 bits an element, more of that work than a trained codec gives.
+    The work of a range coder depends on the spread of the symbols. The entropy model does not fit:
+    a file has 2.5 to 5.5 bits per element, more work than with a trained codec.
     """
     (last,) = (layer for layer in codec.g_a.layers if isinstance(layer, PreciseConv))
-    for _ in range(3):  # attention behind it is not linear
+    for _ in range(3):  # repeated, because the following attention is not linear
         gain = conditions.DEVIATION / tf.math.reduce_std(codec.analyze(to_float(image[None])))
         for weight in last.weights:
             weight.assign(weight * gain)
 
 
 class Coded(NamedTuple):
-    """A picture on its way through a codec.
+    """A picture, a codec and the coded picture.
 
     Attributes:
-      module: the codec as it is exported.
+      module: the codec as in an export.
       image: uint8 [H, W, 3].
-      file: what `module.decode` takes.
+      file: arguments of `module.decode`.
     """
 
     module: CodecModule
@@ -89,13 +90,13 @@ class Coded(NamedTuple):
         (module or self.module).decode(*self.file)["image"].numpy()
 
     def bpp(self) -> float:
-        """Bits per pixel of the streams."""
+        """Returns the bits per pixel of the streams."""
         size = sum(map(len, self.file[0].numpy()))
         return 8 * size / (self.image.shape[0] * self.image.shape[1])
 
 
 def code(codec: Codec, image: tf.Tensor) -> Coded:
-    """Compresses `image: uint8 [H, W, 3]` with an untrained codec whose latents are spread."""
+    """Compresses `image: uint8 [H, W, 3]` with an untrained codec after spreading its latents."""
     spread_latents(codec, image)
     module = CodecModule(codec)
     coded = module.encode(image)
@@ -104,12 +105,13 @@ def code(codec: Codec, image: tf.Tensor) -> Coded:
 
 
 def multiply_adds(codec: Codec, height: int, width: int, without: tuple = ()) -> float:
-    """Multiply-adds of a picture's forward pass: its convolutions and matrix products.
+    """Returns the multiply-adds of a picture's forward pass, in convolutions and matrix products.
 
     Args:
-      codec: built in float32; others hold convolutions that only their gradients need.
-      height, width: the picture's.
-      without: names of networks that are left out.
+      codec: a codec in float32. Other precisions contain convolutions that only gradients need.
+      height: height of the picture in pixels.
+      width: width of the picture in pixels.
+      without: names of networks that are not counted.
     """
     x = tf.TensorSpec([1, height, width, 3])
     graph = tf.function(lambda x: codec(x, Rounding())).get_concrete_function(x).graph
@@ -117,13 +119,13 @@ def multiply_adds(codec: Codec, height: int, width: int, without: tuple = ()) ->
     options["output"] = "none"
     options["account_type_regexes"] = ["Conv2D", "Conv2DBackpropInput", "MatMul"]
     options["hide_name_regexes"] = [rf".*\b{name}/.*" for name in without]
-    tf.get_logger().setLevel("ERROR")  # the profiler warns of its own old parts
+    tf.get_logger().setLevel("ERROR")  # the profiler warns about deprecated parts of itself
     profile = tf.compat.v1.profiler.profile(graph, options=options)
     return profile.total_float_ops / 2
 
 
 def median_seconds(candidates: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Median of each, all run once a round after one warm-up: noise of the machine meets all."""
+    """Returns the median of each candidate after one warm-up, with one run of each per round."""
     for run in candidates.values():
         run()
     seconds = {name: [] for name in candidates}

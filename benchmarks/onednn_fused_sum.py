@@ -1,28 +1,29 @@
-"""Reproduces a defect of oneDNN inside TensorFlow: a convolution fused with a sum, several threads.
+"""Reproduces a oneDNN defect in TensorFlow: a convolution fused with a sum, in several threads.
 
     python benchmarks/onednn_fused_sum.py
     TF_ENABLE_ONEDNN_OPTS=0 python benchmarks/onednn_fused_sum.py
 
-The graph is `x + bias_add(conv2d(x, kernel), bias)`. TensorFlow's optimizer makes one operation of
-it, `_FusedConv2D` with BiasAdd and Add, which runs a oneDNN convolution with the post-operation
-`sum`. The kernel object holds the memory of the summand in a field, so two threads that run the
-graph at the same time read and write each other's memory. One thread alone computes right values.
+The graph is `x + bias_add(conv2d(x, kernel), bias)`. TensorFlow's optimizer converts it to one
+operation, `_FusedConv2D` with BiasAdd and Add, which runs a oneDNN convolution with the
+post-operation `sum`. The kernel object keeps the memory of the summand in a field, so two threads
+that run the graph at the same time read and write each other's memory. A single thread computes the
+right values.
 
 Each attempt is a child process. It computes the right values without a fusion, runs the graph from
 four Python threads at the same time, with pictures of different sizes, and compares. The script
-prints one line: "reproduced" with the signal or the count of wrong values, or "not reproduced". It
-ends within a minute. It needs TensorFlow and NumPy alone. It sets four inter-op threads and one
+prints one line: "reproduced" with the signal or the number of wrong values, or "not reproduced". It
+ends within a minute. It needs only TensorFlow and NumPy. It sets four inter-op threads and one
 intra-op thread itself.
 
-Affected are TensorFlow 2.14 to 2.22.0rc0 on x86-64 Linux. Five runs of this script with each of the
-versions below, on an AMD EPYC (family 25, model 17, AVX-512) with two cores that other work shared:
+TensorFlow 2.14 to 2.22.0rc0 on x86-64 Linux are affected. Results of five runs of this script with
+each of these versions, on an AMD EPYC (family 25, model 17, AVX-512) with two shared cores:
 
-    2.14.1   reproduced 5 times, SIGABRT (a damaged heap) or SIGSEGV
+    2.14.1   reproduced 5 times, SIGABRT (a corrupt heap) or SIGSEGV
     2.17.1   reproduced 5 times, SIGSEGV or SIGABRT
     2.21.0   reproduced 5 times, SIGSEGV or SIGABRT
 
-With fewer calls (300 a thread) some processes ended normally with 2 or 3 of 1200 results wrong.
-With `TF_ENABLE_ONEDNN_OPTS=0` the optimizer does not fuse the sum, and no version reproduced the
+With fewer calls (300 per thread), some processes ended normally with 2 or 3 of 1200 results wrong.
+With `TF_ENABLE_ONEDNN_OPTS=0`, the optimizer does not fuse the sum, and no version reproduced the
 defect.
 """
 
@@ -39,7 +40,7 @@ ATTEMPTS, SECONDS = 4, 14
 
 
 def child() -> None:
-    """Prints how many results of the threads are wrong."""
+    """Prints the number of wrong results in all threads."""
     import numpy as np
     import tensorflow as tf
 
@@ -87,7 +88,7 @@ def main() -> None:
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            continue  # a damaged heap can also make it hang, but so can a busy machine
+            continue  # may be a corrupt heap, but also a busy machine
         said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
         version = said.get("version", version)
         if done.returncode < 0:

@@ -1,28 +1,27 @@
-"""Reproduces a defect of oneDNN inside TensorFlow: the gradient of a strided 1x1 convolution.
+"""Reproduces a oneDNN defect in TensorFlow: the gradient of a strided 1x1 convolution.
 
     python benchmarks/onednn_strided_gradient.py
     TF_ENABLE_ONEDNN_OPTS=0 python benchmarks/onednn_strided_gradient.py
 
 The operation is `Conv2DBackpropFilter` with a 1x1 filter and strides of 2. oneDNN runs
 `jit_1x1:avx512_core, backward_weights` (as `ONEDNN_VERBOSE=1` shows), which writes outside its
-memory where the input has fewer than 16 channels. The values are right. The process ends later,
-when the damaged heap is used. With 16 channels or more the defect was not seen.
+memory if the input has fewer than 16 channels. The values are right. The process ends later, when
+the corrupt heap is used. With 16 channels or more, the defect did not occur.
 
 Each attempt is a child process with one number of input channels. It calls the operation fifty
-times and compares with NumPy. The script prints one line: "reproduced" with the signal or the count
-of wrong values, or "not reproduced". It ends within a minute. It needs TensorFlow and NumPy alone.
-It sets one intra-op thread itself; two threads end the process as well.
+times and compares with NumPy. The script prints one line: "reproduced" with the signal or the
+number of wrong values, or "not reproduced". It ends within a minute. It needs only TensorFlow and
+NumPy. It sets one intra-op thread itself; the defect also occurs with two threads.
 
-Affected are TensorFlow 2.14 to 2.22.0rc0 on x86-64 Linux. Three runs of this script with each of
-the versions below, on an AMD EPYC (family 25, model 17, AVX-512) with two cores that other work
-shared:
+TensorFlow 2.14 to 2.22.0rc0 on x86-64 Linux are affected. Results of three runs of this script with
+each of these versions, on an AMD EPYC (family 25, model 17, AVX-512) with two shared cores:
 
-    2.14.1 (oneDNN 3.2.1)   reproduced 3 times at 8 channels, SIGABRT (a damaged heap) or SIGSEGV
+    2.14.1 (oneDNN 3.2.1)   reproduced 3 times at 8 channels, SIGABRT (a corrupt heap) or SIGSEGV
     2.17.1 (oneDNN 3.4.1)   reproduced 3 times at 8 channels, SIGSEGV or SIGABRT
     2.21.0                  reproduced 3 times at 8 or 3 channels, SIGSEGV or SIGABRT
 
-With `TF_ENABLE_ONEDNN_OPTS=0` TensorFlow's own kernel runs, and no version reproduced the defect.
-The gradient by the input, `Conv2DBackpropInput`, did not reproduce it either.
+With `TF_ENABLE_ONEDNN_OPTS=0`, TensorFlow's own kernel runs, and no version reproduced the defect.
+The gradient with respect to the input, `Conv2DBackpropInput`, did not reproduce it either.
 """
 
 from __future__ import annotations
@@ -33,12 +32,13 @@ import subprocess
 import sys
 
 BATCH, SIDE, OUTPUTS, CALLS = 4, 64, 8, 50
-# Which number of channels ends the process differs between versions: the heap decides.
+# The number of channels that ends the process depends on the version, because it depends on the
+# heap.
 CHANNELS, SECONDS = (8, 3, 1, 15), 13
 
 
 def child(channels: int) -> None:
-    """Prints how many gradients are wrong."""
+    """Prints the number of wrong gradients."""
     import numpy as np
     import tensorflow as tf
 
@@ -69,7 +69,7 @@ def main() -> None:
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            continue  # a damaged heap can also make it hang, but so can a busy machine
+            continue  # may be a corrupt heap, but also a busy machine
         said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
         version = said.get("version", version)
         where = f"TensorFlow {version}, {channels} channels"

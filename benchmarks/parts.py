@@ -1,9 +1,9 @@
-"""What single parts cost beside what they replace, as ratios within one run.
+"""Compares the cost of single parts with alternatives, as ratios within one run.
 
     python benchmarks/parts.py [--only=serial,coder] [--rounds=7]
 
-Everything is measured alternately with what it is compared with, round by round, and the median is
-shown. The table of whole steps, pictures and pipelines is `bench.py`'s.
+Every part and its alternative are measured in turns, round by round, and the median is printed.
+`bench.py` measures whole steps, pictures and pipelines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BATCH = {"batch_size": 8, "crop": 256}
 
 
 def show(title: str, seconds: dict, reference: str, note=lambda seconds: "") -> None:
-    """Prints times, their ratios to the reference's, and a note."""
+    """Prints times, their ratios to that of the reference, and a note."""
     print(f"\n{title}")
     for name, s in seconds.items():
         ratio = s / seconds[reference]
@@ -44,13 +44,13 @@ def show(title: str, seconds: dict, reference: str, note=lambda seconds: "") -> 
 
 
 def training_step(codec: str, precision: str, plan: str):
-    """A training step, as a function of nothing."""
+    """Returns a training step as a function without arguments."""
     settings = {"codec": codec, "precision": precision, "plan": plan, "widths": WIDTHS, **BATCH}
     return worker.step(settings)[0]
 
 
 def plain_pair(precision: str):
-    """A training step of `g_a` and `g_s` alone, MSE, same widths and batch."""
+    """Returns a training step of only `g_a` and `g_s` with MSE, with the same widths and batch."""
     keras.mixed_precision.set_global_policy(models.PRECISIONS[precision])
     g_a = transforms.analysis("plain", *WIDTHS.values())
     g_s = transforms.synthesis("plain", *WIDTHS.values())
@@ -71,7 +71,7 @@ def plain_pair(precision: str):
 
 
 def compare_transforms(rounds: int) -> None:
-    """Training step of ms_hyper beside its transforms alone, in both precisions."""
+    """Compares a training step of ms_hyper with its transforms alone, in both precisions."""
     candidates = {}
     for precision in ("float32", "bfloat16"):
         candidates[f"g_a and g_s alone, {precision}"] = plain_pair(precision)
@@ -81,7 +81,7 @@ def compare_transforms(rounds: int) -> None:
 
 
 def compare_surrogates(rounds: int) -> None:
-    """What SUA with the expected gradient costs over additive noise."""
+    """Measures the additional cost of SUA with the expected gradient over additive noise."""
     candidates = {
         f"ms_hyper_zero step, plan {plan}": training_step("ms_hyper_zero", "float32", plan)
         for plan in ("aun", "mix", "sua_ste", "sua_pge")
@@ -91,7 +91,7 @@ def compare_surrogates(rounds: int) -> None:
 
 
 def compare_likelihoods(rounds: int) -> None:
-    """Forward and backward of the Gaussian likelihood on 98,304 elements, beside TFC's."""
+    """Compares forward and backward of the Gaussian likelihood on 98,304 elements with TFC's."""
     rng = np.random.default_rng(0)
     v, mu = (tf.constant(rng.normal(0, 2, 98_304).astype(np.float32)) for _ in range(2))
     sigma = tf.constant(np.exp(rng.uniform(-2, 2, 98_304)).astype(np.float32))
@@ -107,7 +107,7 @@ def compare_likelihoods(rounds: int) -> None:
         return lambda: run()[0].numpy()
 
     candidates = {"NoisyGaussian": of(NoisyGaussian)}
-    if stack.version("tensorflow-compression"):  # the classic stack alone has it
+    if stack.version("tensorflow-compression"):  # only in the classic stack
         import tensorflow_compression as tfc
 
         candidates = {"tfc.NoisyNormal": of(tfc.NoisyNormal), **candidates}
@@ -116,9 +116,10 @@ def compare_likelihoods(rounds: int) -> None:
 
 
 def compare_serial_parts(rounds: int) -> None:
-    """Of decompressing a 768x512 picture: streams to y_hat, and the synthesis transform alone.
+    """Compares steps of decompressing a 768x512 picture: streams to y_hat, and the synthesis
+    transform.
 
-    The former is all that is serial: hyper-decoder, wavefronts or groups, range decoding.
+    The first step contains all serial work: hyper-decoder, wavefronts or groups, range decoding.
     """
     for name in ("ms_hyper", "ms_context", "cheng_anchor", "charm", "elic_zero"):
         codec = models.build(name, **models.widths(name))
@@ -134,7 +135,9 @@ def compare_serial_parts(rounds: int) -> None:
 
 
 def compare_rectifiers(rounds: int) -> None:
-    """Decompressing one 768x512 picture without and with a rectifier, the light and a wide one."""
+    """Compares decompressing one 768x512 picture without rectifier, with a light and with a wide
+    one.
+    """
     for name in ("factorized", "scale_hyperprior", "ms_context", "cheng_attn"):
         widths = models.widths(name)
         codec = models.build(name, **widths)
@@ -151,9 +154,10 @@ def compare_rectifiers(rounds: int) -> None:
 
 
 def compare_coders(rounds: int) -> None:
-    """Range coding of 1e6 symbols by scales, by means and scales, and by a mixture's decisions.
+    """Measures range coding of 1e6 symbols by scales, by means and scales, and by mixture
+    decisions.
 
-    Beside it TFC's coder alone: 64 Gaussian tables, indices and symbols at hand, nothing to escape.
+    Compares with TFC's coder alone: 64 Gaussian tables, given indices and symbols, no escapes.
     """
     count, rng = 1_000_000, np.random.default_rng(0)
     candidates = {}
@@ -196,9 +200,10 @@ def compare_coders(rounds: int) -> None:
 
 
 def compare_implementations(rounds: int) -> None:
-    """The portable coder beside the operations: 300,000 symbols of about 0.9 bits each.
+    """Compares the portable coder with the operations on 300,000 symbols of about 0.9 bits each.
 
-    That is a 768x512 picture's latent of 192 channels; a table's row is at hand for every symbol.
+    The symbols correspond to the latent of a 768x512 picture with 192 channels. The table's row of
+    every symbol is given.
     """
     count, rng = 300_000, np.random.default_rng(0)
     model = ConditionalModel("gaussian", zero_center=True)
@@ -207,7 +212,7 @@ def compare_implementations(rounds: int) -> None:
     rows, first, windows = (t.numpy() for t in table._windows(tf.constant(sigma)))
     shifted = np.rint(sigma * rng.normal(size=count)).astype(np.int32) - first
     inside = (shifted >= 0) & (shifted < windows)
-    symbols = np.where(inside, shifted, windows)  # the escape's
+    symbols = np.where(inside, shifted, windows)  # symbol of an escape
     coders = {"portable": portable}
     if stack.coder().kind == stack.OPERATIONS:
         from tfquant.coding import operations
@@ -235,7 +240,9 @@ def compare_implementations(rounds: int) -> None:
 
 
 def _plain_coder(count: int, rng, streams: int) -> tuple:
-    """Functions of nothing that encode and decode with the coder's operations and nothing else."""
+    """Returns encode and decode functions that use only the coder's operations, without
+    arguments.
+    """
     tfc = stack.load_operations()
     sigma = np.exp(np.linspace(-2, 2, 64))
     half = np.ceil(5 * sigma).astype(int)

@@ -1,15 +1,15 @@
-"""Two ends of a pipe: a process that was set up to do one thing, and does it when it is told to.
+"""Two ends of a pipe: a process that prepares one task and runs it on request.
 
-What is compared runs in processes of its own, perhaps of another Python, and takes turns. The
-`Worker` here starts one and speaks with it, `serve` is what the process does:
+Compared operations run in separate processes, possibly of different Pythons, and take turns.
+`Worker` starts such a process and communicates with it. `serve` runs in the process:
 
-    {"codec": ...}  --------------->  its one argument, the settings, as JSON
-    run             --------------->  does it once
+    {"codec": ...}  --------------->  its only argument, the settings, as JSON
+    run             --------------->  runs the task once
                     <---------------  seconds that it took, a JSON number
     (end of input)  --------------->  ends
 
-Before the first line comes what is to be known of it, a JSON object. Standard library alone, for
-environments that have little in common.
+Before the first request, the process sends facts about itself, a JSON object. This module uses only
+the standard library, because the environments have little in common.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from typing import Callable
 
 
 class WorkerFailed(RuntimeError):
-    """A worker ended; the message is the last line that it wrote."""
+    """Error: a worker has ended. The message is the last line that it wrote."""
 
 
 class Worker:
-    """A process that waits for its turns; used in a `with` statement.
+    """A process that waits for its turns; use it in a `with` statement.
 
     Args:
       python: the interpreter.
-      script: what it runs, a file that calls `serve`.
-      settings: for the script.
-      environment: variables to set besides one's own.
+      script: a file that calls `serve`.
+      settings: settings of the script.
+      environment: environment variables to set in addition to those of this process.
 
     Attributes:
-      facts: what the script told of itself.
+      facts: facts that the script sent about itself.
 
     Raises:
-      WorkerFailed: it could not be set up.
+      WorkerFailed: the worker could not be started.
     """
 
     def __init__(self, python: str, script: str, settings: dict, environment: dict):
-        # A file: a pipe that nobody reads would stop the process when it is full.
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  open as long as the process
+        # A file instead of a pipe, because a full pipe that nothing reads would block the process.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
         self._process = subprocess.Popen(
             [python, script, json.dumps(settings)],
             env={**os.environ, **environment},
@@ -63,11 +63,11 @@ class Worker:
         self._errors.close()
 
     def seconds(self, what: str = "run") -> float:
-        """Lets it do `what` once."""
+        """Runs `what` once and returns its seconds."""
         return self._ask(what)
 
     def memory(self) -> float:
-        """Bytes that it held at its highest."""
+        """Returns the maximum memory of the process in bytes."""
         return self._ask("memory")
 
     def _ask(self, what: str) -> float:
@@ -81,18 +81,18 @@ class Worker:
             self._process.wait()
             self._errors.seek(0)
             words = self._errors.read().strip().splitlines()
-            raise WorkerFailed(words[-1] if words else "a worker ended without a word")
+            raise WorkerFailed(words[-1] if words else "a worker ended without a message")
         return json.loads(line)
 
 
 def serve(prepare: Callable[[dict], tuple]) -> None:
-    """What a worker does.
+    """Runs the worker's end of the pipe.
 
     Args:
-      prepare: settings -> what it can do, a function without arguments by name (`run` among them),
-        and what is to be known of it. An exception of it ends the process with its message.
+      prepare: settings -> (functions without arguments by name, including `run`; facts about the
+        worker). If it raises an exception, the process ends with its message.
     """
-    # Whatever else is printed must not get between the answers.
+    # Keeps other output out of the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

@@ -1,13 +1,13 @@
-"""A loaded model under load: memory over a thousand calls, and the same bytes from many threads.
+"""Tests a loaded model under load: memory over a thousand calls, and equal bytes from many threads.
 
     python benchmarks/reliability.py runs/quickstart/export
     python benchmarks/reliability.py runs/quickstart/export --calls=1000 --sides=16,512 --threads=8
 
-Pictures grow and shrink in turns between the two sides, so that no size comes twice in a row and
-every size of a turn comes again in the next: what is kept for a size (oneDNN keeps what it compiled
-for a shape) is kept after the first turn. The first fifth of the calls warms up; from there on
-memory, resident and with the arenas trimmed, may grow by --bound. Exit code 1 if it grows further
-or if a thread gets other bytes than one thread alone.
+The sizes of pictures repeatedly grow and shrink between the two sides, so that successive sizes
+differ and every size recurs in the next cycle. Anything that is cached per size (oneDNN caches what
+it compiled for a shape) is cached after the first cycle. The first fifth of the calls is a warm-up.
+After it, the memory (resident, with trimmed arenas) may grow by at most --bound. The exit code is 1
+if it grows further, or if a thread gets other bytes than a single thread.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import sys
 import numpy as np
 
 _BOUND = 32  # MiB, over 80 % of the calls
-_STEPS = 12  # sizes from the smallest to the largest
+_STEPS = 12  # number of sizes from the smallest to the largest
 
 
 def resident() -> int:
-    """Bytes of memory that the process holds, after what it can give back was given back."""
+    """Returns the resident memory of the process in bytes, after releasing unused memory."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # no glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -36,14 +36,14 @@ def resident() -> int:
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise, uint8 [height, width, 3]: the same for the same arguments."""
+    """Returns smooth noise, uint8 [height, width, 3], a function of the arguments."""
     rng = np.random.default_rng([seed, height, width])
     steps = rng.normal(scale=2.0, size=(height, width, 3)).cumsum(0).cumsum(1)
     return np.uint8(127.5 + 127.5 * np.sin(steps / 40.0))
 
 
 def turns(smallest: int, largest: int, calls: int):
-    """Sizes that grow and shrink, `calls` of them; height and width at different speeds."""
+    """Yields `calls` sizes that grow and shrink; height and width change at different speeds."""
     sides = np.unique(np.geomspace(smallest, largest, _STEPS).round().astype(int)).tolist()
     there_and_back = sides + sides[-2:0:-1]
     for call in range(calls):
@@ -51,7 +51,7 @@ def turns(smallest: int, largest: int, calls: int):
 
 
 def growth(model, calls: int, smallest: int, largest: int, say=print) -> int:
-    """Bytes by which memory grew after the first fifth of the calls, at its highest."""
+    """Returns the maximum growth of the memory in bytes, after the first fifth of the calls."""
     start, highest = None, 0
     for call, size in enumerate(turns(smallest, largest, calls)):
         image = picture(*size)
@@ -65,7 +65,10 @@ def growth(model, calls: int, smallest: int, largest: int, say=print) -> int:
 
 
 def differing(model, threads: int, sizes, rounds: int) -> int:
-    """How many of `rounds` pictures for every size get other bytes from many threads than alone."""
+    """Returns the number of pictures whose bytes differ between many threads and one thread.
+
+    There are `rounds` pictures for every size.
+    """
     images = [picture(*size, seed) for seed in range(rounds) for size in sizes]
     alone = [model.compress(image) for image in images]
     pictures_alone = [model.decompress(data) for data in alone]
@@ -81,10 +84,10 @@ def differing(model, threads: int, sizes, rounds: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="folder of an exported model")
-    parser.add_argument("--calls", type=int, default=1000, help="compress and decompress each")
+    parser.add_argument("--calls", type=int, default=1000, help="calls of each function")
     parser.add_argument("--sides", default="16,512", help="smallest and largest side, pixels")
     parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--bound", type=int, default=_BOUND, help="MiB that memory may grow by")
+    parser.add_argument("--bound", type=int, default=_BOUND, help="allowed growth of memory, MiB")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from tfquant.export.model_file import ExportedModel
@@ -93,12 +96,13 @@ def main() -> int:
     smallest, largest = map(int, arguments.sides.split(","))
     grown = growth(model, arguments.calls, smallest, largest)
     print(
-        f"{arguments.calls} calls to compress and to decompress, {smallest} to {largest} pixels a"
-        f" side: memory grew by {grown / 2**20:.1f} MiB, {arguments.bound} MiB are allowed"
+        f"{arguments.calls} calls of compress and decompress with sides of {smallest} to {largest}"
+        f" pixels: memory grew by {grown / 2**20:.1f} MiB; the limit is {arguments.bound} MiB"
     )
     sizes = list(turns(smallest, largest, 6))
     wrong = differing(model, arguments.threads, sizes, 4)
-    print(f"{arguments.threads} threads: {wrong} of {4 * len(sizes)} pictures differ from one's")
+    total = 4 * len(sizes)
+    print(f"{wrong} of {total} pictures differ between {arguments.threads} threads and one")
     return int(grown > arguments.bound << 20 or wrong > 0)
 
 

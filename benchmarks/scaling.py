@@ -1,8 +1,8 @@
-"""What training costs on many accelerators, by a model of a step; the tables of `docs/scaling.md`.
+"""Estimates training on many accelerators with a model of a step: the tables of `docs/scaling.md`.
 
     python benchmarks/scaling.py [--codec=ms_hyper_zero --N=128 --M=192]
 
-A step of B examples on n accelerators, b = B / n on each:
+The model of a step of B examples on n accelerators, with b = B / n on each:
 
     step = max(input, compute + reduce)
     compute = b F / S                     F: operations of an example, forward and backward
@@ -10,8 +10,8 @@ A step of B examples on n accelerators, b = B / n on each:
     input = b C / cores                   C: seconds of one core to read, decode and crop an example
 
 Nothing overlaps reduce: a step sums its gradients when it has all of them. F, G and C are measured
-here, from the graph, the weights and the running pipeline; S, W, the latency and the cores are what
-you say your machines do (the flags).
+here, from the graph, the weights and the running pipeline. S, W, the latency and the cores describe
+the machines and are given by flags.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from tfquant.training.experiment import Experiment
 
 
 class Workload(NamedTuple):
-    """What training asks for.
+    """Requirements of training.
 
     Attributes:
-      flops: F, operations of an example.
-      gradient_bytes: G.
-      core_seconds: C.
-      input_bytes: of an example, as stored.
+      flops: F, operations per example.
+      gradient_bytes: G, bytes of the gradients.
+      core_seconds: C, seconds of one core per example.
+      input_bytes: stored bytes per example.
     """
 
     flops: float
@@ -55,7 +55,7 @@ class Workload(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What a machine gives: operations/s, bytes/s, seconds."""
+    """Capacities of a machine, in operations/s, bytes/s and seconds."""
 
     flops: float
     link: float
@@ -66,7 +66,7 @@ class Machine(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Seconds of a step and of its parts."""
+    """Seconds of the parts of a step, and of the step."""
 
     compute: float
     reduce: float
@@ -78,12 +78,14 @@ class Step(NamedTuple):
 
 
 def ring(count: int, size: float, bandwidth: float, latency: float) -> float:
-    """Seconds in which `count` members of a ring sum `size` bytes: 2 (count - 1) turns."""
+    """Returns the seconds in which a ring of `count` members sums `size` bytes, in 2 (count - 1)
+    turns.
+    """
     return 2 * (count - 1) * (size / count / bandwidth + latency) if count > 1 else 0.0
 
 
 def step(work: Workload, machine: Machine, accelerators: int, batch: float) -> Step:
-    """The model; `batch` is on each accelerator."""
+    """Evaluates the model of a step; `batch` is the batch on each accelerator."""
     on_host = min(accelerators, machine.per_host)
     hosts = -(-accelerators // machine.per_host)
     size = work.gradient_bytes
@@ -96,7 +98,9 @@ def step(work: Workload, machine: Machine, accelerators: int, batch: float) -> S
 
 
 def table(work: Workload, machine: Machine, counts: list, batch_of) -> str:
-    """A row for each number of accelerators; `batch_of(n)` is the batch on each."""
+    """Returns a table with one row per number of accelerators; `batch_of(n)` is the batch on
+    each.
+    """
     lines = [
         "| accelerators | batch on each | global | compute [ms] | reduce [ms] | input [ms]"
         " | step [ms] | images/s | of ideal | input/host [MB/s] |",
@@ -118,13 +122,13 @@ def table(work: Workload, machine: Machine, counts: list, batch_of) -> str:
 
 
 def measure_step(codec: str, batch: int, crop: int, **widths) -> tuple:
-    """(operations of an example, gradient bytes, seconds of a step on this machine, best of 5)."""
+    """Measures (operations of an example, gradient bytes, seconds of a step: the best of 5)."""
     experiment = Experiment(codec=codec, codec_options=widths, batch_size=batch, crop=crop)
     made = measuring.training_step(experiment)
     graph = made.compiled.get_concrete_function(made.batch).graph
     profiled = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     profiled["output"] = "none"
-    # Convolutions and matrix products; the rest is no work to speak of for an accelerator.
+    # Counts convolutions and matrix products. Everything else is negligible on an accelerator.
     profiled["account_type_regexes"] = ["Conv2D.*", "MatMul"]
     operations = tf.compat.v1.profiler.profile(graph, options=profiled).total_float_ops
     size = sum(4 * v.shape.num_elements() for v in made.trainer.trained_variables())
@@ -137,7 +141,9 @@ def measure_step(codec: str, batch: int, crop: int, **widths) -> tuple:
 
 
 def measure_input(batch: int, crop: int, *, count: int = 24, batches: int = 40) -> dict:
-    """Kind -> (seconds of one core for an example, its bytes), from JPEGs in TFRecord shards."""
+    """Measures kind -> (seconds of one core per example, its bytes), from JPEGs in TFRecord
+    shards.
+    """
     with tempfile.TemporaryDirectory() as folder:
         paths = [os.path.join(folder, f"{i}.jpg") for i in range(count)]
         for i, path in enumerate(paths):
@@ -152,7 +158,7 @@ def measure_input(batch: int, crop: int, *, count: int = 24, batches: int = 40) 
             source = sources.open_source(f"records:{made}", 0, crop, cache_mib=cache_mib)
             options = {"seed": 0, "crop": crop, "batch_size": batch, "downscale": (0.6, 0.95)}
             stream = iter(crops.training_crops(source, **options))
-            for _ in range(8):  # drawn ahead
+            for _ in range(8):  # skips prefetched batches
                 next(stream)
             start = time.process_time()
             for _ in range(batches):
@@ -171,23 +177,23 @@ def main() -> None:
     add("--N", type=int, default=128, help="width of the transforms")
     add("--M", type=int, default=192, help="channels of the latent")
     add("--crop", type=int, default=256, help="side of the training crops")
-    add("--batch", type=int, default=8, help="examples on an accelerator, first table")
-    add("--global_batch", type=int, default=64, help="examples of a step, second table")
-    add("--accelerators", type=int, nargs="+", default=[1, 8, 64], help="how many")
-    add("--per_host", type=int, default=8, help="accelerators of a host")
-    add("--tflops", type=float, default=40, help="S: 10^12 operations/s, sustained by one of them")
-    add("--link", type=float, default=100, help="W on a host, from one to another, GB/s")
+    add("--batch", type=int, default=8, help="examples on each accelerator, first table")
+    add("--global_batch", type=int, default=64, help="examples per step, second table")
+    add("--accelerators", type=int, nargs="+", default=[1, 8, 64], help="numbers of accelerators")
+    add("--per_host", type=int, default=8, help="accelerators per host")
+    add("--tflops", type=float, default=40, help="S: 10^12 operations/s, sustained, of each one")
+    add("--link", type=float, default=100, help="W between accelerators of a host, GB/s")
     add("--network", type=float, default=10, help="W between hosts, GB/s")
-    add("--latency", type=float, default=30, help="of each message, microseconds")
-    add("--cores", type=float, default=8, help="for the input of each accelerator")
+    add("--latency", type=float, default=30, help="latency of each message, microseconds")
+    add("--cores", type=float, default=8, help="cores for the input of each accelerator")
     a = parser.parse_args()
 
-    tf.get_logger().setLevel("ERROR")  # the profiler warns of its own old parts
+    tf.get_logger().setLevel("ERROR")  # the profiler warns about deprecated parts of itself
     inputs = measure_input(a.batch, a.crop)
     flops, size, seconds = measure_step(a.codec, a.batch, a.crop, N=a.N, M=a.M)
     print(
         f"Measured, {a.codec}, N {a.N}, M {a.M}, crops of {a.crop}:\n\n"
-        f"- F: {flops / 1e9:.1f} GFLOP an example, forward and backward (TensorFlow's profiler)\n"
+        f"- F: {flops / 1e9:.1f} GFLOP per example, forward and backward (TensorFlow's profiler)\n"
         f"- G: {size / 1e6:.2f} MB of float32 gradients (the weights' sizes)"
     )
     for kind, (core, stored) in inputs.items():
@@ -196,9 +202,9 @@ def main() -> None:
     print(
         f"- a step of {a.batch} on this machine's {os.cpu_count()} cores: {seconds:.2f} s at best,"
         f" {a.batch / seconds:.1f} images/s, {a.batch * flops / seconds / 1e9:.0f} GFLOP/s\n\n"
-        f"Stated: {a.tflops:g} TFLOP/s sustained by an accelerator, {a.link:g} GB/s on a host of"
-        f" {a.per_host}, {a.network:g} GB/s between hosts, {a.latency:g} us a message, {a.cores:g}"
-        " cores for the input of each accelerator."
+        f"Assumed: {a.tflops:g} TFLOP/s sustained by an accelerator, {a.link:g} GB/s on a host with"
+        f" {a.per_host}, {a.network:g} GB/s between hosts, {a.latency:g} us per message,"
+        f" {a.cores:g} cores for the input of each accelerator."
     )
     work = Workload(flops, size, *inputs["decoded every time"])
     machine = Machine(
@@ -206,7 +212,7 @@ def main() -> None:
     )
     print(f"\n{a.batch} examples on each accelerator:\n")
     print(table(work, machine, a.accelerators, lambda n: a.batch))
-    print(f"\n{a.global_batch} examples a step:\n")
+    print(f"\n{a.global_batch} examples per step:\n")
     print(table(work, machine, a.accelerators, lambda n: a.global_batch / n))
 
 

@@ -1,7 +1,7 @@
-"""One thing of this package to time, in a process of its own: `bench.py` starts it, see `piped.py`.
+"""One operation of this package, in its own process. `bench.py` starts it, see `piped.py`.
 
-Settings: `what`, a key of `TASKS`, and what that one reads of them. Besides running it, the process
-multiplies large matrices on request (`peak`), in the same precision: what the machine can do.
+Settings: `what`, a key of `TASKS`, and the settings of that task. On request (`peak`), the process
+also multiplies large matrices in the same precision, which measures the machine's peak.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from tfquant.legacy_keras import keras
 from tfquant.training import callbacks
 from tfquant.training.experiment import Experiment
 
-_SIDE = 2048  # of the matrices
+_SIDE = 2048  # side of the matrices
 _SYMBOLS = 1_000_000
-_BATCHES = 20  # of crops
-_PICTURES = 8  # in a folder
+_BATCHES = 20  # batches of crops
+_PICTURES = 8  # pictures in a folder
 
 
 def _coder(settings: dict) -> Codec:
@@ -43,39 +43,42 @@ def _coder(settings: dict) -> Codec:
 
 
 def _multiply_adds(settings: dict, size: tuple, without: tuple = ()) -> float:
-    """Of a picture's forward pass; the same in every precision."""
+    """Returns the multiply-adds of a picture's forward pass, which are the same in every
+    precision.
+    """
     codec = models.build(settings["codec"], **settings["widths"])
     return measuring.multiply_adds(codec, *size, without)
 
 
 def step(settings: dict) -> tuple:
-    """A training step as Keras `fit` runs it."""
+    """Prepares a training step as in Keras' `fit`."""
     experiment = Experiment(
         codec=settings["codec"], codec_options=settings["widths"], plan=settings["plan"],
         precision=settings["precision"], batch_size=settings["batch_size"], crop=settings["crop"],
     )  # fmt: skip
     made = measuring.training_step(experiment)
-    # Backwards, every product has two of its size: by its inputs and by its weights.
+    # The backward pass has two products of the same size for every product: by inputs and by
+    # weights.
     of_one = _multiply_adds(settings, (experiment.crop, experiment.crop))
     return made.run, {"operations": 2 * 3 * experiment.batch_size * of_one}
 
 
 def compress(settings: dict) -> tuple:
-    """A picture to streams, in the graph."""
+    """Prepares the compression of a picture to streams, in the graph."""
     codec = _coder(settings)
     products = _multiply_adds(settings, conditions.PICTURE, codec.decoder_parts)
     return measuring.code(codec, measuring.picture()).compress, {"operations": 2 * products}
 
 
 def decompress(settings: dict) -> tuple:
-    """Streams to the picture, in the graph."""
+    """Prepares the decompression of streams to the picture, in the graph."""
     codec = _coder(settings)
     products = _multiply_adds(settings, conditions.PICTURE, codec.encoder_parts)
     return measuring.code(codec, measuring.picture()).decompress, {"operations": 2 * products}
 
 
 def folder(settings: dict) -> tuple:
-    """A folder of such pictures to files by `tfquant compress`, whose model was loaded before."""
+    """Prepares the compression of a folder by `tfquant compress`, with a loaded model."""
     codec = _coder(settings)
     products = _multiply_adds(settings, conditions.PICTURE, codec.decoder_parts)
     image = measuring.picture()
@@ -84,7 +87,7 @@ def folder(settings: dict) -> tuple:
     loaded = mock.patch.object(
         model_file.ExportedModel, "load", lambda path: model_file.ExportedModel(manifest, module)
     )
-    place = tempfile.TemporaryDirectory()  # noqa: SIM115  there as long as the process
+    place = tempfile.TemporaryDirectory()  # noqa: SIM115  exists as long as the process
     pictures, made = (os.path.join(place.name, name) for name in ("pictures", "files"))
     os.mkdir(pictures)
     for number in range(_PICTURES):
@@ -99,7 +102,9 @@ def folder(settings: dict) -> tuple:
 
 
 def encode(settings: dict) -> tuple:
-    """Range coding of a million symbols by a table of scales, into as many streams as a file."""
+    """Prepares range coding of a million symbols by a table of scales, with a file's number of
+    streams.
+    """
     del settings
     model, table, integers, raw, streams = _symbols()
 
@@ -113,7 +118,7 @@ def encode(settings: dict) -> tuple:
 
 
 def decode(settings: dict) -> tuple:
-    """The same symbols back."""
+    """Prepares range decoding of the same symbols."""
     del settings
     model, table, integers, raw, streams = _symbols()
     handle = model.write(table, range_coder.start_encoder(table, streams), integers, raw)
@@ -138,7 +143,7 @@ def _symbols() -> tuple:
 
 
 def training(settings: dict) -> tuple:
-    """Training batches of crops."""
+    """Prepares training batches of crops."""
     source = sources.open_source(settings["images"], 0, settings["crop"])
     batches = iter(
         crops.training_crops(
@@ -159,7 +164,7 @@ class _FirstStepIsOver(Exception):
 
 
 def start(settings: dict) -> tuple:
-    """`train.py` up to the end of its first step; there is nothing left to run."""
+    """Runs `train.py` until the end of its first step, and returns an empty task."""
     from tfquant.commands import train
 
     class FirstStep(keras.callbacks.Callback):

@@ -4,6 +4,7 @@
 
 - the flag tables in `README.md` and `docs/flags.md`, from the fields of `Experiment` and from
   `models.OPTIONS`
+- the table of plans in `docs/surrogates.md`, from `PLANS`
 - the plots in `docs/images/surrogates/`, from `tfquant.quantization.surrogates`
 
 `tests/docs` fails if a committed part differs from what this script writes.
@@ -20,7 +21,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import surrogate_plots  # noqa: E402
+
 from tfquant import models  # noqa: E402
+from tfquant.quantization.plans import PLANS  # noqa: E402
 from tfquant.training.experiment import Experiment  # noqa: E402
 
 # The flags in README's table. `docs/flags.md` has all.
@@ -74,37 +78,56 @@ def _value(value) -> str:
     return f"`{text}`" if text else ""
 
 
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
 def flag_table(names) -> str:
     """Markdown table of the named flags."""
     known = flags()
     lines = ["| flag | default | meaning |", "|---|---|---|"]
     for flag in (known[name] for name in names):
         cells = (f"`--{flag.name}`", flag.default, flag.meaning)
-        lines.append(
-            "| " + " | ".join(cell.replace("|", "\\|").replace("*", "\\*") for cell in cells) + " |"
-        )
+        lines.append("| " + " | ".join(map(_escaped, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
-def with_table(text: str, table: str) -> str:
-    """Puts a table between the two comments of a page that mark its place."""
+def plan_table() -> str:
+    """Markdown table of the named plans."""
+    lines = ["| plan | rate | distortion |", "|---|---|---|"]
+    lines += [f"| `{name}` | `{plan.rate}` | `{plan.distortion}` |" for name, plan in PLANS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def with_table(text: str, what: str, table: str) -> str:
+    """Puts a table between the two comments of a page that mark its place.
+
+    Args:
+      text: the page.
+      what: the word in the comments, such as "flags".
+      table: the table.
+    """
     found, count = re.subn(
-        r"(<!-- flags: [^\n]*-->\n).*?(<!-- end of flags -->)",
+        rf"(<!-- {what}: [^\n]*-->\n).*?(<!-- end of {what} -->)",
         lambda marks: f"{marks[1]}\n{table}\n{marks[2]}",
         text,
         flags=re.DOTALL,
     )
     if count != 1:
-        raise ValueError(f"the page has {count} places for a table of flags instead of one")
+        raise ValueError(f"the page has {count} places for a table of {what} instead of one")
     return found
 
 
 def pages() -> dict[Path, str]:
     """Maps each page that has a table to its text, the table renewed."""
-    tables = {"README.md": README_FLAGS, "docs/flags.md": list(flags())}
+    tables = {
+        "README.md": ("flags", flag_table(README_FLAGS)),
+        "docs/flags.md": ("flags", flag_table(flags())),
+        "docs/surrogates.md": ("plans", plan_table()),
+    }
     return {
-        ROOT / name: with_table((ROOT / name).read_text(), flag_table(names))
-        for name, names in tables.items()
+        ROOT / name: with_table((ROOT / name).read_text(), what, table)
+        for name, (what, table) in tables.items()
     }
 
 
@@ -112,6 +135,8 @@ def main() -> None:
     """Writes all generated parts."""
     for path, text in pages().items():
         path.write_text(text)
+        print(path.relative_to(ROOT))
+    for path in surrogate_plots.write():
         print(path.relative_to(ROOT))
 
 

@@ -47,6 +47,7 @@ class Hyperprior(Codec):
         return {"y": (16, self.M), "z": (64, self.N)}
 
     def hyper_analysis(self, y: tf.Tensor) -> tf.Tensor:
+        """Maps y, [B, h, w, M], to z, [B, h/4, w/4, N]."""
         return self.h_a(y)
 
     def transmit_hyper(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
@@ -120,6 +121,7 @@ class ScaleHyperprior(Hyperprior):
         )
 
     def hyper_analysis(self, y: tf.Tensor) -> tf.Tensor:
+        """Maps y, [B, h, w, M], to z, [B, h/4, w/4, N]."""
         return self.h_a(tf.abs(y))
 
 

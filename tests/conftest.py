@@ -1,4 +1,4 @@
-"""What all tests share: quiet TensorFlow, fixed seeds, pictures, and a Python of its own.
+"""Common fixtures: quiet TensorFlow, fixed seeds, pictures, and separate Python processes.
 
 A folder with real photographs, the 24 Kodak images, is optional; `TFQUANT_KODAK` names it.
 """
@@ -20,13 +20,13 @@ from typing import Callable
 import numpy as np
 import pytest
 
-# Read when TensorFlow and matplotlib are first imported, which is after this file. Level 3 hides
-# the messages about CUDA that TensorFlow prints on machines without a GPU.
+# Read when TensorFlow and matplotlib are first imported, after this file. Level 3 hides the
+# messages about CUDA that TensorFlow prints on machines without a GPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# A graph is many small objects, of which hardly one is garbage: by default Python looks through all
-# of them so often that it takes a tenth of the time.
+# A graph has many small objects, and hardly any of them is garbage. With Python's default
+# thresholds, garbage collection would take a tenth of the time.
 gc.set_threshold(50_000)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,24 +34,26 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
-    """Every test starts from the same global seeds of Python and NumPy (and so of Keras)."""
+    """Starts every test from the same global seeds of Python and NumPy (and therefore Keras)."""
     random.seed(0)
     np.random.seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def fixed_tensorflow_seed() -> None:
-    """TensorFlow's own is set once a file: it drops compiled functions, which costs seconds."""
+    """Sets TensorFlow's seed once per file: setting it drops compiled functions, which costs
+    seconds.
+    """
     if "tensorflow" in sys.modules:
         sys.modules["tensorflow"].random.set_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten_garbage() -> Iterator[None]:
-    """What a file leaves behind for good is left out of every garbage collection after it.
+    """Excludes the objects that a file leaves behind from later garbage collections.
 
-    TensorFlow keeps each graph that has a gradient of its own in it. After half of the tests one
-    collection takes seconds, and there are many.
+    TensorFlow keeps each graph that contains a gradient. After half of the tests, one collection
+    takes seconds, and there are many.
     """
     yield
     gc.collect()
@@ -60,7 +62,9 @@ def forgotten_garbage() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def stir() -> Callable:
-    """`stir(rectifier)`: the rectifier, no longer the identity; always by the same weights."""
+    """`stir(rectifier)`: changes the rectifier so that it is not the identity; always the same
+    weights.
+    """
 
     def stirred(rectifier):
         kernel = rectifier.last.kernel
@@ -72,13 +76,15 @@ def stir() -> Callable:
 
 @pytest.fixture(scope="session")
 def nodes_of() -> Callable[..., list]:
-    """`nodes_of(graph_def)`: its nodes, and those of its functions."""
+    """`nodes_of(graph_def)`: its nodes, including those of its functions."""
     return lambda graph: [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
 
 
 @pytest.fixture(scope="session")
 def onednn():
-    """The module `onednn_patterns.py`: finds what oneDNN inside TensorFlow computes wrongly."""
+    """The module `onednn_patterns.py`, which finds patterns that oneDNN in TensorFlow
+    miscomputes.
+    """
     path = ROOT / "tests" / "onednn_patterns.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -88,7 +94,7 @@ def onednn():
 
 @pytest.fixture(scope="session")
 def operations_module() -> str:
-    """Name of the module with the coder's operations; skips where there is none."""
+    """Name of the module with the coder's operations; skips the test if there is none."""
     from tfquant import stack
 
     if stack.coder().kind != stack.OPERATIONS:
@@ -98,7 +104,9 @@ def operations_module() -> str:
 
 @pytest.fixture
 def no_saved_models(monkeypatch) -> None:
-    """`tf.saved_model.save` makes an empty folder, in no time: for claims about what is around."""
+    """Makes `tf.saved_model.save` write an empty folder, which is fast, for tests of other
+    files.
+    """
     import tensorflow as tf
 
     def save(module, path, *_, **__):
@@ -109,10 +117,10 @@ def no_saved_models(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def rebuilt_export(tmp_path_factory) -> Path:
-    """The exported model `run/export` of an untrained codec, with no SavedModel in it.
+    """The exported model `run/export` of an untrained codec, without a SavedModel.
 
-    Every stack builds the codec again, from the manifest, the weights and the tables. That takes
-    less time than to save a SavedModel and to load it.
+    Every stack rebuilds the codec from the manifest, the weights and the tables. This takes less
+    time than saving and loading a SavedModel.
     """
     import tensorflow as tf
 
@@ -144,9 +152,9 @@ def rebuilt_export(tmp_path_factory) -> Path:
 def make_photograph() -> Callable[..., np.ndarray]:
     """`make_photograph(height, width, seed=0)`: a picture with a photograph's statistics.
 
-    Noise whose amplitude falls as frequency^-1.3, strongly correlated across channels, with a few
-    ellipses in front of it for sharp edges. Returns `image: [H, W, 3] uint8`, which depends on the
-    arguments alone.
+    Noise with an amplitude of frequency^-1.3, strongly correlated across channels, with a few
+    ellipses in front of it for sharp edges. Returns `image: [H, W, 3] uint8`, a function of the
+    arguments.
     """
 
     def make(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -155,7 +163,7 @@ def make_photograph() -> Callable[..., np.ndarray]:
         falloff = np.maximum(frequency, 1.0 / max(height, width)) ** -1.3
 
         def noise() -> np.ndarray:
-            """`[H, W]` with mean 0 and standard deviation 1 (0 where there is one pixel)."""
+            """Returns `[H, W]` with mean 0 and standard deviation 1 (0 for a single pixel)."""
             spectrum = np.fft.rfft2(rng.standard_normal((height, width))) * falloff
             field = np.fft.irfft2(spectrum, (height, width))
             return (field - field.mean()) / max(field.std(), 1e-9)
@@ -184,7 +192,7 @@ def photograph(make_photograph) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def kodak_dir() -> Path:
-    """The folder of the Kodak images; skips where `TFQUANT_KODAK` does not name one."""
+    """The folder of the Kodak images; skips the test if `TFQUANT_KODAK` does not name one."""
     value = os.environ.get("TFQUANT_KODAK")
     if not value:
         pytest.skip("TFQUANT_KODAK is not set")
@@ -195,10 +203,10 @@ def kodak_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def fresh_python() -> Callable[..., str]:
-    """`fresh_python(source, *arguments, **environment)`: runs source text in a Python of its own.
+    """`fresh_python(source, *arguments, **environment)`: runs source text in a new Python process.
 
-    For what must be decided before TensorFlow starts, such as the number of logical devices, and
-    for what an import does. Returns its standard output; a failure shows both outputs.
+    For settings that TensorFlow reads when it starts, such as the number of logical devices, and
+    for effects of imports. Returns its standard output; a failure shows both outputs.
     """
 
     def run(source: str, *arguments: str, **environment: str) -> str:
@@ -218,7 +226,7 @@ def fresh_python() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def training_flags():
-    """absl's global flags, with the flags of `train.py` among them."""
+    """absl's global flags, including the flags of `train.py`."""
     from absl import flags
 
     from tfquant.commands import train

@@ -1,16 +1,16 @@
-"""Finds four patterns in a graph that oneDNN inside TensorFlow computes wrongly.
+"""Finds four patterns in a graph that oneDNN in TensorFlow computes wrongly.
 
-    (a) a convolution and a sum as one operation, several threads: TensorFlow 2.14 to 2.22
-    (b) a batched product with a row, beside one with a transposed column, several threads: 2.14
-    (c) the filter gradient of a strided 1x1 convolution, any number of threads: 2.14 to 2.22
-    (d) a product of `[n, 1, r, k]` with one matrix, any number of threads: 2.16 to 2.21
+(a) a convolution and a sum as one operation, several threads: TensorFlow 2.14 to 2.22
+(b) a batched product with a row, next to one with a transposed column, several threads: 2.14
+(c) the filter gradient of a strided 1x1 convolution, any number of threads: 2.14 to 2.22
+(d) a product of `[n, 1, r, k]` with one matrix, any number of threads: 2.16 to 2.21
 
 Each of them writes outside its memory: the process ends, or values are wrong. The scripts
 `benchmarks/onednn_*.py` reproduce (a) and (c). The `onednn` fixture is this module.
 
-The optimizer makes (a), so (a) is looked for in the graph that runs. The others are looked for in
-the graph as it is traced, where shapes are known. A size that is unknown there counts as every
-size. Every function returns text, one item for each occurrence.
+The optimizer creates (a), so (a) is searched in the optimized graph. The others are searched in the
+traced graph, where shapes are known. An unknown size matches every size. Every function returns
+text, one item for each occurrence.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from tensorflow.python.eager import context
 
 
 def run(function: Callable, *arguments) -> tuple:
-    """Calls a function in a graph of its own: its outputs, and where that graph holds (a).
+    """Calls a function in a separate graph. Returns its outputs, and occurrences of (a) in that
+    graph.
 
-    It must not hold the other patterns: an AssertionError names them before the graph runs, since
-    running it may end the process. A `tf.function` must not have run yet: TensorFlow optimizes a
-    graph once.
+    The graph must not contain the other patterns: an AssertionError lists them before the graph
+    runs, because running it may end the process. A `tf.function` must not have run before, because
+    TensorFlow optimizes a graph only once.
     """
     if not hasattr(function, "get_concrete_function"):
         function = tf.function(function, autograph=False)
@@ -40,7 +41,9 @@ def run(function: Callable, *arguments) -> tuple:
 
 
 def in_traced(*graphs) -> list:
-    """Patterns (b), (c) and (d) in graphs that run in one process, and in their functions."""
+    """Returns patterns (b), (c) and (d) in graphs that run in one process, and in their
+    functions.
+    """
     operations = [o for graph in graphs for g in _with_functions(graph) for o in g.get_operations()]
     return [
         *confusable(operations),
@@ -50,7 +53,7 @@ def in_traced(*graphs) -> list:
 
 
 def fused_sums(graph_defs) -> list:
-    """Pattern (a) in optimized graphs."""
+    """Returns pattern (a) in optimized graphs."""
     return [
         f"(a) {node.op} {node.name}"
         for graph in graph_defs
@@ -61,10 +64,10 @@ def fused_sums(graph_defs) -> list:
 
 
 def confusable(operations) -> list:
-    """Pattern (b): pairs of products that oneDNN's cache takes for each other.
+    """Returns pattern (b): pairs of products that oneDNN's cache mixes up.
 
-    They are of the same sizes, and an operand of one row or one column is transposed in one of
-    them alone. Only the left operand was seen to do harm; this forbids both.
+    They have the same sizes, and an operand with one row or one column is transposed in only one of
+    them. Only the left operand is known to cause errors; this function forbids both.
     """
     products = {}
     for operation in operations:
@@ -78,11 +81,11 @@ def confusable(operations) -> list:
 
 
 class _Product(NamedTuple):
-    """A batched matrix product as oneDNN gets it."""
+    """A batched matrix product as oneDNN receives it."""
 
     batch: tuple
-    sizes: tuple  # of the left and the right matrix
-    turned: tuple  # whether each of them lies transposed in memory
+    sizes: tuple  # for the left and the right matrix
+    turned: tuple  # true if it is transposed in memory, for each of them
 
 
 def _confused(p: _Product, q: _Product) -> bool:
@@ -95,11 +98,11 @@ def _confused(p: _Product, q: _Product) -> bool:
 
 
 def _products(operation) -> list:
-    """The batched products that an operation makes: one, or none."""
+    """Returns the batched products of an operation: one, or none."""
     shapes = [_shape(tensor) for tensor in operation.inputs]
     if operation.type.startswith("BatchMatMul"):
         turned = tuple(operation.get_attr(name) for name in ("adj_x", "adj_y"))
-        if None in shapes:  # of unknown rank
+        if None in shapes:  # unknown rank
             shapes = [(None,) * 3] * 2
         sizes = tuple(s[-2:][:: -1 if t else 1] for s, t in zip(shapes, turned))
         batch = max((s[:-2] for s in shapes), key=len)
@@ -110,10 +113,10 @@ def _products(operation) -> list:
 
 
 def _einsum_product(equation: str, shapes: list) -> list:
-    """The product behind an einsum without ellipsis.
+    """Returns the product of an einsum without ellipsis.
 
-    Its operands get their axes in the order batch, free, contracted. One that has them as batch,
-    contracted, free stays as it is, and counts as transposed.
+    Its operands get their axes in the order batch, free, contracted. An operand with the order
+    batch, contracted, free stays as it is, and counts as transposed.
     """
     inputs, result = equation.split("->")
     names = inputs.split(",")
@@ -132,7 +135,9 @@ def _einsum_product(equation: str, shapes: list) -> list:
 
 
 def _is_strided_gradient(operation) -> bool:
-    """Pattern (c), and the gradient by the input beside it, which was not seen to do harm."""
+    """Returns true for pattern (c), and for the related input gradient, which is not known to
+    fail.
+    """
     if operation.type not in ("Conv2DBackpropFilter", "Conv2DBackpropInput"):
         return False
     by_filter = operation.type == "Conv2DBackpropFilter"
@@ -141,12 +146,13 @@ def _is_strided_gradient(operation) -> bool:
 
 
 def _is_product_with_one_matrix(operation) -> bool:
-    """Pattern (d): TensorFlow repeats the one matrix n times, by a stride of 0 in memory.
+    """Returns true for pattern (d): TensorFlow repeats one matrix n times, by a stride of 0 in
+    memory.
 
-    TensorFlow 2.17 and 2.21 crashed or computed wrong values where the rank is 4, the second size
-    is 1, and n and r are above 1. They did not at rank 3 or 5, with another second size, or with
-    as many matrices as n. Small sizes crash with two threads alone, larger ones with one as well.
-    An einsum, a tensordot and a Keras Dense layer make other operations and are not affected.
+    TensorFlow 2.17 and 2.21 crash or compute wrong values if the rank is 4, the second size is 1,
+    and n and r are above 1. They do not at rank 3 or 5, with another second size, or with n
+    matrices. Small sizes crash only with two threads, larger ones also with one. An einsum, a
+    tensordot and a Keras Dense layer create other operations and are not affected.
     """
     if not operation.type.startswith("BatchMatMul"):
         return False
@@ -156,7 +162,7 @@ def _is_product_with_one_matrix(operation) -> bool:
 
 
 def _with_functions(graph) -> list:
-    """A graph and the graphs of all functions that it calls: loops, branches, gradients."""
+    """Returns a graph and the graphs of all functions that it calls: loops, branches, gradients."""
     found = {}
 
     def visit(graph):
@@ -178,7 +184,7 @@ def _described(pattern: str) -> Callable:
 
 
 def _shape(tensor) -> tuple | None:
-    """Sizes, None where unknown; None for an unknown rank."""
+    """Returns the sizes, None if unknown; None for an unknown rank."""
     return None if tensor.shape.rank is None else tuple(tensor.shape)
 
 

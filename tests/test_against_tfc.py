@@ -1,6 +1,6 @@
-"""Our own mathematics beside that of the package tensorflow-compression, where it is installed.
+"""Our own mathematics, compared with the package tensorflow-compression, if it is installed.
 
-Only the classic stack has it. The default stack has the operations of the coder alone.
+Only the classic stack has it. The default stack has only the operations of the coder.
 """
 
 import numpy as np
@@ -38,7 +38,7 @@ def test_the_density_starts_as_theirs():
 
 
 def test_the_factorized_likelihood_and_its_gradients_are_theirs(densities):
-    """Where theirs is exact to start with: a few hundred bins to either side of the median."""
+    """Compares where theirs is exact: a few hundred bins on either side of the median."""
     v = tf.constant(np.linspace(-300, 300, 6 * 999).reshape(999, 6).astype(np.float32))
     results = []
     for prior, density in zip((NoisyDensity(densities[0]), tfc.UniformNoiseAdapter(densities[1])),

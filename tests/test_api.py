@@ -33,7 +33,7 @@ def test_every_public_name_can_be_used_and_is_listed():
 
 
 def test_type_checkers_see_the_names_that_python_finds():
-    """The imports for type checkers are a second list, which must not fall behind."""
+    """Compares with the imports for type checkers, a second list that must stay complete."""
     tree = ast.parse(Path(tq.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
@@ -81,7 +81,9 @@ def test_a_quantizer_rounds_unless_it_trains(surrogate):
 
 
 def test_the_slope_of_a_quantizer_is_that_of_its_surrogate():
-    """Straight-through for SUA has the slope of the soft round, by finite differences in NumPy."""
+    """Checks that straight-through for SUA has the slope of the soft round, by finite
+    differences.
+    """
     alpha, step = 4.0, 1e-4
     y = np.linspace(-1.4, 1.4, 41, dtype=np.float64)
 
@@ -99,7 +101,7 @@ def test_the_slope_of_a_quantizer_is_that_of_its_surrogate():
 
 
 def test_a_quantizer_trains_in_a_users_own_model_and_survives_saving(tmp_path):
-    """An autoencoder of one number: after training, rounding loses at most half a step."""
+    """Trains an autoencoder of one number: afterwards, rounding loses at most half a step."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input([4])
     y = keras.layers.Dense(4)(inputs)

@@ -1,4 +1,4 @@
-"""The command line, with the exported model of a tiny codec, untrained."""
+"""The command line, with the exported model of a tiny untrained codec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tfquant.export.model_file import FORMAT, ExportedModel, ModelError
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded_once():
-    """This process loads each model once: a model's first call takes seconds."""
+    """Loads each model only once in this process, because a model's first call takes seconds."""
     load = functools.lru_cache(maxsize=None)(ExportedModel.load)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ExportedModel, "load", staticmethod(load))
@@ -40,13 +40,13 @@ def model(rebuilt_export):
 
 @pytest.fixture(scope="module")
 def manifest(model):
-    """What its `tfquant.json` says."""
+    """The content of its `tfquant.json`."""
     return json.loads((model / "tfquant.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def as_decoded(model):
-    """`as_decoded(picture)`: what the model makes of it, without coding."""
+    """`as_decoded(picture)`: the model's decoded picture, without coding."""
 
     def decoded(path):
         return ExportedModel.load(str(model)).evaluate(images.read_image(path))["image"]
@@ -56,7 +56,7 @@ def as_decoded(model):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A training run that was stopped after a checkpoint."""
+    """A training run that was interrupted after a checkpoint."""
     from tfquant import models
     from tfquant.training import checkpoint, folder, trainer
     from tfquant.training.experiment import Experiment
@@ -72,7 +72,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    """What `tfquant export` makes of it."""
+    """The result of `tfquant export` for this run."""
     out = tmp_path_factory.mktemp("exported") / "model"
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
@@ -98,7 +98,7 @@ def compressed(model, picture, tmp_path):
 
 @pytest.fixture
 def refused(capsys):
-    """`refused(code, *arguments)`: runs the command, returns its one line on standard error."""
+    """`refused(code, *arguments)`: runs the command and returns its one line on standard error."""
 
     def run(code, *arguments):
         capsys.readouterr()
@@ -118,15 +118,15 @@ def _resealed(path, change):
     path.write_bytes(bytes(content) + struct.pack("<I", zlib.crc32(content)))
 
 
-def test_picture_comes_back(model, picture, compressed, as_decoded, tmp_path, capsys):
+def test_a_picture_is_restored(model, picture, compressed, as_decoded, tmp_path, capsys):
     back = tmp_path / "back.png"
     assert cli.main(["decompress", str(model), str(compressed), str(back)]) == 0
     np.testing.assert_array_equal(images.read_image(back), as_decoded(picture))
     assert "23x17" in capsys.readouterr().out
-    assert sorted(os.listdir(tmp_path)) == ["back.png", "in.png", "in.tfq"]  # nothing else left
+    assert sorted(os.listdir(tmp_path)) == ["back.png", "in.png", "in.tfq"]  # no other file is left
 
 
-def test_file_names_model_and_size(compressed, manifest):
+def test_a_file_identifies_model_and_size(compressed, manifest):
     bitstream = Bitstream.from_bytes(compressed.read_bytes())
     assert (bitstream.codec, bitstream.fingerprint) == ("factorized", manifest["fingerprint"])
     assert (bitstream.height, bitstream.width) == (17, 23)
@@ -158,8 +158,8 @@ def test_info_loads_neither_tensorflow_nor_numpy(compressed, fresh_python):
 
 
 @pytest.mark.parametrize("whose, scheme", [("model", ""), ("exported", "file://")])
-def test_command_line_is_silent_but_for_its_result(picture, tmp_path, request, whose, scheme):
-    """With a model that is built again, and with one that `tfquant export` made."""
+def test_the_command_line_prints_only_its_result(picture, tmp_path, request, whose, scheme):
+    """Tests a rebuilt model, and one that `tfquant export` made."""
     model, file = request.getfixturevalue(whose), tmp_path / "in.tfq"
     assert cli.main(["compress", str(model), str(picture), str(file)]) == 0
     arguments = ["decompress", model, f"{scheme}{file}", tmp_path / "b.png"]
@@ -214,13 +214,13 @@ def test_file_of_another_model_is_refused(model, manifest, compressed, tmp_path,
 def test_other_symbols_than_the_encoders_are_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(38, content[38] ^ 1))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols are not those that")
+    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
 
 
 def test_a_stream_of_other_symbols_is_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(slice(46, 49), b"xyz"))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols are not those that")
+    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
 
 
 def test_forged_size_is_refused_before_the_model_loads(compressed, tmp_path, refused):
@@ -250,7 +250,7 @@ def test_wrong_models_are_refused(model, manifest, picture, tmp_path, refused):
     (tmp_path / "tfquant.json").write_text(json.dumps({"format": FORMAT, "codec": "ours"}))
     assert "lacks fingerprint, experiment" in refused(1, "compress", tmp_path, picture, target)
     (tmp_path / "tfquant.json").write_text(json.dumps(manifest))
-    assert "cannot build the model again" in refused(1, "compress", tmp_path, picture, target)
+    assert "cannot rebuild the model" in refused(1, "compress", tmp_path, picture, target)
     for wrong, message in (
         ({"fingerprint": 5}, "has fingerprint 5; it takes 16 hexadecimal digits"),
         ({"fingerprint": "0011"}, "has fingerprint '0011'; it takes 16 hexadecimal digits"),
@@ -275,8 +275,8 @@ def test_a_model_with_a_cut_file_is_refused(picture, tmp_path, refused, request,
     assert line.startswith(f"tfquant: {damaged}: cannot {said}: ")
 
 
-def test_a_saved_model_that_is_none_of_ours_is_refused(manifest, tmp_path, operations_module):
-    del operations_module  # without them, no SavedModel is loaded
+def test_a_foreign_saved_model_is_rejected(manifest, tmp_path, operations_module):
+    del operations_module  # without operations, no SavedModel is loaded
     (tmp_path / "tfquant.json").write_text(json.dumps({**manifest, "flavour": "full"}))
     with pytest.raises(ModelError, match="cannot load the SavedModel"):
         ExportedModel.load(tmp_path)
@@ -312,7 +312,9 @@ def test_full_disk_leaves_no_half_file(model, picture, tmp_path, refused, monkey
 
 @pytest.fixture
 def pictures(tmp_path, make_photograph):
-    """A folder of three pictures, one of them in a folder of its own, and one that is none."""
+    """A folder with three pictures, one of them in a subfolder, and one file that is not a
+    picture.
+    """
     folder = tmp_path / "pictures"
     (folder / "far").mkdir(parents=True)
     for name, size in {"a.png": (5, 7), "b.png": (9, 4), "far/c.png": (3, 3)}.items():
@@ -325,7 +327,7 @@ def _tree(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_a_folder_goes_there_and_back_but_for_what_is_broken(
+def test_a_folder_is_restored_except_for_broken_files(
     model, pictures, as_decoded, tmp_path, capsys
 ):
     files, back = tmp_path / "files", tmp_path / "back"
@@ -358,7 +360,7 @@ def test_a_files_bytes_are_the_same_in_a_folder(model, pictures, tmp_path):
     assert (tmp_path / "files" / "b.tfq").stat().st_mode == single.stat().st_mode
 
 
-def test_a_stopped_folder_goes_on_where_it_stood(model, pictures, tmp_path, capsys):
+def test_an_interrupted_folder_is_resumed(model, pictures, tmp_path, capsys):
     files = tmp_path / "files"
     command = ["compress", str(model), str(pictures), str(files)]
     cli.main(command)
@@ -367,7 +369,7 @@ def test_a_stopped_folder_goes_on_where_it_stood(model, pictures, tmp_path, caps
     (pictures / "broken.png").unlink()
     capsys.readouterr()
     assert cli.main(command) == 0
-    assert "1 of 3 files made" in (printed := capsys.readouterr().out) and "2 there al" in printed
+    assert "1 of 3 files made" in (printed := capsys.readouterr().out) and "2 existed" in printed
     assert (files / "a.tfq").exists() and (files / "b.tfq").read_bytes() == before
     os.utime(files / "b.tfq", ns=(0, 2**62))
     assert cli.main([*command, "--overwrite"]) == 0
@@ -382,7 +384,7 @@ def test_pictures_that_differ_by_their_extension_have_files_of_their_own(
     assert _tree(tmp_path / "files") == ["a.bmp.tfq", "a.png.tfq", "b.tfq", "far/c.tfq"]
 
 
-def test_folders_without_what_is_asked_for_are_refused(model, pictures, tmp_path, refused):
+def test_folders_without_matching_files_are_rejected(model, pictures, tmp_path, refused):
     new = tmp_path / "new"
     assert "no .tfq files in this folder" in refused(1, "decompress", model, pictures, new)
     assert "no pictures in this folder" in refused(1, "compress", model, model, new)
@@ -404,7 +406,7 @@ def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refu
     assert _tree(tmp_path / "files") == []
 
 
-# What writes a limit of the operating system hits: the same path as a full disk, to the errno.
+# A limit of the operating system interrupts the write: the same code path as a full disk.
 @pytest.mark.parametrize("command", ["compress", "decompress"])
 def test_a_write_that_the_system_cuts_off_leaves_nothing(
     model, picture, compressed, tmp_path, command
@@ -426,15 +428,15 @@ def test_a_write_that_the_system_cuts_off_leaves_nothing(
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_a_folder_that_takes_no_files_is_one_line(model, picture, pictures, refused):
-    """Linux's /sys takes no new files, not even from the superuser."""
+def test_a_folder_that_takes_no_files_gives_one_line(model, picture, pictures, refused):
+    """Uses Linux's /sys, where not even the superuser can create files."""
     for source in (picture, pictures):
         line = refused(1, "compress", model, source, "/sys/new.tfq")
         assert line.startswith("tfquant: /sys/new.tfq: cannot be ")
 
 
 def test_inputs_may_have_a_scheme(model, picture, pictures, as_decoded, tmp_path, capsys):
-    """`file://` stands for `gs://`: Python's own functions know neither."""
+    """Uses `file://` instead of `gs://`: Python's own functions know neither."""
     (pictures / "broken.png").unlink()
     for source, file, back in ((picture, "one.tfq", "one.png"), (pictures, "files", "back")):
         file, back = tmp_path / file, tmp_path / back
@@ -457,7 +459,7 @@ def test_outputs_with_a_scheme_are_refused(model, picture, compressed, pictures,
     assert _tree(tmp_path) == kept
 
 
-def test_the_bar_is_drawn_on_terminals_alone():
+def test_the_bar_is_drawn_only_on_terminals():
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -474,8 +476,8 @@ def test_the_bar_is_drawn_on_terminals_alone():
     assert lines[3] == ""
 
 
-def test_help_and_info_are_there_at_once(compressed):
-    """Their processor time: a fifth of a second, however busy the machine is."""
+def test_help_and_info_are_fast(compressed):
+    """Measures processor time, at most a fifth of a second, independent of the machine's load."""
     for arguments in (["--help"], ["info", str(compressed)]):
         spent = []
         for _ in range(3):
@@ -534,18 +536,18 @@ def test_help_and_version_are_no_errors(capsys):
     assert cli.main(["--version"]) == 0 and "tfquant" in capsys.readouterr().out
 
 
-def test_loaded_model_says_what_it_is_and_evaluates(model, manifest, photograph):
+def test_a_loaded_model_describes_itself_and_evaluates(model, manifest, photograph):
     loaded = ExportedModel.load(str(model))
     assert (loaded.codec, loaded.fingerprint) == ("factorized", manifest["fingerprint"])
     assert loaded.experiment["lmbda"] == 0.01
     result = loaded.evaluate(photograph)
     file = loaded.compress(photograph)
     np.testing.assert_array_equal(result["image"], loaded.decompress(file))
-    assert result["image"].std() > 1.0  # it does show something
+    assert result["image"].std() > 1.0  # the reconstruction resembles the picture
     assert 0 < result["bits"] < 8 * len(file) and result["y_hat"].shape == (1, 6, 8, 6)
 
 
-def test_a_stopped_run_becomes_a_model_that_compresses(exported, picture, tmp_path):
+def test_an_interrupted_run_gives_a_model_that_compresses(exported, picture, tmp_path):
     file, back = tmp_path / "in.tfq", tmp_path / "back.png"
     assert cli.main(["compress", str(exported), str(picture), str(file)]) == 0
     assert cli.main(["decompress", str(exported), str(file), str(back)]) == 0
@@ -563,7 +565,7 @@ def test_an_exported_model_is_replaced_when_asked_for(run, tmp_path, refused, no
     assert not (out / "old").exists() and (out / "tfquant.json").exists()
 
 
-def test_what_cannot_be_exported_is_refused(run, picture, tmp_path, refused):
+def test_a_folder_that_cannot_be_exported_is_rejected(run, picture, tmp_path, refused):
     assert "is not a training run" in refused(1, "export", tmp_path)
     line = refused(1, "export", run, "--out", tmp_path, "--overwrite")
     assert "exists and is not an exported model" in line and picture.exists()

@@ -1,4 +1,4 @@
-"""The base codec: padding, cropping, shapes and parts, with networks that can be checked by eye."""
+"""The base codec: padding, cropping, shapes and parts, with networks that are easy to check."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,9 @@ SIZES = [(1, 1), (17, 33), (64, 64), (100, 37), (128, 65)]
 
 
 class Blocks(Codec):
-    """`g_a` stacks the pixels of 16x16 blocks, `g_s` undoes it: nothing is lost."""
+    """A codec whose `g_a` stacks the pixels of 16x16 blocks and whose `g_s` inverts it without
+    loss.
+    """
 
     def __init__(self):
         super().__init__(name="blocks", dtype="float32")
@@ -68,7 +70,7 @@ def test_a_decoder_knows_the_latents_shapes_from_the_pictures_size(codec, size):
     np.testing.assert_array_equal(shapes["z"], [1, y.shape[1] // 4, y.shape[2] // 4, 5])
 
 
-def test_latents_and_pictures_are_float32_whatever_the_networks_give(codec):
+def test_latents_and_pictures_are_float32_for_any_networks(codec):
     half = Blocks()
     half.g_a = keras.layers.Lambda(lambda x: tf.cast(tf.nn.space_to_depth(x, 16), tf.bfloat16))
     half.g_s = keras.layers.Lambda(lambda y: tf.cast(tf.nn.depth_to_space(y, 16), tf.bfloat16))
@@ -76,7 +78,7 @@ def test_latents_and_pictures_are_float32_whatever_the_networks_give(codec):
     assert half.analyze(x).dtype == half(x, exchange=None).dtype == tf.float32
 
 
-def test_what_is_neither_the_encoders_nor_the_decoders_gives_bits_their_meaning(codec):
+def test_all_other_parts_belong_to_the_entropy_group(codec):
     assert codec.parts() == {"g_a": codec.g_a, "g_s": codec.g_s, "h_s": codec.h_s}
     assert codec.group("encoder") == {"g_a": codec.g_a}
     assert codec.group("decoder") == {"g_s": codec.g_s}

@@ -78,8 +78,8 @@ def test_eval_without_models_measures_conventional_codecs(workspace):
     assert (workspace / "jpeg" / "rd.png").stat().st_size > 10_000
 
 
-def test_explorations_alone_are_listed_without_measuring_anything(workspace):
-    """Though --conventional is not empty by default."""
+def test_explorations_without_models_are_listed_without_measuring(workspace):
+    """Checks this although --conventional is not empty by default."""
     (workspace / "search").mkdir()
     trial = {"weight": 0.1, "J": 0.5, "quality": 31.25, "start_quality": 31.0}
     asked = {"experiment": {"codec": "fake", "lmbda": 0.01, "distortion": "mse"}}

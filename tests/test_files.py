@@ -1,8 +1,8 @@
-"""Names with a scheme go through TensorFlow's file systems.
+"""Names with a scheme, which TensorFlow's file systems open.
 
-`file://` is TensorFlow's name for this machine's files, which Python's `open` and `os` do not know:
-whatever they touched would fail, or lie in a folder called `file:`. A whole run under such a name
-is in `tests/training/test_hosts.py`.
+`file://` is TensorFlow's name for local files, which Python's `open` and `os` do not know: if they
+used such a name, they would fail or create a folder called `file:`. `tests/training/test_hosts.py`
+tests a whole run with such a name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_pictures_are_found_and_read_as_on_this_machine(pictures):
     images.probe_image(f"file://{pictures}/a.png")
 
 
-def test_what_is_not_there_is_said_in_one_line(pictures):
+def test_a_missing_file_gives_one_line(pictures):
     for spec, message in (
         (f"file://{pictures}/gone.png", "no such file or folder"),
         (f"file://{pictures}/deep/*.jpg", "no pictures in this glob"),
@@ -60,7 +60,7 @@ def test_what_is_not_there_is_said_in_one_line(pictures):
             read(f"file://{pictures}/gone.png")
 
 
-def test_a_scheme_that_nobody_knows_is_an_oserror_of_one_line(capsys):
+def test_an_unknown_scheme_is_an_oserror_of_one_line(capsys):
     name = "nowhere://bucket/a"
     for look in (files.exists, files.matches, files.read, find_images, records.Records):
         with pytest.raises(OSError, match=f"^{name}: File system scheme 'nowhere' .*$") as error:
@@ -71,7 +71,7 @@ def test_a_scheme_that_nobody_knows_is_an_oserror_of_one_line(capsys):
 
 
 @pytest.mark.parametrize("flag", ["model_dir", "init_from", "train_images"])
-def test_train_says_in_one_line_that_nobody_knows_a_scheme(tmp_path, flag, training_flags):
+def test_train_reports_an_unknown_scheme_in_one_line(tmp_path, flag, training_flags):
     given = {"model_dir": f"{tmp_path}/run", flag: "nowhere://bucket/a"}
     with flagsaver.flagsaver():
         training_flags(["train.py", *(f"--{name}={value}" for name, value in given.items())])
@@ -96,7 +96,7 @@ def test_a_name_without_scheme_needs_no_tensorflow(fresh_python):
     )
 
 
-def test_what_tensorflow_cannot_write_is_an_oserror_of_one_line_without_its_inner_names(tmp_path):
+def test_a_failed_write_of_tensorflow_is_an_oserror_of_one_line(tmp_path):
     (tmp_path / "file").write_text("kept")
     for name in ("file/a", "file/deeper/a"):
         message = f"^{tmp_path}/{name}: cannot be written: {tmp_path}/file is not a directory$"
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, 
         files.below(f"{scheme}{tmp_path}/gone")
 
 
-def test_a_new_folder_replaces_the_old_one_when_it_is_whole_or_leaves_it(tmp_path):
+def test_a_new_folder_replaces_the_old_one_completely_or_not_at_all(tmp_path):
     path = f"file://{tmp_path}/made"
 
     def write(text):
@@ -148,9 +148,12 @@ def test_a_new_folder_that_cannot_take_its_place_is_kept_and_named(tmp_path, mon
     assert [p.name for p in tmp_path.rglob("*")] == ["made"]
 
 
-def test_what_a_run_keeps_for_itself_lives_in_memory_too(make_photograph):
-    """`ram://` is no whole file system: it renames a folder without what is in it, and takes a
-    checkpoint for a folder. Pictures, the experiment and the history do well in it."""
+def test_a_runs_own_files_work_in_memory_too(make_photograph):
+    """Uses `ram://`, which is not a complete file system.
+
+    It renames a folder without its content, and takes a checkpoint for a folder. It works for
+    pictures, the experiment and the history.
+    """
     for seed in range(3):
         local = f"ram://pictures/{seed}.png"
         with tf.io.gfile.GFile(local, "wb") as file:
@@ -164,7 +167,7 @@ def test_what_a_run_keeps_for_itself_lives_in_memory_too(make_photograph):
     assert history.read("ram://runs/one") == [{"run_step": 1}]
 
 
-def test_a_closed_folder_in_a_folder_is_left_out_and_named(tmp_path, monkeypatch, caplog):
+def test_an_unreadable_subfolder_is_skipped_and_named(tmp_path, monkeypatch, caplog):
     for name in ("open", "closed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "picture.png").write_bytes(b"")
@@ -177,16 +180,16 @@ def test_a_closed_folder_in_a_folder_is_left_out_and_named(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert files.below(str(tmp_path)) == [str(tmp_path / "open" / "picture.png")]
-    assert f"{tmp_path / 'closed'}" in caplog.text and "left out" in caplog.text
+    assert "skipping a folder" in caplog.text and f"{tmp_path / 'closed'}" in caplog.text
     with pytest.raises(OSError, match="nowhere"):
         files.below(str(tmp_path / "nowhere"))
 
 
-def test_the_same_is_let_pass_whatever_its_order():
+def test_equal_requests_pass_in_any_order():
     files.check_owner("runs/a", "--out", "grid", {"a": 1, "b": [2]}, {"b": [2], "a": 1})
 
 
-def test_what_differs_or_is_missing_on_either_side_is_named():
+def test_differences_and_missing_values_are_named():
     asked, found = {"a": 1, "b": 2, "d": 4}, {"a": 1, "b": 3, "c": 5}
     message = r"^runs/a contains another grid \(differs in b, c, d\); use a new --out, delete this"
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Metrics against their published formulas, written out in NumPy and SciPy in float64."""
+"""Metrics, compared with their published formulas in NumPy and SciPy in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfquant import metrics
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth random picture with an edge, `[H, W, 3] float64` in [0, 1]."""
+    """Returns a smooth random picture with an edge, `[H, W, 3] float64` in [0, 1]."""
     rng = np.random.default_rng(seed)
     picture = ndimage.gaussian_filter(rng.normal(size=(height, width, 3)), (3, 3, 0))
     picture = 0.5 + 0.15 * picture / picture.std()
@@ -20,7 +20,7 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def reference_ms_ssim(x: np.ndarray, y: np.ndarray, weights) -> float:
-    """Wang et al. 2003, equation 7, channel by channel in float64."""
+    """Computes Wang et al. 2003, equation 7, channel by channel in float64."""
     taps = np.exp(-0.5 * (np.arange(11) - 5.0) ** 2 / 1.5**2)
     window = np.outer(taps, taps) / taps.sum() ** 2
 

@@ -1,7 +1,7 @@
-"""The search for oneDNN's defects finds each of them, wherever it hides, and nothing else.
+"""The search for oneDNN's defects finds each of them at any place in a graph, and nothing else.
 
-Without these tests a broken search would let every guard pass. The guards are in `conformance` (all
-codecs), `layers/test_blocks.py`, `layers/test_rectifier.py`, `entropy/test_models.py` and
+Without these tests, a broken search would let every guard pass. The guards are in `conformance`
+(all codecs), `layers/test_blocks.py`, `layers/test_rectifier.py`, `entropy/test_models.py` and
 `analysis/test_networks.py`.
 """
 
@@ -11,7 +11,7 @@ from tensorflow.python.util import _pywrap_util_port
 
 
 def gradients(function, *inputs):
-    """Gradients of the sum of squares by all inputs."""
+    """Returns gradients of the sum of squares with respect to all inputs."""
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         loss = tf.reduce_sum(tf.square(function(*inputs)))
@@ -19,7 +19,7 @@ def gradients(function, *inputs):
 
 
 def in_a_loop(function):
-    """The function, in the body of a loop of a function that another function calls."""
+    """Returns the function in the body of a loop, in a function that another function calls."""
 
     @tf.function(autograph=False)
     def looped(x):
@@ -33,12 +33,14 @@ def sum_behind_convolution(x):
 
 
 def row_and_column(x):
-    """`x: [5, 3, 4]`"""
+    """Computes pattern (b) on `x: [5, 3, 4]`."""
     return tf.ones([5, 1, 3]) @ x + tf.matmul(tf.ones([5, 3, 1]), x, transpose_a=True)
 
 
 def perceptron(x):
-    """`x: [7, 5, 1]`: the forward product of the last layer beside the first one's gradient."""
+    """Computes the last layer's forward product and the first layer's gradient of `x: [7, 5,
+    1]`.
+    """
     x = tf.nn.relu(tf.einsum("nsi,sio->nso", x, tf.ones([5, 1, 4])))
     return tf.einsum("nsi,sio->nso", x, tf.ones([5, 4, 1]))
 
@@ -96,7 +98,7 @@ def test_a_pattern_is_found_and_no_other(onednn, case):
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_nothing_is_found_in_their_like(onednn, case):
+def test_nothing_is_found_in_similar_graphs(onednn, case):
     function, x = HARMLESS[case]
     graph = tf.function(function, autograph=False).get_concrete_function(x).graph
     assert onednn.in_traced(graph) == []
@@ -141,7 +143,7 @@ def test_a_graph_with_another_pattern_does_not_run(onednn):
 
 
 def test_a_graph_that_has_run_is_refused(onednn):
-    """TensorFlow shows no optimized graph the second time, so (a) could not be found."""
+    """Guards against a missing optimized graph: TensorFlow shows it only once."""
     function = tf.function(lambda x: x + 1.0, autograph=False)
     assert onednn.run(function, PICTURE)[1] == []
     with pytest.raises(AssertionError, match="had run before"):

@@ -1,4 +1,4 @@
-"""One look for all figures."""
+"""The common style of all figures."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def looks_of(names):
     return [(look["color"], str(look["linestyle"]), look["marker"]) for look in found]
 
 
-def test_every_surrogate_of_the_table_has_a_look_of_its_own():
+def test_every_surrogate_of_the_table_has_its_own_style():
     assert set(SURROGATES) < set(plotting.METHODS)
     assert len(set(looks_of(plotting.METHODS))) == len(plotting.METHODS)
-    # The marker alone tells them apart, for whoever sees no colours.
+    # Markers alone distinguish them, without colours.
     assert len({look[2] for look in looks_of(plotting.METHODS)}) == len(plotting.METHODS)
 
 
-def test_a_surrogate_that_somebody_adds_gets_one_too():
+def test_an_added_surrogate_gets_its_own_style():
     first, second = looks_of(["first guest", "second guest"])
     assert first != second and not {first, second} & set(looks_of(plotting.METHODS))
     assert looks_of(["first guest"]) == [first]
     assert plotting.method("first guest")["label"] == "first guest"
 
 
-def test_every_plan_has_the_look_of_what_it_decodes():
+def test_every_plan_has_the_style_of_its_distortion_branch():
     for name, plan in PLANS.items():
         look = plotting.plan(name)
         key = "mix" if name == "mix" else plan.distortion.surrogate

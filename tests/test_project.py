@@ -1,4 +1,4 @@
-"""Claims about the repository as a whole: packaging, imports, documentation, portability."""
+"""Properties of the repository as a whole: packaging, imports, documentation, portability."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ MODULES = sorted(path for top in ("tfquant", "models") for path in (ROOT / top).
 
 
 def _tracked_files() -> list[Path]:
-    """Every file that git tracks or would add."""
+    """Returns every file that git tracks or would add."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
     )
     if listing.returncode != 0:
-        pytest.skip("this is no git checkout")
+        pytest.skip("this is not a git checkout")
     paths = (ROOT / name for name in listing.stdout.decode().split("\0") if name)
     return [path for path in paths if path.is_file()]
 
 
 @pytest.fixture
 def metadata_of(monkeypatch) -> Callable[..., dict]:
-    """`metadata_of(stack)`: what setup.py hands to setuptools; None: without TFQUANT_STACK."""
+    """`metadata_of(stack)`: setup.py's arguments of setuptools; None: without TFQUANT_STACK."""
 
     def run(stack=None):
         handed = {}
@@ -55,16 +55,18 @@ def metadata(metadata_of) -> dict:
     return metadata_of()
 
 
-# Stack -> its file of pinned versions, and the extras that it pins.
+# Stack -> (its file of pinned versions, the extras that it pins).
 STACKS = {
-    "tf217": ("constraints.txt", ("gpu", "test", "digits", "tfds")),
-    "tf214": ("constraints-tf214.txt", ("test", "digits", "tfds")),
-    "tf221": ("constraints-tf221.txt", ("test", "digits")),
+    "tf217": ("constraints.txt", ("gpu", "test", "docs", "digits", "tfds", "heif")),
+    "tf214": ("constraints-tf214.txt", ("test", "digits", "tfds", "heif")),
+    "tf221": ("constraints-tf221.txt", ("test", "digits", "heif")),
 }
 
 
 def _pins(name: str) -> dict[str, list]:
-    """Package -> versions, from a file of constraints; several where they depend on the Python."""
+    """Returns package -> versions, from a constraints file; several if they depend on the
+    Python.
+    """
     lines = (ROOT / name).read_text().splitlines()
     pins = {}
     for requirement in (Requirement(line) for line in lines if line and line[0] != "#"):
@@ -87,7 +89,7 @@ def test_every_folder_of_code_is_packaged(metadata):
 
 
 def test_an_installation_has_one_package_at_its_top_level(metadata):
-    """A package named `models` would hide the user's own, or be hidden by it."""
+    """Guards against a package named `models`, which would conflict with a user's own."""
     assert {package.partition(".")[0] for package in metadata["packages"]} == {"tfquant"}
 
 
@@ -141,9 +143,44 @@ def test_importing_the_package_does_not_import_tensorflow(fresh_python):
     assert fresh_python("import sys, tfquant; print('tensorflow' in sys.modules)") == "False\n"
 
 
-def test_every_module_says_what_lives_there():
+def test_every_module_has_a_docstring():
     silent = [path for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))]
     assert not silent
+
+
+# A docstring starts with a verb or a noun. A subordinate clause or a preposition makes the reader
+# guess the subject.
+_FORBIDDEN_OPENINGS = re.compile(
+    r"(What|Which|Who|Whose|Whom|Whether|Where|When|Why|How|Of|So many|So much|No matter|Nobody|"
+    r"Somebody|Anybody|Says|Tells)\b",
+    re.IGNORECASE,
+)
+# Folders and files whose docstrings are not rewritten yet.
+_OLD_WORDING = (
+    "tfquant/cli.py", "tfquant/coding/", "tfquant/commands/batch.py", "tfquant/data/",
+    "tfquant/entropy/", "tfquant/evaluation/", "tfquant/exchange.py", "tests/coding/",
+    "tests/data/", "tests/entropy/", "tests/evaluation/", "tests/test_exchange.py",
+)  # fmt: skip
+
+
+def _docstrings(path: Path) -> list[tuple[int, str]]:
+    """Returns (line, text) of each docstring in a Python file."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, documented)]
+    return [(n.body[0].lineno, text) for n in nodes if (text := ast.get_docstring(n))]
+
+
+def test_docstrings_start_with_a_verb_or_a_noun():
+    found = []
+    for path in _tracked_files():
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix == ".py" and not name.startswith(_OLD_WORDING):
+            found += [
+                f"{name}:{line}: {text.splitlines()[0]}"
+                for line, text in _docstrings(path)
+                if _FORBIDDEN_OPENINGS.match(text)
+            ]
+    assert not found, "\n".join(["docstrings with a forbidden opening:", *found])
 
 
 def test_every_python_file_is_valid_python_3_9():
@@ -153,7 +190,7 @@ def test_every_python_file_is_valid_python_3_9():
 
 
 def test_no_file_names_a_folder_of_its_authors_machine():
-    # Absolute paths of a developer's machine, and a data folder beside the checkout.
+    # Absolute paths of a developer's machine, and a data folder next to the checkout.
     foreign = re.compile(rb"(?<![\w.~-])/(home|root|Users|opt|work)/[\w.]|\.\./" + rb"shared\b")
     named = {
         str(path.relative_to(ROOT)): match[0]

@@ -1,4 +1,4 @@
-"""The model behind `docs/scaling.md`, held against a ring that is turned by hand."""
+"""The model behind `docs/scaling.md`, compared with a simulated ring."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "scaling.py"
 @pytest.fixture(scope="module", name="scaling")
 def _scaling():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPT.parent))  # as Python does for a script
+        patch.syspath_prepend(str(SCRIPT.parent))  # Python does this for a script
         return SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 
 
 def turn(members):
-    """Sums over a ring: the members' arrays, and (turns, numbers that each one sends in a turn)."""
+    """Sums over a ring. Returns the arrays of the members, the turns, and the numbers sent per
+    turn.
+    """
     count = len(members)
     parts = [list(np.split(member.copy(), count)) for member in members]
     turns = 0
@@ -65,5 +67,5 @@ def test_a_table_has_a_row_for_each_number_of_accelerators(scaling):
     work = scaling.Workload(flops=1e9, gradient_bytes=0.0, core_seconds=0.0, input_bytes=1e5)
     row = scaling.table(work, machine, [1, 16], lambda n: 4).splitlines()[-1]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    # 16 x 4 images in 4 ms; half of them, 1e5 bytes each, on either host.
+    # 16 x 4 images in 4 ms; half of them, 1e5 bytes each, on each host.
     assert cells == ["16", "4", "64", "4.00", "0.00", "0.00", "4.00", "16,000", "100%", "800"]

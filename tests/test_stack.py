@@ -1,4 +1,4 @@
-"""The software stack: wrong combinations are named, and every command ends with that line."""
+"""The software stack: wrong combinations are reported, and every command ends with that line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfquant.commands import doctor
 from tfquant.legacy_keras import keras
 
 ROOT = Path(__file__).parent.parent
-# Combinations of installed packages, and what is said of them.
+# Combinations of installed packages, and the messages about them.
 WRONG = [
     ({}, "TensorFlow is not installed"),
     ({"tensorflow": "2.13.1"}, "too old"),
@@ -47,7 +47,7 @@ RIGHT = [
 
 @pytest.fixture
 def install(monkeypatch):
-    """`install(packages)`: name -> version, all that seems to be installed."""
+    """`install(packages)`: name -> version of everything that appears to be installed."""
 
     def pretend(packages):
         monkeypatch.setattr(stack, "version", packages.get)
@@ -79,7 +79,7 @@ def test_the_stacks_combinations_are_right(install, packages):
     [
         ({"tensorflow": "2.17.1", "tensorflow-compression-ops": "2.17.0"}, "-ops"),
         ({"tensorflow": "2.14.1", "tensorflow-compression": "2.14.1"}, "compression"),
-        # With both, the one that is for this TensorFlow.
+        # If both are installed, the one for this TensorFlow is used.
         (
             {
                 "tensorflow": "2.14.1",
@@ -105,7 +105,7 @@ def test_operations_are_taken_from_the_package_for_this_tensorflow(install, pack
     [
         ({"tensorflow": "2.17.1"}, "tensorflow-compression-ops is not installed"),
         ({"tensorflow": "2.14.1"}, "tensorflow-compression is not installed"),
-        # Advice to install something would lead nowhere.
+        # Advice to install something would not help.
         ({"tensorflow": "2.21.0"}, "no package has the operations for TensorFlow 2.21.0"),
         (
             {"tensorflow": "2.18.0", "tensorflow-compression-ops": "2.17.0"},
@@ -118,7 +118,7 @@ def test_the_reason_for_no_operations_names_what_could_be_installed(install, pac
     assert stack.operations_package() == (None, said)
 
 
-# A package of another TensorFlow in front of the path: as installed as the real one.
+# A package of another TensorFlow, earlier on the path, which appears to be installed.
 STRANGER = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 COMMANDS = [
     [sys.executable, "train.py", "--model_dir=runs/none"],
@@ -164,7 +164,7 @@ def test_every_command_ends_with_one_line_where_tensorflow_cannot_be_imported(co
     assert "cannot be imported: ImportError: no such symbol: _ZN3abi" in line
 
 
-# What TensorFlow 2.21 writes while it loads, among it what a Python library has to say.
+# Messages of TensorFlow 2.21 while it loads, including those of a Python library.
 _EARLY = """\
 WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
 I0000 00:00:1795816769.463131   13278 port.cc:153] oneDNN custom operations are on.
@@ -177,10 +177,10 @@ E0000 00:00:1795816769.463131   13278 cuda_dnn.cc:8579] Unable to register cuDNN
     "environment, kept", [({}, slice(2, 3)), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, slice(4))]
 )
 @pytest.mark.parametrize("fails", [False, True])
-def test_messages_written_while_tensorflow_loads_are_for_those_who_ask(
+def test_messages_while_tensorflow_loads_are_shown_only_on_request(
     tmp_path, environment, kept, fails
 ):
-    """A stand-in for TensorFlow writes them to the file descriptor, as its libraries do."""
+    """Uses a substitute for TensorFlow that writes to the file descriptor, like its libraries."""
     versions = {"tensorflow": "2.21.0", "tf-keras": "2.21.0", "tensorflow-probability": "0.25.0"}
     last = "raise ImportError('no such symbol')" if fails else "sys.exit()"
     (tmp_path / "tensorflow.py").write_text(
@@ -222,7 +222,9 @@ def test_tensorboard_without_an_old_setuptools_is_named(install):
 
 
 def test_initial_weights_are_those_of_every_python():
-    """`tf_keras` up to 2.18 draws seeds with a float for a bound, which Python 3.12 refuses."""
+    """Tests `tf_keras` up to 2.18, which draws seeds with a float as bound; Python 3.12 rejects
+    it.
+    """
     keras.utils.set_random_seed(5)
     layer = keras.layers.Dense(3)
     layer.build([None, 2])

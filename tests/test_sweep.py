@@ -1,4 +1,4 @@
-"""The sweep as a user runs it: on a tiny grid, and beside stand-ins for train.py and eval.py."""
+"""The sweep as a user runs it: on a tiny grid, and with substitutes for train.py and eval.py."""
 
 import csv
 import json
@@ -69,7 +69,7 @@ sweep.PROGRAMS = {name: (sys.executable, f"{name}.py") for name in ("train", "ev
 run_program("sweep")
 """
 
-# J is lowest for alpha_max 8, and rises by 0.25 a seed.
+# J is lowest for alpha_max 8, and increases by 0.25 per seed.
 TRAIN = """
 import json, pathlib, sys
 words = [a.lstrip("-").partition("=") for a in sys.argv[1:]]
@@ -108,7 +108,9 @@ text = json.dumps({"models": models, "images": flags["images"]})
 
 @pytest.fixture(name="beside_stand_ins")
 def _beside_stand_ins(tmp_path):
-    """`run(*arguments)`: sweep.py, in a folder where train.py and eval.py are the above."""
+    """`run(*arguments)`: runs sweep.py in a folder with the substitutes for train.py and
+    eval.py.
+    """
     (tmp_path / "sweep.py").write_text(SWEEP)
     (tmp_path / "train.py").write_text(TRAIN)
     (tmp_path / "eval.py").write_text(EVAL)
@@ -133,7 +135,7 @@ def test_everything_at_once_runs_and_goes_on_where_it_was_stopped(beside_stand_i
     assert done.returncode == 1 and "sweep.py: 4 of 16 runs failed" in done.stderr, done.stderr
     assert "plan=sua_ste, lmbda=0.02, seed=3, alpha_max=4: done" in done.stdout
     assert "plan=nonsense, lmbda=0.01, seed=2: FAILED: train.py: no such plan" in done.stdout
-    # The base's own seed has no folder; the default of alpha_max, 12, is not among the choices.
+    # The base's own seed has no folder. The default of alpha_max, 12, is not among the choices.
     run = out / "plan=sua_ste" / "lmbda=0.02"
     assert json.loads((run / "alpha_max=8/post/flags.json").read_text())["N"] == "8"
     assert json.loads((run / "seed=3/alpha_max=4/report/report.json").read_text())["images"] == "K"
@@ -144,7 +146,7 @@ def test_everything_at_once_runs_and_goes_on_where_it_was_stopped(beside_stand_i
     assert [float(row["J_post"]) for row in runs if row["lmbda"] == "0.01"] == [3, 2.5, 3.25, 2.75]
     with open(out / "table.csv", newline="") as file:
         rows = {(row["plan"], row["images"]): row for row in csv.DictReader(file)}
-    # 8 instead of 12 in all of the rates is a third less.
+    # 8 instead of 12 at all rates is a third less.
     assert abs(float(rows["sua_ste", "average"]["bd_rate_post"]) + 100 / 3) < 1e-6
     logs = {path: path.read_text() for path in out.rglob("*.json")}
     again = beside_stand_ins(*command)

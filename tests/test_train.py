@@ -1,4 +1,4 @@
-"""`train.py`: from flags to an experiment. What a run does is in `tests/training`."""
+"""`train.py`: from flags to an experiment. `tests/training` tests the runs."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.flags"))
 
 
 def parsed(*arguments):
-    """The flags as `python train.py ...` has them; a later call starts from the defaults."""
+    """Returns the flags of `python train.py ...`; a later call starts from the defaults."""
     flags.FLAGS.unparse_flags()
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
@@ -44,7 +44,7 @@ def test_without_flags_it_is_the_default_experiment_at_the_papers_widths():
 
 
 def test_every_codec_has_widths_of_its_own():
-    """Those of its paper; Cheng's M follows N."""
+    """Compares with the codec's paper; Cheng's M equals N."""
     sizes = {name: experiment(f"--codec={name}").codec_options for name in models.CODECS}
     assert set(sizes) == set(models.CODECS)
     assert sizes["ms_context"] == {"N": 192, "M": 192}
@@ -100,7 +100,7 @@ def test_flags_reach_the_experiment():
      ("family", r"gaussian\|laplacian\|mixture"), ("g_a", r"plain\|res\|res_attn"),
      ("g_s", r"plain\|res\|res_attn")],
 )  # fmt: skip
-def test_an_unknown_value_is_answered_with_the_choices(flag, choice):
+def test_an_unknown_value_lists_the_choices(flag, choice):
     with pytest.raises(flags.IllegalFlagValueError, match=f"--{flag}=nonsense.*{choice}"):
         experiment(f"--{flag}=nonsense")
 
@@ -122,7 +122,7 @@ def test_every_configuration_is_an_experiment_of_whole_epochs(path):
 
 
 def included(path):
-    """The lines of a flag file and of those that it includes."""
+    """Returns the lines of a flagfile and of those that it includes."""
     for line in path.read_text().splitlines():
         yield line
         if line.startswith("--flagfile="):
@@ -152,7 +152,9 @@ def test_the_flags_that_remove_deviations_from_the_paper_exist_and_change_the_ex
 
 
 def test_the_papers_configuration_is_the_papers_recipe():
-    """Section 6.1.2: batches of 8, crops of 256; 450 and 100 epochs of some 20,000 pictures."""
+    """Compares with section 6.1.2: batches of 8, crops of 256; 450 and 100 epochs of 20,000
+    pictures.
+    """
     path = next(path for path in CONFIGS if path.stem == "paper_ms_hyper_zero")
     found = experiment(f"--flagfile={path}")
     joint, post = found.all_stages()
@@ -169,7 +171,7 @@ def test_the_papers_configuration_is_the_papers_recipe():
 
 
 def refusal(*arguments):
-    """What `python train.py ...` says as it ends."""
+    """Returns the last message of `python train.py ...`."""
     parsed(*arguments)
     with pytest.raises(SystemExit) as end:
         train.main(["train.py"])
@@ -185,7 +187,7 @@ def _pictures(tmp_path, make_photograph):
     return folder
 
 
-def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path, pictures):
+def test_another_runs_folder_is_refused_in_one_line_with_the_differences(tmp_path, pictures):
     there = tmp_path / "run"
     small = ["--N=4", "--M=6", "--crop=64", "--batch_size=2", f"--train_images={pictures}"]
     folder.prepare(str(there), experiment(*small))
@@ -208,7 +210,7 @@ def test_another_runs_folder_is_refused_in_one_line_naming_what_differs(tmp_path
         ("--stages=", "train.py: nothing to train: no stage"),
         ("--seed=99999999999999999999", "train.py: seed must be below 4294967296; got 9999"),
         ("--model_dir=", "train.py: --model_dir must name a folder; got ''"),
-        ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is no multiple"),
+        ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is not a multiple"),
     ],
 )
 def test_a_wrong_flag_ends_in_one_line_before_the_folder_is_made(tmp_path, pictures, flag, message):
@@ -227,7 +229,7 @@ def warnings(caplog, *arguments):
     return [record.getMessage() for record in caplog.records]
 
 
-def test_a_temperature_for_a_plan_without_one_is_warned_of(caplog):
+def test_a_temperature_without_effect_gives_a_warning(caplog):
     (line,) = warnings(caplog, "--plan=mix", "--alpha_max=8", "--alpha_min=2")
     assert line == (
         "--alpha_min, --alpha_max: no effect, no branch of the plan is annealed"
@@ -239,7 +241,7 @@ def test_a_temperature_for_a_plan_without_one_is_warned_of(caplog):
     assert not warnings(caplog, "--plan=mix", "--alpha_max=8", "--distortion_branch=sha:standard")
 
 
-def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
+def test_flags_of_the_rectifier_without_effect_give_a_warning(caplog):
     start = ("--init_from=run", "--stages=qr_predictive")
     (line,) = warnings(caplog, "--qr_distance=l1", "--rectifier_depth=3")
     assert line == (
@@ -253,20 +255,20 @@ def test_flags_of_the_rectifier_without_effect_are_warned_of(caplog):
     assert not warnings(caplog, *start, "--explore_qr", "--qr_distance=l1", "--explore_start=1")
 
 
-def test_a_start_for_weights_that_are_read_is_warned_of(caplog):
+def test_a_start_without_effect_gives_a_warning(caplog):
     (line,) = warnings(caplog, "--start=glorot", "--init_from=run", "--stages=post")
     assert line == "--start: no effect, the weights come from --init_from"
     assert not warnings(caplog, "--start=glorot")
 
 
-def test_a_rounded_number_of_validation_pictures_is_said(caplog):
+def test_a_rounded_number_of_validation_pictures_is_logged(caplog):
     (line,) = warnings(caplog, "--validation_images=20", "--batch_size=8")
     assert line.endswith("validation needs whole batches of 8, so it uses 16 pictures")
     assert "uses 8 pictures" in warnings(caplog, "--validation_images=1", "--batch_size=8")[0]
     assert not warnings(caplog, "--validation_images=24", "--batch_size=8")
 
 
-def test_arguments_that_are_no_flags_are_refused():
+def test_positional_arguments_are_rejected():
     parsed("--model_dir=unused")
     with pytest.raises(app.UsageError, match="unexpected arguments: lmbda=3; use only --flags"):
         train.main(["train.py", "lmbda=3"])
@@ -274,7 +276,7 @@ def test_arguments_that_are_no_flags_are_refused():
 
 @pytest.mark.parametrize("images", ["", "few"])
 def test_the_searchs_flags_reach_it_and_each_weights_training(tmp_path, monkeypatch, images):
-    """Its pictures are those of --explore_images, or else --train_images."""
+    """Checks that its pictures are those of --explore_images, or else --train_images."""
     searched, trained = {}, []
 
     def run_search(directory, search, experiment, **options):

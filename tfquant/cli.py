@@ -145,6 +145,15 @@ def _parser() -> argparse.ArgumentParser:
         help="of the transforms, the bulk of the work: float32 (default), bfloat16 for CPUs that"
         " have it in hardware, float16 for GPUs; a model of one reads the files of another",
     )
+    export.add_argument(
+        "--files",
+        type=int,
+        choices=container.VERSIONS,
+        default=container.VERSION,
+        metavar="V",
+        help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading the"
+        " files of a model that an older tfquant exported from the same run",
+    )
     export.set_defaults(command=_export)
 
     records = commands.add_parser(
@@ -225,7 +234,9 @@ def _export(arguments) -> None:
     from tfquant.export import writing
 
     try:
-        path, checkpoint = writing.export_run(arguments.run, out, arguments.precision)
+        path, checkpoint = writing.export_run(
+            arguments.run, out, arguments.precision, arguments.files
+        )
     except (ValueError, tf.errors.OpError) as error:
         raise CommandError(error) from None
     made = model_file.read_manifest(path)

@@ -9,15 +9,19 @@ breaks and bytes that are not UTF-8.
 
 from __future__ import annotations
 
+import atexit
 import codecs
 import collections
 import contextlib
 import dataclasses
+import functools
 import glob
 import os
 import re
+import shutil
 import stat
 import sys
+import tempfile
 import unicodedata
 from types import SimpleNamespace
 from typing import Callable
@@ -50,6 +54,9 @@ _HIDDEN = {
     "desktop.ini", "thumbs.db",
 }  # fmt: skip
 
+# What TensorFlow takes for a pattern.
+_PATTERN = re.compile(r"[*?\[\]\\]")
+
 # Byte-order mark -> encoding. The mark of UTF-32 begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -66,6 +73,46 @@ def expanded(path: str) -> str:
     A shell expands `~` in `--flag ~/x` but not in `--flag=~/x`.
     """
     return os.path.expanduser(path)
+
+
+@functools.cache
+def _alias(folder: str) -> str:
+    """Returns a link to a folder, in a temporary folder that ends with the process."""
+    home = tempfile.mkdtemp(prefix="tfquant-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    link = os.path.join(home, "link")
+    os.symlink(folder, link)
+    return link
+
+
+def for_tensorflow(path: str) -> str:
+    """Returns a name of a local file, folder or prefix that TensorFlow opens.
+
+    TensorFlow takes `[1]` in the name of a checkpoint for a pattern, and no name that is not UTF-8.
+    Such a path is reached through a temporary link to its folder.
+    """
+    path = os.fspath(path)
+    if not is_local(path) or not (_PATTERN.search(path) or not _is_utf8(path)):
+        return path
+    folder, name = (path, "") if os.path.isdir(path) else os.path.split(path)
+    link = _alias(os.path.abspath(folder))
+    return os.path.join(link, name) if name else link
+
+
+def utf8_folder(path: str) -> str:
+    """Returns a UTF-8 name of a folder, which is created if it has none of its own."""
+    if not is_local(path) or _is_utf8(path):
+        return path
+    os.makedirs(path, exist_ok=True)
+    return _alias(os.path.abspath(path))
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def shown(name) -> str:
@@ -186,16 +233,19 @@ def _errors(path: str):
 
 
 def exists(path: str) -> bool:
+    """Returns true if the file or folder exists. Raises OSError if this is unknown."""
     with _errors(path):
         return _system(path).exists(path)
 
 
 def isdir(path: str) -> bool:
+    """Returns true if the name is an existing folder."""
     with _errors(path):
         return _system(path).isdir(path)
 
 
 def isfile(path: str) -> bool:
+    """Returns true if the name is an existing file."""
     return exists(path) and not isdir(path)
 
 

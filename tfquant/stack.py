@@ -192,7 +192,7 @@ def import_tensorflow() -> None:
     logging.get_absl_logger().addFilter(_is_for_users)
 
 
-# A message of TensorFlow's C++ code below the level "fatal", and the line before the first of them.
+# A message of TensorFlow's C++ code below the level "fatal", and the line before the first one.
 _MESSAGE = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)"
 )
@@ -200,10 +200,10 @@ _MESSAGE = re.compile(
 
 @contextlib.contextmanager
 def _without_early_messages() -> Iterator[None]:
-    """Takes the messages out that TensorFlow writes while it loads, whatever the level says.
+    """Removes the messages that TensorFlow writes while it loads, which ignore the log level.
 
-    They go to file descriptor 2, past `sys.stderr`. All other lines are written afterwards. Nothing
-    is taken out if the user chose another level than `silence`.
+    They go to file descriptor 2 without passing `sys.stderr`. All other lines are written
+    afterwards. Nothing is removed if the user has chosen another level than `silence`.
     """
     early = numbers(tensorflow_version()) >= EARLY_MESSAGES
     if not early or os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3" or "tensorflow" in sys.modules:
@@ -213,7 +213,7 @@ def _without_early_messages() -> Iterator[None]:
         try:
             held = stack.enter_context(tempfile.TemporaryFile())
             terminal = os.dup(2)
-        except OSError:  # no place for a file, or no standard error
+        except OSError:  # no space for a file, or no standard error
             yield
             return
         stack.callback(os.close, terminal)

@@ -1,4 +1,4 @@
-"""What the analyses' tests share: rows of the table that are put back."""
+"""Fixtures for tests of the analyses: rows of the table that are restored after a test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfquant.quantization.surrogates import SURROGATES
 
 @pytest.fixture
 def alter(monkeypatch):
-    """`alter(name, new_name=None, **changes)`: a row of the table with changes, for one test."""
+    """`alter(name, new_name=None, **changes)`: changes a row of the table for one test."""
 
     def change(name, new_name=None, **changes):
         new_name = new_name or name

@@ -1,4 +1,4 @@
-"""Information and least distortion of a surrogate, against SciPy's integrals and known limits."""
+"""Information and least distortion of a surrogate, compared with SciPy's integrals and limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def entropy_of_rounding(sigma, mu):
 
 
 def information_of_noise(sigma):
-    """I = h(y + u) - h(u), and h(u) = 0."""
+    """Returns I = h(y + u) - h(u), where h(u) = 0."""
     reach = 0.5 + 9 * sigma
     return integrate.quad(
         lambda v: -special.xlogy(*[noisy_density(v, sigma)] * 2) / np.log(2),
@@ -114,14 +114,14 @@ def test_least_distortion_of_additive_noise_is_that_of_the_conditional_mean():
     )
 
 
-def test_a_pair_with_shared_noise_tells_what_one_does_and_with_its_own_more():
+def test_a_pair_carries_more_information_only_with_independent_noise():
     sigma = 0.5
     one = information_of_noise(sigma)
     assert channel.pair_information(Method("uq_s"), sigma, 0.0).value == pytest.approx(
         one, abs=2e-3
     )
     own = channel.pair_information(Method("uq_i"), sigma, 0.0).value
-    # Density of the two readings: the chance that y lies within 1/2 of both.
+    # Density of the two observations: the probability that y is within 1/2 of both.
     v = (np.arange(1200) + 0.5) / 150 - 4
     low, high = np.minimum(v[:, None], v), np.maximum(v[:, None], v)
     p = np.maximum(special.ndtr((low + 0.5) / sigma) - special.ndtr((high - 0.5) / sigma), 0)
@@ -133,7 +133,7 @@ def test_a_pair_with_shared_noise_tells_what_one_does_and_with_its_own_more():
     )
 
 
-def test_a_mistake_in_the_table_shows(alter):
+def test_a_mistake_in_the_table_is_visible(alter):
     alter("aun", "louder", forward=lambda v, alpha, u: v + 2 * u)
     louder = channel.information(Method("louder"), 0.5, 0.0).value
     assert louder < information_of_noise(0.5) - 0.3

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, what it leaves alone, what it makes anew."""
+"""The command line: rejected input, skipped experiments, repeated experiments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfquant.quantization.surrogates import SURROGATES
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Puts one quick experiment in the place of all; gives the settings of each of its runs."""
+    """Replaces all experiments by a quick one. Returns the settings of each of its runs."""
     runs = []
 
     def run(settings, progress):
@@ -33,7 +33,7 @@ def counted(monkeypatch):
     return runs
 
 
-def test_the_list_explains_each_in_a_line(capsys):
+def test_the_list_describes_each_experiment_in_a_line(capsys):
     assert cli.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(EXPERIMENTS)
@@ -55,13 +55,13 @@ def test_the_list_explains_each_in_a_line(capsys):
         (["rate_error", "--sigma=1", "--nonsense"], "unrecognized arguments: --nonsense", 2),
     ],
 )
-def test_bad_input_is_one_line(arguments, message, code, capsys):
+def test_bad_input_gives_one_line(arguments, message, code, capsys):
     assert cli.main(arguments) == code
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
 
-def test_an_experiment_leaves_a_table_a_picture_and_a_text(counted, tmp_path, capsys):
+def test_an_experiment_writes_a_table_a_picture_and_a_text(counted, tmp_path, capsys):
     assert cli.main(["quick", "--alphas=2,3", f"--out={tmp_path}"]) == 0
     assert counted[0].alphas == (2.0, 3.0) and counted[0].surrogates == ("aun", "sua")
     with open(tmp_path / "quick.csv") as file:
@@ -73,7 +73,7 @@ def test_an_experiment_leaves_a_table_a_picture_and_a_text(counted, tmp_path, ca
     assert "quick: begins (0 s)" in capsys.readouterr().err
 
 
-def test_what_is_complete_for_the_same_settings_is_left_alone(counted, tmp_path):
+def test_a_complete_experiment_with_the_same_settings_is_skipped(counted, tmp_path):
     same = ["quick", f"--out={tmp_path}"]
     for arguments, runs in (
         (same, 1), (same, 1), (["all", f"--out={tmp_path}"], 1), ([*same, "--again"], 2),
@@ -83,7 +83,7 @@ def test_what_is_complete_for_the_same_settings_is_left_alone(counted, tmp_path)
         assert len(counted) == runs, arguments
 
 
-def test_what_is_incomplete_or_of_another_surrogate_is_made_anew(counted, tmp_path, alter):
+def test_an_incomplete_experiment_or_one_of_another_surrogate_is_repeated(counted, tmp_path, alter):
     same = ["quick", f"--out={tmp_path}"]
     for harm in (
         lambda: None,
@@ -98,7 +98,7 @@ def test_what_is_incomplete_or_of_another_surrogate_is_made_anew(counted, tmp_pa
         assert len(counted) == before + 1
 
 
-def test_all_leaves_out_what_needs_a_model_and_says_so(counted, tmp_path, capsys):
+def test_all_skips_experiments_that_need_a_model_and_reports_them(counted, tmp_path, capsys):
     assert cli.main(["all", f"--out={tmp_path}"]) == 0
     assert "needy: skipped, because it needs --model_dir" in capsys.readouterr().err
     assert len(counted) == 1

@@ -1,4 +1,4 @@
-"""Fig. 2 and 3: trained networks come near the best transform, and the limits hold."""
+"""Fig. 2 and 3: trained networks are close to the best transform, and the limits hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEPS = 500
 
 @pytest.fixture(scope="module")
 def trained():
-    """Method -> distortion for (mu, sigma); sigma 0.4."""
+    """Returns method -> distortion for (mu, sigma), with sigma 0.4."""
     methods = (ROUNDING, Method("aun"), Method("sha", 2.0))
     return {m: distortion_error.Synthesis(m, (0.4,), STEPS).distortion() for m in methods}
 
@@ -45,7 +45,7 @@ def test_only_shared_noise_keeps_equal_latents_equal():
         assert np.abs(y_tilde - y).max() <= 1.0
 
 
-def test_two_noisy_readings_of_one_number_beat_one(monkeypatch):
+def test_two_noisy_observations_of_one_number_are_better_than_one(monkeypatch):
     monkeypatch.setattr(distortion_error_2d, "CORRELATIONS", (0.0, 1.0))
     monkeypatch.setattr(distortion_error_2d, "_SAMPLES", 1 << 15)
     monkeypatch.setattr(distortion_error_2d, "_TEST", 1 << 13)
@@ -53,7 +53,7 @@ def test_two_noisy_readings_of_one_number_beat_one(monkeypatch):
         name: distortion_error_2d.distortions(Method(name), (1.0,), STEPS, 0)
         for name in ("round", "uq_s", "uq_i")
     }
-    # Of independent latents each is alone.
+    # Independent latents do not help each other.
     alone = channel.least_distortion(Method("uq_i"), 1.0, 0.0).value
     assert found["uq_i"][1.0, 0.0][0] == pytest.approx(alone, rel=0.08)
     rounding, shared, own = (found[n][1.0, 1.0][0] for n in ("round", "uq_s", "uq_i"))

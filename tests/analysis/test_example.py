@@ -1,4 +1,4 @@
-"""The documented example: a surrogate of one's own in every figure."""
+"""The documented example: a user's own surrogate in every figure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tfquant.quantization.surrogates import SURROGATES
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "custom_surrogate.py"
 
-# Just enough of each to draw something.
+# The minimum of each experiment that draws something.
 TINY = [
     (distortion_error, "_STEPS", 50), (distortion_error, "_TEST", 1024),
     (distortion_error_2d, "_STEPS", 50), (distortion_error_2d, "_SAMPLES", 4096),

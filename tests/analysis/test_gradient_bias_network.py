@@ -1,4 +1,4 @@
-"""Fig. 6: the bias of a network's gradient against a sum over the four corners; the images."""
+"""Fig. 6: the bias of a network's gradient, compared with a sum over four corners; the images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ PIXELS = small_images.load("generated").pixels
 
 
 def corner_bias(network, x, y):
-    """SR + STE, one run: sum over corners of p grad D, less the slope of sum p D."""
+    """Returns the bias of SR with STE for one run: sum over corners of p grad D minus slope of
+    sum p D.
+    """
     kernels = [k.numpy().astype(float) for k in network.g_s.kernels]
     biases = [b.numpy().astype(float) for b in network.g_s.biases]
 

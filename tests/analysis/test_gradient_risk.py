@@ -1,4 +1,4 @@
-"""Table II: published numbers, limits, and integrals computed another way."""
+"""Table II: published numbers, limits, and integrals that are computed in another way."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from tfquant.quantization.surrogates import Branch
 
 
 def bits_slope(d, sigma):
-    """`d/dv -log2 p(v)` for `v - mu = d`, by symmetry from the tail that does not cancel."""
+    """Returns `d/dv -log2 p(v)` for `v - mu = d`, from the tail that does not cancel, by
+    symmetry.
+    """
     c = np.abs(d)
     p = special.ndtr((0.5 - c) / sigma) - special.ndtr((-0.5 - c) / sigma)
     rise = stats.norm.pdf((c - 0.5) / sigma) - stats.norm.pdf((c + 0.5) / sigma)
     return np.sign(d) * rise / (sigma * p * np.log(2))
 
 
-# "On Uniform Scalar Quantization", Table II; sigma 1 throughout agrees to its digits.
+# "On Uniform Scalar Quantization", Table II. For sigma 1, all digits agree.
 @pytest.mark.parametrize(
     "spec,alpha,sigma,bias,variance",
     [
@@ -34,7 +36,7 @@ def bits_slope(d, sigma):
         ("sra:straight_through", 5.0, 1.0, 0.33, 0.62),
     ],
 )
-def test_the_papers_table_comes_out(spec, alpha, sigma, bias, variance):
+def test_the_papers_table_is_reproduced(spec, alpha, sigma, bias, variance):
     found = gradient_risk.risk(Branch.parse(spec), alpha, sigma, 16)
     assert found[0] == pytest.approx(bias, rel=0.03, abs=0.006)
     if variance is not None:
@@ -49,7 +51,7 @@ def test_the_expected_gradient_has_neither_bias_nor_variance(name):
 
 
 def test_pathwise_variance_of_sua_is_the_integral_over_the_denoised_value():
-    """With v = r_a(s_a(y) + u), du = s_a'(v - 1/2) dv, and the slope is s_a'(y) / s_a'(v - 1/2)."""
+    """Uses v = r_a(s_a(y) + u): du = s_a'(v - 1/2) dv, and the slope is s_a'(y) / s_a'(v - 1/2)."""
     alpha, sigma = 5.0, 1.0
 
     def slope(y):
@@ -83,7 +85,7 @@ def test_no_mean_gives_stochastic_rounding_the_papers_variance_at_small_sigma():
 
 
 def test_the_papers_variance_of_stochastic_rounding_is_that_of_a_mean_at_the_centre_of_a_bin():
-    """What `docs/analyses.md` says of it: `y` uniform over a bin with `mu` at its centre."""
+    """Checks a statement of `docs/paper.md`: `y` uniform over a bin with `mu` at its centre."""
     y = (np.arange(64) + 0.5) / 64
     for spec, alpha, variance in (
         ("sr:straight_through", 1.0, 22.1),
@@ -97,7 +99,7 @@ def test_the_papers_variance_of_stochastic_rounding_is_that_of_a_mean_at_the_cen
         assert found.mean() == pytest.approx(variance, rel=0.01)
 
 
-def test_the_result_holds_the_paper_beside_ours_and_says_where_they_differ(monkeypatch):
+def test_the_result_contains_the_papers_numbers_and_the_differences(monkeypatch):
     monkeypatch.setattr(gradient_risk, "_RESOLUTION", 8)
     settings = gradient_risk.EXPERIMENT.settings(surrogates=("sr",))
     result = gradient_risk.run(settings, Progress("test"))

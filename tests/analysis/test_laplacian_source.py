@@ -12,7 +12,7 @@ from tfquant.quantization.surrogates import Branch
 
 
 def quantizer_by_integrals(t, s):
-    """Rate and distortion of a dead zone of half-width t and steps s, bin by bin."""
+    """Returns rate and distortion for a dead zone of half-width t and steps s, bin by bin."""
 
     def density(x):
         return 0.5 * np.exp(-abs(x))
@@ -65,7 +65,7 @@ def test_combinations_are_the_papers_and_mix():
 
 
 def test_the_source_is_the_laplacians_inverse_distribution_and_finite_at_its_end():
-    """float32 has -1 among its uniform numbers."""
+    """Includes -1, which is among float32's uniform numbers."""
     u = np.float32([-1.0, -0.5, 0.0, 0.25, 1.0 - 2.0**-23])
     x = laplacian_source.source(tf.constant(u)).numpy()
     np.testing.assert_allclose(
@@ -99,7 +99,7 @@ def test_measurement_is_the_integral_over_the_source(untrained):
 
 
 def test_expected_gradient_of_the_distortion_is_the_derivative_of_its_expectation(untrained):
-    """SR: E[D] = (1 - f) D(floor) + f D(ceiling), whose slope is D(ceiling) - D(floor)."""
+    """Uses SR: E[D] = (1 - f) D(floor) + f D(ceiling), whose slope is D(ceiling) - D(floor)."""
     x = tf.constant([[0.7]])
     scale = 1.0 / np.sqrt(6 / (np.array(laplacian_source.LMBDAS) * np.log(2)))
     v = tf.constant((0.7 * scale)[None, None], tf.float32)

@@ -1,4 +1,4 @@
-"""The library's surrogates under noise of one's choice."""
+"""The library's surrogates with given noise."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_the_kind_of_noise_is_found_from_draws():
     assert not any(maps.shares_noise(name) for name in ("uq_i", "aun", "sga", "round"))
 
 
-def test_noise_that_is_not_known_stands_for_itself(alter):
+def test_unknown_noise_is_represented_by_its_draws(alter):
     def triangular(seeds, shape):
-        # The purpose's seed shifted: an independent second draw.
+        # A shifted seed of the purpose gives an independent second draw.
         return random.uniform(seeds, shape) + random.uniform(seeds + 1, shape)
 
     alter("aun", "triangle", noise=triangular)
@@ -58,7 +58,7 @@ def test_nodes_hold_all_probability_and_agree_with_random_draws(method):
     ).value.numpy()[0]
     for power in (1, 2):
         found = np.sum(nodes.probability * nodes.y_tilde**power, axis=0)
-        # A shared draw is one number for all: no average to compare with.
+        # A shared draw is one number for all elements, so there is no average to compare with.
         if not maps.shares_noise(method.surrogate):
             np.testing.assert_allclose(found, np.mean(drawn**power, axis=0), atol=0.03)
 
@@ -70,8 +70,8 @@ def test_unbiased_maps_integrate_to_the_latent(name):
 
 
 def test_the_spike_of_the_denoiser_is_resolved():
-    # u -> r_a(s_a(y) + u) has slope exp(12)/24 at y = 1/2; the values' mean square has a closed
-    # form in v, by du = s_a'(v - 1/2) dv.
+    # u -> r_a(s_a(y) + u) has slope exp(12)/24 at y = 1/2. The mean square of the values has a
+    # closed form in v, by du = s_a'(v - 1/2) dv.
     y, a = 0.5, 12.0
     nodes = maps.noise_nodes(Method("sua", a), np.array([y]), 64)
     v = np.linspace(y - 0.5, y + 0.5, 400001)

@@ -1,4 +1,4 @@
-"""Networks side by side."""
+"""Many networks in parallel."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_copies_are_independent_perceptrons(widths):
         np.testing.assert_allclose(found[:, s], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_no_graph_holds_what_onednn_computes_wrongly(monkeypatch, onednn):
-    """See `tests/onednn_patterns.py`. Plain products would contain its pattern (b)."""
+def test_no_graph_contains_a_pattern_that_onednn_computes_wrongly(monkeypatch, onednn):
+    """Searches with `tests/onednn_patterns.py`. Plain products would contain its pattern (b)."""
 
     def defects():
         transform = networks.Residual(2, width=4)

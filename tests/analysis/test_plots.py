@@ -1,4 +1,4 @@
-"""Surrogates at their temperatures."""
+"""Plot styles of surrogates at their temperatures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums that stand for integrals over a latent and its noise."""
+"""Sums that approximate integrals over a latent and its noise."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_error_is_what_half_the_resolution_changes():
     assert found == (1.125, pytest.approx(0.125))
 
 
-def test_a_name_given_to_another_surrogate_is_resolved_anew(alter):
+def test_a_reassigned_name_is_discretized_again(alter):
     alter("aun", "guest")
     before = quadrature.deviations(Method("guest"), 0.3, 0.0, 16)
     alter("aun", "guest", forward=lambda v, alpha, u: v)

@@ -1,4 +1,4 @@
-"""Fig. 4 and 5: rates against SciPy's integrals and known limits."""
+"""Fig. 4 and 5: rates, compared with SciPy's integrals and known limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mass(d, sigma):
 
 
 def noisy_rate(sigma, estimated):
-    """E[-log2 p_hat(y + u)]: the density of y + u is p."""
+    """Returns E[-log2 p_hat(y + u)], where p is the density of y + u."""
     reach = 0.5 + 9 * sigma
     return integrate.quad(
         lambda d: -mass(d, sigma) * np.log2(mass(d, estimated)),
@@ -96,7 +96,7 @@ def test_shared_noise_keeps_the_rate_of_a_pair_and_noise_of_its_own_does_not(mon
     shared, own = found["uq_s", 0.98, ANY_MEAN], found["uq_i", 0.98, ANY_MEAN]
     assert shared["low"] < 0.03 and shared["high"] > -0.03
     assert own["low"] > 0.15
-    # Independent latents: twice what one counts.
+    # Independent latents: twice the bits of one.
     alone = found["uq_i", 0.0, 0.0]
     assert (
         alone["low"] - 0.01

@@ -1,4 +1,4 @@
-"""Fig. 8a: the scales of a codec restored from a run's checkpoint."""
+"""Fig. 8a: the scales of a codec that is restored from a run's checkpoint."""
 
 from __future__ import annotations
 

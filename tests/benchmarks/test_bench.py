@@ -1,4 +1,4 @@
-"""`benchmarks/bench.py`: that its table is whole. No figure is asserted."""
+"""`benchmarks/bench.py`: its table is complete. The tests do not check any time."""
 
 import importlib
 import math
@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 SMALL = {"plan": "sua_ste", "batch_size": 2, "crop": 64, "precision": "bfloat16",
          "codec": "factorized", "widths": {"N": 8, "M": 12}}  # fmt: skip
 
-# A worker that has nothing to do, and tells what it was asked for.
+# A worker that does nothing and reports its request.
 IDLE = """
 import piped
 facts = {"version": "nothing 1.0", "operations": 6, "peak_operations": 12, "count": 5, "able": True}
@@ -50,7 +50,7 @@ def _idle_workers(tmp_path, monkeypatch, bench):
 
 
 def table(bench, capsys, monkeypatch, *arguments):
-    """The rows' cells, and the last line."""
+    """Returns the cells of the rows, and the last line."""
     monkeypatch.setattr(sys, "argv", ["bench.py", "--rounds=2", *arguments])
     bench.main()
     lines = capsys.readouterr().out.splitlines()
@@ -80,13 +80,13 @@ def test_the_table_has_every_row_of_every_codec_width_and_precision(
     assert "nothing 1.0" in last
 
 
-def test_what_a_worker_says_as_it_fails_is_the_last_line(bench, idle_workers, monkeypatch):
+def test_a_failing_workers_message_is_the_last_line(bench, idle_workers, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench.py", "--codecs=unknown"])
     with pytest.raises(SystemExit, match="bench.py: ValueError: unknown codec 'unknown'"):
         bench.main()
 
 
-def test_an_unknown_row_is_answered_with_the_choices():
+def test_an_unknown_row_lists_the_choices():
     done = subprocess.run(
         [sys.executable, HERE / "bench.py", "--rows=steps"], capture_output=True, text=True
     )
@@ -97,7 +97,7 @@ def test_an_unknown_row_is_answered_with_the_choices():
 @pytest.mark.parametrize(
     "what", ["step", "compress", "decompress", "folder", "encode", "decode", "crops"]
 )
-def test_every_row_is_of_something_that_runs(what, monkeypatch, tmp_path, photograph):
+def test_every_row_can_run(what, monkeypatch, tmp_path, photograph):
     monkeypatch.syspath_prepend(str(HERE))
     import worker
 
@@ -136,7 +136,7 @@ def test_compressais_latents_are_spread_and_coded_as_gaussians_of_that_spread(co
     )
     deviation, bits = map(float, done.stdout.split())
     assert deviation == pytest.approx(3.0, rel=0.02)
-    # z's bits come on top; so does what the context of an untrained codec gets wrong.
+    # z's bits are added, and the context of an untrained codec predicts wrongly.
     entropy = math.log2(deviation * math.sqrt(2 * math.pi * math.e))
     assert entropy < bits < 1.2 * entropy
 
@@ -163,7 +163,7 @@ def test_multiply_adds_are_those_of_a_convolution_counted_by_hand(monkeypatch):
     import measuring
 
     codec = models.build("factorized", N=8, M=12)
-    # g_a's convolutions of 5x5 and stride 2, and GDN's products between.
+    # g_a's convolutions of 5x5 with stride 2, and GDN's products between them.
     sides = (32, 16, 8, 4)
     widths = ((3, 8), (8, 8), (8, 8), (8, 12))
     g_a = sum(side**2 * 25 * i * o for side, (i, o) in zip(sides, widths))

@@ -20,10 +20,13 @@ SMALL = Bitstream(
     symbols_crc=0xDEADBEEF,
     streams=(b"hello", b"", b"\x00\xff"),
 )
-PINNED = (
-    "89544651" "01" "03" + b"ms_hyper_zero".hex() + "000000" "0123456789abcdef"
-    "03000000" "f4010000" "efbeadde" "05000000" "00000000" "02000000" "68656c6c6f" "00ff"
-)  # fmt: skip
+_FIXED = b"ms_hyper_zero".hex() + "0000000123456789abcdef03000000f4010000efbeadde"
+_REST = "05000000000000000200000068656c6c6f00ff"
+PINNED = {
+    1: "895446510103" + _FIXED + _REST,
+    2: "895446510203" + _FIXED + "0000" + _REST,
+}
+OLD = dataclasses.replace(SMALL, version=1)
 
 
 def _sealed(content: bytes) -> bytes:
@@ -31,24 +34,37 @@ def _sealed(content: bytes) -> bytes:
     return content + struct.pack("<I", zlib.crc32(content))
 
 
-def _forged(offset: int, field: bytes) -> bytes:
-    content = bytearray(SMALL.to_bytes()[:-4])
+def _forged(offset: int, field: bytes, bitstream: Bitstream = SMALL) -> bytes:
+    content = bytearray(bitstream.to_bytes()[:-4])
     content[offset : offset + len(field)] = field
     return _sealed(bytes(content))
 
 
-def test_bytes_are_pinned():
-    assert SMALL.to_bytes() == _sealed(bytes.fromhex(PINNED))
+@pytest.mark.parametrize("version", container.VERSIONS)
+def test_bytes_are_pinned(version):
+    file = dataclasses.replace(SMALL, version=version)
+    assert file.to_bytes() == _sealed(bytes.fromhex(PINNED[version]))
 
 
-def test_what_was_written_is_read():
-    assert Bitstream.from_bytes(SMALL.to_bytes()) == SMALL
-    many = dataclasses.replace(SMALL, streams=tuple(bytes([i]) * i for i in range(255)))
+def test_a_quality_is_pinned():
+    for quality, stored in ((1 / 256, "0100"), (2.5, "8002"), (65535 / 256, "ffff")):
+        file = dataclasses.replace(SMALL, quality=quality)
+        content = bytes.fromhex(PINNED[2])
+        assert file.to_bytes() == _sealed(content[:42] + bytes.fromhex(stored) + content[44:])
+        assert Bitstream.from_bytes(file.to_bytes()).quality == quality
+        assert read_header(io.BytesIO(file.to_bytes())).quality == quality
+
+
+@pytest.mark.parametrize("file", [SMALL, OLD])
+def test_what_was_written_is_read(file):
+    assert Bitstream.from_bytes(file.to_bytes()) == file
+    many = dataclasses.replace(file, streams=tuple(bytes([i]) * i for i in range(255)))
     assert Bitstream.from_bytes(many.to_bytes()) == many
 
 
-def test_header_takes_fifty_bytes_beside_one_stream():
-    assert len(dataclasses.replace(SMALL, streams=(b"",)).to_bytes()) == 50
+@pytest.mark.parametrize("file, size", [(SMALL, 52), (OLD, 50)])
+def test_the_header_takes_few_bytes_beside_one_stream(file, size):
+    assert len(dataclasses.replace(file, streams=(b"",)).to_bytes()) == size
 
 
 def test_every_flipped_bit_is_noticed():
@@ -61,8 +77,9 @@ def test_every_flipped_bit_is_noticed():
         assert "\n" not in str(caught.value) and str(caught.value)
 
 
-def test_every_truncation_is_noticed():
-    data = SMALL.to_bytes()
+@pytest.mark.parametrize("file", [SMALL, OLD])
+def test_every_truncation_is_noticed(file):
+    data = file.to_bytes()
     for length in range(1, len(data)):
         with pytest.raises(container.TruncatedError, match="cut off"):
             Bitstream.from_bytes(data[:length])
@@ -83,8 +100,8 @@ def test_foreign_files_are_told(data):
 
 
 def test_newer_version_asks_for_an_update():
-    with pytest.raises(container.VersionError, match="version 2, .* version 1: update tfquant"):
-        Bitstream.from_bytes(_forged(4, b"\x02"))
+    with pytest.raises(container.VersionError, match="version 3, .* 1 and 2: update tfquant"):
+        Bitstream.from_bytes(_forged(4, b"\x03"))
 
 
 @pytest.mark.parametrize(
@@ -97,8 +114,8 @@ def test_newer_version_asks_for_an_update():
         (6, b"\xc3\xa4", container.FieldError, "ASCII"),
         (6, bytes(16), container.FieldError, "ASCII"),
         (8, b"\0", container.FieldError, "ASCII"),
-        (42, struct.pack("<I", 2**32 - 1), container.TruncatedError, "cut off"),
-        (42, struct.pack("<I", 4), container.TrailingBytesError, "1 bytes too many"),
+        (44, struct.pack("<I", 2**32 - 1), container.TruncatedError, "cut off"),
+        (44, struct.pack("<I", 4), container.TrailingBytesError, "1 bytes too many"),
         (5, b"\xff", container.TruncatedError, "cut off"),
         (5, b"\x02", container.TrailingBytesError, "too many"),
     ],
@@ -109,7 +126,7 @@ def test_forged_fields_are_refused_in_spite_of_a_right_checksum(offset, field, e
 
 
 def test_file_without_streams_is_refused():
-    content = bytearray(SMALL.to_bytes()[:42])
+    content = bytearray(SMALL.to_bytes()[:44])
     content[5] = 0
     with pytest.raises(container.FieldError, match="0 streams"):
         Bitstream.from_bytes(_sealed(bytes(content)))
@@ -127,6 +144,8 @@ def test_header_alone_is_read_and_held_against_the_size():
     header = read_header(io.BytesIO(data))
     assert (header.codec, header.height, header.width) == ("ms_hyper_zero", 3, 500)
     assert header.lengths == (5, 0, 2) and header.file_bytes == len(data)
+    assert header.quality is None and header.version == 2
+    assert read_header(io.BytesIO(OLD.to_bytes())).version == 1
     for length in range(1, len(data)):
         with pytest.raises(container.TruncatedError):
             read_header(io.BytesIO(data[:length]))
@@ -165,6 +184,11 @@ def test_other_models_are_told_by_codec_and_fingerprint():
         {"height": 0},
         {"width": 2**31},
         {"symbols_crc": -1},
+        {"quality": 0.0},
+        {"quality": 256.0},
+        {"quality": -1.0},
+        {"quality": 1.0, "version": 1},
+        {"version": 3},
         {"streams": ()},
         {"streams": (b"",) * 256},
     ],

@@ -34,16 +34,21 @@ def unpacked(data):
         tf.TensorSpec([None], tf.string),
         tf.TensorSpec([2], tf.int32),
         tf.TensorSpec([], tf.int64),
+        tf.TensorSpec([], tf.int32),
     ]
 )
-def packed(streams, sides, symbols_crc):
-    return packing.pack(streams, sides[0], sides[1], symbols_crc, **OWN)
+def packed(streams, sides, symbols_crc, quality):
+    arguments = (streams, sides[0], sides[1], symbols_crc)
+    old = packing.pack(*arguments, **OWN, version=1)
+    return packing.pack(*arguments, **OWN, quality=quality), old
 
 
 def graph_of(bitstream):
     streams = tf.constant(list(bitstream.streams))
     sides = tf.constant([bitstream.height, bitstream.width])
-    return packed(streams, sides, tf.constant(bitstream.symbols_crc, tf.int64)).numpy()
+    symbols_crc = tf.constant(bitstream.symbols_crc, tf.int64)
+    quality = container.stored_quality(bitstream.quality)
+    return [data.numpy() for data in packed(streams, sides, symbols_crc, quality)]
 
 
 @pytest.mark.parametrize(
@@ -55,22 +60,25 @@ def graph_of(bitstream):
         {"streams": (bytes(range(256)) * 300, b"\0" * 70_000)},
         {"height": 1, "width": (1 << 31) - 1, "symbols_crc": (1 << 32) - 1},
         {"height": 0x01020304, "symbols_crc": 0},
+        {"quality": 255.5},
     ],
 )
 def test_the_graph_writes_the_very_bytes(changes):
     bitstream = dataclasses.replace(FILE, **changes)
-    assert graph_of(bitstream) == bitstream.to_bytes()
+    old = dataclasses.replace(bitstream, version=1, quality=None)
+    assert graph_of(bitstream) == [bitstream.to_bytes(), old.to_bytes()]
 
 
+@pytest.mark.parametrize("quality, version", [(None, 1), (None, 2), (3.25, 2)])
 @pytest.mark.parametrize("count", [1, 3, 255])
-def test_what_was_written_is_read(count):
-    bitstream = dataclasses.replace(
-        FILE, streams=tuple(bytes([i % 256]) * (i % 7) for i in range(count))
-    )
+def test_what_was_written_is_read(count, quality, version):
+    streams = tuple(bytes([i % 256]) * (i % 7) for i in range(count))
+    bitstream = dataclasses.replace(FILE, streams=streams, quality=quality, version=version)
     found = unpacked(bitstream.to_bytes())
     assert tuple(found.streams.numpy()) == bitstream.streams
     assert (found.height.numpy(), found.width.numpy()) == (3, 500)
     assert found.symbols_crc.numpy() == 0xDEADBEEF
+    assert found.quality.numpy() == container.stored_quality(quality)
 
 
 def sealed(content):
@@ -102,7 +110,7 @@ def assert_same_words(data):
     assert f"[{expected}]" in caught.value.message, caught.value.message
 
 
-DATA = FILE.to_bytes()
+DATA, OLD = FILE.to_bytes(), dataclasses.replace(FILE, version=1).to_bytes()
 WRONG = {
     "empty": b"",
     "foreign": b"GIF89a" + bytes(80),
@@ -110,16 +118,17 @@ WRONG = {
     "begins otherwise": b"\x89PN",
     "magic alone": DATA[:4],
     "cut within the fixed fields": DATA[:41],
-    "cut within the lengths": DATA[:50],
+    "cut within the quality": DATA[:43],
+    "cut within the lengths": DATA[:52],
     "cut": DATA[:-1],
     "checksum alone missing": DATA[:-4],
     "too long": DATA + b"\0\0",
     "damaged": DATA[:-6] + b"~" + DATA[-5:],
     "other version": DATA[:4] + b"\x07" + DATA[5:],
-    "no streams": sealed(DATA[:5] + b"\0" + DATA[6:42]),
+    "no streams": sealed(DATA[:5] + b"\0" + DATA[6:44]),
     "255 streams": forged(5, b"\xff"),
-    "a length beyond the file": forged(42, b"\xff\xff\xff\xff"),
-    "all lengths beyond the file": forged(42, b"\xff" * 12),
+    "a length beyond the file": forged(44, b"\xff\xff\xff\xff"),
+    "all lengths beyond the file": forged(44, b"\xff" * 12),
     "no name": forged(6, bytes(16)),
     "a gap in the name": forged(8, b"\0"),
     "a space in the name": forged(8, b" "),
@@ -144,6 +153,7 @@ def test_what_is_wrong_is_said_in_the_same_words(what):
 def test_every_length_and_many_damages_are_judged_alike():
     for size in range(len(DATA)):
         assert_same_words(DATA[:size])
+        assert_same_words(OLD[:size])
     rng = np.random.default_rng(0)
     for _ in range(100):
         content = bytearray(DATA[:-4])

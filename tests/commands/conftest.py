@@ -1,4 +1,4 @@
-"""A stand-in for an exported model: a file's one stream is the pixels, deflated."""
+"""A substitute for an exported model: the one stream of a file contains the deflated pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfquant.commands import choosing
 
 
 class PixelModel:
-    """Compresses without loss, and without TensorFlow."""
+    """A model that compresses without loss and without TensorFlow."""
 
     codec = "pixels"
 
@@ -36,7 +36,7 @@ class PixelModel:
 
 @pytest.fixture
 def pixel_model(monkeypatch):
-    """Puts the model above in the place of any; the value can be replaced by another one."""
+    """Replaces every model by the model above; a test may set another one."""
     current = [PixelModel()]
 
     class Chosen:
@@ -56,7 +56,7 @@ def pixel_model(monkeypatch):
 
 @pytest.fixture
 def tfquant(capsys, pixel_model):
-    """`tfquant(*arguments)`: (exit code, standard output, standard error) of the command."""
+    """`tfquant(*arguments)`: runs the command; (exit code, standard output, standard error)."""
 
     def run(*arguments):
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Folders as users have them: nothing in them is lost, and nothing of theirs is replaced."""
+"""Folders with typical problems: no file is lost, and no user's file is replaced."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_names_that_collide_give_a_file_each(tmp_path, tfquant):
         ["a.png", "a.bmp", "a.bmp~2.png", "a.BMP"],
     ],
 )
-def test_no_two_targets_are_one_file_where_case_counts_for_nothing(tmp_path, names):
+def test_no_two_targets_are_one_file_if_case_is_ignored(tmp_path, names):
     sources = [str(tmp_path / "in" / name) for name in names]
     tasks = batch.tasks(sources, str(tmp_path / "in"), str(tmp_path / "out"), ".tfq")
     assert [task.source for task in tasks] == sources
@@ -81,7 +81,7 @@ def test_linked_folders_of_the_output_are_one_place(tmp_path):
     assert len({os.path.realpath(task.target) for task in tasks}) == 2
 
 
-def test_decompressing_beside_the_originals_never_costs_one(tmp_path, tfquant):
+def test_decompressing_next_to_the_originals_never_overwrites_one(tmp_path, tfquant):
     originals = {"a.png": PLAIN["red"], "b.png": PLAIN["green"]}
     for name, colour in originals.items():
         save(tmp_path / name, colour)
@@ -96,7 +96,7 @@ def test_decompressing_beside_the_originals_never_costs_one(tmp_path, tfquant):
             assert (tmp_path / name).read_bytes() == before[name]
 
 
-def test_a_picture_that_was_decompressed_is_known_and_kept(tmp_path, tfquant, pixel_model):
+def test_a_decompressed_picture_is_recognized_and_kept(tmp_path, tfquant, pixel_model):
     pictures, files, back = (tmp_path / name for name in ("pictures", "files", "back"))
     save(pictures / "a.png", PLAIN["red"])
     save(pictures / "b.png", PLAIN["blue"])
@@ -111,7 +111,7 @@ def test_a_picture_that_was_decompressed_is_known_and_kept(tmp_path, tfquant, pi
     assert colours(back) == [PLAIN["blue"]] * 2
 
 
-def test_an_existing_file_counts_only_if_it_is_what_would_be_made(tmp_path, tfquant, pixel_model):
+def test_an_existing_file_is_kept_only_if_it_equals_the_new_one(tmp_path, tfquant, pixel_model):
     pictures, files = tmp_path / "pictures", tmp_path / "files"
     names = ["ok", "empty", "cut", "foreign", "stale", "other_model", "other_size", "turned"]
     for name in names:
@@ -148,7 +148,7 @@ def test_an_existing_file_counts_only_if_it_is_what_would_be_made(tmp_path, tfqu
         assert (files / f"{name}.tfq").read_bytes() == good
 
 
-def test_what_is_left_out_and_converted_is_said_once(tmp_path, tfquant):
+def test_skipped_and_converted_pictures_are_reported_once(tmp_path, tfquant):
     from PIL import ImageCms
 
     pictures = tmp_path / "pictures"
@@ -187,7 +187,7 @@ ODD_NAMES = ["a b ", "x[1]", "line\nbreak", "latin\udce9", "tab\t", "snow\u2603"
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
-def test_any_name_goes_there_and_back(tmp_path, tfquant, name):
+def test_any_name_survives_compression_and_decompression(tmp_path, tfquant, name):
     folder = tmp_path / name
     save(tmp_path / "plain.png", PLAIN["green"]).rename(_made(folder / f"{name}.png"))
     code, out, err = tfquant("compress", "m", folder, tmp_path / f"{name} files")
@@ -212,7 +212,7 @@ def test_a_name_that_the_output_cannot_show_costs_no_result(tmp_path, tfquant, m
     assert b"snow\\u2603\\xe9.png.tfq: " in strict.buffer.getvalue()
 
 
-def test_a_name_that_is_too_long_costs_its_own_file_alone(tmp_path, tfquant):
+def test_a_name_that_is_too_long_costs_only_its_own_file(tmp_path, tfquant):
     pictures = tmp_path / "pictures"
     long = "x" * 250
     save(pictures / f"{long}.png")

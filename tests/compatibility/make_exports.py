@@ -2,10 +2,11 @@
 
     python tests/compatibility/make_exports.py STACK
 
-writes `exports/STACK-CODEC.tar.xz` for three codecs, one of each kind of coding table. Each archive
-holds an exported model without its stock flavour, a picture, the picture's `.tfq` file, and what
-that file decodes to. Run it once per stack, and again only when a new format makes new files: the
-archives stand for the models and files that users already have.
+This writes `exports/STACK-CODEC.tar.xz` for four codecs: each kind of coding table, and each order
+of the elements. STACK is `exact` for models that write files of version 2. Older archives have
+three codecs. Each archive contains an exported model without its stock flavour, a picture, the
+picture's `.tfq` file, and the decoded picture. Run it once per stack, and again only when a new
+format changes the files: the archives represent models and files that users already have.
 """
 
 from __future__ import annotations
@@ -31,22 +32,23 @@ CODECS = {
     "ms_hyper_zero": {"N": 8, "M": 12},
     "charm": {"N": 8, "M": 12, "slices": 3},
     "cheng_anchor": {"N": 8},
+    "elic_sm_zero": {"N": 8, "M": 12},
 }
 HEIGHT, WIDTH = 64, 96
 _GAINS = {"h_a": 4.0}  # hyper-latents of an untrained codec all round to 0
 
 
 def picture() -> np.ndarray:
-    """Smooth noise in three channels, [HEIGHT, WIDTH, 3] uint8."""
+    """Returns smooth noise in three channels, [HEIGHT, WIDTH, 3] uint8."""
     rng = np.random.default_rng(1)
     coarse = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
 
 
 def stir(codec) -> None:
-    """Gives the entropy model means and scales of many sizes, as training would.
+    """Gives the entropy model a wide range of means and scales, as training would.
 
-    The values come from NumPy: TensorFlow's initial weights may differ between versions.
+    The values come from NumPy, because TensorFlow's initial weights may differ between versions.
     """
     rng = np.random.default_rng(0)
     networks = {**codec.group("entropy"), "h_a": codec.h_a}

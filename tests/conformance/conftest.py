@@ -1,4 +1,4 @@
-"""The codecs that every claim in this folder is about. One that is registered must be listed."""
+"""The list of codecs for all tests in this folder. Every registered codec must be on it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tfquant.legacy_keras import keras
 
 WIDTHS = {"N": 8, "M": 12}
 _SPREAD = 8.0
-# Label -> name, and options beside these widths or in place of them.
+# Label -> name, and options that add to or replace these widths.
 CODECS = {
-    # One of each way through the elements, and of each kind of coding table.
+    # One codec for each coding order, and for each kind of coding table.
     "factorized": ("factorized", {}),
     "ms_hyper": ("ms_hyper", {}),
     "ms_hyper_zero mixture": ("ms_hyper_zero", {"family": "mixture"}),
     "ms_context": ("ms_context", {}),
     "charm": ("charm", {"slices": 3}),
     "elic_sm_zero": ("elic_sm_zero", {}),
-    # And all others.
+    # All other codecs.
     "scale_hyperprior": ("scale_hyperprior", {}),
     "ms_hyper_zero": ("ms_hyper_zero", {}),
     "ms_hyper laplacian": ("ms_hyper", {"family": "laplacian"}),
@@ -48,14 +48,16 @@ def label(request) -> str:
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., keras.Model]:
-    """`build(label, precision, builder)`: that codec at small widths, always the same weights."""
+    """`build(label, precision, builder)`: that codec at small widths, always with the same
+    weights.
+    """
 
     def make(label, precision="float32", builder=models.build):
         keras.utils.set_random_seed(0)
         name, options = CODECS[label]
         codec = builder(name, precision, **{**WIDTHS, **options})
         if hasattr(codec, "h_a"):
-            # Untrained hyper-latents all round to 0, which tells the networks behind them nothing.
+            # Untrained hyper-latents all round to 0, which would not test the networks behind them.
             last = codec.h_a.layers[-1]
             last.kernel.assign(_SPREAD * last.kernel)
         return codec

@@ -1,4 +1,6 @@
-"""What every codec on the list of `conftest.py` keeps while it trains; files: `test_files.py`."""
+"""Properties of every codec on the list of `conftest.py` in training. `test_files.py` tests
+files.
+"""
 
 import numpy as np
 import pytest
@@ -35,7 +37,7 @@ def surrogates(plan):
 
 
 def gradients(codec, x, plan, variables):
-    """Of the loss, for a plan: [(name, gradient)]."""
+    """Returns gradients of the loss for a plan: [(name, gradient)]."""
     exchange = surrogates(plan)
     with tf.GradientTape() as tape:
         outcome = losses.Outcome(x, codec(x, exchange), exchange)
@@ -51,10 +53,10 @@ def assert_useful(gradients):
         assert np.any(gradient), f"{name}: zero"
 
 
-# One codec for each kind of networks: a graph takes seconds to make. The others have these layers
-# with another entropy family or quantizer, more blocks (elic_zero), or less attention
-# (cheng_anchor). `test_files.py` looks at the graphs that code, of every codec. This test comes
-# first, since a defect of oneDNN ends the process in the tests below.
+# One codec for each kind of networks, because making a graph takes seconds. The other codecs have
+# the same layers with another entropy family or quantizer, more blocks (elic_zero), or less
+# attention (cheng_anchor). `test_files.py` checks the coding graphs of every codec. This test comes
+# first, because a defect of oneDNN would end the process in the tests below.
 @pytest.mark.parametrize(
     "label",
     [
@@ -64,10 +66,10 @@ def assert_useful(gradients):
     indirect=True,
 )  # fmt: skip
 def test_a_graph_computes_what_eager_execution_does(codec, x, onednn):
-    """The graph also holds nothing that oneDNN computes wrongly, see `tests/onednn_patterns.py`.
+    """Also checks that the graph contains no pattern of `tests/onednn_patterns.py`.
 
-    A training step has no convolution and no matrix product beside these, except for the medians'
-    step, which `entropy/test_models.py` looks at.
+    A training step has no further convolution or matrix product, except for the medians' step,
+    which `entropy/test_models.py` checks.
     """
 
     def both(x):
@@ -101,7 +103,7 @@ def test_every_plan_trains_every_weight(codec, x, plan):
 
 @pytest.fixture(name="post_trainer")
 def _post_trainer(codec):
-    """A trainer that has begun post-training; the next test finds the codec as it was."""
+    """A trainer that has begun post-training. The next test gets an unchanged codec."""
     joint, post = Experiment().all_stages()
     trainer = Trainer(codec, Experiment())
     trainer.begin(post)
@@ -109,8 +111,8 @@ def _post_trainer(codec):
     trainer.begin(joint)
 
 
-def test_post_training_trains_what_the_decoder_has_and_nothing_else(codec, x, post_trainer):
-    """Under rounding and the bound of 1e-6 every gradient is finite still."""
+def test_post_training_trains_exactly_the_decoders_weights(codec, x, post_trainer):
+    """Checks that with rounding and a bound of 1e-6, every gradient is finite."""
     variables = post_trainer.trained_variables()
     frozen = {id(v) for part in codec.group("encoder").values() for v in part.variables}
     assert frozen.isdisjoint(map(id, variables))
@@ -119,7 +121,7 @@ def test_post_training_trains_what_the_decoder_has_and_nothing_else(codec, x, po
 
 
 def test_bfloat16_stays_within_the_networks(label, codec, x, build):
-    """Latents, likelihoods and weights are float32, and a training step leaves them finite."""
+    """Checks that latents, likelihoods and weights are float32 and stay finite after a step."""
     exact, codec = codec, build(label, "bfloat16")
     codec.set_weights(exact.get_weights())
     exchange = surrogates("sua_ste")
@@ -131,7 +133,7 @@ def test_bfloat16_stays_within_the_networks(label, codec, x, build):
     for name, bits in exchange.bits.items():
         latent = exchange.latents[name]
         assert bits.dtype == exchange.received[name].dtype == latent.dtype == tf.float32
-        # Not rounded to bfloat16 on the way either.
+        # Also not rounded to bfloat16 in between.
         assert np.mean(latent != tf.cast(tf.cast(latent, tf.bfloat16), tf.float32)) > 0.9
         assert all(p.dtype == tf.float32 for p in exchange.params[name])
     trainer = Trainer(codec, Experiment(precision="bfloat16", joint_schedule="constant"))
@@ -144,10 +146,10 @@ def test_bfloat16_stays_within_the_networks(label, codec, x, build):
     assert all(np.any(w != b) for w, b in zip(codec.trainable_variables, before) if b.ndim == 4)
 
 
-# Parameters of CompressAI's models at these widths. They differ by the density: theirs has hidden
-# widths (3, 3, 3, 3) and three learned quantiles, 61 parameters a channel, ours (3, 3, 3), as in
-# the papers, 43; its median is no trained weight. The scale hyperprior's h_a ends without a bias,
-# as in its authors' own implementation.
+# Parameters of CompressAI's models at these widths. The densities differ: theirs has hidden widths
+# (3, 3, 3, 3) and three learned quantiles, 61 parameters per channel. Ours has (3, 3, 3), as in the
+# papers, 43 parameters, and its median is not a trained weight. The scale hyperprior's h_a ends
+# without a bias, as in its authors' implementation.
 @pytest.mark.parametrize(
     "name,N,M,published,density_channels,missing_biases",
     [
@@ -176,14 +178,16 @@ def test_parameters_are_as_many_as_published(
         ("ms_hyper", {"g_a": "big"}, "unknown transform 'big'; known: plain, res, res_attn"),
     ],
 )
-def test_a_codec_that_cannot_be_is_refused_with_what_is_possible(name, options, message):
+def test_an_invalid_codec_is_rejected_with_the_possible_values(name, options, message):
     with pytest.raises(ValueError, match=message):
         models.build(name, **options)
     assert keras.mixed_precision.global_policy().name == "float32"
 
 
 def test_two_devices_take_the_step_that_one_takes(fresh_python):
-    """Those that go group by group or serially; for a simple one test_reproducible has more."""
+    """Tests codecs with groups and serial contexts. test_reproducible tests a simple one
+    further.
+    """
     labels = ("factorized", "ms_context", "cheng_attn", "charm_zero", "elic_zero")
     script = """
     import sys

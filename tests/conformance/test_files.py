@@ -1,4 +1,4 @@
-"""What the files of every codec on the list of `conftest.py` keep: picture, bits, any size."""
+"""Properties of the files of every codec on the list of `conftest.py`: picture, bits, any size."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant import models
+from tfquant import exact, models
 from tfquant.coding import portable, range_coder
 from tfquant.data.images import read_image
 from tfquant.export.codec_module import CodecModule
@@ -15,8 +15,11 @@ from tfquant.export.codec_module import CodecModule
 
 @pytest.fixture(scope="module", name="fitted")
 def _fitted(build):
-    """`fitted(label, picture)`: an untrained codec after joint training's bound. Where `h_s` alone
-    says how y is distributed, that is with the means and spreads of the picture's latents."""
+    """`fitted(label, picture)`: an untrained codec with joint training's bound.
+
+    If only `h_s` predicts the distribution of y, it predicts means and spreads of the picture's
+    latents.
+    """
 
     def make(label, picture):
         codec = build(label)
@@ -27,7 +30,7 @@ def _fitted(build):
         y = codec.analyze(tf.constant(picture[None], tf.float32) / 255)
         mean, spread = (f(y, (0, 1, 2)).numpy() for f in (tf.reduce_mean, tf.math.reduce_std))
         outputs = codec.y_model.outputs
-        copies = max(1, outputs // 3)  # of every parameter, in a mixture
+        copies = max(1, outputs // 3)  # for every parameter, in a mixture
         chunks = {"w": 0 * mean, "mu": mean, "s": np.log(spread + 0.05)}
         order = {1: ["s"], 2: ["mu", "s"], 9: ["w", "mu", "s"]}[outputs]
         bias = np.concatenate([np.repeat(chunks[c], copies) for c in order])
@@ -39,12 +42,16 @@ def _fitted(build):
 
 @pytest.fixture(scope="module", name="codec")
 def _codec(label, fitted, make_photograph):
-    return fitted(label, make_photograph(192, 256))
+    """The codec as it is exported."""
+    picture = make_photograph(192, 256)
+    codec = fitted(label, picture)
+    exact.become_exact(codec, [picture])
+    return codec
 
 
 @pytest.fixture(scope="module", name="runs")
 def _runs(codec, make_photograph, onednn):
-    """The module, and what `tests/onednn_patterns.py` finds in the graphs that code."""
+    """The module, and the findings of `tests/onednn_patterns.py` in the coding graphs."""
     module, picture = CodecModule(codec), make_photograph(17, 33)
     coded, encoding = onednn.run(module.encode, picture)
     _, decoding = onednn.run(module.decode, coded["streams"], 17, 33, coded["symbols_crc"])
@@ -57,7 +64,7 @@ def _module(runs):
     return runs[0]
 
 
-def test_no_graph_that_codes_holds_what_onednn_computes_wrongly(runs):
+def test_no_coding_graph_contains_a_pattern_that_onednn_computes_wrongly(runs):
     assert not runs[1]
 
 
@@ -80,14 +87,18 @@ def test_decoded_latents_and_pictures_are_the_evaluated_ones_bit_for_bit(
 def test_transforms_in_half_precision_make_files_of_the_same_format(
     build, label, precision, make_photograph
 ):
-    """Their files decode with float32's model and the other way round: to the same latents, bit for
-    bit, and the same picture but for the precision."""
+    """Decodes their files with the float32 model and vice versa.
+
+    The latents are bit-equal, and the pictures are equal up to the precision.
+    """
     picture, size = make_photograph(64, 80), (64, 80)
     codecs = [build(label, p, models.build_for_files) for p in ("float32", precision)]
     for part in ("g_a", "g_s"):
         layers = [getattr(codec, part) for codec in codecs]
         assert [layer.compute_dtype for layer in layers] == ["float32", precision]
         np.testing.assert_array_equal(*(layer.get_weights()[0] for layer in layers))
+    exact.become_exact(codecs[0], [picture])
+    exact.copy(*codecs)
     modules = [CodecModule(codec) for codec in codecs]
     assert modules[0].fingerprint() == modules[1].fingerprint()
     decoded = []
@@ -107,11 +118,12 @@ def test_transforms_in_half_precision_make_files_of_the_same_format(
 def test_files_fit_a_rectified_model_of_the_same_encoder(
     codec, module, build, label, make_photograph, stir
 ):
-    """The same bytes from either encoder; of a file the decoders make different pictures."""
+    """Checks that both encoders give the same bytes, and the decoders give different pictures."""
     picture, size = make_photograph(64, 80), (64, 80)
     rectified = build(label)
     rectified.add_rectifier(8, 1)
     stir(rectified.rectifier)
+    exact.copy(codec, rectified)
     other = CodecModule(rectified)
     assert other.fingerprint() == module.fingerprint()
     coded = module.encode(picture)
@@ -124,14 +136,14 @@ def test_files_fit_a_rectified_model_of_the_same_encoder(
 
 
 def test_the_payload_is_the_models_bits(module, make_photograph):
-    """Within 0.5 %, plus 8 bytes a stream."""
+    """Allows a difference of 0.5 % plus 8 bytes per stream."""
     coded = module.encode(make_photograph(192, 256))
     streams, bits = coded["streams"].numpy(), float(coded["bits"])
     assert abs(8 * sum(map(len, streams)) - bits) <= 0.005 * bits + 64 * len(streams)
 
 
 @pytest.mark.parametrize("label", ["ms_hyper", "charm", "ms_hyper_zero"], indirect=True)
-def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak_dir):
+def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, kodak_dir):
     paths = sorted(kodak_dir.glob("*.png"))[2::8]
     crops = [read_image(path)[100:356, 100:484] for path in paths]
     module = CodecModule(fitted(label, crops[0]))
@@ -143,11 +155,26 @@ def test_what_holds_for_made_pictures_holds_for_photographs(label, fitted, kodak
         np.testing.assert_array_equal(decoded["image"], evaluated["image"])
 
 
+@pytest.mark.parametrize("label", ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm_zero"])
+def test_files_of_version_1_are_made_with_real_arithmetic(fitted, label, make_photograph):
+    """As in tfquant 0.2, by models that were exported for such files."""
+    picture, size = make_photograph(64, 80), (64, 80)
+    codec = fitted(label, picture)
+    module = CodecModule(codec)
+    coded, evaluated = module.encode(picture), module.evaluate(picture)
+    y_hat = module.read(coded["streams"], *size, coded["symbols_crc"])
+    np.testing.assert_array_equal(y_hat, evaluated["y_hat"])
+    before, version = module.fingerprint(), module.version
+    exact.become_exact(codec, [picture])
+    assert (version, CodecModule(codec).version) == (1, 2)
+    assert CodecModule(codec).fingerprint() != before
+
+
 @pytest.fixture(scope="module", name="foreigner")
 def _foreigner(operations_module):
-    """`foreigner(folder)`: decodes with the model saved there, in one process for all of them.
+    """`foreigner(folder)`: decodes with a saved model, in one process for all of them.
 
-    It knows only TensorFlow and its compression library; returns what it says.
+    The process knows only TensorFlow and its compression library. Returns its output.
     """
     program = (
         f"import {operations_module}"
@@ -180,13 +207,13 @@ for line in sys.stdin:
 def test_saved_models_decode_in_a_process_that_knows_only_tensorflow(
     module, foreigner, tmp_path, make_photograph
 ):
-    """Of the model's functions those that are traced by now; `tests/export` saves all of them."""
+    """Saves only functions that are already traced; `tests/export` saves all of them."""
     picture = make_photograph(70, 90)
     coded, expected = module.encode(picture), module.evaluate(picture)["image"]
     saved = tf.Module()
     saved.encode, saved.decode, saved.evaluate = module.encode, module.decode, module.evaluate
     saved.weights = list(module.variables)
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # takes longest
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)  # takes the most time
     tf.saved_model.save(saved, str(tmp_path), options=options)
     np.savez(
         tmp_path / "coded.npz",
@@ -205,7 +232,7 @@ WALKS = ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm"]
 def test_the_portable_coder_writes_and_reads_the_same_files(
     label, codec, module, make_photograph, monkeypatch, operations_module
 ):
-    """All ways through the elements, and all kinds of coding tables."""
+    """Tests all coding orders and all kinds of coding tables."""
     picture, size = make_photograph(33, 70), (33, 70)
     coded = module.encode(picture)
     monkeypatch.setattr(range_coder, "_coder", lambda: portable)
@@ -232,7 +259,7 @@ def test_the_fingerprint_covers_every_network_of_the_entropy_model(build, label)
     assert module.fingerprint() == before
 
 
-def test_the_fingerprint_covers_what_the_bits_mean_and_no_more(fitted, make_photograph):
+def test_the_fingerprint_covers_only_what_the_bits_depend_on(fitted, make_photograph):
     codec = fitted("ms_hyper_zero", make_photograph(64, 64))
     before = CodecModule(codec).fingerprint()
     kernel = codec.g_s.layers[0].kernel

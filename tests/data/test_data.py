@@ -232,7 +232,12 @@ def test_unreadable_files_are_named_counted_and_replaced(folder, log):
 def test_the_cache_changes_no_example(folder, log, monkeypatch, cache_mib):
     reads = []
     read_image = images.read_image
-    monkeypatch.setattr(images, "read_image", lambda path: reads.append(path) or read_image(path))
+
+    def counting(path, *arguments, **options):
+        reads.append(path)
+        return read_image(path, *arguments, **options)
+
+    monkeypatch.setattr(images, "read_image", counting)
     source = sources.ImageFiles(str(folder), cache_mib=cache_mib)
     taken, _ = take(source, 20)
     np.testing.assert_array_equal(taken, take(sources.ImageFiles(str(folder)), 20)[0])

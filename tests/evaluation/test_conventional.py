@@ -101,7 +101,7 @@ def test_a_damaged_cache_is_measured_anew(tmp_path, pictures, measurer):
     assert len(json.loads((tmp_path / "cache.json").read_text())) == len(codec.settings)
 
 
-def test_an_unknown_codec_is_answered_with_the_choices():
+def test_an_unknown_codec_lists_the_choices():
     with pytest.raises(EvaluationError, match="unknown codec 'jpg'; known: jpeg, jpeg444"):
         conventional.choose(["jpg"])
 

@@ -172,6 +172,31 @@ def test_what_a_report_holds_is_not_measured_by_the_next(folder, evaluate):
     assert own["run"]["number_of_images"] == 2
 
 
+def test_a_report_overwrites_no_file_of_the_users(tmp_path, folder, evaluate):
+    (folder / "rd.png").write_bytes((folder / "a.png").read_bytes())
+    before = (folder / "rd.png").read_bytes()
+    with pytest.raises(EvaluationError, match=r"pictures has rd.png, and no report of tfquant"):
+        evaluate(folder, report_dir=folder)
+    assert (folder / "rd.png").read_bytes() == before
+    result, _ = evaluate(folder, report_dir=folder / "report")
+    assert result["run"]["number_of_images"] == 3
+
+
+def test_plots_of_sweeps_and_explorations_are_no_pictures(folder, evaluate):
+    marks = {"sweep": ("sweep.json", "table.md"), "search": ("exploration.json",)}
+    plots = {"sweep": ("rd.png", "rd_kodak.png"), "search": ("exploration.png",)}
+    for name, files in marks.items():
+        (folder / name).mkdir()
+        for file in files:
+            (folder / name / file).write_text("{}")
+        for plot in plots[name]:
+            (folder / name / plot).write_bytes((folder / "a.png").read_bytes())
+    (folder / "sample").mkdir()  # the user's own
+    images.write_image(folder / "sample" / "c.png", np.zeros([20, 20, 3], np.uint8))
+    result, _ = evaluate(folder, report_dir=folder)
+    assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "names",
     [

@@ -1,4 +1,4 @@
-"""Exported models: what decoding refuses, and which checkpoint of a run they are made from."""
+"""Exported models: rejected files, and the choice of a run's checkpoint."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def _module():
 
 @pytest.fixture(name="run")
 def _run(tmp_path):
-    """A run that was stopped after two checkpoints: its folder, and the weights at each."""
+    """A run that was interrupted after two checkpoints: its folder, and the weights at each."""
     keras.utils.set_random_seed(0)
     directory, weights = tmp_path / "run", {}
     folder.prepare(str(directory), EXPERIMENT)
@@ -43,7 +43,7 @@ def _run(tmp_path):
 
 
 def exported(directory, path=None):
-    """What `export_run` gives, and the weights that it built a codec with."""
+    """Returns the result of `export_run`, and the weights of the codec that it built."""
     built = []
 
     build_for_files = models.build_for_files
@@ -64,19 +64,19 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_other_symbols_than_the_encoders_are_no_picture(module, make_photograph):
+def test_symbols_that_differ_from_the_encoders_give_no_picture(module, make_photograph):
     picture = make_photograph(20, 30)
     coded = module.encode(picture)
     crc = coded["symbols_crc"]
     assert module.decode(coded["streams"], 20, 30, crc)["image"].shape == (20, 30, 3)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="symbols are not those that"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="symbols differ from"):
         module.decode(coded["streams"], 20, 30, crc ^ 1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="symbols are not those that"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="symbols differ from"):
         module.decode(coded["streams"], 2000, 30, crc)
 
 
 def before(op):
-    """Names of all operations that `op` waits for, itself included."""
+    """Returns the names of all operations that `op` depends on, including itself."""
     waiting, names = [op], set()
     while waiting:
         found = waiting.pop()
@@ -87,7 +87,9 @@ def before(op):
 
 
 def test_the_synthesis_transform_waits_for_the_checksum(module):
-    """In the graph every convolution of `g_s` depends on it: no forged size is synthesized."""
+    """Checks that every convolution of `g_s` depends on it, so a forged size is never
+    synthesized.
+    """
     reading = module.read.get_concrete_function()
     names = before(reading.outputs[0].op)
     assert "symbols_crc" in names and any(name.startswith("Assert") for name in names)
@@ -97,7 +99,7 @@ def test_the_synthesis_transform_waits_for_the_checksum(module):
     assert convolutions and all(call in before(op) for op in convolutions)
 
 
-def test_a_stopped_run_is_exported_from_its_newest_checkpoint(run, make_photograph):
+def test_an_interrupted_run_is_exported_from_its_newest_checkpoint(run, make_photograph):
     directory, weights = run
     records = [{"stage": "joint", "run_step": step, "psnr": step / 2} for step in (10, 20)]
     folder.write_json(str(directory / history.FILE), records)
@@ -119,7 +121,7 @@ def test_a_stopped_run_is_exported_from_its_newest_checkpoint(run, make_photogra
             model.decompress(forgery)
 
 
-def test_a_checkpoint_cut_in_half_is_named_and_the_one_before_exported(
+def test_a_truncated_checkpoint_is_named_and_the_previous_one_is_exported(
     run, caplog, no_saved_models
 ):
     directory, weights = run
@@ -128,7 +130,7 @@ def test_a_checkpoint_cut_in_half_is_named_and_the_one_before_exported(
     path, name, found = exported(directory, str(directory.parent / "elsewhere"))
     assert (path, name) == (str(directory.parent / "elsewhere"), "ckpt-10")
     assert_same(found, weights[10])
-    assert "ckpt-20 is unreadable" in caplog.text
+    assert "ckpt-20 is corrupt" in caplog.text
     assert not (directory / "export").exists()
 
 
@@ -148,7 +150,7 @@ def test_an_exported_model_is_replaced_but_nothing_else(run, no_saved_models):
     assert model_file.read_manifest(str(directory / "export")).codec == "factorized"
 
 
-def test_an_export_that_fails_leaves_what_was_there(run, monkeypatch):
+def test_a_failed_export_keeps_the_old_one(run, monkeypatch):
     directory, _ = run
     (directory / "export").mkdir()
     (directory / "export" / "tfquant.json").write_text("{}")
@@ -168,7 +170,7 @@ def test_an_export_that_fails_leaves_what_was_there(run, monkeypatch):
     assert (directory / "export" / "tfquant.json").read_text() == "{}"
 
 
-def test_what_is_no_run_or_has_no_checkpoint_is_refused(run, tmp_path):
+def test_a_folder_without_run_or_checkpoint_is_rejected(run, tmp_path):
     directory, _ = run
     with pytest.raises(ValueError, match="is not a training run: it has no experiment.json"):
         export_run(str(tmp_path))

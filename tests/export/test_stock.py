@@ -38,7 +38,7 @@ METRICS = {"R": 0.5, "psnr": 31.0}
 
 @pytest.fixture(scope="module", name="path")
 def _path(tmp_path_factory, stir):
-    """With a rectifier, so that every way to a picture has to take it."""
+    """An export with a rectifier, so that every function that decodes must apply it."""
     keras.utils.set_random_seed(0)
     codec = models.build("ms_hyper_zero", N=8, M=12)
     codec.add_rectifier(8, 1)
@@ -70,7 +70,7 @@ def _stock(path):
 
 @pytest.fixture(scope="module", name="pictures")
 def _pictures(make_photograph):
-    """`pictures(size)`: three of them, [3, H, W, 3] uint8."""
+    """`pictures(size)`: three pictures, [3, H, W, 3] uint8."""
     return lambda size: np.stack([make_photograph(*size, seed) for seed in range(3)])
 
 
@@ -119,8 +119,8 @@ def test_stock_reconstructs_what_a_decoder_gives_and_counts_its_bits(model, stoc
 
 
 @pytest.mark.parametrize("size", [(70, 37), (64, 128), (1, 1), (16, 65)])
-def test_the_rate_map_lays_bits_where_their_elements_lie(size):
-    """Against one element and one pixel after the other."""
+def test_the_rate_map_assigns_bits_to_the_pixels_of_their_elements(size):
+    """Compares with loops over elements and pixels."""
     height, width = size
     downs = {"y": 16, "z": 64}
     padded = [-(-side // 64) * 64 for side in size]
@@ -148,7 +148,7 @@ def test_the_rate_map_lays_bits_where_their_elements_lie(size):
     [("factorized", {}), ("ms_context", {}), ("charm_zero", {"slices": 3}), ("elic_sm_zero", {})],
 )
 def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
-    """Serial, sliced and checkerboard contexts, without the way through a file."""
+    """Tests serial, sliced and checkerboard contexts, without writing an export."""
     keras.utils.set_random_seed(0)
     codec = models.build(name, N=8, M=12, **options)
     module = CodecModule(codec)
@@ -162,7 +162,7 @@ def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictur
         bitstream.check_model(name, module.fingerprint())
 
 
-def test_what_is_wrong_with_a_file_is_said_in_the_words_of_the_command_line(model, full, pictures):
+def test_errors_have_the_messages_of_the_command_line(model, full, pictures):
     images = pictures((17, 33))
     data = model.compress(images[0])
     whole = container.Bitstream.from_bytes(data)
@@ -183,7 +183,7 @@ def test_what_is_wrong_with_a_file_is_said_in_the_words_of_the_command_line(mode
             full["decode_latent"](tfq_bytes=tf.constant([file]))
 
 
-def test_what_does_not_fit_together_is_refused(model, full, stock, pictures):
+def test_inconsistent_inputs_are_rejected(model, full, stock, pictures):
     files = [model.compress(pictures(size)[0]) for size in SIZES[:2]]
     with pytest.raises(
         tf.errors.InvalidArgumentError, match="one batch has files of 32x48 and 17x33 pixels"
@@ -234,7 +234,7 @@ def test_full_works_in_a_process_that_knows_only_tensorflow(
 
 @pytest.fixture(scope="module", name="operations")
 def _operations(nodes_of):
-    """`operations(path)`: names of all in a SavedModel, those of its functions included."""
+    """`operations(path)`: names of all operations in a SavedModel, including its functions."""
 
     def names(path):
         saved = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
@@ -246,7 +246,7 @@ def _operations(nodes_of):
 
 
 def test_stock_consists_of_standard_operations(path, stock, pictures, operations, fresh_python):
-    """By name, in a process without TFC, whose own registry knows them; there it runs as well."""
+    """Compares by name in a process without TFC, and runs the model there."""
     images = pictures((17, 33))
     np.save(path.parent / "stock.npy", images)
     out = fresh_python(
@@ -267,14 +267,15 @@ def test_stock_consists_of_standard_operations(path, stock, pictures, operations
     )
     unknown, bits, compression = out.splitlines()[-3:]
     in_stock, in_full = json.loads(unknown.replace("'", '"'))
-    assert in_stock == [] and "EntropyEncodeIndex" in in_full
+    has_coder = stack.coder().kind == stack.OPERATIONS
+    assert in_stock == [] and ("EntropyEncodeIndex" in in_full) == has_coder
     expected = stock["reconstruct"](images=tf.constant(images))["bits"]
     np.testing.assert_allclose(json.loads(bits), expected, rtol=1e-6)
     assert compression == "False"
     assert not {op for op in operations(path / "stock") if "PyFunc" in op}
 
 
-def test_the_model_says_what_it_is(path, full, stock, model):
+def test_the_model_describes_itself(path, full, stock, model):
     for flavour, signatures in (("full", full), ("stock", stock)):
         folder = path if flavour == "full" else path / "stock"
         manifest = json.loads((folder / "tfquant.json").read_text())
@@ -285,7 +286,7 @@ def test_the_model_says_what_it_is(path, full, stock, model):
     assert model.manifest.metrics == METRICS
 
 
-def test_programs_take_the_full_flavour_and_refuse_the_other(path):
+def test_programs_load_only_the_full_flavour(path):
     assert [entry.path for entry in find_models([path.parent])] == [str(path)]
     with pytest.raises(ModelError, match="stock: this is the stock flavour of a model"):
         ExportedModel.load(path / "stock")
@@ -298,7 +299,9 @@ def test_saved_model_cli_shows_and_runs_both(
     np.save(tmp_path / "images.npy", images)
 
     def shown_and_run(folder, signature, known):
-        """What `show --all` says; a run's outputs go to a folder named as the signature."""
+        """Returns the output of `show --all`; writes a run's outputs to a folder named like the
+        signature.
+        """
         program = f"""
             import json, sys
             import {known}
@@ -327,14 +330,16 @@ def test_saved_model_cli_shows_and_runs_both(
 
 
 def blocks(language):
-    """The code in `docs/serving.md`, in order."""
+    """The code blocks of `docs/serving.md`, in order."""
     text = (ROOT / "docs" / "serving.md").read_text()
     text = text.replace("tensorflow_compression_ops", stack.operations_module() or "")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def tensors(signature, inputs: dict) -> dict:
-    """JSON columns -> tensors of the signature's types; what does not fit is an AssertionError."""
+    """Converts JSON columns to tensors of the signature's types. Raises AssertionError for a
+    mismatch.
+    """
     specs = signature.structured_input_signature[1]
     assert set(inputs) == set(specs)
     found = {}
@@ -349,7 +354,7 @@ def tensors(signature, inputs: dict) -> dict:
 
 
 def rest_answer(stock, body: dict) -> dict:
-    """What TensorFlow Serving's REST interface answers to a predict request."""
+    """Returns the answer of TensorFlow Serving's REST interface to a predict request."""
     signature = stock[body["signature_name"]]
     if "instances" in body:
         rows = body["instances"]
@@ -472,7 +477,7 @@ def _grpc_server(stock, predict_messages):
 
 @pytest.fixture(name="clients")
 def _clients(monkeypatch, predict_messages):
-    """The documented clients; `tensorflow_serving` stands for tensorflow-serving-api."""
+    """The documented clients; `tensorflow_serving` is a substitute for tensorflow-serving-api."""
     request_type, response_type = predict_messages
 
     class PredictionServiceStub:
@@ -496,8 +501,9 @@ def _clients(monkeypatch, predict_messages):
 
 @pytest.mark.parametrize("kind", ["rest", "grpc"])
 def test_the_documented_clients_finish_the_range_coding(
-    kind, request, clients, path, model, pictures
+    kind, request, operations_module, clients, path, model, pictures
 ):
+    del operations_module  # the clients call the coder
     server = request.getfixturevalue(f"{kind}_server")
     client = clients[f"{kind.title()}Client"](str(path), server)
     images = pictures((17, 33))
@@ -507,7 +513,8 @@ def test_the_documented_clients_finish_the_range_coding(
     np.testing.assert_array_equal(client.decompress(files), expected)
 
 
-def test_the_documented_use_of_the_full_flavour_works(path, pictures, model):
+def test_the_documented_use_of_the_full_flavour_works(path, pictures, model, operations_module):
+    del operations_module  # the full SavedModel needs the coder's operations
     code = blocks("python")[0].replace("runs/mine/export", str(path))
     namespace = {"pictures": tf.constant(pictures((17, 33)))}
     exec(code, namespace)
@@ -528,7 +535,7 @@ def test_eight_threads_get_the_bytes_that_one_gets(model, reliability):
 
 
 def test_memory_stays_within_its_bound_while_sizes_grow_and_shrink(path, reliability):
-    """A short form of the benchmark, in a process of its own."""
+    """Runs a short form of the benchmark in its own process."""
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "reliability.py", path, "--calls=60",
          "--sides=16,96", "--threads=2", "--bound=8"],

@@ -1,4 +1,4 @@
-"""Convolutions and residual blocks against their definitions in plain operations."""
+"""Convolutions and residual blocks, compared with their definitions in plain operations."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def features(height=8, width=6, channels=4, seed=0):
 
 
 def scrambled(layer, x):
-    """The layer, built, with all its weights random: biases start at zero otherwise."""
+    """Returns the built layer with random weights. Biases would otherwise be zero."""
     layer(x)
     rng = np.random.default_rng(1)
     for weight in layer.weights:
@@ -23,7 +23,7 @@ def scrambled(layer, x):
 
 
 def level(inputs, outputs):
-    """A level of the linear start, from so many channels to so many components."""
+    """Returns a level of the linear start with the given numbers of channels and components."""
     return klt.levels((outputs,))[0] if inputs == 3 else klt.levels((inputs, outputs))[1]
 
 
@@ -138,7 +138,9 @@ def test_the_downsampling_shortcut_is_a_1x1_convolution_of_stride_2(channels):
 
 
 def test_the_downsampling_shortcuts_gradient_leaves_the_memory_intact(fresh_python):
-    """oneDNN's gradient of a strided 1x1 convolution of few channels ends the process."""
+    """Checks that the process survives: oneDNN's gradient of a strided 1x1 convolution would end
+    it.
+    """
     fresh_python("""
         import tensorflow as tf
         from tfquant.layers import klt

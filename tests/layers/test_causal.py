@@ -1,4 +1,4 @@
-"""The causal convolution against its definition, element by element."""
+"""The causal convolution, compared with its definition element by element."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def picture(height=6, width=7, batch=2):
 
 
 def windows(y):
-    """[B, h, w, 12, C], zeros outside."""
+    """Returns the windows [B, h, w, 12, C], with zeros outside."""
     height, width = y.shape[1:3]
     padded = np.pad(y, [(0, 0), (REACH, REACH), (REACH, REACH), (0, 0)])
     shifted = [
@@ -31,25 +31,25 @@ def windows(y):
     return np.stack(shifted, axis=-2)
 
 
-def test_the_window_is_what_comes_before_in_raster_order():
+def test_the_window_contains_the_previous_elements_in_raster_order():
     square = [(r, c) for r in range(-2, 3) for c in range(-2, 3)]
     assert list(NEIGHBOURS) == square[:12]
 
 
-def test_it_is_the_weighted_sum_over_the_window(layer):
+def test_the_output_is_the_weighted_sum_over_the_window(layer):
     y = picture()
     expected = np.einsum("bhwnc,ncf->bhwf", windows(y), layer.taps.numpy()) + np.arange(5.0)
     np.testing.assert_allclose(layer(y), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_some_elements_come_out_as_all_at_once(layer):
+def test_single_elements_equal_those_of_the_whole_latent(layer):
     y = picture(batch=1)
     near = windows(y).reshape(-1, 12, 3)[[0, 5, 17, 41]]
     rows = np.reshape(layer(y), [-1, 5])[[0, 5, 17, 41]]
     np.testing.assert_allclose(layer.at(tf.constant(near)), rows, rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_reaches_back_in_raster_order(layer):
+def test_no_element_affects_earlier_ones_in_raster_order(layer):
     y = picture(batch=1)
     before = np.reshape(layer(y), [-1, 5])
     for place in (0, 9, 41):

@@ -1,4 +1,4 @@
-"""`tfquant.layers.chain`."""
+"""Tests of `tfquant.layers.chain`."""
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +19,7 @@ def test_layers_are_called_in_turn_and_their_weights_are_the_chains():
 
 
 def test_each_layer_chooses_its_precision():
-    """A float32 layer gets what came in, under a policy of bfloat16: not a rounded copy of it."""
+    """Checks that under a bfloat16 policy, a float32 layer gets the unrounded input."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:

@@ -1,4 +1,4 @@
-"""The two halves of a checkerboard and the convolution between them, against NumPy loops."""
+"""The two halves of a checkerboard and the convolution between them, compared with NumPy loops."""
 
 import numpy as np
 import pytest

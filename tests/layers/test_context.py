@@ -1,4 +1,4 @@
-"""Context networks against their layers, one after the other."""
+"""Context networks, compared with a sequence of their layers."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_a_context_network_is_convolutions_with_relu_between():
 @pytest.mark.parametrize(
     "kind,last", [(ContextNetwork, tf.bfloat16), (ParameterNetwork, "float32")]
 )
-def test_inputs_of_two_types_are_brought_to_the_policys(kind, last):
+def test_inputs_of_two_types_are_converted_to_the_policys(kind, last):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         network = kind((4, 2), (3, 3))
@@ -47,7 +47,9 @@ def test_inputs_of_two_types_are_brought_to_the_policys(kind, last):
 
 
 def test_parameters_start_small_however_large_latents_are():
-    """exp of them is a scale: e^2 either way is still a distribution that can learn."""
+    """Checks that scales, which are exp of the outputs, are within e^-2 and e^2, so they can
+    learn.
+    """
     tf.random.set_seed(0)
     network = ParameterNetwork((22, 13, 6), (5, 5, 3))
     large = inputs(32, scale=30.0)

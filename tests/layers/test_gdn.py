@@ -1,4 +1,4 @@
-"""GDN against its formula in NumPy, its bounds, its precision."""
+"""GDN, compared with its formula in NumPy: values, bounds, precision."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def features(channels=5, seed=0):
 
 
 def randomized(layer, x):
-    """The layer with weights away from their start, and its beta [C] and gamma [C, C]."""
+    """Returns the layer with random weights, and its beta [C] and gamma [C, C]."""
     layer(x)
     rng = np.random.default_rng(1)
     for weight in layer.trainable_variables:
@@ -23,7 +23,7 @@ def randomized(layer, x):
 
 @pytest.mark.parametrize("inverse", [False, True])
 def test_it_divides_by_the_root_of_beta_plus_gamma_x_squared(inverse):
-    """`x_i / sqrt(beta_i + sum_j gamma_ji x_j^2)`; the inverse multiplies."""
+    """Compares with `x_i / sqrt(beta_i + sum_j gamma_ji x_j^2)`; the inverse multiplies."""
     x, layer = features(), GDN(inverse=inverse)
     beta, gamma = randomized(layer, x)
     norm = np.sqrt(beta + np.square(x.astype(np.float64)) @ gamma)
@@ -50,7 +50,7 @@ def test_weights_below_their_bound_count_as_the_bound_and_can_leave_it():
         total = tf.reduce_sum(tf.abs(layer(x)))
         opposite = -total
     for weight in layer.trainable_variables:
-        # A larger norm makes outputs smaller: descent on `total` raises the weights.
+        # A larger norm makes outputs smaller, so descent on `total` raises the weights.
         assert np.all(tape.gradient(total, weight) < 0)
         assert not np.any(tape.gradient(opposite, weight))
 
@@ -91,7 +91,7 @@ def test_it_computes_in_the_precision_of_its_input_with_float32_weights():
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-def test_a_large_picture_goes_through_in_strips_and_comes_out_the_same(inverse, monkeypatch):
+def test_a_large_picture_in_strips_gives_the_same_result(inverse, monkeypatch):
     layer = GDN(inverse)
     x = tf.random.stateless_normal([2, 7, 9, 5], [1, 2])
     whole = layer(x)

@@ -1,4 +1,4 @@
-"""The linear start against NumPy's own eigenvectors, other processors' kernels and a picture."""
+"""The linear start, compared with NumPy's eigenvectors and other processors' kernels; a picture."""
 
 import signal
 
@@ -26,14 +26,14 @@ def test_the_first_layer_is_the_klt_of_2x2_pixels():
     np.testing.assert_allclose(transformed, np.diag(np.diag(transformed)), atol=5e-5)
     variances = np.linalg.eigvalsh(covariance)[::-1]
     np.testing.assert_allclose(np.diag(transformed), variances, rtol=1e-4)
-    # Pixels that spread by a quarter.
+    # Pixels with a standard deviation of a quarter.
     np.testing.assert_allclose(level.deviations, 0.25 * np.sqrt(variances), rtol=2e-4)
 
 
-# Kernels of OpenBLAS for x86-64, of which a processor runs its own by default.
+# OpenBLAS kernels for x86-64. By default, a processor runs its own.
 KERNELS = ("NEHALEM", "SANDYBRIDGE", "HASWELL", "ZEN", "SKYLAKEX", "SAPPHIRERAPIDS")
 
-# The second line shows whether the kernels differ at all: its matrix has equal eigenvalues.
+# The second line shows if the kernels differ at all: its matrix has equal eigenvalues.
 START = """
     import hashlib
     import numpy as np
@@ -67,7 +67,7 @@ def test_the_start_is_the_same_under_every_kernel_of_the_linear_algebra_library(
 
 @pytest.mark.parametrize("N, M", [(8, 12), (64, 96), (153, 400), (192, 320)])
 def test_rounding_errors_and_arbitrary_signs_do_not_change_the_start(N, M, monkeypatch):
-    """Errors as large as those of any kernel; among N up to 192, 153 has the nearest variances."""
+    """Uses errors as large as those of any kernel, and N = 153, whose variances are closest."""
     exact = klt.levels((N, N, N, M))
     rng, eigh = np.random.default_rng(0), np.linalg.eigh
 
@@ -84,7 +84,7 @@ def test_rounding_errors_and_arbitrary_signs_do_not_change_the_start(N, M, monke
 
 
 def test_the_sum_of_weights_does_not_depend_on_its_order():
-    """It becomes a bias."""
+    """Tests the sum because it becomes a bias."""
     kernel = klt.levels((192,))[0].convolution(5)
     np.testing.assert_array_equal(kernel.sum((0, 1, 2)), kernel.sum((0, 1, 2), np.float64))
 
@@ -105,7 +105,7 @@ def subpixel(level, size):
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize("up", [transposed, subpixel])
 def test_the_whole_transform_is_orthonormal(size, up):
-    """Analysis after synthesis gives every latent back, whatever it is."""
+    """Checks that analysis after synthesis restores any latent."""
     levels = klt.levels(WIDTHS)
     y = np.random.default_rng(0).normal(size=(1, 3, 2, WIDTHS[-1])).astype(np.float32)
     h = tf.constant(y)

@@ -1,4 +1,4 @@
-"""The rectifier: identity at start, able to learn from there, float32 whatever the policy."""
+"""The rectifier: starts as the identity, can learn from there, float32 under any policy."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tfquant.legacy_keras import keras
 
 
 def latent(seed=0, channels=6):
-    """y: [2, 8, 8, channels], smooth in space as latents are, and a few bins wide."""
+    """Returns y: [2, 8, 8, channels], smooth in space like a latent, with a range of a few bins."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, 3, (2, 3, 3, channels))
     return tf.image.resize(coarse, (8, 8), "bicubic")
@@ -41,8 +41,8 @@ def test_a_new_rectifier_learns_at_its_last_layer_first_and_then_everywhere():
         assert np.any(gradient), variable.name
 
 
-def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
-    """Rounding errors of smooth fields can be told from the neighbours, in part."""
+def test_training_reduces_quantization_error_on_unseen_latents():
+    """Uses smooth fields, whose neighbours allow a partial prediction of the rounding errors."""
     keras.utils.set_random_seed(0)
     rectifier = QuantizationRectifier(16, 1)
     optimizer = keras.optimizers.Adam(1e-2)
@@ -64,8 +64,10 @@ def test_training_takes_off_quantization_error_on_latents_it_has_not_seen():
 
 
 @pytest.mark.parametrize("depth", [0, 1])
-def test_no_graph_holds_what_onednn_computes_wrongly(onednn, depth):
-    """The sum stays outside of the last convolution; see `tests/onednn_patterns.py`."""
+def test_no_graph_contains_a_pattern_that_onednn_computes_wrongly(onednn, depth):
+    """Checks that the sum is not fused into the last convolution; see
+    `tests/onednn_patterns.py`.
+    """
     y = latent()
     rectifier = QuantizationRectifier(8, depth)
     rectifier(y)
@@ -81,7 +83,7 @@ def test_no_graph_holds_what_onednn_computes_wrongly(onednn, depth):
 
 
 def test_the_sum_is_float32_under_bfloat16_networks():
-    """At magnitude 20, bfloat16 would round to eighths."""
+    """Uses a magnitude of 20, where bfloat16 would round to eighths."""
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
@@ -95,8 +97,8 @@ def test_the_sum_is_float32_under_bfloat16_networks():
     np.testing.assert_array_equal(y_bar, y_hat)
 
 
-def test_width_and_depth_are_those_asked_for():
-    """Convolutions by hand: 3x3 in and out, two a block, the attention's 18 and one."""
+def test_width_and_depth_are_as_requested():
+    """Counts convolutions by hand: 3x3 in and out, two per block, the attention's 18 and one."""
     rectifier = QuantizationRectifier(8, 2)
     rectifier(latent())
     kernels = [w.shape.as_list() for w in rectifier.trainable_variables if w.shape.rank == 4]
@@ -109,6 +111,6 @@ def test_width_and_depth_are_those_asked_for():
     "width,depth,message",
     [(1, 1, "width must be at least 2; got 1"), (8, -1, "depth must not be negative; got -1")],
 )
-def test_sizes_without_meaning_are_refused(width, depth, message):
+def test_invalid_sizes_are_rejected(width, depth, message):
     with pytest.raises(ValueError, match=message):
         QuantizationRectifier(width, depth)

@@ -1,4 +1,4 @@
-"""The transforms' layers, shapes, precision and start."""
+"""Layers, shapes, precision and start of the transforms."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,9 @@ def test_plain_is_four_5x5_layers_with_gdn_between(pairs):
 
 @pytest.mark.parametrize("kind,attentions", [("res", 0), ("res_attn", 2)])
 def test_residual_transforms_halve_and_double_in_residual_blocks(kind, attentions, pairs):
-    """Cheng et al. (2020), figure 4; attention after the second stage and at the latent."""
+    """Compares with Cheng et al. (2020), figure 4; attention after the second stage and at the
+    latent.
+    """
     g_a, g_s = pairs[kind]
     assert kinds_of(g_a, ResidualDown, ResidualBlock) == 3 * [ResidualDown, ResidualBlock]
     assert kinds_of(g_s, ResidualUp, ResidualBlock) == [
@@ -80,7 +82,9 @@ def test_residual_transforms_halve_and_double_in_residual_blocks(kind, attention
 
 @pytest.mark.parametrize("kind,blocks,attention", [("elic_sm", 1, []), ("elic", 3, [Attention])])
 def test_elic_is_four_5x5_layers_with_bottlenecks_between(kind, blocks, attention, pairs):
-    """He et al. (2022), figure 3; attention after the second stage and at the latent."""
+    """Compares with He et al. (2022), figure 3; attention after the second stage and at the
+    latent.
+    """
     g_a, g_s = pairs[kind]
     down, up = keras.layers.Conv2D, keras.layers.Conv2DTranspose
     stage = blocks * [ResidualUnit]
@@ -98,12 +102,14 @@ def test_elic_is_four_5x5_layers_with_bottlenecks_between(kind, blocks, attentio
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_linear_start_is_a_transform_and_its_inverse(kind, photograph):
-    """Wide enough, nothing is lost, but for what bends it and the noise on its weights."""
+    """Checks that wide transforms lose nothing, except by nonlinearities and noise on the
+    weights.
+    """
     tf.random.set_seed(0)
     g_a, g_s = transforms.analysis(kind, 24, 48), transforms.synthesis(kind, 24, 48)
     x = photograph[None, :64, :64].astype(np.float32) / 255
     x_hat = g_s(g_a(x))
-    # 0.09 to 0.24; leaky ReLUs bend most, and how much depends on the picture.
+    # 0.09 to 0.24. Leaky ReLUs distort most, depending on the picture.
     assert np.mean((x_hat - x) ** 2) < 0.3 * np.var(x)
 
 
@@ -122,14 +128,14 @@ def test_latents_are_not_rounded_to_the_networks_precision(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_latents_spread_over_bins_before_any_training(kind, pairs, photograph):
-    """A standard deviation far below a bin would drown in the noise."""
+    """Guards against a standard deviation far below a bin, which would be lost in the noise."""
     y = pairs[kind][0](photograph[None, :64, :64].astype(np.float32) / 255)
     assert np.std(y) > 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_untrained_reconstructions_are_not_far_beyond_pictures(kind, pairs, photograph):
-    """Inverse GDN squares what is large, three times over."""
+    """Guards against inverse GDN, which squares large values three times."""
     g_a, g_s = pairs[kind]
     assert np.std(g_s(g_a(photograph[None, :64, :64].astype(np.float32) / 255))) < 100
 
@@ -142,7 +148,9 @@ def test_synthesis_starts_at_mid_grey(kind, pairs):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_papers_start_is_glorots_kernels_no_biases_and_the_usual_gdn(kind):
-    """Uniform up to sqrt(6 / (fan in + fan out)), of every layer, and no two layers alike."""
+    """Checks uniform weights up to sqrt(6 / (fan in + fan out)) in every layer, with no equal
+    layers.
+    """
     tf.random.set_seed(0)
     for network, first in (
         (transforms.analysis(kind, N, M), picture()),
@@ -172,7 +180,7 @@ def test_the_papers_start_is_glorots_kernels_no_biases_and_the_usual_gdn(kind):
         assert np.all(np.isfinite(network(first)))
 
 
-def test_an_unknown_kind_is_answered_with_the_choices():
+def test_an_unknown_kind_lists_the_choices():
     message = "unknown transform 'big'; known: plain, res, res_attn"
     for make in (transforms.analysis, transforms.synthesis):
         with pytest.raises(ValueError, match=message):

@@ -1,4 +1,6 @@
-"""What tests of context models share: their parameters for a given `y`, and a context apart."""
+"""Fixtures for tests of context models: entropy parameters for a given `y`, and a modified
+context.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from tfquant.exchange import Exchange, Rounding
 
 
 class OtherContext(Rounding):
-    """Shows contexts something else than what is to be decoded."""
+    """An exchange that shows contexts another latent than the one that is coded."""
 
     def send(self, model, state, group, latent, *params):
         state, passed = super().send(model, state, group, latent, *params)
@@ -23,7 +25,7 @@ class OtherContext(Rounding):
 
 @pytest.fixture(scope="session")
 def other_context() -> type:
-    """The class above."""
+    """The class `OtherContext`."""
     return OtherContext
 
 
@@ -31,7 +33,7 @@ def other_context() -> type:
 def parameters() -> Callable[..., np.ndarray]:
     """`parameters(codec, y, exchange=None)`: means and log sigmas of all elements, [2, *y.shape].
 
-    `y` alone varies: `h_a` sees a fixed one. Without an exchange, it is rounded.
+    Only `y` varies: `h_a` gets a constant. Without an exchange, `y` is rounded.
     """
 
     def measure(codec, y: np.ndarray, exchange: Exchange | None = None) -> np.ndarray:

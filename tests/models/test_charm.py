@@ -1,4 +1,4 @@
-"""Channel slices: what sees what, and how large it is."""
+"""Channel slices: the dependencies of each slice, and the number of parameters."""
 
 import numpy as np
 import pytest
@@ -24,17 +24,17 @@ def latent(seed=0):
 
 @pytest.fixture(scope="module", name="before")
 def _before(codec, parameters):
-    """Of `latent()`, which the tests change."""
+    """Entropy parameters of `latent()`, the reference that the tests modify."""
     return parameters(codec, latent())
 
 
 def by_slice(found):
-    """Parameters, slices first: [slices, 2, 1, 8, 4, width]."""
+    """Returns parameters with the slices first: [slices, 2, 1, 8, 4, width]."""
     return np.stack(np.split(found, SLICES, axis=-1))
 
 
 @pytest.mark.parametrize("k", range(SLICES))
-def test_a_slice_moves_later_slices_only_and_the_first_five_alone(codec, parameters, before, k):
+def test_only_the_first_five_slices_affect_others_and_only_later_ones(codec, parameters, before, k):
     y = latent()
     y[..., WIDTH * k : WIDTH * (k + 1)] += 3.0
     pairs = zip(by_slice(before), by_slice(parameters(codec, y)))
@@ -46,7 +46,7 @@ def test_a_slice_moves_later_slices_only_and_the_first_five_alone(codec, paramet
 def test_a_slice_sees_five_rows_around_each_element(
     codec, parameters, before, row, column, reached
 ):
-    """Kernels 5, 5 and 3 reach 5 elements: the sixth row on is out of sight."""
+    """Checks that kernels of 5, 5 and 3 reach 5 elements, so the sixth row has no effect."""
     y = latent()
     y[:, row, column, :WIDTH] += 3.0
     second = [by_slice(found)[1] for found in (before, parameters(codec, y))]
@@ -77,7 +77,7 @@ def conv(kernel, inputs, outputs, bias=True):
 
 @pytest.mark.parametrize("name", ["charm", "charm_zero"])
 def test_parameters_are_as_many_as_the_papers_layers_have(name):
-    """Sizes written out from the paper's appendix and its authors' `ms2020.py`, without LRP."""
+    """Compares with sizes from the paper's appendix and its authors' `ms2020.py`, without LRP."""
     g_a = conv(5, 3, 192) + 2 * conv(5, 192, 192) + conv(5, 192, 320)
     g_s = conv(5, 320, 192) + 2 * conv(5, 192, 192) + conv(5, 192, 3)
     gdn = 6 * (192 + 192 * 192)

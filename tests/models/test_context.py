@@ -1,4 +1,6 @@
-"""Serial codecs: their size against the published one. For their walk see test_serial.py."""
+"""Sizes of the serial codecs, compared with the published ones. test_serial.py tests their
+coding.
+"""
 
 import pytest
 
@@ -10,14 +12,14 @@ def trained(*layers):
 
 
 def dense(*widths):
-    """Parameters of 1x1 layers."""
+    """Returns the number of parameters of 1x1 layers."""
     return sum((a + 1) * b for a, b in zip(widths, widths[1:]))
 
 
-# In millions, as CompressAI documents them, with a single Gaussian. Its models have 61 parameters a
-# channel of z in the density where ours have 43, and weights under the mask of the causal
-# convolution: 13 taps of 25 from M channels to 2M. Cheng's own parameter network is wider than the
-# one of Minnen's that CompressAI has in its place.
+# Parameters in millions, from CompressAI's documentation, with a single Gaussian. Its models have
+# 61 parameters per channel in the density of z, ours 43. They also store weights under the mask of
+# the causal convolution: 13 of 25 taps, from M channels to 2M. Cheng's own parameter network is
+# wider than Minnen's, which CompressAI uses instead.
 @pytest.mark.parametrize(
     "name,N,published,hidden,own",
     [
@@ -39,7 +41,7 @@ def test_chengs_parameters_are_those_of_three_gaussians():
     assert trained(codec.context.parameters) == dense(512, 640, 640, 9 * 128)
 
 
-def test_attention_is_all_that_the_two_chengs_differ_in():
+def test_the_two_cheng_codecs_differ_only_in_attention():
     N = 16
     unit = dense(N, N // 2) + (9 * (N // 2) + 1) * (N // 2) + dense(N // 2, N)
     anchor, attention = (

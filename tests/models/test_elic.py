@@ -1,4 +1,4 @@
-"""Groups and checkerboards: what sees what, and how large it is."""
+"""Groups and checkerboards: the dependencies of each half, and the number of parameters."""
 
 import numpy as np
 import pytest
@@ -28,12 +28,12 @@ def latent(seed=0):
 
 @pytest.fixture(scope="module", name="before")
 def _before(codec, parameters):
-    """Of `latent()`, which the tests change."""
+    """Entropy parameters of `latent()`, the reference that the tests modify."""
     return parameters(codec, latent())
 
 
 def halves_moved(before, after):
-    """(group, half) of all whose parameters differ; half 0 the anchors, 1 the others."""
+    """Returns (group, half) of all halves with changed parameters; half 0: anchors, 1: others."""
     changed = np.any(before != after, axis=(0, 1))
     parity = np.indices((8, 8)).sum(axis=0) % 2
     return {
@@ -46,8 +46,10 @@ def halves_moved(before, after):
 
 @pytest.mark.parametrize("k", range(5))
 @pytest.mark.parametrize("half,row,column", [(0, 3, 3), (1, 3, 4)])
-def test_an_element_moves_later_halves_only(codec, parameters, before, k, half, row, column):
-    """An anchor moves its group's others and both halves of later groups; another these alone."""
+def test_an_element_affects_only_later_halves(codec, parameters, before, k, half, row, column):
+    """Checks that an anchor affects the others of its group and later groups, and an other only
+    these.
+    """
     y = latent()
     y[:, row, column, STARTS[k] : STARTS[k + 1]] += 3.0
     moved = halves_moved(before, parameters(codec, y))
@@ -55,7 +57,7 @@ def test_an_element_moves_later_halves_only(codec, parameters, before, k, half, 
     assert moved == later | ({(k, 1)} if half == 0 else set())
 
 
-def test_an_anchor_is_seen_at_the_odd_places_of_its_5x5_window(codec, parameters, before):
+def test_an_anchor_affects_the_odd_places_of_its_5x5_window(codec, parameters, before):
     y = latent()
     y[:, 3, 3, :2] += 3.0
     changed = np.any(before != parameters(codec, y), axis=(0, 1))[..., :2].any(axis=-1)
@@ -64,8 +66,8 @@ def test_an_anchor_is_seen_at_the_odd_places_of_its_5x5_window(codec, parameters
     np.testing.assert_array_equal(changed, window)
 
 
-def test_anchors_get_zeros_in_place_of_features_bias_included(codec, parameters, before):
-    """The features' bias moves the others' parameters, and the anchors' not."""
+def test_anchors_get_zeros_instead_of_features_and_their_bias(codec, parameters, before):
+    """Checks that the bias of the features affects only the parameters of the others."""
     bias = codec.context.g_sp[4].bias
     kept = bias.numpy()
     bias.assign_add(tf.ones_like(bias))
@@ -80,7 +82,7 @@ def test_all_but_the_first_anchors_see_the_context(codec, parameters, before, ot
     assert moved == {(k, half) for k in range(5) for half in range(2)} - {(0, 0)}
 
 
-def test_latents_parameters_and_bits_come_back_in_their_places(codec):
+def test_latents_parameters_and_bits_keep_their_positions(codec):
     y, exchange = latent(), Rounding()
     y_hat = codec.transmit(y, exchange)
     (raw,) = exchange.params["y"]
@@ -124,7 +126,9 @@ def attention(width):
 
 @pytest.mark.parametrize("name,blocks,attentions", [("elic_zero", 3, 1), ("elic_sm_zero", 1, 0)])
 def test_parameters_are_as_many_as_the_papers_layers_have(name, blocks, attentions):
-    """Sizes written out from the paper's figures, and CompressAI's where the paper is silent."""
+    """Compares with sizes from the paper's figures, and from CompressAI where the paper gives
+    none.
+    """
     transforms = conv(5, 3, 192) + 2 * conv(5, 192, 192) + conv(5, 192, 320)
     transforms += conv(5, 320, 192) + 2 * conv(5, 192, 192) + conv(5, 192, 3)
     transforms += 2 * 3 * blocks * bottleneck(192)
@@ -143,8 +147,9 @@ def test_parameters_are_as_many_as_the_papers_layers_have(name, blocks, attentio
     count = sum(v.shape.num_elements() for v in codec.trainable_variables)
     assert count == transforms + hyper + context + 192 * 43
     if name == "elic_zero":
-        # Of CompressAI's `elic2022-chandelier`, by its layers: a `g_ch` that sees the first group
-        # and the last one, masked kernels of `g_sp`, and 61 parameters a channel in the density.
+        # Size of CompressAI's `elic2022-chandelier`, layer by layer. Its `g_ch` uses the first
+        # group and the last one. It has masked kernels in `g_sp`, and 61 parameters per channel in
+        # the density.
         unseen = 5 * 5 * (16 + 48) * 224
         masked = 13 * sum(2 * size * size for size in (16, 16, 32, 64, 192))
         assert count - unseen + masked + 192 * (61 - 43) == 33_792_771

@@ -1,4 +1,4 @@
-"""The walk that codecs with groups share. For what each group sees see the codecs' tests."""
+"""Coding of codecs with groups. The tests of the codecs cover the dependencies of each group."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def _y():
     return np.random.default_rng(0).normal(0, 4, (1, 8, 4, M)).astype(np.float32)
 
 
-def test_training_under_rounding_predicts_what_evaluation_does(codec, y, parameters):
-    """`mix` rounds for contexts and for the distortion; its noise is the rate's alone."""
+def test_training_with_rounding_predicts_the_same_parameters_as_evaluation(codec, y, parameters):
+    """Uses the plan `mix`, which rounds contexts and distortion and has noise only in the rate."""
     exchange = Surrogates(PLANS["mix"], tf.constant(1.0), 0, tf.constant([3], tf.int64))
     trained = parameters(codec, y, exchange)
     np.testing.assert_allclose(trained, parameters(codec, y), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Noise against TensorFlow's own stateless random numbers."""
+"""Noise, compared with TensorFlow's own stateless random numbers."""
 
 import zlib
 
@@ -12,7 +12,7 @@ from tfquant.quantization.surrogates import SURROGATES
 
 @pytest.mark.parametrize("group", [0, 3])
 @pytest.mark.parametrize("known", [True, False])
-def test_noise_is_made_of_the_bits_of_stateless_uniform(group, known):
+def test_noise_has_the_bits_of_stateless_uniform(group, known):
     seeds = random.example_seeds(7, "y", tf.constant([5, 6, 2**40], tf.int64), group)
     draw = tf.function(
         lambda s: random.uniform(s, [4, 3]),
@@ -28,7 +28,7 @@ def test_noise_is_made_of_the_bits_of_stateless_uniform(group, known):
 
 
 def test_a_salt_gives_independent_noise_and_keeps_places_and_groups():
-    """Against TensorFlow's own numbers of the salted seed, and no two uses or purposes alike."""
+    """Compares with TensorFlow's numbers for the salted seed. No two uses or purposes are equal."""
     index = tf.constant([5, 2**40], tf.int64)
     seeds = {p: random.example_seeds(7, p, index) for p in ("y", "z", "gradient_risk")}
     keys = set()

@@ -1,4 +1,4 @@
-"""Offsets, plans and stop-gradients of the quantizer, against finite differences and each other."""
+"""Offsets, plans and stop-gradients of the quantizer, compared with finite differences."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ def draw(seed=0):
 
 
 def gradients(plan, which, zero_center=True):
-    """Gradients of the bits, or of a sum over the distortion latent, to (y, mu, log sigma)."""
+    """Returns gradients of the bits, or of a sum over the distortion latent, to (y, mu, log
+    sigma).
+    """
     y, raw = draw()
     model = ConditionalModel("gaussian", zero_center)
     model.sigma_bound.assign(1e-6)
@@ -47,7 +49,7 @@ def plan(rate, distortion="aun:pathwise", **kwargs):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_with_partial_stop_gradient_the_distortion_sends_none_to_mu(name):
+def test_with_partial_stop_gradient_the_distortion_gives_mu_no_gradient(name):
     dy, dmu, dsigma = gradients(PLANS[name], "distortion")
     assert np.all(dmu == 0) and np.all(dsigma == 0)
     assert np.all(np.isfinite(dy)) and np.any(dy != 0)
@@ -66,7 +68,8 @@ def test_for_slope_one_surrogates_the_flag_changes_nothing_for_the_distortion(br
 def test_for_sua_the_flag_lets_the_distortion_reach_mu():
     sua = plan("aun:pathwise", "sua:straight_through", stop_gradient="none")
     dy, dmu, _ = gradients(sua, "distortion")
-    # Where y and mu move together the sample moves as much: the slopes to both add up to cos(.).
+    # If y and mu move together, the sample moves by the same amount: the slopes to both add up to
+    # cos(.).
     y, raw = draw()
     offset = tf.split(raw, 2, -1)[0]
     sample = quantize(sua, y, offset, ALPHA, SEEDS).distortion
@@ -77,15 +80,17 @@ def test_for_sua_the_flag_lets_the_distortion_reach_mu():
 @pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua_n:expected", "sr:expected",
                                   "sra:expected", "uq_s:expected"])  # fmt: skip
 @pytest.mark.parametrize("stopped", ["distortion", "none"])
-def test_where_the_rates_offset_is_free_mu_gets_minus_the_expected_gradient_of_y(rate, stopped):
-    """Every draw has it: its variance is 0."""
+def test_if_the_rates_offset_is_not_stopped_mu_gets_minus_the_expected_gradient_of_y(rate, stopped):
+    """Checks every single draw: the variance is 0."""
     dy, dmu, _ = gradients(plan(rate, stop_gradient=stopped), "rate")
     np.testing.assert_allclose(dmu, -dy, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("distortion", ["aun:pathwise", "sua:pathwise", "sua:straight_through"])
-def test_the_two_readings_differ_in_the_rate_alone(distortion):
-    """Equal branches of rate and distortion included, which share their tensor only in one."""
+def test_the_two_readings_differ_only_in_the_rate(distortion):
+    """Includes equal branches of rate and distortion, which share their tensor only with one
+    reading.
+    """
     both = gradients(plan("aun:pathwise", distortion), "distortion")
     one = gradients(plan("aun:pathwise", distortion, stop_gradient="distortion"), "distortion")
     for a, b in zip(both, one):
@@ -109,7 +114,7 @@ CLOSED_FORMS = ["aun:pathwise", "aun:expected", "uq_s:straight_through", "uq_i:e
 def test_the_expected_gradient_to_the_mean_is_the_mean_of_the_sampled_ones(
     rate, zero_center, family
 ):
-    """Over noise that covers its range evenly, whose average is the integral."""
+    """Averages over evenly spaced noise, which gives the integral."""
     branch, count = Branch.parse(rate), 4001
     rng = np.random.default_rng(0)
     y = tf.constant(rng.normal(0, 2, 12), tf.float32)
@@ -137,8 +142,8 @@ def test_the_expected_gradient_to_the_mean_is_the_mean_of_the_sampled_ones(
         np.testing.assert_allclose(found, sampled, rtol=3e-3, atol=3e-3)
 
 
-def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
-    """For AUN, the paper's other reading gives the same with the expected gradient."""
+def test_the_expected_gradient_to_the_mean_reaches_only_the_quantizers_rate():
+    """Includes AUN, for which both readings of the paper give the same expected gradient."""
     rate = "aun:expected"
     closed = gradients(plan(rate, mean_gradient="expected"), "rate")
     other = gradients(plan(rate, stop_gradient="distortion"), "rate")
@@ -154,8 +159,10 @@ def test_the_expected_gradient_to_the_mean_reaches_the_quantizers_rate_alone():
 
 
 @pytest.mark.parametrize("rate", ["aun:expected", "sua:expected", "sua:pathwise"])
-def test_with_both_stopped_mu_gets_the_rates_gradient_through_p_alone(rate):
-    """d/dmu of -log2 p(value | mu, sigma) at the sampled value, by central differences."""
+def test_with_both_stopped_mu_gets_only_the_rates_gradient_through_p(rate):
+    """Compares with d/dmu of -log2 p(value | mu, sigma) at the sampled value, by central
+    differences.
+    """
     y, raw = draw()
     _, dmu, _ = gradients(plan(rate), "rate")
     model = ConditionalModel("gaussian", True)
@@ -169,7 +176,7 @@ def test_with_both_stopped_mu_gets_the_rates_gradient_through_p_alone(rate):
         upper, lower = (c + 0.5) / np.exp(log_sigma), (c - 0.5) / np.exp(log_sigma)
         return -np.log2(scipy.special.ndtr(upper) - scipy.special.ndtr(lower))
 
-    near = np.abs(value - mu) / np.exp(log_sigma) < 6  # float64 differences of CDFs end there
+    near = np.abs(value - mu) / np.exp(log_sigma) < 6  # limit of float64 differences of CDFs
     h = 1e-5
     numeric = (bits(mu + h) - bits(mu - h)) / (2 * h)
     np.testing.assert_allclose(dmu[near], numeric[near], rtol=5e-3, atol=5e-3)
@@ -184,8 +191,10 @@ def test_equal_branches_share_their_tensor_and_one_surrogate_shares_its_noise():
     np.testing.assert_allclose(quantized.rate.value, quantized.distortion, atol=1e-6)
 
 
-def test_different_surrogates_draw_independently_and_the_rates_is_what_it_is_alone():
-    """Rank correlations of AUN's and SUA's noise, which is a monotone map of SUA's sample."""
+def test_different_surrogates_draw_independently_without_changing_the_rates_draw():
+    """Uses rank correlations of the noise of AUN and SUA; SUA's sample is a monotone map of its
+    noise.
+    """
     y = tf.zeros([2, 60, 60, 5]) + 0.3
     context = Branch.parse("uq_i:straight_through")
     mixed = plan("aun:pathwise", "sua:pathwise", context=context)
@@ -197,13 +206,13 @@ def test_different_surrogates_draw_independently_and_the_rates_is_what_it_is_alo
     noise = quantized.rate.value - y, quantized.distortion, np.mod(-quantized.context.numpy(), 1)
     ranks = np.corrcoef([scipy.stats.rankdata(n) for n in noise])
     assert np.abs(ranks - np.eye(3)).max() < 0.03
-    # Of one surrogate with two estimators, it is one draw.
+    # Two estimators of one surrogate share one draw.
     one = quantize(plan("sua:expected", "sua:pathwise"), y, 0.0, ALPHA, SEEDS)
     np.testing.assert_allclose(one.rate.value, one.distortion, atol=1e-6)
 
 
 def test_independent_draws_leave_the_gradients_of_rate_and_distortion_uncorrelated():
-    """With one draw for both, they correlate at 0.7."""
+    """Guards against a shared draw, with which they would correlate at 0.7."""
     draws, sigma = 300, 0.4
     y = np.random.default_rng(0).normal(0, sigma, 64).astype(np.float32)
     y = tf.constant(np.tile(y, (draws, 1)))
@@ -237,7 +246,7 @@ def test_independent_draws_leave_the_gradients_of_rate_and_distortion_uncorrelat
     assert abs(correlation(independent)) < 0.05
 
 
-def test_the_context_branch_is_chosen_apart():
+def test_the_context_branch_can_be_chosen_separately():
     y, _ = draw()
     chosen = plan("aun:pathwise", "aun:pathwise", context=Branch.parse("round:straight_through"))
     quantized = quantize(chosen, y, 0.0, ALPHA, SEEDS)
@@ -251,7 +260,7 @@ def test_quantization_stays_in_float32_for_bfloat16_latents():
     assert quantized.distortion.dtype == tf.float32
 
 
-def test_symbols_and_dequantization_undo_each_other_on_the_grid():
+def test_symbols_and_dequantization_are_inverse_on_the_grid():
     y, raw = draw()
     offset = raw[..., : SHAPE[-1]]
     integers = symbols(y, offset)
@@ -261,7 +270,7 @@ def test_symbols_and_dequantization_undo_each_other_on_the_grid():
     assert np.max(np.abs(y_hat - y)) <= 0.5 + 1e-5
 
 
-def test_plans_refuse_what_has_no_meaning():
+def test_plans_reject_invalid_values():
     with pytest.raises(ValueError, match="distortion branch sua:expected cannot"):
         plan("aun:pathwise", "sua:expected")
     with pytest.raises(ValueError, match="unknown stop_gradient True; known: both, distortion, no"):

@@ -1,4 +1,4 @@
-"""Values against NumPy in float64, slopes against finite differences."""
+"""Values of the maps compared with NumPy in float64, slopes compared with finite differences."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ ALPHAS = [0.01, 1.0, 5.0, 12.0]
 
 
 def grid(seed=0, n=400):
-    # Away from the integers' immediate neighbourhood, where a finite difference crosses a kink.
+    # Not close to integers, where a finite difference would cross a kink.
     rng = np.random.default_rng(seed)
     return (rng.integers(-6, 7, n) + rng.uniform(0.02, 0.98, n)).astype(np.float32)
 
@@ -71,7 +71,7 @@ def test_the_inverse_undoes_the_soft_round_even_where_tanh_is_one_in_float32(alp
 def test_the_denoiser_keeps_the_noise_within_half_a_bin_around_v(alpha):
     v = grid(4)
     s = soft_round64(v, alpha)
-    # Just inside the bin: at its very end the floor of a float32 may fall to either side.
+    # Just inside the bin: at its end, the floor of a float32 may be on either side.
     for end in (-0.4999, 0.4999):
         w = (s + end).astype(np.float32)
         denoised = rounding.denoise(w, alpha).numpy()
@@ -94,14 +94,14 @@ def test_alpha_gets_no_gradient():
     assert tape.gradient(value, alpha) is None
 
 
-def test_dither_is_an_integer_less_the_noise():
+def test_dither_is_an_integer_minus_the_noise():
     u = np.random.default_rng(0).uniform(-0.5, 0.5, 400).astype(np.float32)
     v = grid(6)
     np.testing.assert_allclose(rounding.dither(v, u), np.round(v + u) - u, atol=1e-6)
     assert np.max(np.abs(rounding.dither(v, u) - v)) <= 0.5 + 1e-5
 
 
-def test_stochastic_round_takes_the_ceiling_as_often_as_the_fraction_says():
+def test_the_fraction_is_the_probability_of_the_ceiling_in_stochastic_rounding():
     u = np.random.default_rng(0).uniform(-0.5, 0.5, 200_000).astype(np.float32)
     drawn = rounding.stochastic_round(np.full_like(u, 2.3), u).numpy()
     assert set(drawn) == {2.0, 3.0}

@@ -1,4 +1,4 @@
-"""Every row of the table: value and gradient against NumPy, and the paper's Table II."""
+"""Every row of the table: value and gradient compared with NumPy, and the paper's Table II."""
 
 import dataclasses
 import math
@@ -42,7 +42,7 @@ def sga(v, a, g):
     return np.floor(v) + 1 / (1 + np.exp(-a * (a * (np.arctanh(d) - np.arctanh(1 - d)) + g)))
 
 
-# Forward maps in float64, independently of the library's.
+# Forward maps in float64, independent of the library's.
 FORWARD = {
     "round": lambda v, a, n: np.round(v),
     "sha": lambda v, a, n: s_a(v, a),
@@ -115,7 +115,7 @@ def test_value_and_gradient_are_the_formulas(name, estimator, alpha):
         np.testing.assert_allclose(sample.expected.slope, slope, rtol=1e-3, atol=1e-5)
 
 
-def test_uq_s_draws_one_noise_an_image_and_uq_i_one_an_element():
+def test_uq_s_draws_noise_once_per_image_and_uq_i_once_per_element():
     v = tf.constant(latent())
     for name, count in (("uq_s", 1), ("uq_i", v[0].shape.num_elements())):
         sample = Branch(name, "straight_through").sample(v, 0.0, 1.0, SEEDS).value
@@ -135,16 +135,17 @@ def test_an_examples_noise_does_not_depend_on_its_batch():
 
 
 def even_noise(seeds, shape):
-    """Noise that covers its range evenly instead of at random: sums over it are integrals."""
+    """Evenly spaced noise instead of random noise, so that sums over it are integrals."""
     count = seeds.shape[0]
     u = (tf.range(count, dtype=tf.float32) + 0.5) / count - 0.5
     return tf.reshape(u, [count] + [1] * len(shape))
 
 
 def rate_gradients(spec, alpha, sigma, points, draws, seed=0):
-    """Gradients of the bits, [draws, points], and their expectation in closed form, [points].
+    """Returns gradients of the bits, [draws, points], and their expectation in closed form,
+    [points].
 
-    `y ~ N(mu, sigma^2)`, `mu` uniform over one bin; bits under that same Gaussian.
+    `y ~ N(mu, sigma^2)`, with `mu` uniform over one bin, and bits under the same Gaussian.
     """
     rng = np.random.default_rng(seed)
     mu = rng.uniform(-0.5, 0.5, points).astype(np.float32)
@@ -168,7 +169,7 @@ def rate_gradients(spec, alpha, sigma, points, draws, seed=0):
 
 @pytest.fixture
 def evenly(monkeypatch):
-    """Puts even noise in the place of a branch's random noise."""
+    """Replaces a branch's random noise by evenly spaced noise."""
 
     def patch(spec):
         name = Branch.parse(spec).surrogate
@@ -194,9 +195,9 @@ def test_the_mean_of_the_pathwise_gradient_equals_the_expected_gradient(evenly, 
     np.testing.assert_allclose(sampled.mean(0), expected, rtol=0.01, atol=0.01)
 
 
-# "On Uniform Scalar Quantization", Table II, in bits: bias is the mean over y of its magnitude.
-# The table's own figures are sampled; where its variances at sigma 0.2 and these differ (SR: 22.30
-# there), the integral says so.
+# "On Uniform Scalar Quantization", Table II, in bits. Bias is the mean over y of its magnitude. The
+# table's figures are sampled. Its variances at sigma 0.2 differ from these (SR: 22.30); these are
+# the values of the integral.
 @pytest.mark.parametrize(
     "spec,alpha,sigma,bias,variance",
     [
@@ -211,7 +212,7 @@ def test_the_mean_of_the_pathwise_gradient_equals_the_expected_gradient(evenly, 
         ("sra:straight_through", 5.0, 0.2, 2.96, 61.9),
     ],
 )
-def test_table_two_comes_out_of_the_layers(evenly, spec, alpha, sigma, bias, variance):
+def test_the_layers_reproduce_table_two(evenly, spec, alpha, sigma, bias, variance):
     evenly(spec)
     sampled, expected = rate_gradients(spec, alpha, sigma, points=12_000, draws=150)
     found = np.mean(np.abs(sampled.mean(0) - expected))
@@ -229,7 +230,7 @@ def test_table_two_comes_out_of_the_layers(evenly, spec, alpha, sigma, bias, var
         ("aun", "a branch must be surrogate:estimator"),
     ],
 )
-def test_a_meaningless_branch_is_refused_with_what_is_possible(text, message):
+def test_an_invalid_branch_is_rejected_with_the_possible_ones(text, message):
     with pytest.raises(ValueError) as error:
         Branch.parse(text)
     assert message in str(error.value)

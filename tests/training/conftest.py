@@ -1,4 +1,4 @@
-"""What tests of whole runs share: steps without tracing, and an interruption."""
+"""Fixtures for tests of whole runs: steps without tracing, and an interruption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfquant.legacy_keras import keras
 
 @pytest.fixture(scope="module")
 def eagerly():
-    """Steps run eagerly: these runs are shorter than their tracing."""
+    """Runs steps eagerly, because these runs take less time than tracing."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -18,14 +18,14 @@ def eagerly():
 
 @pytest.fixture
 def compiled(eagerly):
-    """For one test of these, functions run in graphs after all."""
+    """Runs functions in graphs for a single test in these files."""
     tf.config.run_functions_eagerly(False)
     yield
     tf.config.run_functions_eagerly(True)
 
 
 class Interruption(keras.callbacks.Callback):
-    """Ends a run like a kill once a stage stands at `step`: amid an epoch, or after its record."""
+    """Ends a run like a kill when a stage is at `step`: within an epoch, or after its record."""
 
     def __init__(self, step: int, after_record: bool = False):
         super().__init__()
@@ -46,5 +46,5 @@ class Interruption(keras.callbacks.Callback):
 
 @pytest.fixture(scope="session")
 def interruption():
-    """The class above."""
+    """The class `Interruption`."""
     return Interruption

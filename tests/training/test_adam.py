@@ -1,4 +1,4 @@
-"""`tfquant.training.adam`: Keras' own Adam and its wrapper for float16 are the oracles."""
+"""`tfquant.training.adam`, compared with Keras' Adam and its wrapper for float16."""
 
 import collections
 
@@ -47,7 +47,7 @@ def everything(optimizer, weights):
 
 
 def test_weights_and_moments_are_those_of_keras_adam():
-    """Some of the gradients are clipped, some are not."""
+    """Includes clipped and unclipped gradients."""
     ours, our_optimizer, _ = trained(Adam(RATE, clip_norm=1.0), our_step)
     theirs, their_optimizer, _ = trained(clipping_keras(RATE), keras_step)
     for a, b in zip(everything(our_optimizer, ours), everything(their_optimizer, theirs)):
@@ -55,8 +55,10 @@ def test_weights_and_moments_are_those_of_keras_adam():
 
 
 @pytest.mark.parametrize("devices", [[], ["a GPU"]])
-def test_a_weights_share_of_the_graph_is_three_operations(devices, monkeypatch):
-    """Where there is a GPU, Keras would compile every weight's update by itself."""
+def test_each_weight_adds_three_operations_to_the_graph(devices, monkeypatch):
+    """Also checks that Keras does not compile every weight's update separately, as it would on a
+    GPU.
+    """
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices)
 
     def operations(count):
@@ -71,14 +73,14 @@ def test_a_weights_share_of_the_graph_is_three_operations(devices, monkeypatch):
     assert more - few == {"L2Loss": 1, "MulNoNan": 1, "ResourceApplyAdam": 1}
 
 
-def test_gradients_are_not_applied_past_the_check():
+def test_gradients_are_not_applied_without_the_check():
     optimizer, some = Adam(1e-3, scales_loss=True), weights(np.random.default_rng(0))
     with pytest.raises(RuntimeError, match="by Adam.step"):
         optimizer.apply_gradients(zip(gradients(np.random.default_rng(1)), some))
 
 
-def test_replicas_take_the_same_steps_and_leave_out_the_same(fresh_python):
-    """In a graph on two devices; the second step's gradient is NaN on one of them."""
+def test_replicas_take_and_skip_the_same_steps(fresh_python):
+    """Runs in a graph on two devices; the second step's gradient is NaN on one of them."""
     fresh_python(
         """
         import numpy as np, tensorflow as tf
@@ -122,8 +124,8 @@ def test_replicas_take_the_same_steps_and_leave_out_the_same(fresh_python):
     "loss, gradient", [(np.inf, 1.0), (1.0, np.nan), (1.0, -np.inf), (1.0, 1e30)]
 )
 @pytest.mark.parametrize("clip_norm", [1.0, None])
-def test_a_step_gone_wrong_changes_nothing(loss, gradient, clip_norm):
-    """1e30 is finite, but its square is not."""
+def test_a_non_finite_step_changes_nothing(loss, gradient, clip_norm):
+    """Uses 1e30, which is finite, but whose square is not."""
     rng = np.random.default_rng(1)
     optimizer, some = Adam(RATE, clip_norm=clip_norm), weights(rng)
     assert optimizer.step(tf.constant(1.0), gradients(rng), some)
@@ -138,7 +140,7 @@ def test_a_step_gone_wrong_changes_nothing(loss, gradient, clip_norm):
 
 
 def test_the_loss_is_scaled_as_keras_scales_it():
-    """Halved by overflow, doubled after 2,000 good steps; the weights do not notice."""
+    """Checks that the scale is halved after overflow and doubled after 2,000 good steps."""
     rng = np.random.default_rng(2)
     ours, theirs = weights(np.random.default_rng(3)), weights(np.random.default_rng(3))
     optimizer = Adam(1e-3, scales_loss=True)
@@ -156,7 +158,7 @@ def test_the_loss_is_scaled_as_keras_scales_it():
     for batch in [good, bad, bad, *[good] * 2000, bad]:
         both(batch)
         if batch is bad:
-            reference.iterations.assign_sub(1)  # ours counts the steps that were taken
+            reference.iterations.assign_sub(1)  # counts only the steps taken
         scales.append(float(optimizer.loss_scale))
         assert scales[-1] == float(reference.loss_scale)
     assert scales[0] == 2.0**15 and scales[2] == 2.0**13 and scales[-2:] == [2.0**14, 2.0**13]

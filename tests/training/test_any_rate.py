@@ -29,7 +29,7 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture(scope="module", name="pictures")
 def _pictures(make_photograph):
-    """uint8 [4, 64, 64, 3]"""
+    """Returns uint8 [4, 64, 64, 3]."""
     return np.stack([make_photograph(64, 64, seed) for seed in range(4)])
 
 
@@ -99,14 +99,14 @@ def test_more_quality_takes_more_bits_and_gives_a_smaller_error_of_the_latent(pi
     assert np.all(np.diff(errors) < 0)
 
 
-def test_the_gains_belong_to_encoder_and_decoder_and_not_to_the_files_meaning():
+def test_the_gains_belong_to_encoder_and_decoder_and_not_to_the_entropy_model():
     made = codec()
     assert "gain" in made.group("encoder") and "inverse_gain" in made.group("decoder")
     assert not {"gain", "inverse_gain"} & set(made.group("entropy"))
 
 
-def test_the_loss_weighs_every_picture_by_its_own_lmbda(batch):
-    """Recomputed in NumPy from the parts; the levels are those of the indices, whatever batch."""
+def test_the_loss_weights_every_picture_by_its_own_lmbda(batch):
+    """Compares with NumPy. The levels depend on the indices, but not on the batch."""
     trainer = Trainer(codec(), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[1])
     quality = trainer.quality(batch["index"]).numpy()

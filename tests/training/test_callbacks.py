@@ -1,4 +1,4 @@
-"""The event files of a run that was stopped and resumed, read back and held against NumPy."""
+"""Event files of an interrupted and resumed run, compared with NumPy."""
 
 import io
 
@@ -29,7 +29,7 @@ class Stopped(Exception):
 
 
 class Oracle(keras.callbacks.Callback):
-    """Keeps what the logs must show, computed here, by the step of the run."""
+    """Records the values that the logs must contain, by the step of the run."""
 
     def __init__(self, seen, images, earlier_steps, stop_at):
         super().__init__()
@@ -72,13 +72,15 @@ class Oracle(keras.callbacks.Callback):
         self.seen["x_hat"] = x_hat
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.step() == self.stop_at:  # the epoch before has been saved
+        if self.step() == self.stop_at:  # the previous epoch has been saved
             raise Stopped
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, eagerly):
-    """A run of two stages, stopped after the first epoch: its folder, and what Oracle saw."""
+    """A run of two stages, interrupted after the first epoch: its folder, and the Oracle's
+    records.
+    """
     directory = str(tmp_path_factory.mktemp("run"))
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (8, 8, 8, 3)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
@@ -111,15 +113,15 @@ def finished(tmp_path_factory, eagerly):
     return directory, seen
 
 
-def test_logs_that_cannot_be_written_are_one_line(tmp_path):
+def test_logs_that_cannot_be_written_give_one_line(tmp_path):
     (tmp_path / "logs").write_text("a file")
     log = callbacks._Log(str(tmp_path / "logs"))
     with pytest.raises(OSError, match=f"^{tmp_path}/logs: Not a directory$"), log.writing(0):
         pass
 
 
-def test_logs_that_fill_the_disk_are_one_line(tmp_path, fresh_python):
-    """As the context ends, which is when they are written out."""
+def test_logs_that_fill_the_disk_give_one_line(tmp_path, fresh_python):
+    """Checks that errors are raised at the end of the context, which flushes the logs."""
     said = fresh_python(
         """
         import resource, sys
@@ -146,7 +148,7 @@ def events(finished):
 
 
 def points(events, tag):
-    """Step -> value of a scalar."""
+    """Returns step -> value of a scalar."""
     return {e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors(tag)}
 
 
@@ -168,7 +170,7 @@ def test_training_points_are_means_over_the_steps_between_them(finished, events)
 def test_schedules_and_speed_are_those_of_the_steps_stage(finished, events):
     joint, post = EXPERIMENT.all_stages()
     found = points(events, "train/learning_rate")
-    # Step 7 is the one that starts from 6 finished ones.
+    # Step 7 starts after 6 finished ones.
     assert found[7] == pytest.approx(float(joint.learning_rate(6)))
     assert found[11] == pytest.approx(float(post.learning_rate(11 - 8 - 1)))
     assert points(events, "train/alpha")[3] == pytest.approx(float(joint.alpha(3)))
@@ -185,7 +187,7 @@ def test_validation_and_gap_are_what_rounding_and_the_surrogates_give(finished, 
             assert found[step] == pytest.approx(values[name], rel=1e-4), (name, step)
     for symbol in "RDJ":
         found = points(events, f"gap/{symbol}")
-        assert list(found) == [4, 8]  # not while the encoder is frozen
+        assert list(found) == [4, 8]  # none while the encoder is frozen
         for step, value in found.items():
             values = expected[step]
             scale = 1e-4 * abs(values[symbol])
@@ -222,7 +224,7 @@ def test_gradient_risk_is_measured_on_request_while_the_encoder_trains(events):
     tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("gradient/")]
     assert len(tags) == 12  # gradient, variance, bias and its error of rate, mean and distortion
     for tag in tags:
-        assert list(points(events, tag)) == [8]  # not asked for before the run was resumed
+        assert list(points(events, tag)) == [8]  # requested only after the run was resumed
     assert points(events, "gradient/rate_variance")[8] > 0
 
 
@@ -244,7 +246,7 @@ def test_hyperparameters_describe_the_run_and_their_metrics_are_logged(events):
     assert metrics <= set(events.Tags()["tensors"])
 
 
-def test_every_curve_says_what_it_is(events):
+def test_every_curve_has_a_description(events):
     for tag in events.Tags()["tensors"]:
         if not tag.startswith("_hparams_") and "custom_scalars" not in tag:
             assert events.SummaryMetadata(tag).summary_description, tag

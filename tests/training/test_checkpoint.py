@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, and what is damaged is passed over."""
+"""Checkpoints: everything is restored, and corrupt ones are skipped."""
 
 import contextlib
 import dataclasses
@@ -49,7 +49,7 @@ def assert_same(a, b):
 
 @pytest.fixture(scope="module", name="run")
 def _run(tmp_path_factory):
-    """A run of three joint checkpoints and one of post-training: its folder, and the states."""
+    """A run with three joint checkpoints and one of post-training: its folder, and the states."""
     folder = tmp_path_factory.mktemp("run")
     trainer, states = new_trainer(), {}
     checkpoint = RunCheckpoint(str(folder), trainer)
@@ -68,7 +68,7 @@ def _run(tmp_path_factory):
 
 @pytest.fixture(name="copy")
 def _copy(run, tmp_path):
-    """A copy of the run's folder to be damaged, and the states."""
+    """A copy of the run's folder that tests may damage, and the states."""
     folder, states = run
     for path in (folder / "checkpoints").iterdir():
         target = tmp_path / "checkpoints" / path.name
@@ -78,7 +78,7 @@ def _copy(run, tmp_path):
 
 
 def resumed(folder):
-    """(index of the stage, state) that a process started anew finds; None for a new run."""
+    """Returns (index of the stage, state) that a new process finds; None for a new run."""
     trainer = new_trainer(seed=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     index = checkpoint.stage_index()
@@ -87,15 +87,15 @@ def resumed(folder):
     return index, state(trainer)
 
 
-def test_weights_optimizer_counters_and_stage_come_back_bit_for_bit(copy):
+def test_weights_optimizer_counters_and_stage_are_restored_bit_for_bit(copy):
     folder, states = copy
     index, found = resumed(folder)
     assert index == 1
     assert_same(found, states[4])
 
 
-def test_a_resumed_run_takes_the_very_next_step(run, tmp_path):
-    """From the same state the next step is the same one: nothing random is kept elsewhere."""
+def test_a_resumed_run_takes_the_next_step(run, tmp_path):
+    """Checks that equal states give equal next steps, so nothing random is stored elsewhere."""
     trainer = new_trainer()
     for number in (1, 2):
         step(trainer, number)
@@ -113,7 +113,7 @@ def test_three_checkpoints_are_kept(run):
     assert names == {"ckpt-2.index", "ckpt-3.index", "ckpt-4.index"}
 
 
-def test_what_a_run_should_share_with_its_start_and_does_not_is_said(copy, caplog):
+def test_a_difference_from_the_initial_run_is_logged(copy, caplog):
     folder, states = copy
     folders.prepare(str(folder), EXPERIMENT)
     ours = dataclasses.replace(
@@ -125,9 +125,12 @@ def test_what_a_run_should_share_with_its_start_and_does_not_is_said(copy, caplo
     said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert said == [
         f"{folder} was trained with {words}"
-        for words in ("lmbda=0.0067, this run has 0.02", "plan='mix', this run has 'sua_ste'",
-                      "hyper_aun=False, this run has True")
-    ]  # fmt: skip
+        for words in (
+            "lmbda=0.0067, but this run uses 0.02",
+            "plan='mix', but this run uses 'sua_ste'",
+            "hyper_aun=False, but this run uses True",
+        )
+    ]
 
 
 def cut_in_half(path):
@@ -143,8 +146,8 @@ def flip_a_bit(path):
 
 @pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, lambda path: path.unlink()])
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(copy, suffix, damage, caplog):
-    """Even where that one belongs to the stage before."""
+def test_a_corrupt_checkpoint_is_named_and_the_previous_one_is_used(copy, suffix, damage, caplog):
+    """Includes a previous checkpoint of the previous stage."""
     folder, states = copy
     damage(folder / "checkpoints" / f"ckpt-4.{suffix}")
     index, found = resumed(folder)
@@ -153,7 +156,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(copy, suffix, d
     assert "ckpt-4 is corrupt" in caplog.text and "trying the previous" in caplog.text
 
 
-def test_several_damaged_checkpoints_are_passed_over(copy):
+def test_several_corrupt_checkpoints_are_skipped(copy):
     folder, states = copy
     for number in (3, 4):
         cut_in_half(folder / "checkpoints" / f"ckpt-{number}.data-00000-of-00001")
@@ -163,7 +166,7 @@ def test_several_damaged_checkpoints_are_passed_over(copy):
 
 
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
-def test_a_checkpoint_that_cannot_be_opened_is_not_passed_over(copy, suffix):
+def test_a_checkpoint_that_cannot_be_opened_is_not_skipped(copy, suffix):
     """Another time it may be: to go on from the one before would write over it."""
     folder, _ = copy
     folder = folder.rename(folder.with_name(f"{suffix}[1]"))  # no pattern
@@ -190,14 +193,14 @@ def test_another_codecs_checkpoint_is_refused_in_one_line(run):
         RunCheckpoint(str(folder), trainer).restore()
 
 
-def test_checkpoints_that_cannot_be_listed_or_written_are_no_new_run(tmp_path):
+def test_checkpoints_that_cannot_be_listed_or_written_do_not_start_a_new_run(tmp_path):
     """A file stands where their folder should be."""
     trainer = new_trainer()
     checkpoint = RunCheckpoint(str(tmp_path), trainer)
     (tmp_path / "checkpoints").write_text("kept")
     with pytest.raises(OSError, match="^.*/checkpoints: Could not find directory [^\n]*$"):
         RunCheckpoint(str(tmp_path), trainer)
-    with pytest.raises(OSError, match="^.*/checkpoints: run the same command again [^\n]*$"):
+    with pytest.raises(OSError, match="^.*/checkpoints: cannot save; [^\n]*$"):
         checkpoint.save(0, 1)
     assert (tmp_path / "checkpoints").read_text() == "kept"
 
@@ -218,12 +221,12 @@ def _full_disk():
     return full
 
 
-def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(copy, full_disk):
+def test_a_checkpoint_that_does_not_fit_the_disk_keeps_the_previous_one(copy, full_disk):
     folder, states = copy
     trainer = new_trainer(seed=1, stage=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     checkpoint.restore()
-    message = "^.*/checkpoints: run the same command again [^\n]*$"
+    message = "^.*/checkpoints: cannot save; [^\n]*$"
     with full_disk(), pytest.raises(OSError, match=message):
         checkpoint.save(1, 5)
     index, found = resumed(folder)
@@ -233,7 +236,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_leaves_the_one_before(copy, ful
     assert newest_readable(str(folder)).endswith("ckpt-5")
 
 
-def test_a_damaged_checkpoint_is_overwritten_when_the_run_gets_there_again(copy):
+def test_a_resumed_run_overwrites_a_corrupt_checkpoint(copy):
     folder, states = copy
     cut_in_half(folder / "checkpoints" / "ckpt-4.data-00000-of-00001")
     trainer = new_trainer(seed=1)

@@ -1,4 +1,4 @@
-"""What an experiment refuses, what its stages are, and how it is written down."""
+"""Experiments: validation, stages and JSON."""
 
 import json
 
@@ -45,7 +45,7 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"qr_distance": "l3"}, "unknown qr_distance 'l3'; known: l2, l1, smooth_l1, cosine"),
         ({"qr_weight": -1.0}, "qr_weight must be a number of at least 0; got -1.0"),
         ({"rectifier_width": 1}, "rectifier_width must be at least 2, or 0 for no rectifier"),
-        ({"stages": ("qr_predictive",)}, "'qr_predictive' keeps the encoder and entropy as they"),
+        ({"stages": ("qr_predictive",)}, "'qr_predictive' does not train the encoder and entropy"),
         ({"stages": ("post",)}, "'post' does not train the encoder: it needs an earlier stage"),
         ({"stages": ()}, "nothing to train: no stage"),
         ({"joint_steps": 0, "post_steps": 0}, "nothing to train: joint_steps=0, post_steps=0"),
@@ -57,20 +57,23 @@ from tfquant.training.experiment import STAGES, Experiment
         ({"downscale": (0.9,)}, r"downscale takes two factors.*; got \(0.9,\)"),
     ],
 )
-def test_a_meaningless_experiment_is_refused_with_what_is_possible(changes, message):
+def test_an_invalid_experiment_is_rejected_with_the_possible_values(changes, message):
     with pytest.raises(ValueError, match=message):
         Experiment(**changes)
 
 
-def test_a_control_without_rectifier_may_be_trained_on():
-    """`qr_predictive` of width 0 puts nothing before the decoder."""
+def test_a_control_without_rectifier_may_be_trained_further():
+    """Uses `qr_predictive` with width 0, which inserts nothing before the decoder."""
     stages = ("joint", "qr_predictive", "post")
     assert not Experiment(stages=stages, rectifier_width=0).rectified
 
 
 def test_the_stages_are_the_papers():
-    """Sections 4 and 5.2: surrogates and bound 0.11, then the decoder alone on rounded latents and
-    bound 1e-6."""
+    """Compares with sections 4 and 5.2.
+
+    First surrogates and a bound of 0.11, then only the decoder, on rounded latents, and a bound of
+    1e-6.
+    """
     joint, post = Experiment(plan="sua_pge", joint_steps=450, post_steps=100).all_stages()
     assert (joint.name, joint.steps, joint.plan) == ("joint", 450, PLANS["sua_pge"])
     assert (joint.sigma_bound, joint.frozen, joint.track_offsets) == (0.11, (), True)
@@ -89,8 +92,12 @@ def test_stages_come_in_the_order_of_their_names():
 
 
 def test_the_rectifiers_stages_are_soft_to_predictive_training():
-    """Everything under additive noise, L = R + lmbda D + a_qr d, decoded from y_tilde; then decoder
-    and rectifier on rounded latents, L = lmbda D + a_qr d, decoded from y_bar, no bit changed."""
+    """Compares with Luo and Chen (2023).
+
+    First everything with additive noise, L = R + lmbda D + a_qr d, decoded from y_tilde. Then
+    decoder and rectifier on rounded latents, L = lmbda D + a_qr d, decoded from y_bar, without
+    changing a bit.
+    """
     soft, predictive = Experiment(
         stages=("qr_soft", "qr_predictive"), lmbda=0.02, qr_weight=0.3, qr_distance="l1",
         distortion="ms_ssim", qr_soft_steps=40, qr_predictive_steps=10,
@@ -104,14 +111,14 @@ def test_the_rectifiers_stages_are_soft_to_predictive_training():
     assert predictive.sigma_bound is None and not predictive.track_offsets
 
 
-def test_a_codec_has_a_rectifier_where_a_stage_trains_one_and_it_has_a_width():
+def test_a_codec_has_a_rectifier_if_a_stage_trains_one_and_it_has_a_width():
     assert not Experiment().rectified
     assert Experiment(stages=("joint", "qr_predictive")).rectified
     assert not Experiment(stages=("joint", "qr_predictive"), rectifier_width=0).rectified
 
 
-def test_the_control_without_rectifier_trains_on_rate_and_distortion_alone():
-    """And its gain since the start is recorded as the rectifier's is."""
+def test_the_control_without_rectifier_trains_only_on_rate_and_distortion():
+    """Checks that its gain since the start is recorded like the rectifier's."""
     soft, predictive = Experiment(
         stages=("qr_soft", "qr_predictive"), lmbda=0.02, rectifier_width=0
     ).all_stages()
@@ -139,8 +146,8 @@ def test_an_experiment_survives_json():
 
 
 @pytest.mark.parametrize("switch,meaning", [(True, "both"), (False, "none")])
-def test_an_experiment_from_when_the_stop_gradient_was_a_switch_is_read(switch, meaning):
-    """And from before there were further fields."""
+def test_an_old_experiment_with_a_boolean_stop_gradient_is_read(switch, meaning):
+    """Includes files that lack newer fields."""
     values = {**json.loads(Experiment(seed=5).to_json()), "stop_gradient": switch}
     for later in ("mean_gradient", "start"):
         del values[later]
@@ -150,5 +157,5 @@ def test_an_experiment_from_when_the_stop_gradient_was_a_switch_is_read(switch, 
 
 def test_an_experiment_of_another_version_is_refused():
     values = {**json.loads(Experiment().to_json()), "warp": 9}
-    with pytest.raises(ValueError, match="an experiment of another tfquant version: unknown warp"):
+    with pytest.raises(ValueError, match="another tfquant version: unknown fields warp"):
         Experiment.from_json(json.dumps(values))

@@ -1,4 +1,4 @@
-"""The search for the feature distance's weight, on planted optima and on what runs leave."""
+"""The search for the weight of the feature distance, with planted optima and on recorded runs."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ EXPERIMENT = Experiment(stages=("qr_predictive",), init_from="runs/baseline", lm
 
 
 def unaligned(table):
-    """A Markdown table without the spaces that align its columns."""
+    """Removes the spaces that align the columns of a Markdown table."""
     return re.sub(" +", " ", table)
 
 
 def planted(weight, asked=None):
-    """`evaluate` whose J is lowest at `weight`; weights that are asked for go into `asked`."""
+    """Returns an `evaluate` whose J is lowest at `weight`; it appends the weights to `asked`."""
 
     def evaluate(w):
         if asked is not None:
@@ -40,7 +40,7 @@ def test_the_weights_fall_by_the_factor_down_to_the_minimum():
 
 
 @pytest.mark.parametrize("optimum", [10, 1, 0.01, 1e-4])
-def test_a_planted_optimum_is_found_wherever_it_lies(optimum):
+def test_a_planted_optimum_is_found_anywhere_in_the_range(optimum):
     asked = []
     tried = explore(SEARCH, planted(optimum, asked))
     assert best(tried)["weight"] == optimum
@@ -48,7 +48,7 @@ def test_a_planted_optimum_is_found_wherever_it_lies(optimum):
 
 
 @pytest.mark.parametrize("optimum", [10, 1, 0.01, 1e-4])
-def test_stopping_early_finds_it_as_well_and_says_so(optimum):
+def test_an_early_stop_finds_the_optimum_and_is_reported(optimum):
     search, asked = dataclasses.replace(SEARCH, rises=2), []
     tried = explore(search, planted(optimum, asked))
     assert best(tried)["weight"] == optimum
@@ -66,18 +66,18 @@ def test_stopping_early_finds_it_as_well_and_says_so(optimum):
         ([1.0, 2.0], False),
         ([1.0, 2.0, 3.0], True),
         ([3.0, 1.0, 2.0, 3.0], True),
-        ([1.0, 2.0, 2.0], False),  # level, not risen
-        ([1.0, None, None], False),  # nor from divergence to divergence
+        ([1.0, 2.0, 2.0], False),  # equal, not increased
+        ([1.0, None, None], False),  # and not from one divergence to the next
         ([1.0, 2.0, None], True),
     ],
 )
-def test_a_search_stops_once_J_has_risen_twice_in_a_row(values, stops):
+def test_a_search_stops_after_J_has_increased_twice_in_a_row(values, stops):
     search = dataclasses.replace(SEARCH, rises=2)
     assert search.stops([{"J": J} for J in values]) is stops
     assert not SEARCH.stops([{"J": J} for J in values])
 
 
-def test_a_maximum_at_an_end_of_the_range_is_called_one():
+def test_an_optimum_at_an_end_of_the_range_is_reported():
     def words(optimum):
         return " ".join(verdict(SEARCH, explore(SEARCH, planted(optimum))))
 
@@ -86,7 +86,7 @@ def test_a_maximum_at_an_end_of_the_range_is_called_one():
     assert words(0.1) == "Best weight: 0.1, J = 1.00000."
 
 
-def test_two_minima_and_divergence_are_said():
+def test_two_minima_and_divergence_are_reported():
     values = iter([None, 3.0, 2.0, 2.5, 2.1, 2.4])
     tried = explore(SEARCH, lambda w: {"J": next(values)})
     assert best(tried)["weight"] == 0.1
@@ -102,7 +102,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("after", range(6))
 @pytest.mark.parametrize("rises", [0, 2])
-def test_a_search_killed_after_any_weight_ends_as_one_that_was_not(tmp_path, after, rises):
+def test_a_search_killed_after_any_weight_gives_the_same_result(tmp_path, after, rises):
     search = dataclasses.replace(SEARCH, rises=rises)
     whole = explore(search, planted(0.1))
     asked = []
@@ -124,7 +124,7 @@ def test_a_search_killed_after_any_weight_ends_as_one_that_was_not(tmp_path, aft
     assert State(str(tmp_path), search, EXPERIMENT, {}).tried == whole
 
 
-def test_a_search_begun_before_there_were_further_fields_goes_on(tmp_path):
+def test_a_search_without_newer_fields_resumes(tmp_path):
     State(str(tmp_path), SEARCH, EXPERIMENT, {}).keep([{"weight": 1.0}])
     path = tmp_path / "exploration.json"
     kept = json.loads(path.read_text())
@@ -134,7 +134,7 @@ def test_a_search_begun_before_there_were_further_fields_goes_on(tmp_path):
     assert State(str(tmp_path), SEARCH, EXPERIMENT, {}).tried == [{"weight": 1.0}]
 
 
-def test_another_exploration_is_refused_naming_what_differs(tmp_path):
+def test_another_exploration_is_refused_with_the_differences(tmp_path):
     State(str(tmp_path), SEARCH, EXPERIMENT, {"patience": 3}).keep([])
     other = dataclasses.replace(EXPERIMENT, lmbda=0.02, qr_weight=7.0)
     search = dataclasses.replace(SEARCH, factor=0.5)
@@ -154,7 +154,7 @@ def test_another_exploration_is_refused_naming_what_differs(tmp_path):
         ((0.0, 0.1, 0.1), "the first weight must be a positive number; got 0.0"),
     ],
 )
-def test_a_search_without_meaning_is_refused(values, message):
+def test_an_invalid_search_is_rejected(values, message):
     with pytest.raises(ValueError, match=message):
         Search(*values)
 
@@ -170,7 +170,9 @@ def searched(directory, experiment=EXPERIMENT, *, train=None, epoch_steps=5, war
 
 
 def fake_training(started, psnr_of):
-    """`train` that leaves the history of a run whose best epoch is the second of three."""
+    """Returns a `train` that writes the history of a run whose best epoch is the second of
+    three.
+    """
 
     def train(experiment, run_dir):
         weight = experiment.qr_weight
@@ -189,16 +191,16 @@ PSNR = {10.0: None, 1.0: 0.1, 0.1: 0.3, 0.01: 0.2, 1e-3: 0.1, 1e-4: 0.05}
 
 
 @pytest.mark.parametrize("warm", [False, True])
-def test_every_weight_starts_from_one_baseline_or_the_weight_before(tmp_path, warm):
+def test_every_weight_starts_from_one_baseline_or_the_previous_weight(tmp_path, warm):
     started = []
     searched(tmp_path, train=fake_training(started, PSNR), warm_start=warm)
     assert [weight for weight, _ in started] == SEARCH.weights()
     before = {w: f"{tmp_path}/weights/{w * 10:g}" for w in (0.1, 0.01, 1e-3, 1e-4)}
     expected = [(before.get(w) if warm else None) or "runs/baseline" for w in SEARCH.weights()]
-    assert [start for _, start in started] == expected  # after a divergence, the baseline
+    assert [start for _, start in started] == expected  # after a divergence, the baseline again
 
 
-def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp_path):
+def test_the_report_has_a_row_per_weight_with_the_best_epoch_of_the_last_stage(tmp_path):
     text = searched(tmp_path, train=fake_training([], PSNR))
     assert "| 10 | diverged |" in unaligned(text)
     assert "| **0.1** | 0.47000 | 0.2000 | 27 | 30.300 | +0.300 | 20.00 | 10 |" in unaligned(text)
@@ -213,7 +215,7 @@ def test_the_report_has_a_row_a_weight_with_the_best_epoch_of_the_last_stage(tmp
 
 
 def test_a_search_by_ms_ssim_reports_ms_ssim(tmp_path):
-    """D is 1 - MS-SSIM: 0.1 at the start, then 0.01."""
+    """Uses D = 1 - MS-SSIM: 0.1 at the start, then 0.01."""
 
     def train(experiment, run_dir):
         records = [record("qr_predictive", 0, 0.201, 30.0), record("qr_predictive", 5, 0.2001, 29)]
@@ -225,8 +227,8 @@ def test_a_search_by_ms_ssim_reports_ms_ssim(tmp_path):
     assert "| 0.20010 | 0.2000 | 0.01 | 20.000 | +10.000 |" in unaligned(text)
 
 
-def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
-    """Though its training went on to the end; nothing that is no number is kept."""
+def test_a_weight_without_a_finite_epoch_counts_as_diverged(tmp_path):
+    """Uses a run that continued to its end. No value that is not a number is stored."""
 
     def train(experiment, run_dir):
         bad = {10.0: (5, 10), 1.0: (5,)}.get(experiment.qr_weight, ())
@@ -241,8 +243,10 @@ def test_a_weight_without_a_finite_epoch_diverged(tmp_path):
     assert "NaN" not in stored
 
 
-def test_a_search_goes_on_from_the_same_checkpoint_alone(tmp_path, monkeypatch):
-    """All weights start from one baseline, which may train on in the meantime."""
+def test_a_search_resumes_only_from_the_same_checkpoint(tmp_path, monkeypatch):
+    """Checks this because all weights must start from one baseline, which may be trained
+    further.
+    """
     found = ["ckpt-5", "ckpt-5", "ckpt-9"]
     monkeypatch.setattr(checkpoint, "newest_readable", lambda run_dir: found.pop(0))
     monkeypatch.setattr(hosts, "identity", lambda path: (path, 7))
@@ -252,7 +256,7 @@ def test_a_search_goes_on_from_the_same_checkpoint_alone(tmp_path, monkeypatch):
         searched(tmp_path, train=fake_training([], PSNR))
 
 
-def test_a_search_goes_on_with_epochs_of_the_same_length_alone(tmp_path):
+def test_a_search_resumes_only_with_epochs_of_the_same_length(tmp_path):
     started = []
     searched(tmp_path, train=fake_training(started, PSNR))
     with pytest.raises(ValueError, match=r"\(differs in epoch_steps\)"):

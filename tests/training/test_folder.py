@@ -11,7 +11,7 @@ from tfquant.training.experiment import Experiment
 EXPERIMENT = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, stages=("joint",))
 
 
-def test_the_experiment_comes_back(tmp_path):
+def test_the_experiment_is_restored(tmp_path):
     directory = str(tmp_path / "new" / "run")
     folder.prepare(directory, EXPERIMENT)
     folder.prepare(directory, dataclasses.replace(EXPERIMENT))
@@ -19,7 +19,7 @@ def test_the_experiment_comes_back(tmp_path):
     assert [path.name for path in (tmp_path / "new" / "run").iterdir()] == ["experiment.json"]
 
 
-def test_another_experiment_in_the_same_folder_is_refused_naming_what_differs(tmp_path):
+def test_another_experiment_in_the_same_folder_is_refused_with_the_differences(tmp_path):
     folder.prepare(str(tmp_path), EXPERIMENT)
     other = dataclasses.replace(EXPERIMENT, lmbda=0.1, codec_options={"N": 8, "M": 6})
     message = r"contains another experiment \(differs in codec_options, lmbda\); use a new --m"
@@ -28,7 +28,7 @@ def test_another_experiment_in_the_same_folder_is_refused_naming_what_differs(tm
     assert folder.read_experiment(str(tmp_path)) == EXPERIMENT
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_written_gives_one_line(tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(OSError, match="^.*/run/experiment.json: cannot be written: [^\n]*$"):
         folder.prepare(str(tmp_path / "file" / "run"), EXPERIMENT)
@@ -42,10 +42,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         ("{", "cannot read .*experiment.json: "),
         ("[]", "cannot read .*experiment.json: "),
         (json.dumps({"version": "0.1.0"}), "cannot read .*experiment.json: 'experiment'"),
-        (json.dumps({"experiment": {"magic": 1}}), "of another tfquant version: unknown magic"),
+        (
+            json.dumps({"experiment": {"magic": 1}}),
+            "another tfquant version: unknown fields magic",
+        ),
     ],
 )
-def test_what_is_no_run_of_this_version_is_refused_in_one_line(tmp_path, record, message):
+def test_a_folder_without_a_run_of_this_version_is_rejected_in_one_line(tmp_path, record, message):
     if record is not None:
         (tmp_path / "experiment.json").write_text(record)
     with pytest.raises(ValueError, match=message) as refusal:

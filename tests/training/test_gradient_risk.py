@@ -1,4 +1,4 @@
-"""Bias and variance against integrals: Gaussian rate, and a distortion that is a parabola."""
+"""Bias and variance compared with integrals: a Gaussian rate and a parabola as distortion."""
 
 import math
 
@@ -18,12 +18,14 @@ from tfquant.training import losses
 from tfquant.training.gradient_risk import gradient_risk
 
 SIGMA, LMBDA, ALPHA, SIDE = 0.7, 0.01, 5.0, 8
-# The latent of this codec is the picture itself, times this.
+# Factor between the picture and the latent of this codec.
 SCALE = 3.0
 
 
 class PictureCodec(Codec):
-    """`y = SCALE x`, `x_hat = y_hat / SCALE`, `p(y)` a Gaussian of mean 0: all in closed form."""
+    """A codec with `y = SCALE x`, `x_hat = y_hat / SCALE` and a zero-mean Gaussian: a closed
+    form.
+    """
 
     downsampling = 1
 
@@ -57,19 +59,21 @@ def risk(x, rate, distortion, draws=200, elements=50, codec=None, **choices):
     return {name: float(value) for name, value in measure(x).items()}
 
 
-# Everything below is NumPy in float64: `y: [n]` against noise `u: [n, 1001]`.
+# All functions below use NumPy in float64: `y: [n]` and noise `u: [n, 1001]`.
 U = (np.arange(1001) + 0.5) / 1001 - 0.5
 
 
 def rate_slope(v):
-    """`R'(v)`, bits."""
+    """Returns `R'(v)` in bits."""
     mass = norm.cdf((v + 0.5) / SIGMA) - norm.cdf((v - 0.5) / SIGMA)
     density = norm.pdf((v + 0.5) / SIGMA) - norm.pdf((v - 0.5) / SIGMA)
     return -density / SIGMA / mass / math.log(2)
 
 
 def distortion_slope(v, y):
-    """Of `lmbda pixels 255^2 MSE`: a sum over the three channels' means, bits."""
+    """Returns the slope of `lmbda pixels 255^2 MSE`, a sum over the three channels' means, in
+    bits.
+    """
     return LMBDA * 255.0**2 * 2 * (v - y) / SCALE**2 / 3
 
 
@@ -109,7 +113,7 @@ def test_additive_noise_has_no_bias_and_the_variance_of_its_integral(x):
 
 
 def test_straight_through_annealing_has_the_bias_of_its_integral(x):
-    # All elements, so that the subset of the distortion's bias is no matter of chance.
+    # All elements, so that the distortion's bias does not depend on a random subset.
     found = risk(x[:, :4, :4], "sua:straight_through", "sua:straight_through", elements=48)
     y = SCALE * x[:, :4, :4].ravel().astype(float)
     v = sua(y)
@@ -120,7 +124,7 @@ def test_straight_through_annealing_has_the_bias_of_its_integral(x):
     bias = sampled.mean(1) - slope * (R[1] - R[0])
     assert found["rate_variance"] == pytest.approx(sampled.var(1).mean(), rel=0.05)
     assert found["rate_bias"] == pytest.approx(root_mean_square(bias), rel=0.05)
-    # D is a parabola about y: its ends' difference is 0, so all of the mean is bias.
+    # D is a parabola in y. The difference between its ends is 0, so all of the mean is bias.
     sampled = slope[:, None] * distortion_slope(v, y[:, None])
     assert found["distortion_variance"] == pytest.approx(sampled.var(1).mean(), rel=0.05)
     assert found["distortion_bias"] == pytest.approx(root_mean_square(sampled.mean(1)), rel=0.1)
@@ -128,10 +132,12 @@ def test_straight_through_annealing_has_the_bias_of_its_integral(x):
 
 
 def test_the_distortions_reference_is_the_slope_of_the_expected_distortion():
-    """Through a network, stochastic rounding: finite differences of the mean over all outcomes."""
+    """Uses a network and stochastic rounding: finite differences of the mean over all outcomes."""
 
     class Mixing(PictureCodec):
-        """Two of a pixel's channels meet in `x_hat`, so elements do not separate."""
+        """A codec that mixes two channels of a pixel in `x_hat`, so that elements are not
+        separable.
+        """
 
         def __init__(self):
             super().__init__()
@@ -165,7 +171,7 @@ def test_the_distortions_reference_is_the_slope_of_the_expected_distortion():
 
 
 class CentredCodec(PictureCodec):
-    """The latent quantized around a mean of its own, the same for all elements."""
+    """A codec whose latent is quantized around its own mean, the same for all elements."""
 
     MU = 0.3
 
@@ -189,7 +195,7 @@ def test_the_mean_has_the_bias_and_variance_of_its_integral(x, stopped):
     expected = -s_a_slope(v) * (R[1] - R[0])
     assert found["rate_gradient"] == pytest.approx(root_mean_square(expected), rel=0.02)
     if stopped != "both":
-        # Up to float32: the sample's own gradients cancel.
+        # Equal up to float32, because the sample's own gradients cancel.
         assert found["mean_variance"] < 1e-9 and found["mean_bias"] < 1e-4
         assert found["mean_gradient"] == pytest.approx(found["rate_gradient"], rel=1e-4)
         return
@@ -226,7 +232,7 @@ def test_the_expected_gradient_has_neither_bias_nor_variance(x):
         ("sha:standard", True),
     ],
 )
-def test_a_bias_is_reported_where_there_is_something_to_hold_it_against(x, distortion, known):
+def test_a_bias_is_reported_only_with_a_reference(x, distortion, known):
     found = risk(x, distortion, distortion, draws=2, elements=1)
     assert ("distortion_bias" in found) == known
     assert ("rate_bias" in found) == (not distortion.startswith("round"))

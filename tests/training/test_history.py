@@ -1,4 +1,4 @@
-"""A run's history: one record an epoch, whatever happened in between; and stages that end early."""
+"""A run's history: one record per epoch, also after interruptions; and stages that end early."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def _images(make_photograph):
 
 @pytest.fixture(name="train")
 def _train(images):
-    """`train(folder, experiment, patience, callbacks)`: a run in epochs of 2 steps."""
+    """`train(folder, experiment, patience, callbacks)`: a run with epochs of 2 steps."""
 
     def batches(first):
         data = {"image": images, "index": np.arange(len(images))}
@@ -55,7 +55,7 @@ def _train(images):
 
 
 class Oracle(keras.callbacks.Callback):
-    """Measures what the records say, apart from the trainer."""
+    """Measures the contents of the records independently of the trainer."""
 
     def __init__(self, found, images):
         super().__init__()
@@ -94,7 +94,7 @@ class Oracle(keras.callbacks.Callback):
         self.measure()
 
 
-def test_records_are_what_rounding_gives_after_every_epoch_and_before_the_first(
+def test_records_contain_the_results_of_rounding_after_every_epoch_and_before_the_first(
     tmp_path, train, images
 ):
     found = []
@@ -108,21 +108,21 @@ def test_records_are_what_rounding_gives_after_every_epoch_and_before_the_first(
         for name, value in expected.items():
             assert record[name] == pytest.approx(value, rel=2e-4, abs=1e-3), name
     assert records[0]["error_reduction"] == 0.0 != records[1]["error_reduction"]
-    # The soft stage trains on noise, the predictive one on rounding itself.
+    # The soft stage trains on noise, the predictive one on actual rounding.
     soft, predictive = records[:3], records[3:]
     assert all(abs(r["surrogate_J"] - r["J"]) > 1e-3 for r in soft)
     assert all(r["surrogate_J"] == pytest.approx(r["J"], rel=1e-6) for r in predictive)
-    # No bit changes once the encoder is frozen.
+    # No bit changes while the encoder is frozen.
     assert len({record["R"] for record in records[3:]}) == 1
 
 
 @pytest.mark.parametrize(
     "after_record,stage,step,patience", [(True, "qr_soft", 4, 1), (False, "qr_predictive", 1, 0)]
 )
-def test_a_killed_run_has_the_weights_and_the_history_of_one_that_was_not(
+def test_a_killed_run_has_the_weights_and_the_history_of_an_uninterrupted_one(
     tmp_path, train, interruption, after_record, stage, step, patience
 ):
-    # Nothing is learned, so that patience, where there is any, ends every stage after two epochs.
+    # Nothing is learned, so patience ends every stage after two epochs.
     slow = {f"{s}_learning_rate": 1e-12 for s in ("qr_soft", "qr_predictive")} if patience else {}
     experiment = dataclasses.replace(EXPERIMENT, qr_soft_steps=6, **slow)
     whole = train(tmp_path / "whole", experiment, patience)
@@ -153,9 +153,7 @@ def test_a_killed_run_has_the_weights_and_the_history_of_one_that_was_not(
         ([2, 3, 1, 4, 5], 2, [False, False, False, False, True]),
     ],
 )
-def test_patience_ends_when_the_loss_has_stayed_up_for_so_many_epochs(
-    tmp_path, losses, epochs, expected
-):
+def test_patience_ends_a_stage_whose_loss_has_not_decreased(tmp_path, losses, epochs, expected):
     stage = EXPERIMENT.all_stages()[0]
     records = [{"stage": "qr_soft", "step": i, "loss": v} for i, v in enumerate([0, *losses])]
     records += [{"stage": "qr_predictive", "step": 1, "loss": 0.0}]

@@ -1,4 +1,4 @@
-"""Many hosts: what each one draws, who writes, and two of them on loopback, one of which dies."""
+"""Several hosts: the share that each draws, the host that writes, and two processes on loopback."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_bad_cluster_is_refused_in_one_line(monkeypatch, config, message):
 
 
 class Workers:
-    """Stands for a strategy over hosts: asks for the share of one of them."""
+    """A substitute for a strategy over several hosts, which requests the share of one of them."""
 
     def __init__(self, rank, count, devices):
         self.context = tf.distribute.InputContext(count, rank, count * devices)
@@ -86,7 +86,7 @@ class Workers:
 
 
 @pytest.mark.parametrize("count,devices", [(1, 1), (1, 3), (2, 1), (3, 2), (6, 1)])
-def test_the_hosts_draw_the_very_batches_of_one_process(make_photograph, count, devices):
+def test_the_hosts_draw_the_same_batches_as_one_process(make_photograph, count, devices):
     class Pictures(sources.ImageSource):
         pictures = [make_photograph(40, 50, seed) for seed in range(3)]
 
@@ -118,7 +118,7 @@ def test_the_hosts_draw_the_very_batches_of_one_process(make_photograph, count, 
 # Where a host writes
 
 
-def test_another_host_works_in_a_copy_that_vanishes_and_speaks_of_the_runs_folder(tmp_path):
+def test_another_host_works_in_a_temporary_copy_and_names_the_runs_folder(tmp_path):
     kept = {"experiment.json": "e", "history.json": "h", "checkpoints/ckpt-1.index": "c"}
     for name, text in {**kept, "logs/events": "l", "export/saved_model.pb": "m"}.items():
         folder.write_json(str(tmp_path / name), text)
@@ -139,7 +139,7 @@ def test_another_host_works_in_a_copy_that_vanishes_and_speaks_of_the_runs_folde
 
 
 class Gathered:
-    """Stands for a strategy over two hosts, of which the other one sends its digests."""
+    """A substitute for a strategy over two hosts, of which the other one sends its digests."""
 
     def __init__(self, theirs):
         self.theirs = theirs
@@ -152,7 +152,7 @@ class Gathered:
         return tf.concat([value, tf.constant([self.theirs], tf.int64)], axis)
 
 
-def test_hosts_that_do_not_see_the_same_are_told_what():
+def test_differences_between_hosts_are_reported():
     facts = {"flags": "f", "newest checkpoint": "ckpt-5"}
     same = [zlib.crc32(b"f"), zlib.crc32(b"ckpt-5")]
     Host(0, 2).check_agreement(Gathered(same), facts)
@@ -163,7 +163,7 @@ def test_hosts_that_do_not_see_the_same_are_told_what():
         Host(1, 2).check_agreement(Gathered([1, 2]), facts)
 
 
-def test_checkpoints_of_one_name_are_told_apart_by_what_is_in_them(tmp_path):
+def test_checkpoints_of_one_name_are_distinguished_by_their_content(tmp_path):
     def written(run, value):
         return tf.train.Checkpoint(w=tf.Variable(value)).write(str(tmp_path / run / "ckpt-5"))
 
@@ -193,7 +193,7 @@ def free_ports(count):
 
 @pytest.fixture(name="start")
 def _start(tmp_path):
-    """`start(name, arguments, hosts=1)`: Pythons that may know of each other, killed at the end."""
+    """`start(name, arguments, hosts=1)`: starts one Python per host; all are killed at the end."""
     processes = []
 
     def launch(name, arguments, hosts):
@@ -234,9 +234,10 @@ def logs(processes):
 
 
 def lost_a_port(processes):
-    """Waits until all go on from a checkpoint or one ends; whether another program had its port.
+    """Waits until all processes resume from a checkpoint or one ends.
 
-    Nobody holds a free port between `free_ports` and TensorFlow. If it was lost, all are killed.
+    Returns true if another program has taken its port: a free port is not reserved between
+    `free_ports` and TensorFlow. In this case, all processes are killed.
     """
     while True:
         ended = any(process.poll() is not None for process in processes)
@@ -259,7 +260,7 @@ def wait_for(path, processes):
 
 
 def assert_done(processes):
-    """All end within an hour; one that fails is known at once."""
+    """Asserts that all processes end within an hour without an error."""
     end = time.monotonic() + 3600
     while True:
         codes = [process.poll() for process in processes]
@@ -275,13 +276,15 @@ def tensors(run_dir):
     return {n: reader.get_tensor(n) for n in names if n.endswith("VARIABLE_VALUE")}
 
 
-def test_two_hosts_continue_what_one_began_survive_a_kill_and_end_as_one_process_does(
+def test_two_hosts_resume_a_run_survive_a_kill_and_match_one_process(
     tmp_path, make_photograph, start
 ):
-    """One process trains on; two hosts go on from its first checkpoint, lose one of them by
-    `kill -9`, and go on again. Their losses stay within 1e-4 of each other: sums over
-    hosts are taken in another order. Pictures and runs have names that only `tf.io.gfile` knows
-    (see `tests/test_files.py`)."""
+    """Compares one process with two hosts that resume from its first checkpoint.
+
+    One of the hosts is killed by `kill -9`, and both start again. The losses differ by at most
+    1e-4, because sums over hosts have another order of summation. Pictures and runs have names that
+    only `tf.io.gfile` can open (see `tests/test_files.py`).
+    """
     (tmp_path / "pictures").mkdir()
     for seed in range(5):
         write_image(tmp_path / "pictures" / f"{seed}.png", make_photograph(80, 96, seed))
@@ -297,7 +300,7 @@ def test_two_hosts_continue_what_one_began_survive_a_kill_and_end_as_one_process
         for path in one.glob(name):
             shutil.copy(path, two / path.relative_to(one))
     wait_for(one / "checkpoints" / "ckpt-60.index", alone)
-    alone[0].kill()  # spares its export
+    alone[0].kill()  # skips its export
 
     killed = start("killed", [*train, f"--model_dir={there}/two"], hosts=2)
     wait_for(two / "checkpoints" / "ckpt-20.index", killed)
@@ -311,11 +314,11 @@ def test_two_hosts_continue_what_one_began_survive_a_kill_and_end_as_one_process
     again = start("again", [*train, f"--model_dir={there}/two"], hosts=2)
     assert_done(again)
     assert "Resumed from" in again[0].log.read_text()
-    assert not list((tmp_path / "again-1").glob("tfquant-*"))  # its folder is gone
+    assert not list((tmp_path / "again-1").glob("tfquant-*"))  # its temporary folder is removed
     files = {p.name for p in two.iterdir()}
     assert files == {"experiment.json", "history.json", "checkpoints", "logs", "export"}
     assert read_manifest(f"{there}/two/export").codec == "factorized"
-    assert len(list((two / "logs").iterdir())) == 2  # the chief's, started twice
+    assert len(list((two / "logs").iterdir())) == 2  # two starts of the chief
     assert {p.name.rstrip("-01") for p in tmp_path.iterdir() if p.is_dir()} == {
         "pictures", "set", "one", "two", "alone", "killed", "again"
     }  # fmt: skip
@@ -331,7 +334,7 @@ def test_two_hosts_continue_what_one_began_survive_a_kill_and_end_as_one_process
         np.testing.assert_allclose(*curves, rtol=1e-4, err_msg=name)
     assert tensors(one).keys() == tensors(two).keys()
 
-    # One process reads what two hosts wrote, all of it.
+    # One process can read everything that two hosts wrote.
     experiment = folder.read_experiment(str(two))
     trainer = Trainer(models.build("factorized", N=8, M=8), experiment)
     trainer.begin(experiment.all_stages()[0])

@@ -1,4 +1,4 @@
-"""Loss terms against NumPy in float64."""
+"""Loss terms, compared with NumPy in float64."""
 
 import types
 
@@ -14,14 +14,16 @@ from tfquant.training.losses import Outcome
 
 @pytest.fixture(name="pictures")
 def _pictures(make_photograph):
-    """`x, x_hat: [2, 176, 192, 3]`, the second one noisy and partly outside of [0, 1]."""
+    """`x, x_hat: [2, 176, 192, 3]`; the second one is noisy and partly outside of [0, 1]."""
     x = np.stack([make_photograph(176, 192, seed) for seed in range(2)]) / 255.0
     x_hat = x + np.random.default_rng(0).normal(0, [[[[0.02]]], [[[0.2]]]], x.shape)
     return x.astype(np.float32), x_hat.astype(np.float32)
 
 
 def test_the_rate_is_all_latents_bits_over_pixels():
-    """Not over elements, colours or padded pixels; the mean over pictures."""
+    """Checks that the rate is not per element, colour or padded pixel, and is a mean over
+    pictures.
+    """
     rng = np.random.default_rng(0)
     y, z = rng.uniform(0, 9, (3, 4, 6, 12)), rng.uniform(0, 9, (3, 1, 2, 8))
     exchange = Exchange()
@@ -51,7 +53,9 @@ def test_the_structural_distortion_is_one_minus_the_mean_ms_ssim(pictures):
 
 @pytest.mark.parametrize("name", losses.DISTORTIONS)
 def test_descent_on_a_distortion_leads_back_to_the_picture(name, pictures):
-    """The directional derivative towards the picture is negative, as a finite difference says."""
+    """Checks that the directional derivative towards the picture is negative, by a finite
+    difference.
+    """
     x, x_hat = (p[:1] for p in pictures)
     distortion = losses.distortion(name)
 
@@ -68,14 +72,14 @@ def test_descent_on_a_distortion_leads_back_to_the_picture(name, pictures):
     np.testing.assert_allclose(slope, difference, rtol=1e-2)
 
 
-def test_an_unknown_distortion_is_answered_with_the_choices():
+def test_an_unknown_distortion_lists_the_choices():
     with pytest.raises(ValueError, match="unknown distortion 'lpips'; known: mse, ms_ssim"):
         losses.distortion("lpips")
 
 
 @pytest.fixture(name="latents")
 def _latents():
-    """y, y_hat, y_bar: [2, 3, 4, 5] float64, errors on both sides of 1."""
+    """y, y_hat, y_bar: [2, 3, 4, 5] float64, with errors below and above 1."""
     rng = np.random.default_rng(0)
     y = rng.normal(0, 3, (2, 3, 4, 5))
     return y, np.round(y), y + rng.normal(0, 1, y.shape)
@@ -103,7 +107,7 @@ def test_feature_distances_are_their_definitions(latents):
         np.testing.assert_allclose(found, value, rtol=1e-4, err_msg=name)
 
 
-def test_quantization_error_and_what_is_left_of_it_are_mean_squares(latents):
+def test_quantization_and_rectified_error_are_mean_squares(latents):
     y, y_hat, y_bar = latents
     error, left = np.mean((y - y_hat) ** 2), np.mean((y - y_bar) ** 2)
     outcome = outcome_of(latents)
@@ -112,8 +116,8 @@ def test_quantization_error_and_what_is_left_of_it_are_mean_squares(latents):
 
 
 @pytest.mark.parametrize("name", losses.FEATURE_DISTANCES)
-def test_feature_distances_have_finite_gradients_even_where_nothing_is_left_of_y(name, latents):
-    """A latent that is all zeros after rounding, and one that is hit exactly."""
+def test_feature_distances_have_finite_gradients_even_for_a_zero_latent(name, latents):
+    """Uses a latent that is all zeros after rounding, and one without an error."""
     y = tf.constant(latents[0], tf.float32)
     for other in (tf.zeros_like(y), y):
         y_bar = tf.Variable(other)
@@ -122,6 +126,6 @@ def test_feature_distances_have_finite_gradients_even_where_nothing_is_left_of_y
         assert np.isfinite(value) and np.all(np.isfinite(tape.gradient(value, y_bar)))
 
 
-def test_an_unknown_feature_distance_is_answered_with_the_choices():
+def test_an_unknown_feature_distance_lists_the_choices():
     with pytest.raises(ValueError, match="unknown feature distance 'l3'; known: l2, l1, smooth_l1"):
         losses.feature_term("l3")

@@ -1,4 +1,4 @@
-"""The terminal: a bar that fits, a line of validation below it, images per second."""
+"""Terminal output: a bar that fits, a validation line below it, images per second."""
 
 import os
 import types
@@ -60,8 +60,10 @@ def test_skipped_steps_show_in_the_bar(monkeypatch, capsys):
     assert "skipped: 2.0000" in capsys.readouterr().out
 
 
-def test_images_per_second_leave_out_validation_and_the_first_step(monkeypatch):
-    """A clock that is 10 s further after the first step and after validation, else 0.5 s a step."""
+def test_images_per_second_exclude_validation_and_the_first_step(monkeypatch):
+    """Uses a clock that advances 10 s for the first step and for validation, and 0.5 s per other
+    step.
+    """
     now = [0.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     throughput, shown = Throughput(), []

@@ -1,4 +1,4 @@
-"""A codec with a rectifier: the bits are the wrapped codec's, and so are the files."""
+"""A codec with a rectifier: its bits and files are the same as without."""
 
 import dataclasses
 
@@ -28,13 +28,13 @@ SOFT, PREDICTIVE = EXPERIMENT.all_stages()[1:]
 
 
 def plain(name="ms_hyper_zero"):
-    """A codec with latents a few bins wide."""
+    """A codec whose latents have a range of a few bins."""
     keras.utils.set_random_seed(0)
     return models.build(name, N=8, M=12)
 
 
-def test_an_experiment_says_where_the_transforms_start():
-    """The papers' start moves no other weight."""
+def test_an_experiment_determines_the_start_of_the_transforms():
+    """Checks that the papers' start changes no other weight."""
     built = {}
     for start in ("klt", "glorot"):
         keras.utils.set_random_seed(0)
@@ -47,7 +47,7 @@ def test_an_experiment_says_where_the_transforms_start():
 
 @pytest.fixture(scope="module", name="pictures")
 def _pictures(make_photograph):
-    """uint8 [4, 64, 64, 3]"""
+    """Returns uint8 [4, 64, 64, 3]."""
     return np.stack([make_photograph(64, 64, seed) for seed in range(4)])
 
 
@@ -57,20 +57,20 @@ def _batch(pictures):
 
 
 def rectified(codec, *sizes):
-    """`codec` with a rectifier."""
+    """Returns `codec` with a rectifier."""
     codec.add_rectifier(*sizes)
     return codec
 
 
 def begun(stage, **changes):
-    """A trainer at the beginning of a stage."""
+    """Returns a trainer at the beginning of a stage."""
     trainer = Trainer(rectified(plain(), 8, 1), dataclasses.replace(EXPERIMENT, **changes))
     trainer.begin(next(s for s in trainer.experiment.all_stages() if s.name == stage.name))
     return trainer
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_codec_that_gets_a_rectifier_computes_what_it_did(precision, pictures):
+def test_adding_a_rectifier_does_not_change_the_results(precision, pictures):
     codec = models.build("ms_hyper_zero", precision, N=8, M=12)
     x = tf.constant(pictures[:1], tf.float32) / 255
     before, after = Rounding(), Rounding()
@@ -82,13 +82,15 @@ def test_a_codec_that_gets_a_rectifier_computes_what_it_did(precision, pictures)
 
 
 def loaded(codec):
-    """What an exported model of the codec does, without the detour over a folder."""
+    """Returns the codec's exported functions, without writing an export."""
     module = CodecModule(codec)
     return ExportedModel(Manifest(codec.name, module.fingerprint(), {}, "0"), module)
 
 
-def test_files_go_both_ways_between_a_codec_and_its_rectified_one(make_photograph, stir):
-    """Real bytes; the rectified decoder makes another picture of them. Every codec: conformance."""
+def test_files_are_interchangeable_between_a_codec_and_its_rectified_one(make_photograph, stir):
+    """Uses actual bytes, from which the rectified decoder makes another picture. Conformance
+    tests cover every codec.
+    """
     other = rectified(plain("scale_hyperprior"), 8, 1)
     stir(other.rectifier)
     rectifier = other.rectifier
@@ -118,7 +120,7 @@ def test_only_the_decoder_has_the_rectifier():
 
 
 def reached(trainer, term, batch):
-    """Names of the parts that a loss term sends a gradient to."""
+    """Returns the names of the parts that get a gradient from a loss term."""
     with tf.GradientTape() as tape:
         value = losses.TERMS[term](trainer._surrogate_outcome(batch))
     parts = trainer.codec.parts()
@@ -126,8 +128,8 @@ def reached(trainer, term, batch):
     return {n for n, gs in gradients.items() if any(g is not None and np.any(g) for g in gs)}
 
 
-def test_gradients_reach_what_they_should_in_the_soft_stage(batch, stir):
-    """The picture is decoded beside the rectifier; the feature term's gradient passes y."""
+def test_gradients_reach_the_right_parts_in_the_soft_stage(batch, stir):
+    """Checks that `g_s` decodes y_hat, and that the feature term's gradient passes through y."""
     trainer = begun(SOFT)
     stir(trainer.codec.rectifier)
     assert reached(trainer, "mse", batch) == {"g_a", "g_s"}
@@ -142,7 +144,7 @@ def test_the_feature_gradient_can_be_stopped_at_y(batch, stir):
     assert reached(trainer, "mse", batch) == {"g_a", "g_s"}
 
 
-def test_gradients_reach_what_they_should_in_the_predictive_stage(batch, stir):
+def test_gradients_reach_the_right_parts_in_the_predictive_stage(batch, stir):
     trainer = begun(PREDICTIVE)
     stir(trainer.codec.rectifier)
     assert reached(trainer, "mse", batch) == {"g_s", "rectifier"}
@@ -156,7 +158,7 @@ def test_the_soft_stage_trains_everything(batch):
     trainer = begun(SOFT)
     parts = trainer.codec.parts()
     before = {n: [w.numpy() for w in part.trainable_variables] for n, part in parts.items()}
-    for _ in range(2):  # at first, the zeros of the rectifier's last layer hide the others
+    for _ in range(2):  # initially, the zeros of the rectifier's last layer hide the others
         trainer.train_step(batch)
     for name, part in parts.items():
         for old, new in zip(before[name], part.trainable_variables):
@@ -164,10 +166,12 @@ def test_the_soft_stage_trains_everything(batch):
 
 
 @pytest.mark.parametrize("bound", [0.11, 1e-6])
-def test_the_predictive_stage_touches_neither_encoder_nor_entropy_weights_nor_any_bit(
+def test_the_predictive_stage_changes_no_encoder_or_entropy_weight_and_no_bit(
     bound, batch, make_photograph
 ):
-    """Every weight of both groups, medians and sigma's bound among them, and a file's bytes."""
+    """Compares every weight of both groups, including medians and sigma's bound, and a file's
+    bytes.
+    """
     picture = make_photograph(70, 90)
     trainer = begun(PREDICTIVE)
     codec = trainer.codec
@@ -197,7 +201,7 @@ def test_the_predictive_stage_touches_neither_encoder_nor_entropy_weights_nor_an
 
 
 def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch, stir):
-    """Recomputed from the codec's parts in NumPy: soft decodes y_hat, predictive y_bar."""
+    """Compares with NumPy from the codec's parts: soft decodes y_hat, predictive y_bar."""
     for stage in (SOFT, PREDICTIVE):
         trainer = begun(stage)
         codec = trainer.codec
@@ -218,13 +222,13 @@ def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch, stir):
         loss = {"qr_soft": rate, "qr_predictive": 0.0}[stage.name] + 0.02 * mse + 0.5 * left
         for name, value in {**expected, "loss": loss}.items():
             np.testing.assert_allclose(values[name], value, rtol=2e-4, err_msg=name)
-        # Under the stage's own surrogates: noise, or rounding itself.
+        # Under the stage's own surrogates: noise, or actual rounding.
         assert (abs(values["surrogate_mse"] - mse) < 1e-4 * mse) == (stage is PREDICTIVE)
 
 
 @pytest.mark.parametrize("distance", losses.FEATURE_DISTANCES)
 def test_no_feature_distance_reaches_the_control_without_rectifier(distance, batch):
-    """A distance from the rounded latent would pull at the encoder: the cosine grows with y."""
+    """Guards against a distance from the rounded latent, which would affect the encoder."""
     changes = {"rectifier_width": 0, "qr_distance": distance, "qr_weight": 100.0}
     trainer = Trainer(plain(), dataclasses.replace(EXPERIMENT, **changes))
     trainer.begin(trainer.experiment.all_stages()[1])
@@ -236,7 +240,7 @@ def test_no_feature_distance_reaches_the_control_without_rectifier(distance, bat
 
 @pytest.mark.parametrize("index,name", list(enumerate(EXPERIMENT.stages)))
 def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures, caplog, stir):
-    """The soft stage warms a rectifier up that its decoder has not met."""
+    """Checks that the decoder does not use a rectifier that only the soft stage has trained."""
     folder.prepare(str(tmp_path), EXPERIMENT)
     trainer = begun(EXPERIMENT.all_stages()[index])
     stir(trainer.codec.rectifier)
@@ -251,8 +255,8 @@ def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures
     assert left_out == (name != "qr_predictive")
 
 
-def test_earlier_stages_leave_the_rectifier_alone(batch):
-    """Joint training of a run that will get one trains the codec as it does without."""
+def test_earlier_stages_do_not_train_the_rectifier(batch):
+    """Checks that joint training is the same with and without a later rectifier."""
     outcomes = []
     for codec in (plain(), rectified(plain(), 8, 1)):
         trainer = Trainer(codec, EXPERIMENT)

@@ -1,4 +1,4 @@
-"""The rectifier's stages as `train.py` runs them: from a baseline, explored, on two devices."""
+"""The rectifier's stages, run by `train.py`: from a baseline, explored, and on two devices."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 
 @pytest.fixture(scope="module")
 def export_run():
-    """Exports a run; `train.py` does not here, since that takes longer than these runs."""
+    """Exports a run. `train.py` does not export here, because that takes longer than these runs."""
     usual = writing.export_run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "export_run", lambda *_: ("nothing", "none"))
@@ -41,7 +41,7 @@ def export_run():
 
 @pytest.fixture(scope="module", name="folder")
 def _folder(tmp_path_factory, make_photograph, eagerly, export_run, training_flags):
-    """Pictures, and a baseline that was trained on them a little."""
+    """A folder with pictures and a baseline that was briefly trained on them."""
     folder = tmp_path_factory.mktemp("rectifying")
     (folder / "pictures").mkdir()
     for seed in range(4):
@@ -54,7 +54,7 @@ def _folder(tmp_path_factory, make_photograph, eagerly, export_run, training_fla
 
 @pytest.fixture(scope="module", name="with_rectified")
 def _with_rectified(folder):
-    """The folder, with a predictive stage from the baseline in it, too."""
+    """The same folder with an additional predictive stage from the baseline."""
     with flagsaver.flagsaver():
         call(folder, "rectified", f"--init_from={folder / 'baseline'}", "--stages=qr_predictive",
              "--qr_predictive_steps=2", "--qr_predictive_schedule=constant")  # fmt: skip
@@ -62,7 +62,7 @@ def _with_rectified(folder):
 
 
 def call(folder, name, *arguments):
-    """`python train.py ...` in this process."""
+    """Runs `python train.py ...` in this process."""
     flags.FLAGS.unparse_flags()
     for flag in flags.FLAGS:
         flags.FLAGS[flag].unparse()
@@ -78,7 +78,7 @@ def keep_flags():
 
 
 def unexported(run_dir):
-    """What a run's exported model does, in this process."""
+    """Returns the functions of a run's exported model, in this process."""
     stands = load_run(str(run_dir))
     module = CodecModule(stands.codec)
     manifest = Manifest(stands.codec.name, module.fingerprint(), {}, "0")
@@ -100,8 +100,8 @@ def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
     assert other.experiment["stages"] == ["qr_predictive"]
 
 
-def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(with_rectified):
-    """In its history, and in the event file read back."""
+def test_a_run_starts_from_the_other_runs_end_and_logs_its_gain(with_rectified):
+    """Checks its history and its event file."""
     before = history.read(str(with_rectified / "baseline"))[-1]
     first, *_, last = history.read(str(with_rectified / "rectified"))
     assert (first["step"], first["error_reduction"]) == (0, 0.0)
@@ -118,7 +118,7 @@ def test_a_run_begins_where_the_other_ended_and_logs_what_it_gains_from_there(wi
 
 
 def test_the_gain_in_ms_ssim_is_that_of_a_run_trained_for_it(folder):
-    """In decibels, where larger is better; no step's gradient was left out as not finite."""
+    """Checks decibels, where larger is better. No step was skipped as non-finite."""
     call(folder, "structural", f"--init_from={folder / 'baseline'}", "--distortion=ms_ssim",
          "--lmbda=10", "--stages=qr_soft,qr_predictive", "--qr_soft_steps=1",
          "--qr_predictive_steps=2", "--qr_predictive_schedule=constant")  # fmt: skip
@@ -165,7 +165,9 @@ def explored(folder, name):
 
 
 def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, capsys):
-    """Killed in the middle of the second weight; weights, history and choice are the same."""
+    """Kills the search in the middle of the second weight. Weights, history and choice are the
+    same.
+    """
     arguments = [*EXPLORE, f"--init_from={folder / 'baseline'}"]
     call(folder, "whole", *arguments)
     assert "Best weight: " in capsys.readouterr().out
@@ -209,7 +211,9 @@ def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, 
 
 @pytest.fixture(scope="module", name="with_claimed")
 def _with_claimed(folder):
-    """The folder, with the baseline's checkpoints as those of a run that trained a rectifier."""
+    """The same folder, with the baseline's checkpoints as those of a run that trained a
+    rectifier.
+    """
     baseline = folders.read_experiment(str(folder / "baseline"))
     claim = dataclasses.replace(baseline, stages=("qr_predictive",), init_from="baseline")
     folders.prepare(str(folder / "claimed"), claim)
@@ -236,7 +240,7 @@ def _with_claimed(folder):
         ),
     ],
 )
-def test_a_start_that_cannot_be_is_refused_before_the_folder_is_made(
+def test_an_invalid_start_is_rejected_before_the_folder_is_created(
     with_claimed, arguments, message
 ):
     arguments = [argument.format(with_claimed) for argument in arguments]

@@ -1,4 +1,4 @@
-"""One run, however it is computed: killed and resumed, on two devices, compiled by XLA."""
+"""One run under different conditions: killed and resumed, on two devices, compiled by XLA."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ FLAGS = [
     "--progress=silent",
 ]  # fmt: skip
 
-# `train.py` whose steps are not traced first: that takes longer than they do.
+# `train.py` with eager steps, because tracing takes longer than the steps.
 TRAIN = """
 import tensorflow as tf
 from tfquant.commands.program import run_program
@@ -29,7 +29,7 @@ run_program("train")
 
 
 def start(folder):
-    """`python train.py` in a process of its own, with arithmetic that repeats itself."""
+    """Starts `python train.py` in its own process, with reproducible arithmetic."""
     pictures = f"--train_images={folder.parent / 'pictures'}"
     return subprocess.Popen(
         [sys.executable, "-c", TRAIN, f"--model_dir={folder}", pictures, *FLAGS],
@@ -41,7 +41,7 @@ def start(folder):
 
 
 def kill_at(checkpoint, folder, process):
-    """Kills a run as soon as it has a checkpoint; returns what it said."""
+    """Kills a run as soon as it has a checkpoint. Returns its output."""
     while not (folder / "checkpoints" / f"ckpt-{checkpoint}.index").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
@@ -51,16 +51,16 @@ def kill_at(checkpoint, folder, process):
 
 
 def state(folder):
-    """Every tensor of the newest checkpoint, by name: weights, optimizer, counters."""
+    """Returns every tensor of the newest checkpoint by name: weights, optimizer, counters."""
     reader = tf.train.load_checkpoint(newest_readable(str(folder)))
     names = reader.get_variable_to_shape_map()
     return {n: reader.get_tensor(n) for n in names if n.endswith("VARIABLE_VALUE")}
 
 
-def test_a_run_killed_in_either_stage_ends_as_an_uninterrupted_one_bit_for_bit(
+def test_a_run_killed_in_either_stage_matches_an_uninterrupted_one_bit_for_bit(
     tmp_path, make_photograph
 ):
-    """Weights, optimizer, counters and history, once the last step is kept."""
+    """Compares weights, optimizer, counters and history after the last step is saved."""
     (tmp_path / "pictures").mkdir()
     for seed in range(5):
         write_image(tmp_path / "pictures" / f"{seed}.png", make_photograph(80, 96, seed))
@@ -77,7 +77,7 @@ def test_a_run_killed_in_either_stage_ends_as_an_uninterrupted_one_bit_for_bit(
     assert history.read(str(killed)) == history.read(str(whole))
 
 
-# What the two scripts below share: pictures, an experiment, and a comparison of two trainings.
+# Common to both scripts below: pictures, an experiment, and a comparison of two trainings.
 SCRIPT = """
     import sys
     import numpy as np
@@ -112,9 +112,13 @@ SCRIPT = """
 
 
 def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_gives(fresh_python):
-    """`jit_compile=True` compiles everything or fails: no host operation can hide. Noise that is
-    not the same shows in the rate's fourth digit. What a plan puts in place of rounding compiles in
-    a second on `factorized`; two of them, on a codec with means and a hyper-latent as well."""
+    """Checks that XLA compiles the whole step.
+
+    With `jit_compile=True`, everything compiles or the call fails, so no host operation can be
+    hidden. A difference in noise would change the fourth digit of the rate. Each surrogate compiles
+    in a second on `factorized`. Two of them are also tested on a codec with means and a
+    hyper-latent.
+    """
     fresh_python(
         SCRIPT
         + """
@@ -146,14 +150,16 @@ def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_give
         """,
         *(f"ms_hyper_zero:{plan}" for plan in ("sua_ste", "sua_pge")),
         *(f"factorized:{plan}" for plan in ("mix", "uq_s", "sga", "sra")),
-        # The code's speed does not matter here, that of making it does.
+        # Reduces compilation time; the speed of the code does not matter here.
         XLA_FLAGS="--xla_backend_optimization_level=0",
     )
 
 
 def test_two_devices_train_as_one_does_at_the_same_global_batch(fresh_python):
-    """Losses, weights, medians; and a NaN in one device's share skips the step on both. Eagerly,
-    since tracing takes longer; `test_rectifying_runs` has two devices in graphs."""
+    """Compares losses, weights and medians. A NaN on one device skips the step on both.
+
+    Runs eagerly, because tracing takes longer. `test_rectifying_runs` tests two devices in graphs.
+    """
     fresh_python(
         SCRIPT
         + """

@@ -1,4 +1,4 @@
-"""Runs: their folders, their epochs, going on, and giving up."""
+"""Runs: folders, epochs, resuming, and giving up."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def images(count=16):
 
 
 def batches(first, broken=()):
-    """Batches of 2 from an example on; examples from `broken` on are NaN."""
+    """Returns batches of 2, starting at an example; examples from `broken` on are NaN."""
     data = images()
     for place in broken:
         data[place] = np.nan
@@ -61,7 +61,7 @@ def checkpoints(folder):
 
 @pytest.fixture(scope="module", name="whole")
 def _whole(tmp_path_factory, eagerly):
-    """The weights that an uninterrupted run ends with."""
+    """The final weights of an uninterrupted run."""
     trainer = train(tmp_path_factory.mktemp("whole"))
     assert trainer.stage.name == "post" and trainer.stage_step.numpy() == 2
     return trainer.codec.get_weights()
@@ -74,18 +74,20 @@ def assert_ends_as(trainer, weights):
 
 
 @pytest.mark.parametrize("stage,step", [("joint", 1), ("joint", 3), ("post", 1)])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     tmp_path, whole, interruption, stage, step
 ):
-    """Before the first checkpoint, amid an epoch, and amid post-training; the new process starts
-    from other random weights, as it well may."""
+    """Interrupts before the first checkpoint, within an epoch, and within post-training.
+
+    The new process starts from other random weights.
+    """
 
     def stop(current, earlier_steps):
         return [interruption(step)] if current.name == stage else []
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, callbacks=stop)
-    # Without a checkpoint the weights come from the seed again.
+    # Without a checkpoint, the weights are initialized from the seed again.
     seed = 0 if (stage, step) == ("joint", 1) else 1
     assert_ends_as(train(tmp_path, seed=seed), whole)
 
@@ -93,8 +95,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 @pytest.mark.parametrize(
     "codec,options", [("charm_zero", {"M": 4, "slices": 2}), ("ms_context", {"M": 4})]
 )
-def test_codecs_with_a_context_go_on_as_well(tmp_path, interruption, codec, options):
-    """All their weights and all their noise, in slices or one by one."""
+def test_codecs_with_a_context_resume_too(tmp_path, interruption, codec, options):
+    """Compares all weights and all noise, for slices and for serial contexts."""
     experiment = dataclasses.replace(
         EXPERIMENT, codec=codec, codec_options={"N": 4, **options}, joint_steps=2
     )
@@ -110,17 +112,19 @@ def test_codecs_with_a_context_go_on_as_well(tmp_path, interruption, codec, opti
     assert_ends_as(resumed, whole.codec.get_weights())
 
 
-def test_a_checkpoint_cut_in_half_costs_an_epoch_not_the_result(tmp_path, whole, caplog):
-    """The newest one is of post-training, the one before of the joint stage's end."""
+def test_a_truncated_checkpoint_costs_an_epoch_but_not_the_result(tmp_path, whole, caplog):
+    """Damages the newest checkpoint, of post-training; the previous one is from the end of
+    joint.
+    """
     train(tmp_path)
     assert checkpoints(tmp_path) == ["ckpt-2", "ckpt-4", "ckpt-6"]
     newest = tmp_path / "checkpoints" / "ckpt-6.data-00000-of-00001"
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     assert_ends_as(train(tmp_path, seed=1), whole)
-    assert "ckpt-6 is unreadable" in caplog.text
+    assert "ckpt-6 is corrupt" in caplog.text
 
 
-def test_a_finished_run_is_left_as_it_is(tmp_path, whole):
+def test_a_finished_run_is_not_changed(tmp_path, whole):
     train(tmp_path)
     before = {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()}
     trainer = train(tmp_path, seed=1)
@@ -128,7 +132,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, whole):
     assert {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()} == before
 
 
-def test_a_stage_of_no_steps_is_passed_over(tmp_path):
+def test_a_stage_without_steps_is_skipped(tmp_path):
     trainer = train(tmp_path, dataclasses.replace(EXPERIMENT, post_steps=0))
     assert trainer.stage.name == "joint"
     assert checkpoints(tmp_path) == ["ckpt-2", "ckpt-4"]
@@ -151,8 +155,8 @@ def test_too_many_bad_steps_in_a_row_end_the_run_and_leave_the_last_good_checkpo
     assert "at step 6 of stage 'joint'" in message
     assert f"{tmp_path / 'bad'}/checkpoints" in message
     assert f"`tfquant export {tmp_path / 'bad'}`" in message
-    # Step 3 was the last good one. The epoch that ends with step 4 keeps its weights, and the same
-    # command ends as it did.
+    # Step 3 was the last good one. The epoch that ends with step 4 saves its weights, and the same
+    # command ends in the same way.
     assert checkpoints(tmp_path / "bad") == ["ckpt-2", "ckpt-4"]
     kept = new_trainer(experiment, seed=1)
     kept.begin(experiment.all_stages()[0])
@@ -172,8 +176,8 @@ def test_a_bad_last_step_costs_nothing_of_its_epoch(tmp_path):
     assert (again.stage_step.numpy(), again.skipped.numpy()) == (4, 1)
 
 
-def test_weights_that_broke_are_not_kept(tmp_path, caplog):
-    """By a step that was finite itself, here the third: nobody can go on from them."""
+def test_broken_weights_are_not_saved(tmp_path, caplog):
+    """Breaks the weights with a finite step, the third: no run could resume from them."""
 
     class Breaking(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -195,7 +199,7 @@ def test_single_bad_steps_are_counted_and_survived(tmp_path):
     assert all(np.all(np.isfinite(w)) for w in trainer.codec.get_weights())
 
 
-def test_a_stage_must_be_whole_epochs(tmp_path):
+def test_a_stage_must_have_whole_epochs(tmp_path):
     joint, post = EXPERIMENT.all_stages()
     assert run.epoch_length(joint, 2) == 2
     assert run.epoch_length(post, 1000) == 2
@@ -205,7 +209,7 @@ def test_a_stage_must_be_whole_epochs(tmp_path):
         run.epoch_length(joint, 3)
 
 
-def test_a_resumed_run_must_find_its_place_in_the_epochs(tmp_path, interruption):
+def test_a_run_must_resume_at_the_end_of_an_epoch(tmp_path, interruption):
     def stop(current, earlier_steps):
         return [interruption(2)]
 
@@ -232,7 +236,7 @@ def bound(trainer):
 def test_soft_to_predictive_training_lifts_the_bound_of_sigma_and_brings_it_back(
     tmp_path, interruption, stages, left, stage, step
 ):
-    """That of post-training where there was one, wherever the run was stopped."""
+    """Checks that the bound of post-training is restored if there was one, for any interruption."""
     experiment, seen = dataclasses.replace(STP, stages=stages), []
 
     class Watching(keras.callbacks.Callback):
@@ -243,7 +247,7 @@ def test_soft_to_predictive_training_lifts_the_bound_of_sigma_and_brings_it_back
         return [Watching(), interruption(step)]
 
     with pytest.raises(KeyboardInterrupt):
-        # The interruption is for one stage: others have their own callbacks.
+        # The interruption applies to one stage; the others have their own callbacks.
         train(tmp_path, experiment,
               callbacks=lambda s, _: both() if s.name == stage else [Watching()])  # fmt: skip
     trainer = train(tmp_path, experiment, callbacks=lambda *_: [Watching()])

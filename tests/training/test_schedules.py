@@ -1,11 +1,11 @@
-"""Schedules against the paper's epochs and closed forms."""
+"""Schedules, compared with the paper's epochs and closed forms."""
 
 import numpy as np
 import pytest
 
 from tfquant.training import schedules
 
-# Any number of steps to an epoch will do.
+# Any number of steps per epoch would work.
 EPOCH = 20
 
 
@@ -17,8 +17,11 @@ def at(schedule, steps):
     "kind,epochs,drops", [("paper_joint", 450, (400, 425)), ("paper_post", 100, (50, 75))]
 )
 def test_the_papers_learning_rate_drops_tenfold_after_its_epochs(kind, epochs, drops):
-    """Section 6.1.2: 1e-4, then 1e-5, then 1e-6; joint after 400 and 425 of 450 epochs, post after
-    50 and 75 of 100."""
+    """Compares with section 6.1.2: 1e-4, then 1e-5, then 1e-6.
+
+    The drops are after 400 and 425 of 450 epochs in the joint stage, after 50 and 75 of 100 in
+    post-training.
+    """
     schedule = schedules.learning_rate(kind, 1e-4, epochs * EPOCH)
     first, second = (drop * EPOCH for drop in drops)
     np.testing.assert_allclose(at(schedule, [0, first // 2, first]), 1e-4, rtol=1e-6)
@@ -53,7 +56,7 @@ def test_a_constant_learning_rate_is_constant():
     np.testing.assert_allclose(at(schedule, [0, 1, 50, 100, 1000]), 3e-4, rtol=1e-6)
 
 
-def test_an_unknown_schedule_is_answered_with_the_choices():
+def test_an_unknown_schedule_lists_the_choices():
     with pytest.raises(ValueError, match="unknown learning-rate schedule 'linear'; known: const"):
         schedules.learning_rate("linear", 1e-3, 10)
 

@@ -1,7 +1,6 @@
-"""One training step: what it changes, what it never changes, and that nobody else changes it.
+"""One training step: the weights that it changes, and those that it never changes.
 
-Steps run eagerly where nothing depends on their being compiled: tracing one takes longer than
-running twenty.
+Steps run eagerly unless a test needs compilation: tracing one takes longer than running twenty.
 """
 
 import numpy as np
@@ -35,7 +34,7 @@ def experiment(**changes):
 
 @pytest.fixture(scope="module", name="fresh_codec")
 def _fresh_codec():
-    """`fresh_codec()`: the same untrained codec again and again."""
+    """`fresh_codec()`: the same untrained codec at every call."""
     keras.utils.set_random_seed(0)
     codec = models.build("ms_hyper_zero", N=8, M=12)
     weights = codec.get_weights()
@@ -58,7 +57,7 @@ def _trainer(fresh_codec):
 
 @pytest.fixture(scope="module", name="images")
 def _images(make_photograph):
-    """uint8 [8, 64, 64, 3]"""
+    """Returns uint8 [8, 64, 64, 3]."""
     return np.stack([make_photograph(CROP, CROP, seed) for seed in range(8)])
 
 
@@ -68,7 +67,7 @@ def batch(images, places, dtype=tf.uint8):
 
 
 def state(trainer):
-    """Every weight and optimizer slot by name, the medians apart: they follow the density alone."""
+    """Returns every weight and optimizer slot by name, except medians, which follow the density."""
     values = {v.name: v.numpy() for v in trainer.optimizer.variables}
     for i, weight in enumerate(trainer.codec.variables):
         if "medians" not in weight.name:
@@ -95,7 +94,7 @@ def test_an_expected_gradient_to_a_mean_needs_a_mean():
 
 
 def test_the_loss_is_rate_plus_weighted_distortion_under_rounding_and_surrogate(trainer, images):
-    """Recomputed in NumPy from a forward pass of the codec alone."""
+    """Compares with NumPy, from a forward pass of the codec."""
     values = {k: float(v) for k, v in trainer.test_step(batch(images, range(4))).items()}
     x = images[:4].astype(np.float64) / 255
     exchange = Rounding()
@@ -108,7 +107,7 @@ def test_the_loss_is_rate_plus_weighted_distortion_under_rounding_and_surrogate(
     np.testing.assert_allclose(values["mse"], mse, rtol=1e-4)
     np.testing.assert_allclose(values["loss"], rate + 0.0067 * mse, rtol=1e-4)
     np.testing.assert_allclose(values["psnr"], np.mean(-10 * np.log10(errors)), rtol=1e-4)
-    # Mixed: the distortion is rounding's own, the rate is not.
+    # Mixed: the distortion uses actual rounding, the rate does not.
     np.testing.assert_allclose(values["surrogate_mse"], mse, rtol=1e-4)
     assert abs(values["surrogate_bpp"] - rate) > 1e-3 * rate
 
@@ -128,12 +127,12 @@ def infinite_loss(outcome):
 
 
 def nan_gradient(outcome):
-    """The slope of a root at zero times zero."""
+    """Returns a loss with a gradient of NaN: the slope of a root at zero times zero."""
     return tf.reduce_mean(tf.sqrt(0.0 * tf.square(outcome.x_hat)))
 
 
 def overflowing_norm(outcome):
-    """Finite loss and gradients, but their squares add up to infinity."""
+    """Returns a finite loss with finite gradients whose squares add up to infinity."""
     return 1e22 * tf.reduce_mean(outcome.x_hat)
 
 
@@ -178,7 +177,7 @@ def test_a_step_without_finite_loss_and_gradient_changes_nothing_and_is_counted(
 
 
 def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
-    """Adam's first step is the learning rate times the gradient's sign, where that is large."""
+    """Uses Adam's first step, which is the learning rate times the sign of a large gradient."""
     moves = []
     for precision in ("float32", "float16"):
         keras.utils.set_random_seed(0)
@@ -198,7 +197,7 @@ def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
 def test_without_clipping_a_step_follows_the_whole_gradient_and_a_broken_one_is_skipped(
     fresh_codec, images
 ):
-    """The moments of Adam's first step are a tenth of the gradient, here of a norm far above 1."""
+    """Uses the moments of Adam's first step, a tenth of the gradient, whose norm is far above 1."""
     trainer = Trainer(fresh_codec(), experiment(clip_norm=0.0))
     trainer.begin(trainer.experiment.all_stages()[0])
     good = batch(images, range(4), tf.float32)
@@ -207,7 +206,7 @@ def test_without_clipping_a_step_follows_the_whole_gradient_and_a_broken_one_is_
     trainer.train_step(bad)
     assert same(state(trainer), before) and trainer.skipped.numpy() == 1
     for model in trainer.codec.entropy_models:
-        model.track_offset()  # as the step will, before its gradient
+        model.track_offset()  # as the step does before its gradient
     trainer.stage_step.assign(0)
     with tf.GradientTape() as tape:
         loss = trainer._terms(trainer._surrogate_outcome(good))["loss"]
@@ -219,8 +218,8 @@ def test_without_clipping_a_step_follows_the_whole_gradient_and_a_broken_one_is_
     assert found == pytest.approx(0.1 * norm, rel=0.05)
 
 
-def test_medians_follow_the_density_whatever_the_batch(trainer, images):
-    """A skipped step tracks them as any other: one Newton step, from the density alone."""
+def test_medians_follow_the_density_for_any_batch(trainer, images):
+    """Checks that a skipped step also tracks them: one Newton step, from the density only."""
     model = trainer.codec.z_model
     start = medians(trainer)
     model.track_offset()
@@ -234,7 +233,9 @@ def test_medians_follow_the_density_whatever_the_batch(trainer, images):
 
 
 def test_post_training_keeps_the_encoder_and_moves_the_decoder(trainer, images):
-    """Section 4: g_a, h_a and the offsets of z keep every bit; g_s, h_s and the priors train."""
+    """Compares with section 4: g_a, h_a and z's offsets are unchanged; g_s, h_s and the priors
+    train.
+    """
     codec = trainer.codec
     for _ in range(3):
         trainer.train_step(batch(images, range(4)))
@@ -256,7 +257,7 @@ def test_post_training_keeps_the_encoder_and_moves_the_decoder(trainer, images):
         assert np.array_equal(weight, value) == (id(weight) not in trained), weight.name
 
 
-def test_a_stage_begins_with_counters_at_zero_and_the_joint_one_with_all_parts(trainer, images):
+def test_every_stage_resets_the_counters_and_the_joint_one_trains_all_parts(trainer, images):
     joint, post = trainer.experiment.all_stages()
     bad = batch(images, range(4), tf.float32)
     bad["image"] *= np.nan
@@ -280,7 +281,7 @@ def test_the_bound_switches_between_stages_without_a_new_trace(trainer, images):
         return tf.reduce_sum(exchange.bits["y"])
 
     final = trainer.codec.h_s.layers[-1]
-    final.bias.assign(tf.where(tf.range(24) < 12, 0.0, -6.0))  # sigma at 0.0025
+    final.bias.assign(tf.where(tf.range(24) < 12, 0.0, -6.0))  # sigma is 0.0025
     x = tf.constant(images[:1], tf.float32) / 255
     joint = bits(x)
     trainer.begin(trainer.experiment.all_stages()[1])
@@ -298,8 +299,8 @@ def test_alpha_follows_the_steps_seen_and_the_learning_rate_those_taken(trainer,
     assert trainer.optimizer.iterations.numpy() == 1
 
 
-def test_an_examples_noise_depends_on_its_place_in_the_run_alone(fresh_codec, images):
-    """Not on the batch, nor on the position in it: means over batches do not change."""
+def test_an_examples_noise_depends_only_on_its_place_in_the_run(fresh_codec, images):
+    """Checks independence of the batch and of the position in it."""
     trainer = Trainer(fresh_codec(), experiment(plan="sua_pge"))
     trainer.begin(trainer.experiment.all_stages()[0])
 
@@ -314,13 +315,14 @@ def test_an_examples_noise_depends_on_its_place_in_the_run_alone(fresh_codec, im
     np.testing.assert_allclose(surrogate(3, 1, 0, 2), together, rtol=1e-5)
     apart = 0.25 * surrogate(2) + 0.75 * surrogate(3, 0, 1)
     np.testing.assert_allclose(apart, together, rtol=1e-5)
-    # Two places may give nearly the same value by chance. Over many places the relative standard
-    # deviation is 4e-3 and 6e-4; over eight it is below 1e-4 less than once in 10,000 times.
+    # Two places may give nearly the same value by chance. Over many places, the relative standard
+    # deviation is 4e-3 and 6e-4. Over eight places, the probability that it is below 1e-4 is less
+    # than 1e-4.
     elsewhere = [surrogate(0, 1, 2, 3, offset=4 * n) for n in range(8)]
     assert np.all(np.std(elsewhere, axis=0) > 1e-4 * together)
 
 
-def test_noise_is_the_same_compiled_by_xla_and_not():
+def test_noise_is_the_same_with_and_without_xla():
     seeds = random.example_seeds(7, "y", tf.constant([3, 2**40], tf.int64))
     for draw in (random.uniform, random.uniform_per_image):
         compiled = tf.function(draw, jit_compile=True)(seeds, [3, 5, 2])

@@ -20,6 +20,7 @@ class Gaussian(EntropyModel):
         super().__init__(name="y")
 
     def prior(self, mu, sigma):
+        """Returns the noisy Gaussian with these parameters."""
         return NoisyGaussian(mu, sigma)
 
 

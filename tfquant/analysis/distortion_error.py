@@ -76,6 +76,7 @@ class Synthesis:
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     steps = _FULL_STEPS if settings.full else _STEPS
     methods = list(dict.fromkeys([ROUNDING, *settings.methods]))
     rows, curves = [], {}

@@ -55,6 +55,7 @@ def distortions(method: Method, sigmas, steps: int, seed: int) -> dict:
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     steps = _FULL_STEPS if settings.full else _STEPS
     rows, of_rounding = [], {}
     methods = list(dict.fromkeys([ROUNDING, *settings.methods]))

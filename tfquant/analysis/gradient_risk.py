@@ -121,6 +121,7 @@ def _method(branch: Branch, alpha: float) -> Method:
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     resolution = _FULL_RESOLUTION if settings.full else _RESOLUTION
     cases = [
         (Branch(method.surrogate, estimator), method, sigma)

@@ -51,10 +51,12 @@ class Combination:
 
     @property
     def annealed(self) -> bool:
+        """True if one of the branches depends on `alpha`."""
         return self.rate.annealed or self.distortion.annealed
 
     @property
     def label(self) -> str:
+        """Name for legends and tables, such as "SUA: EP + STE"."""
         parts = dict.fromkeys(plots.ESTIMATORS[b.estimator] for b in (self.rate, self.distortion))
         return f"{plotting.method(self.name)['label']}: {' + '.join(parts)}"
 
@@ -151,6 +153,7 @@ class ScalarCodec(tf.Module):
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     steps = _FULL_STEPS if settings.full else _STEPS
     alpha_of = {True: settings.alphas, False: (None,)}
     cases = [

@@ -1,11 +1,10 @@
 """The library's surrogates, evaluated with noise that the analyses choose.
 
 This module contains no formula of a surrogate. All values and gradients come from `Branch`, with
-the same row of `SURROGATES` as in training. The noise consists of points that cover the noise's
-distribution evenly. The distribution of the noise, and whether the
-elements of an image share it, are detected from draws of the row's own sampler. A surrogate that is
-added to the table can therefore be analysed without further code, and a mistake in the table is
-visible in the figures.
+the same row of `SURROGATES` as in training. The noise consists of points that cover its
+distribution evenly. The distribution, and whether the elements of an image share their noise, are
+detected from draws of the row's own sampler. A surrogate that is added to the table can therefore
+be analysed without further code, and a mistake in the table is visible in the figures.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ MEANS = (0.0, 0.5, ANY_MEAN)
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     bins = channel.FULL_BINS if settings.full else channel.BINS
     rounding = {
         (sigma, mu): channel.information(Method("round"), sigma, mu, bins).value

@@ -69,6 +69,7 @@ class Affine(tf.Module):
         self.shift = tf.Variable(tf.zeros([copies]))
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Maps `x: [N, S]` to [N, S]."""
         return x * self.slope + self.shift
 
 
@@ -84,6 +85,7 @@ class Residual(tf.Module):
         self.last = Affine(copies, slope)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        """Maps `x: [N, S]` to [N, S]."""
         for block in self.blocks:
             x = x + block(x[..., None])[..., 0]
         return self.last(x)

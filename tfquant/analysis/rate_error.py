@@ -80,6 +80,7 @@ def _rounded(sigma: float, mu) -> quadrature.Points:
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     resolution = _FULL_RESOLUTION if settings.full else _RESOLUTION
     cases = [(method, mu) for method in settings.methods for mu in MEANS]
     rows = []

@@ -55,6 +55,7 @@ def pair_bits(deviation: np.ndarray, sigma: float, rho: float) -> np.ndarray:
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     count = _FULL_SAMPLES if settings.full else _SAMPLES
     cases = [(s, r, m) for s in settings.sigmas for r in CORRELATIONS for m in MEANS]
     rows = []

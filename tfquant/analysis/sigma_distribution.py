@@ -63,6 +63,7 @@ def sigmas(run_dir: str, images: list) -> np.ndarray:
 
 
 def run(settings, progress) -> Result:
+    """Runs the experiment."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
             images = [

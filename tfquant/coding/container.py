@@ -1,26 +1,27 @@
 """The `.tfq` file. Needs neither TensorFlow nor NumPy.
 
-All fields have a fixed width, numbers are unsigned and little-endian:
+`docs/format.md` describes the format. All fields have a fixed width, numbers are unsigned and
+little-endian:
 
 | offset | bytes | field                                                                |
 |--------|-------|----------------------------------------------------------------------|
 | 0      | 4     | magic, 89 54 46 51 (as in PNG, the first byte is not ASCII)          |
-| 4      | 1     | format version, 1                                                    |
+| 4      | 1     | format version, 2                                                    |
 | 5      | 1     | number of streams S, from 1                                          |
 | 6      | 16    | codec's name, ASCII, filled up with zero bytes                       |
 | 22     | 8     | fingerprint of what gives the bits their meaning                     |
 | 30     | 4     | height                                                               |
 | 34     | 4     | width                                                                |
 | 38     | 4     | CRC-32 of the decoded symbols                                        |
-| 42     | 4 S   | length of each stream                                                |
+| 42     | 2     | quality in steps of 1/256, or 0                                      |
+| 44     | 4 S   | length of each stream                                                |
 |        |       | the streams, one after the other                                     |
 | end    | 4     | CRC-32 of everything before                                          |
 
-That is 50 bytes beside the payload of one stream. Nothing is allocated by a number from the file
-before the file's own size and checksum have confirmed it; a picture's size is limited on top of
-that, since a checksum can be forged. The symbols' checksum is for the decoder to compare, before it
-makes a picture: the range coder notices no damage, and arithmetic that differs from the encoder's
-gives other symbols.
+Version 1 has no quality. Nothing is allocated by a number from the file before the file's own size
+and checksum have confirmed it. A picture's size is limited on top of that, since a checksum can be
+forged. The decoder compares the symbols' checksum before it makes a picture, because the range
+coder notices no damage.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ import zlib
 from typing import BinaryIO
 
 MAGIC = b"\x89TFQ"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, VERSION)
 MAX_PIXELS = 1 << 27
 MAX_STREAMS = 255
 FINGERPRINT_DIGITS = 16  # hexadecimal
 MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
+QUALITY_STEPS = 256  # in 1
 
 # The header's fields of fixed place, as `struct` writes them.
 LAYOUT = {
@@ -47,8 +50,13 @@ LAYOUT = {
     "height": "I",
     "width": "I",
     "symbols_crc": "I",
+    "quality": "H",
 }
-_FIXED = struct.Struct("<" + "".join(LAYOUT.values()))
+LAYOUTS = {1: {name: code for name, code in LAYOUT.items() if name != "quality"}, 2: LAYOUT}
+_FIXED = {
+    version: struct.Struct("<" + "".join(codes.values())) for version, codes in LAYOUTS.items()
+}
+_LEAST = _FIXED[1].size  # up to where both versions are alike
 _CHECKSUM = struct.Struct("<I")
 _NAME_BYTES = struct.calcsize(LAYOUT["codec"])
 
@@ -58,7 +66,7 @@ EMPTY = "empty file, not a .tfq file"
 FOREIGN = "not a .tfq file: it does not begin with the .tfq signature"
 CUT_HEADER = "file cut off within the header, after {size} bytes; get another copy"
 OTHER_VERSION = (
-    f"format version {{version}}, this tfquant reads version {VERSION}: "
+    f"format version {{version}}, this tfquant reads versions {' and '.join(map(str, VERSIONS))}: "
     "update tfquant (or get another copy, if the file is damaged)"
 )
 CUT = "file cut off: {size} bytes of {file_bytes}; get another copy"
@@ -126,6 +134,8 @@ class Header:
       width: pixels.
       symbols_crc: CRC-32 of the decoded symbols.
       lengths: bytes of each stream.
+      quality: the level of a model that codes at any rate, None of a model that has one rate.
+      version: of the format.
     """
 
     codec: str
@@ -134,11 +144,13 @@ class Header:
     width: int
     symbols_crc: int
     lengths: tuple[int, ...]
+    quality: float | None = None
+    version: int = VERSION
 
     @property
     def header_bytes(self) -> int:
         """Where the streams begin."""
-        return _FIXED.size + 4 * len(self.lengths)
+        return _FIXED[self.version].size + 4 * len(self.lengths)
 
     @property
     def file_bytes(self) -> int:
@@ -156,9 +168,14 @@ class Bitstream:
     width: int
     symbols_crc: int
     streams: tuple[bytes, ...]
+    quality: float | None = None
+    version: int = VERSION
 
     def __post_init__(self):
         check_identity(self.codec, self.fingerprint)
+        if self.version not in VERSIONS:
+            raise ValueError(f"version {self.version}; known: {', '.join(map(str, VERSIONS))}")
+        stored_quality(self.quality, self.version)
         for field in ("height", "width"):
             value = getattr(self, field)
             if not 1 <= value <= MAX_SIDE:
@@ -170,16 +187,18 @@ class Bitstream:
 
     def to_bytes(self) -> bytes:
         """The file."""
-        head = _FIXED.pack(
-            MAGIC,
-            VERSION,
-            len(self.streams),
-            self.codec.encode("ascii"),
-            bytes.fromhex(self.fingerprint),
-            self.height,
-            self.width,
-            self.symbols_crc,
-        )
+        fields = {
+            "magic": MAGIC,
+            "version": self.version,
+            "streams": len(self.streams),
+            "codec": self.codec.encode("ascii"),
+            "fingerprint": bytes.fromhex(self.fingerprint),
+            "height": self.height,
+            "width": self.width,
+            "symbols_crc": self.symbols_crc,
+            "quality": stored_quality(self.quality, self.version),
+        }
+        head = _FIXED[self.version].pack(*(fields[name] for name in LAYOUTS[self.version]))
         lengths = struct.pack(f"<{len(self.streams)}I", *map(len, self.streams))
         content = b"".join([head, lengths, *self.streams])
         return content + _CHECKSUM.pack(zlib.crc32(content))
@@ -233,6 +252,22 @@ def check_identity(codec: str, fingerprint: str) -> None:
         )
 
 
+def stored_quality(quality: float | None, version: int = VERSION) -> int:
+    """The number that stands for a quality in the header.
+
+    Raises:
+      ValueError: no number does.
+    """
+    if quality is None:
+        return 0
+    stored = round(quality * QUALITY_STEPS)
+    if not 1 <= stored < 1 << 16 or "quality" not in LAYOUTS[version]:
+        raise ValueError(
+            f"quality {quality} in a file of version {version}; version 2 has 1/256 to 65535/256"
+        )
+    return stored
+
+
 def read_header(file: BinaryIO) -> Header:
     """Reads the header alone from a seekable binary file.
 
@@ -241,7 +276,7 @@ def read_header(file: BinaryIO) -> Header:
     Raises:
       BitstreamError: one of its subclasses.
     """
-    header = _parse(file.read(_FIXED.size + 4 * MAX_STREAMS))
+    header = _parse(file.read(_FIXED[VERSION].size + 4 * MAX_STREAMS))
     file.seek(0, 2)
     _check_size(header, file.tell())
     _check_fields(header, max_pixels=None)
@@ -254,22 +289,28 @@ def _parse(data: bytes) -> Header:
         raise ForeignFileError(EMPTY)
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
         raise ForeignFileError(FOREIGN)
-    if len(data) < _FIXED.size:
+    if len(data) < _LEAST:
         raise TruncatedError(CUT_HEADER.format(size=len(data)))
-    _, version, count, codec, fingerprint, height, width, symbols_crc = _FIXED.unpack_from(data)
-    if version != VERSION:
+    version = data[len(MAGIC)]
+    if version not in VERSIONS:
         raise VersionError(OTHER_VERSION.format(version=version))
-    end = _FIXED.size + 4 * count
-    if len(data) < end:
+    fixed = _FIXED[version]
+    if len(data) < fixed.size:
         raise TruncatedError(CUT_HEADER.format(size=len(data)))
-    lengths = struct.unpack_from(f"<{count}I", data, _FIXED.size)
+    fields = dict(zip(LAYOUTS[version], fixed.unpack_from(data)))
+    count = fields["streams"]
+    if len(data) < fixed.size + 4 * count:
+        raise TruncatedError(CUT_HEADER.format(size=len(data)))
+    quality = fields.get("quality", 0)
     return Header(
-        codec=codec.rstrip(b"\0").decode("latin-1"),
-        fingerprint=fingerprint.hex(),
-        height=height,
-        width=width,
-        symbols_crc=symbols_crc,
-        lengths=lengths,
+        codec=fields["codec"].rstrip(b"\0").decode("latin-1"),
+        fingerprint=fields["fingerprint"].hex(),
+        height=fields["height"],
+        width=fields["width"],
+        symbols_crc=fields["symbols_crc"],
+        lengths=struct.unpack_from(f"<{count}I", data, fixed.size),
+        quality=quality / QUALITY_STEPS if quality else None,
+        version=version,
     )
 
 

@@ -25,8 +25,9 @@ from tfquant.coding.tables import CPU, Table, clipped
 
 # Rises with every change that could choose another row, here or where a model makes the arguments:
 # files of one version cannot be read as those of another. Version 1 was never released.
-VERSION = 3
-VERSIONS = (2, VERSION)  # those that `masses.py` has
+VERSION = 4
+VERSIONS = (2, 3, VERSION)  # those that `masses.py` has
+VERSION_OF_FILES_1 = 3  # what models make that write .tfq files of version 1
 
 # Distances to begin with, 2**4 doubled until they cover the distribution's reach, at most to 2**12.
 _LOG_WIDTH, _LOG_WIDTH_MAX = 4, 12

@@ -5,12 +5,14 @@ their distance 0, 1, 2, ... from the centre. The *edge* of a distance is the poi
 integers from that distance on begin. A heavy tail is mixed in: on either side, `HEAVY / (2 sqrt(1 +
 d))` more for distances from d on. With it, any integer up to MAX_SYMBOL can be coded.
 
-There are two versions, because the version decides the bits of a file:
+There are three versions, because the version decides the bits of a file:
 
-- Version 3 computes each component's tail probability by additions, multiplications, divisions and
+- Version 4 computes each component's tail probability by additions, multiplications, divisions and
   square roots, which give the same float32 on every machine. The relative error of a tail is below
-  1e-3 up to six standard deviations; beyond, only the heavy tail counts. A last bit of a mean or a
-  scale hardly moves the odds.
+  1e-3 up to six standard deviations; beyond, only the heavy tail counts.
+- Version 3 has a reciprocal in the heavy tail. TensorFlow's optimizer replaces it by an
+  approximation that depends on the processor and on TensorFlow's version. It serves to read files
+  of version 1.
 - Version 2 computes cumulative probabilities from `tf.math.erf`, whose bits changed with TensorFlow
   2.20. It serves to read the files of models that were exported by tfquant 0.1.
 """
@@ -73,7 +75,7 @@ class Edge(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A mixture on one side of its centre, version 3; attributes as in `seen_from_centre`."""
+    """A mixture on one side of its centre, version 4; attributes as in `seen_from_centre`."""
 
     weights: tf.Tensor
     start: tf.Tensor
@@ -91,8 +93,9 @@ class Side(NamedTuple):
         return tf.reduce_sum(self.weights * tail(points), axis=0)
 
     def heavy(self, distance) -> tf.Tensor:
-        # The optimizer would turn a division by a root into an approximate `rsqrt`.
-        return HALF_HEAVY * tf.sqrt(1.0 / (1.0 + distance))
+        # TensorFlow's optimizer would turn a division by a root into an approximate `rsqrt`, and
+        # `1 / x` into an approximate reciprocal.
+        return tf.sqrt(HALF_HEAVY**2 / (1.0 + distance))
 
     def halves(self) -> tuple:
         """The mixture's masses above and below the centre, and `mixture` of three edges: of
@@ -100,6 +103,13 @@ class Side(NamedTuple):
         above = self.beyond(self.start)
         below = tf.reduce_sum(self.weights, axis=0) - above
         return above, below, (above, below, tf.zeros_like(above))
+
+
+class SideOfVersion3(Side):
+    """Version 3."""
+
+    def heavy(self, distance):
+        return HALF_HEAVY * tf.sqrt(1.0 / (1.0 + distance))
 
 
 class SideOfVersion2(Side):
@@ -133,7 +143,10 @@ def seen_from_centre(version: int, mixture: tuple) -> tuple:
         and the edge that has nothing beyond.
     """
     weights, start, slope = mixture
-    both = SideOfVersion2(0.5 * weights, start, slope) if version == 2 else Side(*mixture)
+    if version == 2:
+        both = SideOfVersion2(0.5 * weights, start, slope)
+    else:
+        both = {3: SideOfVersion3, 4: Side}[version](*mixture)
     above, below, (first_above, first_below, last) = both.halves()
 
     def turn(left):

@@ -19,7 +19,10 @@ from tfquant.coding.checksum import crc32
 
 _SIZES = {name: struct.calcsize(code) for name, code in container.LAYOUT.items()}
 _ENDS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values())))
-_FIXED = sum(_SIZES.values())
+_FIXED = {
+    version: sum(_SIZES[name] for name in layout) for version, layout in container.LAYOUTS.items()
+}
+_LEAST = _FIXED[1]  # up to where both versions are alike
 _WORD = struct.calcsize("I")  # a stream's length, or the checksum
 
 
@@ -30,15 +33,26 @@ class Unpacked(NamedTuple):
       streams: [S] string.
       height, width: int32 scalars.
       symbols_crc: int64 scalar.
+      quality: int32 scalar, as `container.stored_quality` gives it; 0 in a file of version 1.
     """
 
     streams: tf.Tensor
     height: tf.Tensor
     width: tf.Tensor
     symbols_crc: tf.Tensor
+    quality: tf.Tensor
 
 
-def pack(streams, height, width, symbols_crc, codec: str, fingerprint: str) -> tf.Tensor:
+def pack(
+    streams,
+    height,
+    width,
+    symbols_crc,
+    codec: str,
+    fingerprint: str,
+    quality=0,
+    version: int = container.VERSION,
+) -> tf.Tensor:
     """The file, a string scalar: what `container.Bitstream.to_bytes` gives.
 
     Args:
@@ -47,20 +61,23 @@ def pack(streams, height, width, symbols_crc, codec: str, fingerprint: str) -> t
       symbols_crc: int64 scalar.
       codec: the codec's name.
       fingerprint: 16 hexadecimal digits.
+      quality: int32 scalar, as `container.stored_quality` gives it.
+      version: of the format.
     """
     count = tf.size(streams)
     fields = {
         "magic": tf.constant(container.MAGIC),
-        "version": tf.constant(bytes([container.VERSION])),
+        "version": tf.constant(bytes([version])),
         "streams": _little_endian(count, _SIZES["streams"]),
         "codec": tf.constant(codec.encode("ascii").ljust(_SIZES["codec"], b"\0")),
         "fingerprint": tf.constant(bytes.fromhex(fingerprint)),
         "height": _little_endian(height, _SIZES["height"]),
         "width": _little_endian(width, _SIZES["width"]),
         "symbols_crc": _little_endian(symbols_crc, _SIZES["symbols_crc"]),
+        "quality": _little_endian(quality, _SIZES["quality"]),
     }
     lengths = _little_endian(tf.strings.length(streams), _WORD)
-    head = [fields[name] for name in container.LAYOUT]
+    head = [fields[name] for name in container.LAYOUTS[version]]
     content = tf.strings.join([*head, *map(tf.strings.reduce_join, (lengths, streams))])
     return tf.strings.join([content, _little_endian(crc32(content), _WORD)])
 
@@ -74,7 +91,7 @@ def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_P
       max_pixels: of the picture, at most.
     """
     size = tf.strings.length(data)
-    head = _bytes(tf.strings.substr(data, 0, _FIXED), _FIXED)
+    head = _bytes(tf.strings.substr(data, 0, _FIXED[container.VERSION]), _FIXED[container.VERSION])
     field = {name: head[_ENDS[name] - _SIZES[name] : _ENDS[name]] for name in container.LAYOUT}
     number = {name: _number(field[name]) for name in ("version", "streams", "height", "width")}
     magic = tf.constant(list(container.MAGIC))
@@ -83,14 +100,17 @@ def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_P
     checks = _Checks()
     checks.require(size > 0, container.EMPTY)
     checks.require(tf.reduce_all((field["magic"] == magic) | ~there), container.FOREIGN)
-    checks.require(size >= _FIXED, container.CUT_HEADER, size=size)
-    known = number["version"] == container.VERSION
+    checks.require(size >= _LEAST, container.CUT_HEADER, size=size)
+    known = tf.reduce_any(number["version"] == list(container.VERSIONS))
     checks.require(known, container.OTHER_VERSION, version=number["version"])
+    is_first = number["version"] == 1
+    fixed = tf.where(is_first, _FIXED[1], _FIXED[2])
+    checks.require(size >= fixed, container.CUT_HEADER, size=size)
     count = number["streams"]
-    begin = _FIXED + _WORD * tf.cast(count, tf.int32)
+    begin = fixed + _WORD * tf.cast(count, tf.int32)
     checks.require(size >= begin, container.CUT_HEADER, size=size)
     with tf.control_dependencies(checks.done):
-        lengths = tf.io.decode_raw(tf.strings.substr(data, _FIXED, begin - _FIXED), tf.uint8)
+        lengths = tf.io.decode_raw(tf.strings.substr(data, fixed, begin - fixed), tf.uint8)
     lengths = _number(tf.reshape(lengths, [-1, _WORD]))  # [S]
     long_size = tf.cast(size, tf.int64)
     expected = tf.cast(begin, tf.int64) + tf.reduce_sum(lengths) + _WORD
@@ -132,7 +152,8 @@ def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_P
     )
     with tf.control_dependencies(checks.done):
         height, width = (tf.cast(side, tf.int32) for side in sides.values())
-        return Unpacked(streams, height, width, _number(field["symbols_crc"]))
+        quality = tf.where(is_first, 0, tf.cast(_number(field["quality"]), tf.int32))
+        return Unpacked(streams, height, width, _number(field["symbols_crc"]), quality)
 
 
 def sizes(data) -> tf.Tensor:

@@ -1,10 +1,11 @@
-"""Command lines of `compress` and `decompress`: which model, which file, which output.
+"""Command lines of `compress` and `decompress`: the model, the input and the output.
 
     tfquant compress [options] PICTURE [FILE]          the default model, or that of --model
     tfquant compress [options] MODEL PICTURE FILE      the folder of an exported model
 
-The second form is that of three paths, or of two whose first one is the folder of an exported model
-or of a set of models. An output that is not named is the input with another extension.
+The second form applies to three paths, and to two paths if the first one is the folder of an
+exported model or of a set of models. If the output is omitted, its name is that of the input with
+another extension.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tfquant.export import model_file, model_set, registry
 
 
 class UsageError(ValueError):
-    """A command line that does not say what to do; the message is one line."""
+    """Error: the command line is invalid. The message is one line."""
 
 
 def add_paths(parser: argparse.ArgumentParser, source: str, target: str) -> None:
@@ -97,12 +98,13 @@ def split_paths(arguments, source: str, target: str, extension: str) -> None:
     """Sets `arguments.model` and the attributes for input and output from the paths.
 
     Args:
-      arguments: the command's; `paths` and `model` are read.
-      source, target: the names of the attributes.
-      extension: of an output that is not named.
+      arguments: the command's arguments; reads `paths` and `model`.
+      source: name of the attribute for the input.
+      target: name of the attribute for the output.
+      extension: extension of an omitted output.
 
     Raises:
-      UsageError: the paths are too many, there are two models, or a folder lacks an output.
+      UsageError: there are too many paths or two models, or a folder has no output.
     """
     paths, model = [files.expanded(path) for path in arguments.paths], arguments.model
     if len(paths) > 1 and (len(paths) == 3 or _is_model(paths[0])):
@@ -188,7 +190,7 @@ class Compressor:
 
 
 class Decompressor:
-    """The models that `decompress` uses: a given one, or for each file the one that made it."""
+    """The models that `decompress` uses: a given one, or for each file the model that made it."""
 
     def __init__(self, name: str | None):
         """Reads the manifests of a given model.
@@ -211,12 +213,12 @@ class Decompressor:
         self._find(file)
 
     def load(self) -> Decompressor:
-        """Imports what every model needs. A model is loaded for its first file."""
+        """Imports everything that the models need. A model is loaded for its first file."""
         import_tensorflow()
         return self
 
     def decompress(self, data: bytes, max_pixels: int):
-        """The bytes of a .tfq file to the picture, as `ExportedModel.decompress`."""
+        """Decompresses the bytes of a .tfq file, like `ExportedModel.decompress`."""
         own, member = self._find(container.Bitstream.from_bytes(data, max_pixels))
         return own.load(member).decompress(data, max_pixels)
 
@@ -233,9 +235,9 @@ class Decompressor:
 def import_tensorflow() -> None:
     """Imports TensorFlow for one command.
 
-    TensorFlow from 2.16 on imports Keras 3, and Matplotlib with it, unless it is told to use the
-    Keras 2 that this package uses anyway. That takes a fifth of the time of the import. The garbage
-    collector takes another fifth, and finds nothing.
+    TensorFlow 2.16 and later import Keras 3, and with it Matplotlib, unless they are set to the
+    Keras 2 that this package uses anyway. This takes a fifth of the time of the import. Garbage
+    collection takes another fifth and finds nothing.
     """
     if stack.tensorflow_version() and not stack.has_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

@@ -1,4 +1,4 @@
-"""Flagfiles that any editor wrote: with a byte-order mark, in UTF-16, with Windows' line ends."""
+"""Flagfiles from any editor: with a byte-order mark, in UTF-16, or with Windows' line ends."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ _FLAG = "flagfile"
 
 
 class FlagfileError(ValueError):
-    """A flagfile that cannot be followed; the message is one line."""
+    """Error: a flagfile is invalid. The message is one line."""
 
 
 def expanded(arguments: list) -> list:
-    """Puts the flags of every --flagfile in its place, as absl does.
+    """Replaces every --flagfile by its flags, as absl does.
 
-    Lines that are empty or begin with `#` or `//` are passed over. A file may name others.
+    Lines that are empty or begin with `#` or `//` are skipped. A file may include others.
 
     Args:
       arguments: flags, without the program's name.
 
     Raises:
-      FlagfileError: a file cannot be read, is no text, or names itself.
+      FlagfileError: a file cannot be read, is not text, or includes itself.
     """
     return _expanded(list(arguments), [])
 
@@ -52,7 +52,7 @@ def _lines(path: str, within: list) -> list:
     except OSError as error:
         raise FlagfileError(f"--{_FLAG}: {name}: {error.strerror or error}") from None
     if "\0" in text:
-        raise FlagfileError(f"--{_FLAG}: {name} is no text file")
+        raise FlagfileError(f"--{_FLAG}: {name} is not a text file")
     lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith(("#", "//"))]
     for line in lines:

@@ -24,7 +24,7 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    """Does what the command line says.
+    """Runs `tfquant models`.
 
     Raises:
       ModelError: there is no such model, or it cannot be added.
@@ -41,7 +41,7 @@ def run(arguments) -> None:
 
 
 def describe(models: ModelSet) -> str:
-    """Lines about a set: a row for each model, with the rates and qualities on Kodak."""
+    """Returns lines about a set: one row per model, with its rates and qualities on Kodak."""
     default = " (default)" if models.name == registry.PRETRAINED else ""
     lines = [f"{models.name}{default}: {models.description or _count(models)}"]
     if models.training:
@@ -57,7 +57,7 @@ def describe(models: ModelSet) -> str:
 
 
 def _rows(member: Member) -> list:
-    """A row for each measured quality of a model, or one for a model without measurements."""
+    """Returns a row for each measured quality of a model, or one row without measurements."""
     lmbda = member.manifest.experiment.get("lmbda", "-")
     rows = []
     for measured in member.kodak or ({},):

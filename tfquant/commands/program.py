@@ -20,7 +20,7 @@ PROGRAMS = {
 }
 
 
-# Exit code of a program that went to its end, and left out pictures that it named.
+# Exit code of a program that finished but skipped some pictures, which it has listed.
 LEFT_OUT = 3
 
 
@@ -62,11 +62,11 @@ def end(message: str, code: int) -> None:
 
 
 def expand_paths(values, names) -> None:
-    """Gives flags that are paths their meaning: `~` is the home folder.
+    """Expands `~` in flags that are paths to the home folder.
 
     Args:
       values: the parsed flags.
-      names: of the flags that are a path or a list of paths.
+      names: names of the flags that are a path or a list of paths.
     """
     for name in names:
         value = values[name].value

@@ -1,4 +1,4 @@
-"""Trains and measures a grid of experiments. Makes a table of BD-rates (joint, post) and a plot.
+r"""Trains and measures a grid of experiments. Makes a table of BD-rates (joint, post) and a plot.
 
     python sweep.py --base=configs/recipes/small.flags --grid='plan=aun,mix,sua_ste' \
       --lmbda=0.0067,0.025 --train_images=PHOTOGRAPHS --images=KODAK --out=sweeps/plans
@@ -165,7 +165,7 @@ def _run(program: str, *arguments: str, log: Path) -> None:
             [*PROGRAMS[program], *arguments],
             stdout=file, stderr=subprocess.STDOUT, env=environment, check=False,
         )  # fmt: skip
-    # Pictures that were left out are named in the log, and in the report.
+    # The log and the report name skipped pictures.
     if done.returncode not in (0, LEFT_OUT):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = [line.strip() for line in lines if not line.startswith("Pass --help")][-1:]
@@ -228,6 +228,7 @@ def prepare() -> tuple:
 
 
 def main(argv) -> None:
+    """Runs the command with the flags that `app.run` has parsed."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
     expand_paths(flags.FLAGS, ("base", "out"))

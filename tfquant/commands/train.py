@@ -13,14 +13,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from typing import Callable
 
 import tensorflow as tf
 from absl import app, flags, logging
 
 from tfquant import files
 from tfquant.commands import experiment_flags
-from tfquant.commands.program import program_name
-from tfquant.data import crops, sources
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.data import background, crops, sources
 from tfquant.data.images import ImageError
 from tfquant.export import model_file, writing
 from tfquant.legacy_keras import keras
@@ -32,12 +33,15 @@ from tfquant.training import (
     history,
     hosts,
     progress,
+    resuming,
     run,
     trained,
 )
 from tfquant.training.experiment import Experiment
 from tfquant.training.hosts import Host, HostLost
 from tfquant.training.trainer import Trainer
+
+_SHOWN = 5  # number of pictures in the last line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,19 +96,28 @@ def train(
       TrainingDiverged: the loss was not finite for too many steps in a row.
       HostLost: another host ended before the training did.
     """
-    settings = Settings(epoch_steps, progress, gradient_risk, jit_compile)
+    model_dir = files.expanded(model_dir)
+    train_and_export(
+        experiment, model_dir, Settings(epoch_steps, progress, gradient_risk, jit_compile)
+    )
+    return tf.io.gfile.join(model_dir, model_file.FOLDER)
+
+
+def train_and_export(experiment: Experiment, model_dir: str, settings: Settings) -> list[str]:
+    """Trains and exports like `train`. Returns one line for each unreadable picture."""
     host = Host.from_environment()
+    model_dir = files.utf8_folder(model_dir)
     with host.together(), host.folder(model_dir) as run_dir:
-        train_stages(experiment, run_dir, settings, host)
+        left_out = train_stages(experiment, run_dir, settings, host)
     if host.is_chief:
         exported, name = writing.export_run(model_dir)
         logging.info("Exported model: %s, from %s", exported, name)
-    return tf.io.gfile.join(model_dir, model_file.FOLDER)
+    return left_out
 
 
 def train_stages(
     experiment: Experiment, run_dir: str, settings: Settings, host: Host, patience: int = 0
-) -> None:
+) -> list[str]:
     """Trains each stage to its end, or until its loss has not decreased for `patience` epochs.
 
     Args:
@@ -113,12 +126,15 @@ def train_stages(
       settings: further settings of the run.
       host: this host.
       patience: number of epochs; 0 trains every stage to its end.
+
+    Returns:
+      One line for each picture that was skipped because it could not be read.
     """
+    init_from = files.expanded(experiment.init_from)
+    experiment = dataclasses.replace(experiment, init_from=init_from)
     strategy = host.strategy()
     keras.utils.set_random_seed(experiment.seed)
-    downscale = experiment.downscale
-    min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
-    source = sources.open_source(experiment.train_images, experiment.seed, min_side)
+    source = _open_source(experiment)
     training_source, validation_source = sources.split(source)
     for stage in experiment.all_stages():
         run.epoch_length(stage, settings.epoch_steps)
@@ -140,35 +156,15 @@ def train_stages(
     # Nothing is written before this point, so that a wrong flag is not recorded in the folder.
     if starts:
         checkpoint.start_from(codec, experiment, start)
-    folder.prepare(run_dir, experiment)
+    folder.prepare(run_dir, experiment, kept.newest)
+    changed = folder.note_pictures(run_dir, source.listing())
+    if changed and kept.newest is not None:
+        logging.warning("%s: %s", run_dir, changed)
     warn_of_validation(experiment)
-
-    def training_data(first_example: int) -> tf.data.Dataset:
-        def draw(offset: int, size: int) -> tf.data.Dataset:
-            return crops.training_crops(
-                training_source,
-                seed=experiment.seed,
-                crop=experiment.crop,
-                batch_size=size,
-                first_example=first_example + offset,
-                stride=experiment.batch_size,
-                downscale=downscale,
-            )
-
-        return hosts.shares(strategy, experiment.batch_size, draw)
-
-    validation = crops.validation_crops(
-        validation_source,
-        seed=experiment.seed,
-        crop=experiment.crop,
-        count=validation_count(experiment),
-        downscale=downscale,
-    )
-    validation_data = tf.data.Dataset.from_tensor_slices(validation)
-    validation_data = validation_data.batch(experiment.batch_size, drop_remainder=True)
+    validation_data = _validation_data(validation_source, experiment)
     run.run_stages(
         kept,
-        training_data=training_data,
+        training_data=_training_data(training_source, experiment, strategy),
         validation_data=validation_data,
         epoch_steps=settings.epoch_steps,
         callbacks=callbacks.for_stage(run_dir, validation_data, settings.gradient_risk),
@@ -176,6 +172,52 @@ def train_stages(
         jit_compile=settings.jit_compile,
         verbose=progress.VERBOSE[settings.progress if host.is_chief else "silent"],
     )
+    return source.left_out()
+
+
+def _open_source(experiment: Experiment) -> sources.ImageSource:
+    """Opens the experiment's pictures, with the smallest side that its crops need."""
+    downscale = experiment.downscale
+    min_side = math.ceil(experiment.crop / (downscale[0] if downscale else 1.0))
+    colour = background.parse(experiment.background) if experiment.background else None
+    return sources.open_source(
+        experiment.train_images, experiment.seed, min_side, background=colour
+    )
+
+
+def _training_data(
+    source: sources.ImageSource, experiment: Experiment, strategy: tf.distribute.Strategy
+) -> Callable[[int], tf.data.Dataset]:
+    """Returns `first_example -> dataset` of training batches, each host with its own share."""
+
+    def training_data(first_example: int) -> tf.data.Dataset:
+        def draw(offset: int, size: int) -> tf.data.Dataset:
+            return crops.training_crops(
+                source,
+                seed=experiment.seed,
+                crop=experiment.crop,
+                batch_size=size,
+                first_example=first_example + offset,
+                stride=experiment.batch_size,
+                downscale=experiment.downscale,
+            )
+
+        return hosts.shares(strategy, experiment.batch_size, draw)
+
+    return training_data
+
+
+def _validation_data(source: sources.ImageSource, experiment: Experiment) -> tf.data.Dataset:
+    """Returns the batches of validation crops, the same in every epoch."""
+    validation = crops.validation_crops(
+        source,
+        seed=experiment.seed,
+        crop=experiment.crop,
+        count=validation_count(experiment),
+        downscale=experiment.downscale,
+    )
+    dataset = tf.data.Dataset.from_tensor_slices(validation)
+    return dataset.batch(experiment.batch_size, drop_remainder=True)
 
 
 def validation_count(experiment: Experiment) -> int:
@@ -317,8 +359,11 @@ def main(argv: list) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; use only --flags")
     values = flags.FLAGS
+    program = program_name(argv)
     tf.get_logger().setLevel("WARNING")
+    left_out = []
     try:
+        expand_paths(values, ("model_dir", "init_from"))
         experiment = experiment_flags.experiment(values)
         if not values.model_dir:
             raise ValueError("--model_dir must name a folder; got ''")
@@ -328,6 +373,24 @@ def main(argv: list) -> None:
         if values.explore_qr:
             explore(experiment, values.model_dir, values)
         else:
-            train(experiment, values.model_dir, **vars(settings_from_flags(values)))
+            left_out = train_and_export(experiment, values.model_dir, settings_from_flags(values))
     except (ValueError, OSError, ImageError, run.TrainingDiverged, HostLost) as error:
-        sys.exit(f"{program_name(argv)}: {error}")
+        sys.exit(f"{program}: {error}")
+    except KeyboardInterrupt:
+        end(f"{program}: interrupted; {_where_it_stands(experiment, values)}", 130)
+    if left_out:
+        shown = "; ".join(left_out[:_SHOWN])
+        more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+        message = f"the run is complete without {len(left_out)} pictures: {shown}{more}"
+        end(f"{program}: {message}", LEFT_OUT)
+
+
+def _where_it_stands(experiment: Experiment, values: flags.FlagValues) -> str:
+    if values.explore_qr:
+        return "run the same command again to resume the search"
+    try:
+        newest = checkpoint.newest_readable(values.model_dir)
+    except (ValueError, OSError) as error:
+        return str(error)
+    total = sum(stage.steps for stage in experiment.all_stages())
+    return resuming.where_it_stands(values.model_dir, total, newest)

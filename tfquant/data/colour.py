@@ -89,7 +89,7 @@ class _UnusableProfile(ValueError):
 
 @functools.lru_cache(maxsize=32)
 def _profile(data: bytes) -> tuple:
-    """(colour space, name, mode -> transform to sRGB or None where there is nothing to change)."""
+    """Returns (colour space, name, function from a mode to its transform, None if it is sRGB)."""
     try:
         from PIL import ImageCms
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import re
 import threading
 import time
 
@@ -159,6 +160,22 @@ def validation_crops(
         for i in range(count)
     ]
     return {"image": np.stack(drawn), "index": np.arange(count, dtype=np.int64)}
+
+
+@contextlib.contextmanager
+def picture_errors():
+    """Turns TensorFlow's error for a picture that `training_crops` could not read into its own.
+
+    Raises:
+      ImageError: no picture of the source can be read any more.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = re.search(r"ImageError: (.*)", error.message)
+        if reason is None:
+            raise
+        raise ImageError(f"no training picture can be read; last: {reason[1]}") from None
 
 
 def _check(**limits):

@@ -1,7 +1,7 @@
-"""A picture file's content as 8-bit sRGB; `docs/pictures.md` has the table of what becomes what.
+"""Decodes picture files to 8-bit sRGB. `docs/pictures.md` lists the conversions.
 
-The steps, in order: the page, the depth and polarity of the samples, the turn that EXIF asks for,
-transparency, colour. What a file's tags leave undefined is refused in one line.
+The steps, in order: page, depth and polarity of the samples, transparency, colour, orientation. A
+file whose tags leave black or white undefined is rejected with one line.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def readable_formats() -> list[str]:
 
 
 def extensions() -> tuple[str, ...]:
-    """The extensions, in lower case, that make a file of a folder a picture."""
+    """Returns the extensions, in lower case, of pictures in a folder."""
     known = {**FORMATS, **(HEIF if importlib.util.find_spec("pillow_heif") else {})}
     return tuple(extension for group in known.values() for extension in group)
 
@@ -184,7 +184,7 @@ _SIGNATURES = (
 
 
 def tiff_kind(path) -> str:
-    """What a TIFF file's first page holds, for a message on what Pillow does not read."""
+    """Describes the first page of a TIFF file, for a message."""
     with contextlib.suppress(Exception), open(path, "rb") as file, messages.collected():
         tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
         file.seek(tags.next)
@@ -278,7 +278,7 @@ def _is_thumbnail(size, other) -> bool:
 
 
 def _pixels(picture: Image.Image, profile, background) -> tuple:
-    """(uint8 [H, W, 3], a note on colours)."""
+    """Returns (uint8 [H, W, 3], a note on colours)."""
     white, inverted = _depth(picture) if picture.format == "TIFF" else (65535, False)
     loading = messages.native() if picture.format == "TIFF" else contextlib.nullcontext()
     with loading:
@@ -307,7 +307,7 @@ def _turned(pixels: np.ndarray, orientation) -> np.ndarray:
 
 
 def _depth(picture: Image.Image) -> tuple:
-    """(value of white, whether white is 0) of a TIFF of one channel of more than 8 bits.
+    """Returns (largest value of a sample, true if it is black) of a TIFF file.
 
     Raises:
       ImageError: the tags leave black and white undefined.
@@ -335,7 +335,7 @@ def _tuple(value) -> tuple:
 
 
 def _exif(picture: Image.Image) -> tuple:
-    """(orientation, interoperability index); 1 and "" where EXIF does not say."""
+    """Returns (orientation, interoperability index); 1 and "" if EXIF has none."""
     # Other tags may be broken in any way; they must not cost the orientation.
     orientation, interoperability = None, ""
     with contextlib.suppress(Exception):
@@ -353,7 +353,7 @@ def _exif(picture: Image.Image) -> tuple:
 
 
 def _orientation_of(exif: bytes):
-    """The orientation in EXIF data that Pillow cannot read; None where there is none."""
+    """Returns the orientation in EXIF data that Pillow cannot read, or None."""
     data = exif[6:] if exif.startswith(b"Exif\0\0") else exif
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
@@ -369,7 +369,7 @@ def _orientation_of(exif: bytes):
 
 
 def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
-    """Any mode of Pillow's -> (picture in mode L, RGB or CMYK, alpha as uint8 [H, W] or None)."""
+    """Converts any mode to (picture in mode L, RGB or CMYK, alpha: uint8 [H, W] or None)."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _from_wide_gray(picture, white, inverted)
     gray_key = picture.mode == "L" and "transparency" in picture.info
@@ -387,7 +387,7 @@ def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
 
 
 def _from_wide_gray(picture: Image.Image, white: int, inverted: bool) -> tuple:
-    """One channel of more than 8 bits -> (picture in mode L, alpha: uint8 [H, W] or None)."""
+    """Scales one channel of more than 8 bits to (picture in mode L, alpha uint8 [H, W] or None)."""
     gray = np.asarray(picture)  # older Pillows give 16-bit files as int32, mode "I"
     if picture.mode == "F" or gray.min() < 0 or gray.max() > white:
         raise ImageError(

@@ -23,7 +23,7 @@ _KINDS = 8  # kinds that a summary lists
 
 @dataclasses.dataclass
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
       paths: of the pictures, sorted, each once.
@@ -38,7 +38,7 @@ class Found:
     special: list[str] = dataclasses.field(default_factory=list)
 
     def left_out(self) -> str:
-        """One line that counts what was left out, "" if nothing was."""
+        """Returns one line that counts the skipped files, or "" if there are none."""
         parts = []
         if self.others:
             parts.append(_counted(self.others))
@@ -61,11 +61,11 @@ def search(spec: str) -> Found:
       ImageError: a part of `spec` leads to no picture.
       OSError: nobody can look there, since no file system has such names, say.
     """
-    parts = _parts(os.fspath(spec))
-    if not parts:
+    asked = parts(os.fspath(spec))
+    if not asked:
         raise ImageError("no pictures asked for: expected a file, a folder or a glob, got ''")
     taken, result = {}, Found([])
-    for part in parts:
+    for part in asked:
         found = _expand(part)
         if not found.paths:
             raise ImageError(f"{files.shown(part)}: {_why_none(part, found)}")
@@ -80,16 +80,16 @@ def search(spec: str) -> Found:
     return result
 
 
-def _parts(spec: str) -> list[str]:
-    """The names in a list with commas; blanks around a name count where such a name exists."""
+def parts(spec: str) -> list[str]:
+    """Splits a list with commas. Blanks around a name are kept if such a name exists."""
     for whole in (files.expanded(spec), files.expanded(spec.strip())):
         if whole and files.exists(whole):
             return [whole]
-    parts = []
+    found = []
     for part in spec.split(","):
         exact, stripped = files.expanded(part), files.expanded(part.strip())
-        parts.append(exact if exact.strip() and files.exists(exact) else stripped)
-    return [part for part in parts if part]
+        found.append(exact if exact.strip() and files.exists(exact) else stripped)
+    return [part for part in found if part]
 
 
 def _why_none(part: str, found: Found) -> str:

@@ -87,7 +87,7 @@ def read_image(
 
 
 def sides(path, page: int | None = None) -> tuple:
-    """The sides of a picture in pixels, the shorter one first, from the file's header alone.
+    """Returns the sides of a picture in pixels, the shorter first. Reads only the header.
 
     Raises:
       ImageError: the header is not a picture's.
@@ -102,7 +102,7 @@ def sides(path, page: int | None = None) -> tuple:
 
 
 def _bytes_of(path: str) -> bytes | None:
-    """A file's bytes, where Pillow cannot look for them itself; else None."""
+    """Returns a file's bytes if Pillow cannot open the file by its name; else None."""
     if not files.is_local(path):
         return files.read(path)
     with contextlib.suppress(OSError):
@@ -165,7 +165,7 @@ def probe_image(path) -> None:
 def encoded_image(
     path, background=None, *, page: int | None = None, note: Callable[[str], None] | None = None
 ) -> bytes:
-    """The file as it is, if it is PNG or JPEG and says all that is needed; else as an sRGB PNG.
+    """Returns the bytes of a PNG or JPEG file, or of an sRGB PNG with the picture of another file.
 
     Args:
       path, background, page, note: see `read_image`.
@@ -224,7 +224,7 @@ def write_image(path, image, source: str = "") -> None:
 
 
 def encoded(image, extension: str = ".png", source: str = "", name: str = "picture") -> bytes:
-    """The bytes of a lossless file of `image: uint8 [H, W, 3]`; see `write_image`."""
+    """Returns the bytes of a lossless file of `image: uint8 [H, W, 3]`; see `write_image`."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ImageError(f"{name}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
@@ -238,7 +238,7 @@ def encoded(image, extension: str = ".png", source: str = "", name: str = "pictu
 
 
 def made_from(path) -> str | None:
-    """What a PNG file says it was decompressed from; None of any other file.
+    """Returns the text that says what a PNG file was decompressed from, or None.
 
     It is what `write_image` was given.
     """

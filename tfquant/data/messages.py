@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -19,6 +20,8 @@ import warnings
 # Held while descriptor 2 is redirected.
 STDERR = threading.RLock()
 
+# Lines that absl and TensorFlow write on descriptor 2.
+_OF_A_LOG = re.compile(r"[IWEF]\d{4} |\d{4}-\d\d-\d\d |WARNING: ")
 _MOST = 3  # messages of one picture that are reported in full
 _local = threading.local()
 _install_lock = threading.Lock()
@@ -60,7 +63,10 @@ def native():
             os.dup2(kept, 2)
             file.seek(0)
             for line in file.read().decode(errors="backslashreplace").splitlines():
-                _add(f"libtiff: {line}")
+                if _OF_A_LOG.match(line):  # another thread's
+                    os.write(2, line.encode(errors="backslashreplace") + b"\n")
+                else:
+                    _add(f"libtiff: {line}")
 
 
 def shortened(lines: list) -> list:

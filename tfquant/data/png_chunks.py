@@ -57,7 +57,7 @@ def _says_orientation(body: bytes) -> bool:
 
 
 def _inflated(body: bytes) -> bytes | None:
-    """The profile in a chunk iCCP: a name, a zero byte, the method 0, deflated data."""
+    """Returns the profile in a chunk iCCP: a name, a zero byte, the method 0, deflated data."""
     _, zero, rest = body.partition(b"\0")
     if not zero or rest[:1] != b"\0":
         return None

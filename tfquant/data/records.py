@@ -55,7 +55,7 @@ class Records:
             shards = _read_index(spec)
         else:
             shards = {path: _scan(path) for path in sorted(files.matches(spec))}
-        self._paths = list(shards)
+        self.paths = list(shards)
         self._offsets = list(shards.values())
         self._ends = np.cumsum([len(offsets) for offsets in self._offsets])
         self._reader = functools.lru_cache(_OPEN_SHARDS)(self._open)
@@ -68,7 +68,7 @@ class Records:
     def __getitem__(self, i: int) -> tuple[str, bytes]:
         shard = int(np.searchsorted(self._ends, i, side="right"))
         place = int(i) - (int(self._ends[shard - 1]) if shard else 0)
-        name = f"{self._paths[shard]}, record {place}"
+        name = f"{self.paths[shard]}, record {place}"
         reader, lock = self._reader(shard)
         try:
             with lock:
@@ -83,7 +83,7 @@ class Records:
         return f"{name} ({filename})" if filename else name, values[ENCODED].bytes_list.value[0]
 
     def _open(self, shard: int):
-        return tf_record.tf_record_random_reader(self._paths[shard]), threading.Lock()
+        return tf_record.tf_record_random_reader(self.paths[shard]), threading.Lock()
 
 
 def _read_index(folder: str) -> dict:

@@ -14,6 +14,8 @@ Pictures are uint8 throughout.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from absl import logging
 
-from tfquant.data import images, records
+from tfquant import files
+from tfquant.data import finding, images, messages, records
 from tfquant.data.dead_leaves import dead_leaves
 from tfquant.data.images import ImageError
 from tfquant.data.prefetch import ahead
@@ -39,14 +42,50 @@ class ImageSource:
         raise NotImplementedError
 
     def held_out(self, every: int) -> tuple[ImageSource, ImageSource]:
-        """(training, validation): every `every`-th picture, or the last, is for the latter."""
+        """Splits the source into (training, validation).
+
+        Every `every`-th picture, or the last one, is for validation. If none of these can be read,
+        the last picture that can be read takes their place.
+
+        Raises:
+          ImageError: fewer than two pictures can be read.
+        """
         if len(self) < 2:
             raise ImageError("one picture alone cannot be split into training and validation")
-        validation = set(range(every - 1, len(self), every)) or {len(self) - 1}
-        return (
-            Selection(self, [i for i in range(len(self)) if i not in validation]),
-            Selection(self, sorted(validation)),
+        validation = list(range(every - 1, len(self), every)) or [len(self) - 1]
+        training = sorted(set(range(len(self))) - set(validation))
+        if self._first_readable(validation) is None:
+            moved = self._first_readable(reversed(training))
+            training = [i for i in training if i != moved]
+            validation = [moved] if moved is not None else []
+        elif self._first_readable(training) is None:
+            training = [self._first_readable(validation)]
+            validation = [i for i in validation if i != training[0]]
+        if not (self._first_readable(training) is None or self._first_readable(validation) is None):
+            return Selection(self, training), Selection(self, validation)
+        reasons = f"; {next(iter(self.left_out()))}" if self.left_out() else ""
+        raise ImageError(
+            f"one picture alone can be read of {len(self)}: training needs two, one of them for"
+            f" validation{reasons}"
         )
+
+    def _first_readable(self, places) -> int | None:
+        """Returns the first of these places whose picture can be read, or None."""
+        for i in places:
+            try:
+                self[i]
+            except ImageError:
+                continue
+            return i
+        return None
+
+    def left_out(self) -> list[str]:
+        """Returns one line for each picture that could not be read so far."""
+        return []
+
+    def listing(self) -> dict:
+        """Maps the name of each file to its size and date, to notice changes; empty if unknown."""
+        return {}
 
 
 class Selection(ImageSource):
@@ -100,8 +139,10 @@ class EncodedImages(ImageSource):
       ImageError: none can be read.
     """
 
-    def __init__(self, spec: str, count: int, *, cache_mib: int = CACHE_MIB):
+    def __init__(self, spec: str, count: int, *, cache_mib: int = CACHE_MIB, background=None):
         self.errors: dict[int, ImageError] = {}
+        self._background = background
+        self._notes: dict[str, set] = {}
         self._count = count
         self._cache: dict[int, np.ndarray] = {}
         self._bytes_left = cache_mib * 2**20
@@ -117,10 +158,20 @@ class EncodedImages(ImageSource):
             logging.warning(
                 "%s: %d of %d pictures skipped, unreadable", spec, len(self.errors), count
             )
+        for note, places in sorted(self._notes.items()):
+            logging.info("%s: %d pictures: %s", spec, len(places), note)
+
+    def left_out(self) -> list[str]:
+        return [str(self.errors[i]) for i in sorted(self.errors)]
 
     def _read(self, i: int) -> np.ndarray:
         """Picture i, uint8 [H, W, 3]; an ImageError if it cannot be read."""
         raise NotImplementedError
+
+    def _note(self, i: int, note: str) -> None:
+        """Remembers what was converted in picture i."""
+        with self._lock:
+            self._notes.setdefault(note, set()).add(i)
 
     def _probe(self, i: int) -> None:
         """Raises an ImageError if picture i plainly is none."""
@@ -162,35 +213,53 @@ class EncodedImages(ImageSource):
 
     def _skip(self, i, error):
         with self._lock:
-            if i not in self.errors:
-                self.errors[i] = error
-                logging.warning("skipped picture %d: %s", len(self.errors), error)
+            if i in self.errors:
+                return
+            self.errors[i] = error
+            number = len(self.errors)
+        with messages.STDERR:  # so that the line is not taken for one of libtiff's
+            logging.warning("skipped picture %d: %s", number, error)
 
 
 class ImageFiles(EncodedImages):
-    """The files that `spec` means (`images.find_images`)."""
+    """The files that `spec` means (`finding.search`)."""
 
-    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
-        self.paths = images.find_images(spec)
-        super().__init__(spec, len(self.paths), cache_mib=cache_mib)
+    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB, background=None):
+        found = finding.search(spec)
+        self.paths = found.paths
+        if found.left_out():
+            logging.info("%s: left out: %s", spec, found.left_out())
+        super().__init__(spec, len(self.paths), cache_mib=cache_mib, background=background)
 
     def _read(self, i):
-        return images.read_image(self.paths[i])
+        return images.read_image(
+            self.paths[i], self._background, note=functools.partial(self._note, i)
+        )
 
     def _probe(self, i):
         images.probe_image(self.paths[i])
+
+    def listing(self):
+        return _listing(self.paths)
 
 
 class RecordImages(EncodedImages):
     """The pictures of TFRecord shards (`records.Records`)."""
 
-    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB):
+    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB, background=None):
         self.records = records.Records(spec)
-        super().__init__(f"records:{spec}", len(self.records), cache_mib=cache_mib)
+        super().__init__(
+            f"records:{spec}", len(self.records), cache_mib=cache_mib, background=background
+        )
 
     def _read(self, i):
         name, data = self.records[i]
-        return images.read_image(name, data=data)
+        return images.read_image(
+            name, self._background, data, note=functools.partial(self._note, i)
+        )
+
+    def listing(self):
+        return _listing(self.records.paths)
 
     def _probe(self, i):
         """Nothing: the pictures of a set have been decoded when it was made.
@@ -198,6 +267,20 @@ class RecordImages(EncodedImages):
         Shards of others may hold what is no picture. Beyond the cache it is found, named and
         replaced when training asks for it.
         """
+
+
+def _listing(paths: list[str]) -> dict:
+    """Maps each path below the common folder to [bytes, date in ns], of local files alone."""
+    if not all(files.is_local(path) for path in paths):
+        return {}
+    above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    found = {}
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            name = os.path.relpath(path, above)
+            found[name] = [status.st_size, status.st_mtime_ns]
+    return found
 
 
 class TfdsImages(ImageSource):
@@ -244,7 +327,9 @@ def _tfds_rgb(name, example) -> np.ndarray:
     return np.broadcast_to(picture, picture.shape[:2] + (3,))
 
 
-def open_source(spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_MIB) -> ImageSource:
+def open_source(
+    spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_MIB, background=None
+) -> ImageSource:
     """Opens what a flag like `--train_images` names (the table above).
 
     Args:
@@ -253,15 +338,40 @@ def open_source(spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_M
       min_side: pixels a side that crops take out of a picture, crop / the smallest downscale.
         Canvases are made at least so large; other pictures are what they are.
       cache_mib: memory for decoded pictures.
+      background: (red, green, blue) behind transparent pixels; None leaves such pictures out.
     """
-    spec = spec.strip()
-    if spec in ("", "dead_leaves"):
+    kind, name = _kind(spec)
+    if kind == "dead_leaves":
         return DeadLeaves(seed, size=max(512, min_side))
-    if spec.startswith("tfds:"):
-        return TfdsImages(spec[len("tfds:") :], cache_mib=cache_mib)
-    if spec.startswith("records:"):
-        return RecordImages(spec[len("records:") :], cache_mib=cache_mib)
-    return ImageFiles(spec, cache_mib=cache_mib)
+    if kind == "tfds":
+        return TfdsImages(name, cache_mib=cache_mib)
+    source = RecordImages if kind == "records" else ImageFiles
+    return source(name, cache_mib=cache_mib, background=background)
+
+
+def _kind(spec: str) -> tuple[str, str]:
+    """Splits a spec into its kind and the rest: a name, a set, or files."""
+    if spec.strip() in ("", "dead_leaves"):
+        return "dead_leaves", ""
+    kind, colon, rest = spec.strip().partition(":")
+    if colon and kind in ("tfds", "records"):
+        return kind, rest
+    return "files", spec
+
+
+def canonical(spec: str) -> str:
+    """Returns a text that is the same for all ways to write the same source.
+
+    `ds/r`, `ds/r/` and a link to it are one folder; so are `~/r` and its full path.
+    """
+    kind, name = _kind(spec)
+    if kind in ("dead_leaves", "tfds"):
+        return f"{kind}:{name}"
+    parts = [
+        os.path.realpath(part) if files.is_local(part) else part.rstrip("/")
+        for part in finding.parts(name)
+    ]
+    return f"{kind}:{','.join(sorted(parts))}"
 
 
 def split(source: ImageSource, every: int = 10) -> tuple[ImageSource, ImageSource]:

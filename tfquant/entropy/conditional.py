@@ -18,7 +18,8 @@ import numpy as np
 import scipy.special
 import tensorflow as tf
 
-from tfquant.coding.decisions import DecisionTable
+from tfquant.coding.decisions import VERSION, VERSION_OF_FILES_1, DecisionTable
+from tfquant.coding.portable_math import exp
 from tfquant.coding.tables import MeanScaleTable, ScaleTable
 from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
@@ -29,6 +30,7 @@ from tfquant.quantization.quantizer import symbols
 
 # The literature's largest scale; beyond it the coding tables end.
 SIGMA_MAX = 256.0
+_LOG_SIGMA_MAX = math.log(SIGMA_MAX)
 JOINT_SIGMA_BOUND = 0.11
 POST_SIGMA_BOUND = 1e-6
 
@@ -161,7 +163,7 @@ class ConditionalModel(EntropyModel):
     def coding_table(self):
         tail = FAMILIES[self.family].tail
         if tail is None:
-            return DecisionTable()
+            return DecisionTable(VERSION if self.exact else VERSION_OF_FILES_1)
         return (ScaleTable if self._centred else MeanScaleTable)(tail, SIGMA_MAX)
 
     def write(self, table, handle, integers, raw):
@@ -184,9 +186,16 @@ class ConditionalModel(EntropyModel):
         """What `coding_table()` codes by, for all elements in row-major order."""
         if FAMILIES[self.family].tail is None:
             return self._decisions(raw)
+        if self.exact:
+            *mu, log_sigma = (tf.reshape(block, [-1]) for block in self._blocks(raw))
+            sigma = self._exact_sigma(log_sigma)
+            return (sigma,) if self._centred else (*mu, sigma)
         prior = self.prior(raw)
         mu, sigma = (tf.reshape(t, [-1]) for t in (prior.loc, prior.scale))
         return (sigma,) if self._centred else (mu, sigma)
+
+    def _exact_sigma(self, log_sigma):
+        return tf.maximum(exp(tf.minimum(log_sigma, _LOG_SIGMA_MAX)), self.sigma_bound)
 
     def _decisions(self, raw) -> tuple:
         """What `DecisionTable` asks for, of the integers `round(y - offset)` of a mixture.
@@ -196,9 +205,9 @@ class ConditionalModel(EntropyModel):
         blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
         logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
         # tf.nn.softmax would transpose there and back.
-        weights = tf.exp(logits - tf.reduce_max(logits, axis=0))
+        weights = (exp if self.exact else tf.exp)(logits - tf.reduce_max(logits, axis=0))
         weights /= tf.reduce_sum(weights, axis=0)
-        sigma = self._to_sigma(log_sigma)
+        sigma = (self._exact_sigma if self.exact else self._to_sigma)(log_sigma)
         mean = tf.reduce_sum(weights * mu, axis=0)
         if self.zero_center:
             mu, mean = mu - mean, tf.zeros_like(mean)

@@ -24,9 +24,12 @@ class EntropyModel(keras.layers.Layer):
 
     Attributes:
       sigma_bound: variable, the lower bound of sigma; None where the distribution has none.
+      exact: True if the rows of coding tables must come out the same on every machine, given the
+        parameters. Files of version 1 were made without.
     """
 
     sigma_bound = None
+    exact = False
 
     def __init__(self, name: str):
         super().__init__(name=name, dtype="float32")

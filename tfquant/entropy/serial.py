@@ -29,6 +29,7 @@ from tfquant.exchange import Exchange, Passed, Received
 from tfquant.layers.blocks import leaky_relu
 from tfquant.layers.causal import NEIGHBOURS, REACH, CausalConv
 from tfquant.layers.chain import Chain
+from tfquant.layers.exact import Dense
 from tfquant.legacy_keras import keras
 
 # One row up is as far as this many columns to the left: beyond the window's right end.
@@ -50,8 +51,8 @@ class SerialContext(keras.layers.Layer):
         super().__init__(name=name)
         self.M = M
         self.causal = CausalConv(2 * M)
-        hidden = [layer for width in widths for layer in (keras.layers.Dense(width), leaky_relu())]
-        last = keras.layers.Dense(outputs * M, dtype="float32")
+        hidden = [layer for width in widths for layer in (Dense(width), leaky_relu())]
+        last = Dense(outputs * M, dtype="float32")
         self.parameters = Chain([*hidden, last])
 
     def call(self, features, context):
@@ -59,7 +60,9 @@ class SerialContext(keras.layers.Layer):
         return self._raw(features, self.causal(context))
 
     def _raw(self, features, context):
-        return self.parameters(tf.concat([features, tf.cast(context, features.dtype)], axis=-1))
+        parts = [features, tf.cast(context, features.dtype)]
+        self.parameters.layers[0].parts = np.array([part.shape[-1] for part in parts])
+        return self.parameters(tf.concat(parts, axis=-1))
 
     def transmit(self, exchange: Exchange, model: ConditionalModel, y, features) -> Received:
         """Passes `y: [B, h, w, M]` on, quantized around 0; one picture where `exchange` replays.
@@ -120,7 +123,8 @@ class SerialContext(keras.layers.Layer):
             if passed.bits is not None:
                 bits = bits.write(number, passed.bits)
             context = passed.received.context
-            newest = tf.pad(context, [[0, rows - size + 1], [0, 0]])
+            newest = self.causal.seen_as(context)
+            newest = tf.pad(newest, [[0, rows - size + 1], [0, 0]])
             recent = tf.concat([recent[rows:-1], newest], axis=0)
             return number + 1, recent, state, contexts.write(number, context), bits
 
@@ -150,13 +154,28 @@ class SerialContext(keras.layers.Layer):
         """
         first, *rest = self.parameters.layers
         size = features.shape[-1]
-        kernel, bias = (tf.cast(w, features.dtype) for w in (first.kernel, first.bias))
-        of_features, of_context = kernel[:size], kernel[size:]
+        features = tf.reshape(features, [-1, size])
+        integers = first.integers
 
-        def raw_of(hidden, context):
-            x = hidden + tf.matmul(tf.cast(context, hidden.dtype), of_context)
+        def after_first(x):
             for layer in rest:
                 x = layer(x)
             return x
 
-        return tf.matmul(tf.reshape(features, [-1, size]), of_features) + bias, raw_of
+        if integers is not None:
+            of_features = first.products(integers.of(features, slice(size)), first.kernel[:size])
+
+            def exact_raw_of(hidden, context):
+                context = integers.of(context, slice(size, None))
+                sums = hidden + first.products(context, first.kernel[size:])
+                return after_first(first.finish(sums))
+
+            return of_features, exact_raw_of
+
+        kernel, bias = (tf.cast(w, features.dtype) for w in (first.kernel, first.bias))
+        of_features, of_context = kernel[:size], kernel[size:]
+
+        def raw_of(hidden, context):
+            return after_first(hidden + tf.matmul(tf.cast(context, hidden.dtype), of_context))
+
+        return tf.matmul(features, of_features) + bias, raw_of

@@ -49,7 +49,7 @@ class ConventionalCodec:
         return buffer.getvalue()
 
     def why_not(self, image: np.ndarray, error: Exception) -> str:
-        """Why the codec cannot hold `image: uint8 [H, W, 3]`, in words; `error` is the codec's."""
+        """Describes why the codec cannot hold `image: uint8 [H, W, 3]`; `error` is the codec's."""
         height, width, _ = image.shape
         limit = _MOST_PIXELS_A_SIDE.get(self.format, 0)
         if max(height, width) > limit > 0:

@@ -224,7 +224,7 @@ def read_published(path: Path, codec: str) -> Curve:
 
 
 def _anchor_rows(text: str, name: str) -> tuple:
-    """([(line number, row by column)], whether commas may be decimal)."""
+    """Returns ([(line number, row by column)], true if commas may be decimal)."""
     lines = text.split("\n")
     first = 0
     delimiter = None
@@ -263,7 +263,7 @@ def _anchor_number(text: str, where: str, comma: bool) -> float:
 
 
 def _anchor_points(values: list) -> tuple:
-    """Points of (where, key of METRICS, whether in dB by name, bpp, value)."""
+    """Makes points of (place, key of METRICS, true if named as dB, bpp, value)."""
     linear = [
         (where, value) for where, key, in_db, _, value in values
         if key == "ms_ssim_db" and not in_db

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +25,16 @@ from tfquant.data.dead_leaves import dead_leaves
 from tfquant.evaluation import measure
 
 SAMPLE = "sample"
-# What an evaluation leaves in the folder of its report: the files that mark such a folder, and its
-# plots and folders of pictures.
-REPORT_FILES = ("report.json", "report.md")
-PLOTS = ("rd.png", "gains.png")
+# Folders of pictures in the folder of a report.
 RECONSTRUCTIONS = "reconstructions"
-PICTURE_FOLDERS = (RECONSTRUCTIONS, SAMPLE)
+# The files that mark the folder of a report, of a sweep and of an exploration, and their plots.
+_REPORT = ("report.json", "report.md")
+_PLOTS = {
+    re.compile(r"rd\.png|gains\.png"): _REPORT,
+    re.compile(r"rd(_.*)?\.png"): ("sweep.json", "table.md"),
+    re.compile(r"exploration\.png"): ("exploration.json",),
+}
+_SAMPLE_FILES = ("hopper.png", "raccoon.png", "leaves.png")
 # Not a seed that training uses by default, so that the leaves are new to a model trained on leaves.
 _LEAVES_SEED = 2026
 
@@ -135,20 +140,22 @@ def readable(pictures, say) -> tuple:
 
 
 def failure(picture: Picture, codec: str, error: Exception) -> dict:
-    """What `report.json` says of a picture without measurement; `codec` is "" for all codecs."""
+    """Makes the entry of `report.json` for a picture without measurement; `codec` "" means all."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return {"name": picture.name, "path": str(picture.path), "codec": codec, "error": reason}
 
 
 def _without_reports(paths: list, spec: str, report_dir: Path | None) -> tuple:
-    """(paths of pictures, paths of what an evaluation wrote)."""
-    asked = [os.path.realpath(files.expanded(part.strip())) for part in (spec, *spec.split(","))]
-    reports = {} if report_dir is None else {os.path.realpath(report_dir): True}
+    """Splits paths into (those of pictures, those of what this package wrote)."""
+    asked = [os.path.realpath(part) for part in finding.parts(spec) if files.is_local(part)]
+    new = None if report_dir is None else os.path.realpath(report_dir)
+    known = {}
 
-    def is_report(folder):
-        if folder not in reports:
-            reports[folder] = all(os.path.isfile(os.path.join(folder, n)) for n in REPORT_FILES)
-        return reports[folder]
+    def has(folder, marks):
+        key = folder, marks
+        if key not in known:
+            known[key] = all(os.path.isfile(os.path.join(folder, mark)) for mark in marks)
+        return known[key] or (folder == new and marks == _REPORT)
 
     def is_own(path):
         if not files.is_local(path):
@@ -157,17 +164,22 @@ def _without_reports(paths: list, spec: str, report_dir: Path | None) -> tuple:
         if real in asked:
             return False
         parent, name = os.path.split(real)
-        if name in PLOTS and is_report(parent):
+        if any(plot.fullmatch(name) and has(parent, marks) for plot, marks in _PLOTS.items()):
             return True
+        in_sample = name in _SAMPLE_FILES and os.path.basename(parent) == SAMPLE
+        if in_sample and has(os.path.dirname(parent), _REPORT):
+            return parent not in asked
         while os.path.dirname(parent) != parent:
             above, name = os.path.split(parent)
-            if name in PICTURE_FOLDERS and is_report(above):
+            if name == RECONSTRUCTIONS and has(above, _REPORT):
                 return not any(a == parent or a.startswith(parent + os.sep) for a in asked)
             parent = above
         return False
 
-    own = [path for path in paths if is_own(path)]
-    return [path for path in paths if path not in set(own)], own
+    kept, own = [], []
+    for path in paths:
+        (own if is_own(path) else kept).append(path)
+    return kept, own
 
 
 def write_sample(folder: Path) -> None:

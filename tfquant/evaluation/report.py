@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 from tfquant import files, markdown
-from tfquant.evaluation import curves, gains, identity
+from tfquant.evaluation import EvaluationError, curves, gains, identity
 
 JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
 GAINS_PLOT = "gains.png"
@@ -39,6 +40,26 @@ _DECIMALS = {"bpp": 4, "estimated_bpp": 4, "psnr": 2, "ms_ssim": 4, "ms_ssim_db"
 def number(value, decimals: int, missing: str = "-") -> str:
     """A value with that many decimals, or what stands for None."""
     return missing if value is None else f"{value:.{decimals}f}"
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a report overwrites no file of the user's.
+
+    Raises:
+      EvaluationError: the folder has a file with a name of ours, and no report.
+    """
+    names = [n for n in (JSON, CSV, MARKDOWN, PLOT, GAINS_PLOT) if os.path.lexists(folder / n)]
+    if not names:
+        return
+    try:
+        is_ours = "bd_rate" in json.loads((folder / JSON).read_bytes())
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise EvaluationError(
+            f"--report_dir: {files.shown(folder)} has {', '.join(names)}, and no report of tfquant:"
+            " move the files elsewhere, or name another folder"
+        )
 
 
 def write(result: dict, folder: Path) -> None:

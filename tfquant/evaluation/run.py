@@ -105,6 +105,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
     folder = evaluation.report_dir
+    report.check_folder(folder)
     chosen, failed = [], []
     if learned or codecs:
         chosen, failed, more = _find(evaluation, say)
@@ -114,34 +115,24 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
         say(note)
 
     chosen, broken = _measure_all(learned, evaluation, chosen, load_model, say)
-    failed = failed + broken
     gained = [
         gains.gain(m, b, gains.timing(*(load_model(x["path"]) for x in (m, b)), chosen))
         for m, b in pairs
     ]
     measurer = conventional.Measurer(folder / "conventional_cache.json")
     swept, held, lacking = _sweep(codecs, measurer, chosen, say)
-    notes += lacking
     nearest = _nearest(learned, codecs, measurer, held.get(NEAREST, []))
 
     every = learned or [point for codec in swept for point in codec["points"]]
-    names = tuple(picture.name for picture in chosen)
-    rd_curves = _learned_curves(drawn, learned, names)
-    rd_curves += [
-        curves.Curve(
-            c["label"],
-            "conventional",
-            tuple(p["mean"] for p in c["points"]),
-            pictures=tuple(picture.name for picture in held[c["name"]]),
-        )
-        for c in swept
-    ]
+    rd_curves = _learned_curves(drawn, learned, tuple(picture.name for picture in chosen))
+    rd_curves += _conventional_curves(swept, held)
     rd_curves += [anchor] if anchor else []
+    missing = measure.missing_values(every[0]["images"]) if every else []
     result = {
         "run": _of_the_run(evaluation, len(chosen), anchor),
         "units": report.UNITS,
-        "notes": notes + (measure.missing_values(every[0]["images"]) if every else []),
-        "failed": failed,
+        "notes": [*notes, *lacking, *missing],
+        "failed": [*failed, *broken],
         "curves": drawn,
         "models": learned,
         "gains": gained,
@@ -174,7 +165,7 @@ def _of_the_run(evaluation: Evaluation, number_of_images: int, anchor) -> dict:
 
 
 def _find(evaluation: Evaluation, say) -> tuple:
-    """(pictures that can be read, failures of the others, notes)."""
+    """Returns (pictures that can be read, failures of the others, notes)."""
     folder = evaluation.report_dir
     found = pictures.find_pictures(
         evaluation.images, folder / pictures.SAMPLE, evaluation.background, folder
@@ -185,7 +176,7 @@ def _find(evaluation: Evaluation, say) -> tuple:
 
 
 def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
-    """Adds its measurements to every model; (pictures that all measured, failures of others).
+    """Adds measurements to every model. Returns (pictures that all measured, failures).
 
     Raises:
       EvaluationError: no picture was measured by all models.
@@ -205,7 +196,7 @@ def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
 
 
 def _sweep(codecs, measurer, chosen, say) -> tuple:
-    """(curves as `report.json` has them, codec's name -> pictures it can hold, notes)."""
+    """Returns (curves as in `report.json`, codec's name -> pictures it can hold, notes)."""
     swept, held, notes = [], {}, []
     for name, codec in codecs.items():
         say(f"{codec.label}: {len(codec.settings)} settings")
@@ -303,6 +294,15 @@ def _learned_curves(drawn, learned, names: tuple) -> list:
         means = [model["mean"] for model in learned if model["curve"] == curve["name"]]
         points = tuple(sorted(means, key=lambda m: m["bpp"]))
         found.append(curves.Curve(curve["name"], "model", points, curve["identity"]["plan"], names))
+    return found
+
+
+def _conventional_curves(swept, held) -> list:
+    found = []
+    for codec in swept:
+        points = tuple(point["mean"] for point in codec["points"])
+        names = tuple(picture.name for picture in held[codec["name"]])
+        found.append(curves.Curve(codec["label"], "conventional", points, pictures=names))
     return found
 
 

@@ -11,9 +11,9 @@ import zlib
 
 import tensorflow as tf
 
-from tfquant import stack
+from tfquant import exact, stack
 from tfquant.codec import Codec
-from tfquant.coding import packing
+from tfquant.coding import container, packing
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
 from tfquant.data.pixels import to_float, to_uint8
@@ -76,6 +76,16 @@ class CodecModule(tf.Module):
         return self._tables
 
     @property
+    def codec(self) -> Codec:
+        """The codec."""
+        return self._codec()
+
+    @property
+    def version(self) -> int:
+        """The format of the files that this module writes."""
+        return container.VERSION if exact.is_exact(self._codec()) else 1
+
+    @property
     def weights(self) -> list:
         """The codec's variables."""
         return list(self._weights)
@@ -96,6 +106,7 @@ class CodecModule(tf.Module):
         depends.
         """
         digest = hashlib.sha256(self._codec().name.encode())
+        digest.update(exact.digest_of(self._codec()))
         for name, table in sorted(self._tables.items()):
             digest.update(name.encode() + table.to_bytes())
         with tf.init_scope():  # also called while a graph is traced
@@ -199,7 +210,8 @@ class CodecModule(tf.Module):
 
         def one(data):
             file = of_one_size(self._unpack(data))
-            return {"y_hat": self.read(*file)[0], "height": file.height, "width": file.width}
+            y_hat = self.read(*_what_decodes(file))[0]
+            return {"y_hat": y_hat, "height": file.height, "width": file.width}
 
         side = tf.TensorSpec([], tf.int32)
         spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
@@ -225,7 +237,7 @@ class CodecModule(tf.Module):
             return tf.identity(y_hat)
 
     def _crc(self, symbols: list) -> tf.Tensor:
-        """The checksum of integers in coding order, int64 scalar."""
+        """Returns the checksum of integers in coding order, int64 scalar."""
         return crc32_of_symbols(symbols)
 
     def _pack(self, coded: dict, height, width) -> tf.Tensor:
@@ -236,6 +248,7 @@ class CodecModule(tf.Module):
             coded["symbols_crc"],
             self._codec().name,
             self.fingerprint(),
+            version=self.version,
         )
 
     @traced(_FILE)
@@ -243,7 +256,7 @@ class CodecModule(tf.Module):
         return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint())
 
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
-        return self.decode(*file)["image"]
+        return self.decode(*_what_decodes(file))["image"]
 
     def _of_one_size(self, files):
         """Returns a function that checks that a file has the size of the first one."""
@@ -260,15 +273,20 @@ class CodecModule(tf.Module):
         return check
 
 
-# Pixels from which a graph is worth its time: its GDN takes less memory.
+# Number of pixels from which a graph is worth its tracing time, because its GDN takes less memory.
 _LARGE_PICTURE = 1 << 22
 
 
-class EagerModule(CodecModule):
-    """A `CodecModule` that encodes, decodes and evaluates operation by operation.
+def _what_decodes(file: packing.Unpacked) -> tuple:
+    """Returns the arguments of `CodecModule.decode`."""
+    return file.streams, file.height, file.width, file.symbols_crc
 
-    No graph is traced, so the first picture takes as little time as every other one. A large
-    picture goes through a graph, which needs less memory.
+
+class EagerModule(CodecModule):
+    """A `CodecModule` that encodes, decodes and evaluates eagerly.
+
+    No graph is traced, so the first picture takes no longer than the others. A large picture uses a
+    graph, which needs less memory.
     """
 
     def __init__(self, codec: Codec, tables: dict | None = None):

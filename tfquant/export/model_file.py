@@ -36,7 +36,8 @@ from tfquant import files, stack
 from tfquant.coding import container
 
 MANIFEST = "tfquant.json"
-FORMAT = 2  # in format 1, decode had no checksum
+# 1: decode had no checksum. 2: real arithmetic, for files of version 1. 3: exact arithmetic.
+FORMAT_OF_VERSION_1, FORMAT = FORMATS = (2, 3)
 FOLDER = "export"  # in the folder of a training run
 # The flavours. STOCK is also the name of that flavour's folder.
 FULL, PORTABLE, STOCK, PACKED = "full", "portable", "stock", "packed"
@@ -62,6 +63,7 @@ class Manifest:
       metrics: results of the last validation, a record of the run's history; empty if there is
         none.
       files: maps the name of each other file of a packed export to its SHA-256, hexadecimal.
+      format: format of the folder, one of FORMATS.
     """
 
     codec: str
@@ -72,6 +74,12 @@ class Manifest:
     flavour: str = FULL
     metrics: dict = dataclasses.field(default_factory=dict)
     files: dict = dataclasses.field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def file_version(self) -> int:
+        """The version of the files that the model writes."""
+        return 1 if self.format == FORMAT_OF_VERSION_1 else container.VERSION
 
 
 def read_manifest(path: str) -> Manifest:
@@ -92,11 +100,12 @@ def read_manifest(path: str) -> Manifest:
         fields = json.loads(files.read(manifest))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot read {MANIFEST}: {_one_line(error)}") from None
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    if not isinstance(fields, dict) or fields.get("format") not in FORMATS:
         found = fields.get("format") if isinstance(fields, dict) else fields
         newer = isinstance(found, int) and found > FORMAT
         raise ModelError(
-            f"{path}: {MANIFEST} has format {found!r}, but this tfquant reads format {FORMAT}: "
+            f"{path}: {MANIFEST} has format {found!r}, but this tfquant reads formats"
+            f" {' and '.join(map(str, FORMATS))}: "
             + ("update tfquant" if newer else "export the model again (tfquant export)")
         )
     missing = [name for name in ("codec", "fingerprint", "experiment", "version")
@@ -151,14 +160,17 @@ class ExportedModel:
 
     @property
     def codec(self) -> str:
+        """The codec's name."""
         return self.manifest.codec
 
     @property
     def fingerprint(self) -> str:
+        """The model's fingerprint, 16 hexadecimal digits."""
         return self.manifest.fingerprint
 
     @property
     def experiment(self) -> dict:
+        """The experiment that trained the model, as a dictionary."""
         return self.manifest.experiment
 
     def compress(self, image) -> bytes:
@@ -184,6 +196,7 @@ class ExportedModel:
             width=width,
             symbols_crc=int(coded["symbols_crc"]),
             streams=tuple(coded["streams"].numpy()),
+            version=self.manifest.file_version,
         ).to_bytes()
 
     def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
@@ -243,7 +256,7 @@ def _saved_functions(path: str):
 
     stack.load_operations()  # registers the coder's operations
     try:
-        functions = tf.saved_model.load(os.fspath(path))
+        functions = tf.saved_model.load(files.for_tensorflow(path))
     except (OSError, ValueError, IndexError, tf.errors.OpError) as error:  # corrupt files
         raise ModelError(f"{path}: cannot load the SavedModel: {_one_line(error)}") from None
     for name in ("encode", "decode", "evaluate"):

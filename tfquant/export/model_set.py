@@ -1,18 +1,19 @@
-"""Sets of models: packed exports of several rates in one folder, from which a quality chooses.
+"""Sets of models: packed exports for several rates in one folder, of which a quality selects one.
 
     SET/models.json    {"format": 1, "name": ..., "description": ..., "training": ...,
                         "default_quality": ..., "members": [{...}, ...]}
     SET/FOLDER/...     a packed export for each member: see `packed.py`
 
 A member has the name of its `folder`, its `quality`, and in `kodak` the mean `bpp`, `psnr` (dB) and
-`ms_ssim` of its files of the 24 Kodak pictures, a row for each measured `quality`. A model of one
-rate has a number as its quality, a model of any rate a pair of numbers, the range.
+`ms_ssim` of its files of the 24 Kodak pictures, with one row for each measured `quality`. The
+quality of a model with one rate is a number. That of a model for a range of rates is a pair of
+numbers.
 
-Quality is a number from 0 to 100. It means the same in all sets: 10 is an lmbda of 0.0018, and 15
-more double the lmbda, `quality = 10 + 15 log2(lmbda / 0.0018)`. An lmbda for MS-SSIM counts as
-1/1270 of its value, since the papers' lists of lmbda pair in this way.
+Quality is a number from 0 to 100 with the same meaning in all sets: 10 is an lmbda of 0.0018, and
+each additional 15 double the lmbda, `quality = 10 + 15 log2(lmbda / 0.0018)`. An lmbda for MS-SSIM
+counts as 1/1270 of its value, because the papers' lists of lmbda correspond in this way.
 
-All that a listing needs can be read without TensorFlow, which is imported when a model is loaded.
+A listing can be read without TensorFlow, which is imported when a model is loaded.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _MS_SSIM_FACTOR = 1270.0
 
 
 def quality_of(lmbda: float, distortion: str = "mse") -> float:
-    """The quality of a model that was trained with an lmbda, from 0 to 100.
+    """Returns the quality of a model that was trained with an lmbda, from 0 to 100.
 
     Args:
       lmbda: weight of the distortion, positive.
@@ -54,9 +55,10 @@ class Member:
 
     Attributes:
       path: the packed export.
-      low, high: the qualities that it codes with; equal for a model of one rate.
-      kodak: rows of `quality`, `bpp`, `psnr` and `ms_ssim`; empty where nothing was measured.
-      manifest: of the packed export.
+      low: the lowest quality that it codes with.
+      high: the highest quality; equal to `low` for a model with one rate.
+      kodak: rows of `quality`, `bpp`, `psnr` and `ms_ssim`; empty if nothing was measured.
+      manifest: the manifest of the packed export.
     """
 
     path: str
@@ -66,26 +68,27 @@ class Member:
     manifest: model_file.Manifest
 
     def nearest(self, quality: float) -> float:
-        """The quality of this model that is nearest to the one asked for."""
+        """Returns the quality of this model that is nearest to the requested one."""
         return min(max(quality, self.low), self.high)
 
     def size(self) -> int:
-        """Bytes of the files."""
+        """Size of the files in bytes."""
         return sum(map(os.path.getsize, files.below(self.path)))
 
 
 class ModelSet:
-    """Models of one kind for several rates: pictures to .tfq bytes and back.
+    """Models of one kind for several rates, which convert pictures to .tfq bytes and back.
 
-    `tfquant.load()` gives one. A member is loaded when it is needed for the first time. Threads may
-    share a set.
+    `tfquant.load()` returns one. A member is loaded when it is first needed. Threads may share a
+    set.
 
     Attributes:
-      name: of the set.
+      name: name of the set.
       path: its folder.
-      description, training: sentences for users; may be empty.
-      default_quality: of `compress` and `evaluate`.
-      members: `Member`s, from low to high quality.
+      description: a sentence for users; may be empty.
+      training: a sentence on its training; may be empty.
+      default_quality: default of `compress` and `evaluate`.
+      members: the `Member`s, from low to high quality.
     """
 
     def __init__(self, name: str, path: str, members: list, fields: dict):
@@ -99,7 +102,7 @@ class ModelSet:
         self._lock = threading.Lock()
 
     def choose(self, quality: float | None = None) -> Member:
-        """The member whose range holds a quality, or whose range is nearest to it.
+        """Returns the member whose range contains a quality, or whose range is nearest to it.
 
         Args:
           quality: 0 to 100; None for `default_quality`.
@@ -114,15 +117,15 @@ class ModelSet:
         return min(self.members, key=lambda member: abs(member.nearest(quality) - quality))
 
     def find(self, fingerprint: str) -> Member | None:
-        """The member that made the files with this fingerprint, None if no member did."""
+        """Returns the member that made the files with this fingerprint, or None."""
         return next((m for m in self.members if m.manifest.fingerprint == fingerprint), None)
 
     def load(self, member: Member) -> model_file.ExportedModel:
-        """A member, loaded once.
+        """Loads a member, once.
 
         Raises:
-          ModelError: its files are damaged, or of another version of tfquant.
-          StackError: the installed packages do not go together.
+          ModelError: its files are corrupt, or of another version of tfquant.
+          StackError: the installed packages are not compatible.
         """
         with self._lock:
             if member.path not in self._loaded:
@@ -131,26 +134,25 @@ class ModelSet:
             return self._loaded[member.path]
 
     def compress(self, image, quality: float | None = None) -> bytes:
-        """Picture `image: [H, W, 3]` uint8 to the bytes of a .tfq file.
+        """Compresses a picture to the bytes of a .tfq file, with the member of the nearest quality.
 
         Args:
-          image: the picture.
-          quality: 0 to 100, see the head of this module; None for `default_quality`. The member
-            with the nearest quality is used.
+          image: [H, W, 3] uint8.
+          quality: 0 to 100, see the start of this module; None for `default_quality`.
 
         Raises:
           ValueError: the quality is not from 0 to 100.
-          ModelError: as `ExportedModel.load` and `ExportedModel.compress`.
+          ModelError: as in `ExportedModel.load` and `ExportedModel.compress`.
         """
         return self.load(self.choose(quality)).compress(image)
 
     def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
-        """The bytes of a .tfq file to the picture, uint8 [H, W, 3].
+        """Decompresses the bytes of a .tfq file to the picture, uint8 [H, W, 3].
 
         Raises:
-          container.BitstreamError: damaged, foreign or forged files, and those of models that are
-            not in this set.
-          ModelError: as `ExportedModel.load`.
+          container.BitstreamError: the data is corrupt, forged, not a .tfq file, or from a model
+            that is not in this set.
+          ModelError: as in `ExportedModel.load`.
         """
         bitstream = container.Bitstream.from_bytes(data, max_pixels)
         member = self.find(bitstream.fingerprint)
@@ -162,9 +164,9 @@ class ModelSet:
         return self.load(member).decompress(data, max_pixels)
 
     def evaluate(self, image, quality: float | None = None) -> dict:
-        """What a decoder would give for `image: [H, W, 3]` uint8, as `ExportedModel.evaluate`.
+        """Computes a decoder's result for `image: [H, W, 3]` uint8, like `ExportedModel.evaluate`.
 
-        Args and errors are those of `compress`.
+        The arguments and errors are those of `compress`.
         """
         return self.load(self.choose(quality)).evaluate(image)
 
@@ -189,7 +191,7 @@ def read(path: str) -> ModelSet:
       path: the folder of a set or of an exported model.
 
     Raises:
-      ModelError: the folder is neither, or the set is damaged or of another version.
+      ModelError: the folder is neither, or the set is corrupt or of another version.
     """
     path = os.fspath(path)
     manifest = os.path.join(path, MANIFEST)
@@ -214,21 +216,21 @@ def read(path: str) -> ModelSet:
 
 
 def entry(folder: str, manifest: model_file.Manifest, kodak=()) -> dict:
-    """The entry of `members` for a model of one rate, from its export's manifest."""
+    """Returns the entry of `members` for a model with one rate, from its export's manifest."""
     return {"folder": folder, "quality": round(_own_quality(manifest), 1), "kodak": list(kodak)}
 
 
 def write(path: str, name: str, members: list, **fields) -> None:
-    """Writes the manifest of a set whose members are in their folders.
+    """Writes the manifest of a set whose members are already in their folders.
 
     Args:
       path: the set's folder.
-      name: of the set.
-      members: as `entry` gives them.
+      name: name of the set.
+      members: results of `entry`.
       **fields: `description`, `training`, `default_quality`.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
     content = {"format": FORMAT, "name": name, **fields, "members": members}
     files.write(os.path.join(path, MANIFEST), json.dumps(content, indent=2) + "\n")

@@ -4,6 +4,8 @@
                            the other files
     MODEL/weights.tfqw     the weights of the codec's variables, in their order
     MODEL/tables.npz       the coding tables
+    MODEL/integers.npz     how the entropy model's networks compute with integers, see
+                           `tfquant/exact.py`; only in models that write files of version 2
 
 An export of training with N 128 and M 192 takes 120 MB. Packed, it takes 26 MB with the same
 weights, or 8 MB with weights of a limited precision. `tfquant models --add` packs an export with
@@ -18,7 +20,7 @@ import json
 import os
 
 import tfquant
-from tfquant import files
+from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import table_file
 from tfquant.export import model_file, rebuilding, weight_file
@@ -48,6 +50,7 @@ def pack_export(export: str, path: str) -> model_file.Manifest:
         )
     module = rebuilding.rebuilt(export, manifest)
     fields = {
+        "format": manifest.format,
         "version": manifest.version,
         "codec": manifest.codec,
         "fingerprint": manifest.fingerprint,
@@ -55,7 +58,8 @@ def pack_export(export: str, path: str) -> model_file.Manifest:
         "metrics": manifest.metrics,
         "experiment": manifest.experiment,
     }
-    return _write(module, fields, path, weight_file.dump(_named(module.weights)))
+    weights = weight_file.dump(_named(module.weights))
+    return _write(module, fields, path, weights)
 
 
 def pack_codec(
@@ -64,8 +68,8 @@ def pack_codec(
     """Writes a codec as a packed export.
 
     Args:
-      codec: with its trained weights; its entropy model computes in float32. With a `step`, the
-        codec gets the weights that the file holds.
+      codec: with its trained weights; its entropy model computes in float32. It becomes exact, and
+        with a `step` it gets the weights that the file holds.
       experiment: recorded in the manifest.
       path: the folder to write; what is there is replaced.
       step: precision of the weights, as in `weight_file.dump`; None keeps them as they are.
@@ -77,11 +81,13 @@ def pack_codec(
       ValueError: the step is no such number.
       OSError: the folder cannot be written.
     """
+    exact.become_exact(codec)
     weights = weight_file.dump(_named(codec.variables), step)
     # Tables and fingerprint are those of the weights that are stored.
     rebuilding.set_weights(codec, weights)
     module = CodecModule(codec)
     fields = {
+        "format": model_file.FORMAT,
         "version": tfquant.__version__,
         "codec": codec.name,
         "fingerprint": module.fingerprint(),
@@ -93,16 +99,17 @@ def pack_codec(
 
 
 def _named(variables) -> list:
-    """(name, array) pairs."""
+    """Returns (name, array) pairs."""
     return [(variable.name, variable.numpy()) for variable in variables]
 
 
 def _write(module: CodecModule, fields: dict, path: str, weights: bytes) -> model_file.Manifest:
-    """Writes the folder, whole or not at all."""
+    """Writes the folder atomically."""
     content = {weight_file.NAME: weights, table_file.NAME: table_file.dump(module.tables)}
+    if module.version > 1:
+        content[exact.NAME] = exact.dump(module.codec)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     manifest = {
-        "format": model_file.FORMAT,
         "flavour": model_file.PACKED,
         **fields,
         "files": digests,

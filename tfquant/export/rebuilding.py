@@ -12,7 +12,7 @@ import os
 
 import tensorflow as tf
 
-from tfquant import files
+from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import masses, table_file
 from tfquant.coding.decisions import DecisionTable
@@ -44,9 +44,14 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         if is_packed:
             set_weights(codec, content[weight_file.NAME])
         else:
-            reader = tf.train.load_checkpoint(tf.io.gfile.join(path, "variables", "variables"))
+            prefix = tf.io.gfile.join(path, "variables", "variables")
+            reader = tf.train.load_checkpoint(files.for_tensorflow(prefix))
             for index, weight in enumerate(codec.variables):
                 weight.assign(reader.get_tensor(f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
+        if manifest.file_version > 1:
+            if not is_packed:
+                content = {exact.NAME: files.read(tf.io.gfile.join(path, exact.NAME))}
+            exact.load(codec, content[exact.NAME])
         tables = tf.io.gfile.join(path, table_file.NAME)
         tables = table_file.load(files.read(tables)) if files.exists(tables) else None
         lacking = {model.name for model in codec.entropy_models} - set(tables or {})
@@ -72,14 +77,14 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
 
 
 def set_weights(codec: Codec, data: bytes) -> None:
-    """Gives a codec the weights of a packed export.
+    """Assigns the weights of a packed export to a codec.
 
     Args:
-      codec: of the export's experiment.
+      codec: the codec of the export's experiment.
       data: the file of weights.
 
     Raises:
-      ValueError: they are the weights of another codec, or the file is damaged.
+      ValueError: the weights belong to another codec, or the file is corrupt.
     """
     weights = weight_file.load(data)
     variables = codec.variables
@@ -92,11 +97,14 @@ def set_weights(codec: Codec, data: bytes) -> None:
 
 
 def _packed_files(path: str, digests: dict) -> dict:
-    """The files of a packed export, name -> bytes, compared with their SHA-256."""
+    """Returns the files of a packed export, name -> bytes, after checking their SHA-256."""
     content = {}
     for name in (weight_file.NAME, table_file.NAME):
+        if name not in digests:
+            raise ValueError(f"{model_file.MANIFEST} does not list {name}")
+    for name in digests:
         content[name] = files.read(os.path.join(path, name))
-        if hashlib.sha256(content[name]).hexdigest() != digests.get(name):
+        if hashlib.sha256(content[name]).hexdigest() != digests[name]:
             raise ValueError(f"{name} has another SHA-256 than {model_file.MANIFEST} says")
     return content
 

@@ -33,22 +33,23 @@ _MAGIC = b"\x89TFQW\r\n\x01"
 _LENGTH = struct.Struct("<I")
 _OFFSET = 0x8800  # the high bits of small integers of either sign are then 8
 _LARGEST = 0x7000
-_LEAST_STEP = np.float32(2.0**-100)  # products with it are no subnormal numbers
+_LEAST_STEP = np.float32(2.0**-100)  # products with it are not subnormal
 FLOAT32, INTEGERS = "float32", "integers"
 
-# Fewer elements are stored as they are, and fewer than _MANY with steps 16 times as fine: they take
-# little of the file, and the first and the last layer of the transforms are among them.
+# Tensors with fewer than _FEW elements are stored as float32. Those with fewer than _MANY have
+# steps that are 16 times finer. They take little of the file, and include the first and the last
+# layer of the transforms.
 _FEW, _MANY = 4096, 20000
 _FINER = 16.0
 
 
 def dump(weights: list, step: float | None = None) -> bytes:
-    """The file of weights.
+    """Returns the content of a file of weights.
 
     Args:
       weights: (name, array) pairs; the arrays are float32 of any shape.
       step: the integers' step in units of a channel's root mean square, such as 1/128; None stores
-        all weights as they are.
+        all weights as they are. Weights that are integers themselves are always stored exactly.
 
     Raises:
       ValueError: the step is not positive, or so small that the integers exceed 16 bits.
@@ -59,13 +60,17 @@ def dump(weights: list, step: float | None = None) -> bytes:
     for name, array in weights:
         array = np.asarray(array, np.float32)
         tensor = {"name": name, "shape": list(array.shape)}
-        if step is None or array.size < _FEW:
+        if array.size >= _FEW and _is_whole(array):
+            tensor.update(encoding=INTEGERS, axis=array.ndim - 1)
+            made = _integers(array, np.ones(array.shape[-1], np.float32))
+        elif step is None or array.size < _FEW:
             tensor["encoding"] = FLOAT32
             made = [array.astype("<f4").tobytes()]
         else:
             axis = _output_axis(name, array)
             tensor.update(encoding=INTEGERS, axis=axis)
-            made = _integers(array, axis, step if array.size >= _MANY else step / _FINER)
+            steps = _steps(array, axis, step if array.size >= _MANY else step / _FINER)
+            made = _integers(array, steps)
         made = [_compress(data) for data in made]
         tensors.append({**tensor, "sizes": list(map(len, made))})
         streams += made
@@ -74,10 +79,10 @@ def dump(weights: list, step: float | None = None) -> bytes:
 
 
 def load(data: bytes) -> list:
-    """The (name, float32 array) pairs of a file of weights.
+    """Returns the (name, float32 array) pairs of a file of weights.
 
     Raises:
-      ValueError: the bytes are not those of such a file, or of another version's.
+      ValueError: the bytes are corrupt, not a file of weights, or of another version.
     """
     if data[: len(_MAGIC)] != _MAGIC:
         newer = data[: len(_MAGIC) - 1] == _MAGIC[:-1]
@@ -102,16 +107,27 @@ def load(data: bytes) -> list:
 
 
 def _output_axis(name: str, array: np.ndarray) -> int:
-    """The axis of a layer's outputs: the last one but in kernels of transposed convolutions."""
+    """Returns the axis of a layer's outputs: the last one, except in transposed convolutions."""
     transposed = any(word in name for word in ("transpose", "deconv"))
     return array.ndim - 2 if transposed and array.ndim == 4 else array.ndim - 1
 
 
-def _integers(array: np.ndarray, axis: int, step: float) -> list:
-    """The streams of the encoding `integers`, not compressed."""
+def _is_whole(array: np.ndarray) -> bool:
+    """Returns True if all elements are integers that the format holds exactly: none is -0."""
+    negative_zero = np.signbit(array) & (array == 0)
+    whole = np.all(array == np.rint(array)) and np.max(np.abs(array)) < _LARGEST
+    return bool(whole and not np.any(negative_zero))
+
+
+def _steps(array: np.ndarray, axis: int, step: float) -> np.ndarray:
+    """Steps for each index of `axis`, float32, of a shape that broadcasts to `array`."""
     others = tuple(i for i in range(array.ndim) if i != axis)
     power = np.mean(np.square(array, dtype=np.float64), others, keepdims=True)
-    steps = np.maximum((step * np.sqrt(power)).astype(np.float32), _LEAST_STEP)
+    return np.maximum((step * np.sqrt(power)).astype(np.float32), _LEAST_STEP)
+
+
+def _integers(array: np.ndarray, steps: np.ndarray) -> list:
+    """The streams of the encoding `integers`, not compressed."""
     q = np.rint(array / steps)
     if not np.max(np.abs(q)) < _LARGEST:
         raise ValueError(f"weights of {np.max(np.abs(q)):.0f} steps; the format has {_LARGEST}")
@@ -122,7 +138,7 @@ def _integers(array: np.ndarray, axis: int, step: float) -> list:
 
 
 def _array(tensor: dict, streams: list) -> np.ndarray:
-    """The tensor that the streams of one encoding stand for."""
+    """Returns the tensor that is encoded in some streams."""
     shape = tensor["shape"]
     if tensor["encoding"] == FLOAT32:
         return np.frombuffer(streams[0], "<f4").astype(np.float32).reshape(shape)
@@ -140,6 +156,8 @@ def _array(tensor: dict, streams: list) -> np.ndarray:
 
 
 def _compress(data: bytes) -> bytes:
-    """A zlib stream; of what does not repeat, a Huffman code alone is smaller and made at once."""
+    """Returns a zlib stream. For data without repetition, only a Huffman code is smaller and
+    faster.
+    """
     made = zlib.compressobj(9, strategy=zlib.Z_HUFFMAN_ONLY)
     return min(made.compress(data) + made.flush(), zlib.compress(data, 1), key=len)

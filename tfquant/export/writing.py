@@ -20,9 +20,9 @@ import tensorflow as tf
 from absl import logging
 
 import tfquant
-from tfquant import files, stack
+from tfquant import exact, files, stack
 from tfquant.codec import Codec
-from tfquant.coding import table_file
+from tfquant.coding import container, table_file
 from tfquant.export import model_file, stock
 from tfquant.export.codec_module import CodecModule, PortableModule
 from tfquant.export.stock import StockModule
@@ -34,6 +34,7 @@ def export_run(
     run_dir: str,
     path: str | None = None,
     precision: str = "float32",
+    version: int = container.VERSION,
 ) -> tuple[str, str]:
     """Exports the newest readable checkpoint of a run that is finished, interrupted or diverged.
 
@@ -41,6 +42,7 @@ def export_run(
       run_dir: the run's folder.
       path: the folder to write; None for `<run_dir>/export`.
       precision: arithmetic of the exported transforms; may differ from that of the training.
+      version: version of the files that the model is for, as in `export_codec`.
 
     Returns:
       The exported model's folder, and the name of the checkpoint.
@@ -50,33 +52,51 @@ def export_run(
         or the checkpoint of another version's codec; or something else exists at `path`.
     """
     experiment, codec, newest = trained.load_run(run_dir, precision)
+    if version > 1:
+        of_float32 = codec if precision == "float32" else trained.load_run(run_dir).codec
+        exact.become_exact(of_float32)
+        if codec is not of_float32:
+            exact.copy(of_float32, codec)
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
-    export_codec(codec, experiment, path, measured[-1] if measured else None)
+    export_codec(codec, experiment, path, measured[-1] if measured else None, version)
     return path, name
 
 
 def export_codec(
-    codec: Codec, experiment: Experiment, path: str, metrics: dict | None = None
+    codec: Codec,
+    experiment: Experiment,
+    path: str,
+    metrics: dict | None = None,
+    version: int = container.VERSION,
 ) -> None:
     """Writes both flavours of the exported model to `path`, atomically.
 
     Args:
-      codec: the codec with its trained weights. Its entropy models compute in float32.
+      codec: the codec with its trained weights. Its entropy models compute in float32. For files of
+        version 2 it becomes exact, see `tfquant/exact.py`.
       experiment: the experiment, recorded in the manifest.
       path: the folder to write. An existing exported model is replaced.
       metrics: results of the last validation, for the manifest.
+      version: version of the files that the model is for. Files of version 2 decode on every
+        machine. Version 1 is for a model that has to read older files.
 
     Raises:
-      ValueError: something other than an exported model exists at `path`.
+      ValueError: something other than an exported model exists at `path`, or the codec is exact and
+        the version 1.
     """
     is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
     if files.exists(path) and not is_model:
         raise ValueError(f"refusing to overwrite {path}: it exists and is not an exported model")
+    if version == 1:
+        if exact.is_exact(codec):
+            raise ValueError(f"{path}: an exact codec makes no files of version 1")
+    elif not exact.is_exact(codec):
+        exact.become_exact(codec)
     full = CodecModule(codec)
     manifest = {
-        "format": model_file.FORMAT,
+        "format": model_file.FORMAT if version > 1 else model_file.FORMAT_OF_VERSION_1,
         "version": tfquant.__version__,
         "codec": codec.name,
         "fingerprint": full.fingerprint(),
@@ -90,11 +110,13 @@ def export_codec(
             _save(full, manifest, model_file.FULL, partial)
         else:
             logging.info(
-                "%s: its SavedModel evaluates pictures but does not code them (%s);"
-                " tfquant compress and decompress take it on every stack", path, coder.source,
+                "%s: the SavedModel evaluates pictures but does not code them (%s);"
+                " tfquant compress and decompress work with it on every stack", path, coder.source,
             )  # fmt: skip
             _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
+        if version > 1:
+            files.write(tf.io.gfile.join(partial, exact.NAME), exact.dump(codec))
         stock = StockModule(codec, full.tables)
         _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
 

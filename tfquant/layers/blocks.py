@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfquant.layers import klt
 from tfquant.layers.chain import Chain
+from tfquant.layers.exact import Conv2D, Conv2DTranspose
 from tfquant.layers.gdn import GDN
 from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import straight_through
@@ -54,10 +55,10 @@ def glorot(gain: float) -> keras.initializers.Initializer:
 
 def conv(filters: int, kernel: int = 5, stride: int = 1, **kwargs: Any) -> keras.layers.Layer:
     """Returns a "same" convolution that downsamples by `stride`."""
-    return keras.layers.Conv2D(filters, kernel, stride, padding="same", **kwargs)
+    return Conv2D(filters, kernel, stride, padding="same", **kwargs)
 
 
-class PreciseConv(keras.layers.Conv2D):
+class PreciseConv(Conv2D):
     """A "same" convolution for latents and their parameters: computes in float32 under any policy.
 
     A latent rounded to bfloat16 would pass through a second quantizer before the one under study.
@@ -81,7 +82,7 @@ class PreciseConv(keras.layers.Conv2D):
 
 def deconv(filters: int, kernel: int = 5, stride: int = 2, **kwargs: Any) -> keras.layers.Layer:
     """Returns a "same" transposed convolution that upsamples by `stride`."""
-    return keras.layers.Conv2DTranspose(filters, kernel, stride, padding="same", **kwargs)
+    return Conv2DTranspose(filters, kernel, stride, padding="same", **kwargs)
 
 
 class PictureDeconv(keras.layers.Conv2DTranspose):
@@ -110,6 +111,7 @@ def _leaky(x: tf.Tensor) -> tf.Tensor:
 
 
 def leaky_relu() -> keras.layers.Layer:
+    """Returns a leaky ReLU layer with the reference networks' slope."""
     return keras.layers.Activation(_leaky)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfquant.layers.exact import ExactLayer
 from tfquant.legacy_keras import keras
 
 REACH = 2
@@ -28,7 +29,7 @@ NEIGHBOURS = tuple(
 )
 
 
-class CausalConv(keras.layers.Layer):
+class CausalConv(ExactLayer, keras.layers.Layer):
     """Causal 5x5 convolution with zero padding: `[B, h, w, C] -> [B, h, w, filters]`."""
 
     def __init__(self, filters: int, **kwargs: Any):
@@ -40,18 +41,32 @@ class CausalConv(keras.layers.Layer):
         self.taps = self.add_weight("taps", shape=shape, initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, y: tf.Tensor) -> tf.Tensor:
+    may_split = False  # `at` sums all in one matrix product
+
+    @property
+    def factors(self) -> tf.Tensor:
+        """The weights, as `ExactLayer` takes them."""
+        return self.taps
+
+    def call_real(self, x: tf.Tensor) -> tf.Tensor:
         """Convolves all elements at once."""
-        width = 2 * REACH + 1
         taps = tf.cast(self.taps, self.compute_dtype)
-        kernel = tf.pad(taps, [[0, (REACH + 1) * width - len(NEIGHBOURS)], [0, 0], [0, 0]])
+        return tf.nn.bias_add(self.products(x, taps), tf.cast(self.bias, self.compute_dtype))
+
+    def products(self, x, kernel):
+        width = 2 * REACH + 1
+        kernel = tf.pad(kernel, [[0, (REACH + 1) * width - len(NEIGHBOURS)], [0, 0], [0, 0]])
         kernel = tf.reshape(kernel, [REACH + 1, width, -1, self.filters])
-        y = tf.pad(y, [[0, 0], [REACH, 0], [REACH, REACH], [0, 0]])
-        y = tf.nn.conv2d(y, kernel, strides=1, padding="VALID")
-        return tf.nn.bias_add(y, tf.cast(self.bias, self.compute_dtype))
+        x = tf.pad(x, [[0, 0], [REACH, 0], [REACH, REACH], [0, 0]])
+        return tf.nn.conv2d(x, kernel, strides=1, padding="VALID")
+
+    def seen_as(self, y: tf.Tensor) -> tf.Tensor:
+        """Elements [..., C] as `at` takes them."""
+        return y if self.integers is None else self.integers.of(y)
 
     def at(self, neighbours: tf.Tensor) -> tf.Tensor:
         """Convolves n elements: neighbours `[n, 12, C]` as in `NEIGHBOURS` -> [n, filters]."""
         rows = tf.shape(neighbours)[0]
         flat = tf.reshape(neighbours, [rows, -1])
-        return tf.matmul(flat, tf.reshape(self.taps, [-1, self.filters])) + self.bias
+        sums = tf.matmul(flat, tf.reshape(self.taps, [-1, self.filters]))
+        return sums + self.bias if self.integers is None else self.finish(sums)

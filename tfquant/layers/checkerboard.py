@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfquant.layers.exact import ExactLayer
 from tfquant.legacy_keras import keras
 
 
@@ -49,7 +50,7 @@ def merge(anchors: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.stack([upper, lower], axis=2), [batch, h, 2 * half, channels])
 
 
-class CheckerboardConv(keras.layers.Layer):
+class CheckerboardConv(ExactLayer, keras.layers.Layer):
     """Convolution from the anchors to the others, in a window of 5x5 with zero padding.
 
     It maps anchors `[B, h, w/2, C]` to features of the others, [B, h, w/2, filters]. Every second
@@ -68,11 +69,19 @@ class CheckerboardConv(keras.layers.Layer):
         self.taps = self.add_weight("taps", shape=shape, initializer="glorot_uniform")
         self.bias = self.add_weight("bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, anchors: tf.Tensor) -> tf.Tensor:
+    @property
+    def factors(self) -> tf.Tensor:
+        """The weights, as `ExactLayer` takes them."""
+        return self.taps
+
+    def call_real(self, anchors: tf.Tensor) -> tf.Tensor:
         taps = tf.cast(self.taps, self.compute_dtype)
+        return tf.nn.bias_add(self.products(anchors, taps), tf.cast(self.bias, self.compute_dtype))
+
+    def products(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        taps = kernel
         # In raster order, the taps are the odd elements of the window.
         kernel = tf.reshape(tf.stack([tf.zeros_like(taps), taps], axis=1), [-1, *taps.shape[1:]])
         kernel = tf.pad(kernel, [[0, 1], [0, 0], [0, 0]])
         kernel = tf.reshape(kernel, [self._SIDE, self._SIDE, *taps.shape[1:]])
-        whole = tf.nn.conv2d(merge(anchors, tf.zeros_like(anchors)), kernel, 1, "SAME")
-        return tf.nn.bias_add(split(whole)[1], tf.cast(self.bias, self.compute_dtype))
+        return split(tf.nn.conv2d(merge(x, tf.zeros_like(x)), kernel, 1, "SAME"))[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfquant.layers.blocks import conv, glorot
@@ -29,6 +30,7 @@ class ContextNetwork(keras.layers.Layer):
         self.layers = Chain([*layers, conv(*final, **last)])
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        self.layers.layers[0].parts = np.array([part.shape[-1] for part in inputs])
         # Keras has converted all inputs to one type.
         return self.layers(tf.concat(inputs, axis=-1))
 

@@ -2,7 +2,7 @@
 
 A gain scales the latent before quantization, channel by channel, so it sets the quantization step
 of every channel: a latent that is scaled by 4 is quantized with a quarter of the step. The decoder
-scales back with gains of its own. Source: Cui et al., "Asymmetric Gained Deep Image Compression
+scales back with its own gains. Source: Cui et al., "Asymmetric Gained Deep Image Compression
 With Continuous Rate Adaptation" (CVPR 2021).
 
     y --* gain(quality)--> transmit --> y_hat --* inverse_gain(quality)--> g_s
@@ -51,7 +51,7 @@ class Gain(keras.layers.Layer):
         """Factors at a quality.
 
         Args:
-          quality: [B] float32, from 0 to 1. Values beyond are treated as the nearer end.
+          quality: [B] float32, from 0 to 1. Values outside are clipped.
 
         Returns:
           [B, C] float32.

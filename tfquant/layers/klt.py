@@ -111,9 +111,9 @@ _LEFT_OUT = contextvars.ContextVar("left_out", default=False)
 
 @contextlib.contextmanager
 def left_out():
-    """Gives the transforms that are made inside weights near 0, in less time.
+    """Enters a context in which transforms start with weights near 0, which saves time.
 
-    This is for codecs whose weights are read from a file right after that.
+    Use it for codecs whose weights are then read from a file.
     """
     token = _LEFT_OUT.set(True)
     try:

@@ -183,9 +183,14 @@ class TrainingScalars(_Logging):
         return means
 
 
+def _distortion(experiment: Experiment) -> str:
+    """Describes the training distortion. One that a user added is described by its name."""
+    return _DISTORTION.get(experiment.distortion, f"`{experiment.distortion}`")
+
+
 def _training_descriptions(experiment: Experiment) -> dict:
     mean = f"Mean over the training steps since the last point (at most {_WINDOW})."
-    D = _DISTORTION[experiment.distortion]
+    D = _distortion(experiment)
     return {
         "loss": f"`J = R + lmbda D`, {_lmbda(experiment)}, in bits per pixel; while a"
         f" rectifier trains, the loss of the stage. {mean}",
@@ -211,7 +216,7 @@ def _lmbda(experiment: Experiment) -> str:
 def _meaning(experiment: Experiment) -> dict:
     return {
         "R": "bits per pixel",
-        "D": _DISTORTION[experiment.distortion],
+        "D": _distortion(experiment),
         "J": f"`R + lmbda D`, {_lmbda(experiment)}, in bits per pixel",
     }
 

@@ -65,7 +65,7 @@ def newest_readable(run_dir: str) -> str | None:
 def stage_index(path: str) -> int:
     """Returns the index of the stage in which a checkpoint was saved."""
     key = "stage_index/.ATTRIBUTES/VARIABLE_VALUE"
-    return int(tf.train.load_checkpoint(path).get_tensor(key))
+    return int(tf.train.load_checkpoint(files.for_tensorflow(path)).get_tensor(key))
 
 
 def restore_codec(codec: Codec, path: str) -> None:
@@ -189,9 +189,12 @@ class RunCheckpoint:
         self._stage_index.assign(stage_index)
         directory = tf.io.gfile.join(self.run_dir, folder.CHECKPOINTS)
         manager = tf.train.CheckpointManager(
-            self._checkpoint(), directory, max_to_keep=_KEPT, checkpoint_name=_NAME
+            self._checkpoint(),
+            files.for_tensorflow(directory),
+            max_to_keep=_KEPT,
+            checkpoint_name=_NAME,
         )
-        advice = "run the same command again to resume from the previous checkpoint: "
+        advice = "cannot save; run the same command again to resume from the last checkpoint: "
         with files.as_oserror(directory, advice):
             manager.save(checkpoint_number=number)
 
@@ -208,7 +211,9 @@ def _saved_form(codec: Codec):
 
 def _restore(target: tf.train.Checkpoint, codec: str, path: str) -> None:
     try:
-        target.restore(path).expect_partial().assert_existing_objects_matched()
+        target.restore(
+            files.for_tensorflow(path)
+        ).expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
@@ -226,6 +231,6 @@ def _open(path: str) -> None:
 
 def _read_all(path: str) -> None:
     """Reads every tensor of a checkpoint. TensorFlow's checksums detect corrupt data."""
-    reader = tf.train.load_checkpoint(path)
+    reader = tf.train.load_checkpoint(files.for_tensorflow(path))
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)

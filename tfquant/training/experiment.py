@@ -7,7 +7,7 @@ import json
 import math
 
 from tfquant import models
-from tfquant.data import crops
+from tfquant.data import background, crops
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.layers.transforms import STARTS
@@ -141,11 +141,11 @@ class Experiment:
     lmbda_range: tuple[float, ...] = _field(
         (),
         "Two numbers, such as .0018,.0483: train one model for all rates between these values of"
-        " lmbda. Every picture of a batch draws its quality and so its lmbda. --lmbda then names"
-        " the rate at which the gains start as 1.",
+        " lmbda. Every picture of a batch draws its quality, which determines its lmbda. --lmbda"
+        " is then the rate at which the gains start as 1.",
     )
     quality_levels: int = _field(
-        6, "With --lmbda_range: number of levels that have gains of their own.", least=2
+        6, "With --lmbda_range: number of levels with separate gains.", least=2
     )
     distortion: str = _field(
         "mse", "Training distortion: 255^2 MSE, or 1 - MS-SSIM.", choices=losses.DISTORTIONS
@@ -234,6 +234,11 @@ class Experiment:
         "Folder, glob or comma-separated list of training pictures, records:SET as made by `tfquant"
         " records`, or tfds:NAME. Empty: the embedded dead-leaves images.",
     )
+    background: str = _field(
+        "",
+        "Background colour for transparent training pictures: #rrggbb, R,G,B, black or white."
+        " Empty: skip transparent pictures.",
+    )
     downscale: tuple[float, ...] = _field(
         (),
         "Range of random downscaling before cropping, as two numbers. 0.6,0.95 is usual for"
@@ -252,6 +257,8 @@ class Experiment:
         for field in dataclasses.fields(self):
             if field.metadata:
                 _check(field.name, getattr(self, field.name), field.metadata)
+        if self.background:
+            background.parse(self.background)
         for name in self.stages:
             check_known("stage", name, STAGES)
         if self.seed >= _SEEDS:
@@ -303,22 +310,22 @@ class Experiment:
         return dataclasses.replace(plan, **changes)
 
     def lmbda_at(self, quality):
-        """Weight of the distortion at a quality from 0 to 1: geometric between the ends."""
+        """Returns the distortion's weight at a quality from 0 to 1, geometric between the ends."""
         low, high = self.lmbda_range
         return low * (high / low) ** quality
 
     @property
     def middle_quality(self) -> float | None:
-        """The quality in the middle of a range of rates, or None where there is one rate."""
+        """The quality in the middle of a range of rates, or None for a single rate."""
         return 0.5 if self.lmbda_range else None
 
     @property
     def middle_lmbda(self) -> float:
-        """lmbda, or the one in the middle of a range of rates."""
+        """The weight of the distortion: lmbda, or the middle of a range of rates."""
         return self.lmbda_at(self.middle_quality) if self.lmbda_range else self.lmbda
 
     def gains(self) -> list:
-        """Start of each level's gain, for a range of rates: the step falls with the root of lmbda.
+        """Returns the initial gain of each level of a range of rates, proportional to sqrt(lmbda).
 
         At high rates, the distortion of uniform quantization grows with the square of the step, so
         the best step is proportional to `lmbda ** -0.5`.
@@ -327,7 +334,7 @@ class Experiment:
         return [math.sqrt(self.lmbda_at(quality) / self.lmbda) for quality in qualities]
 
     def distortion_loss(self) -> dict:
-        """The loss term of the distortion and its weight."""
+        """Returns the loss term of the distortion and its weight."""
         if self.lmbda_range:
             return {f"weighted_{self.distortion}": 1.0}
         return {self.distortion: self.lmbda}
@@ -346,10 +353,16 @@ class Experiment:
         return any(stage.trains_rectifier for stage in self.all_stages())
 
     def to_json(self) -> str:
+        """Returns the fields as JSON text."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:
+        """Reads the text of `to_json`, also from earlier versions of tfquant.
+
+        Raises:
+          ValueError: the text has unknown fields, or the experiment is invalid.
+        """
         values = current_values(json.loads(text))
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown:

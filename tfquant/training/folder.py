@@ -11,16 +11,20 @@ The experiment is written before anything else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import tensorflow as tf
+from absl import logging
 
 import tfquant
 from tfquant import files
+from tfquant.training import resuming
 from tfquant.training.experiment import Experiment
 
 EXPERIMENT = "experiment.json"
 CHECKPOINTS = "checkpoints"
+PICTURES = "pictures.json"
 
 
 def read_experiment(run_dir: str) -> Experiment:
@@ -40,20 +44,70 @@ def read_experiment(run_dir: str) -> Experiment:
         raise ValueError(f"cannot read {path}: {error}") from None
 
 
-def prepare(run_dir: str, experiment: Experiment) -> None:
+def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> None:
     """Writes the experiment into a new folder. Checks that an existing folder has the same one.
+
+    Different spellings of the same folder of pictures are equal. Numbers of steps may change if
+    `resuming.refusal` allows it; the new numbers are then written.
+
+    Args:
+      run_dir: the folder of the run.
+      experiment: the requested experiment.
+      newest: the checkpoint that the run resumes from, or None.
 
     Raises:
       ValueError: the folder contains another experiment; the message names the differences.
       OSError: the file cannot be written.
     """
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
-    if files.exists(path):
-        there = read_experiment(run_dir)
-        files.check_owner(run_dir, "--model_dir", "experiment", vars(experiment), vars(there))
-        return
     record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
-    write_json(path, record)
+    if not files.exists(path):
+        write_json(path, record)
+        return
+    there = read_experiment(run_dir)
+    asked, found = (resuming.comparable(each) for each in (experiment, there))
+    other_steps = [name for name in resuming.STEPS if asked[name] != found[name]]
+    kept = {name: asked[name] for name in other_steps}
+    files.check_owner(run_dir, "--model_dir", "experiment", asked, {**found, **kept})
+    if other_steps:
+        reason = resuming.refusal(there, experiment, newest)
+        if reason:
+            raise ValueError(f"{run_dir}: {reason}")
+        changes = ", ".join(f"{name} {found[name]} -> {asked[name]}" for name in other_steps)
+        logging.info("%s: the run continues with other lengths: %s", run_dir, changes)
+        write_json(path, {**read_json(path), "experiment": record["experiment"]})
+
+
+def note_pictures(run_dir: str, listing: dict) -> str:
+    """Records the training pictures of a run. Returns one line if they have changed, else "".
+
+    Args:
+      run_dir: the folder of the run.
+      listing: see `ImageSource.listing`.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    path = tf.io.gfile.join(run_dir, PICTURES)
+    before = None
+    if files.exists(path):
+        with contextlib.suppress(ValueError, KeyError):
+            before = read_json(path)["pictures"]
+    if before == listing or (before is None and not listing):
+        return ""
+    write_json(path, {"pictures": listing})
+    if not before:
+        return ""
+    changes = {
+        "added": listing.keys() - before.keys(),
+        "gone": before.keys() - listing.keys(),
+        "changed": {n for n in before.keys() & listing.keys() if before[n] != listing[n]},
+    }
+    counts = [
+        f"{len(names)} {what} ({files.shown(min(names))}{', ...' if len(names) > 1 else ''})"
+        for what, names in changes.items() if names
+    ]  # fmt: skip
+    return f"the training pictures differ from those of the run so far: {', '.join(counts)}"
 
 
 def write_json(path: str, value) -> None:

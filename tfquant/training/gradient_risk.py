@@ -46,7 +46,7 @@ from tfquant.ops import random
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.plans import QuantizationPlan
 from tfquant.quantization.quantizer import quantize
-from tfquant.quantization.surrogates import SURROGATES, Branch
+from tfquant.quantization.surrogates import SURROGATES, Branch, Sample
 from tfquant.training.losses import Outcome
 
 
@@ -95,113 +95,141 @@ def gradient_risk(
     """
     if draws < 2 or elements < 1:
         raise ValueError(f"expected draws >= 2 and elements >= 1; got {draws} and {elements}")
-    pictures, height, width, _ = x.shape
-    exchange = Rounding()
+    latent = _Latent(codec, plan, alpha, x, distortion, lmbda, quality, draws, seed)
+    results = {}
 
-    def decoded(y_bar):
-        return codec.synthesize(y_bar, height, width, qualities(y_bar))
+    def report(name: str, gradient: tf.Tensor, difference: tf.Tensor | None) -> None:
+        spread = _spread(latent.by_picture(gradient))
+        results.update({f"{name}_{quantity}": value for quantity, value in spread.items()})
+        if difference is not None:
+            results.update(_bias(name, latent.by_picture(difference)))
 
-    def qualities(pictures):
-        return None if quality is None else tf.fill([tf.shape(pictures)[0]], quality)
+    g = latent.rate_gradient(plan.rate)
+    reference = _unbiased(plan.rate)
+    exact = None if reference is None else latent.rate_gradient(reference)
+    report("rate", g, None if exact is None else g - exact)
+    if latent.model.has_mean and latent.model.zero_center:
+        g = latent.mean_gradient()
+        report("mean", g, None if exact is None else g + exact)
+    g = latent.distortion_gradient(plan.distortion)
+    report("distortion", g, latent.distortion_difference(g, plan.distortion, elements))
+    return results
 
-    codec.transmit(codec.analyze(x, qualities(x)), exchange)
-    model = next(m for m in codec.entropy_models if m.name == "y")
 
-    def repeated(tensor):
+class _Latent:
+    """The latent `y` of pictures with several draws of noise, and gradients with respect to it.
+
+    The arguments are those of `gradient_risk`.
+
+    Attributes:
+      model: the entropy model of `y`.
+    """
+
+    def __init__(self, codec, plan, alpha, x, distortion, lmbda, quality, draws, seed):
+        self._codec, self._plan, self._alpha = codec, plan, alpha
+        self._distortion, self._quality, self._draws, self._seed = distortion, quality, draws, seed
+        self._pictures, self._height, self._width, _ = x.shape
+        self._weight = lmbda * self._height * self._width
+        exchange = Rounding()
+        codec.transmit(codec.analyze(x, self._qualities(x)), exchange)
+        self.model = next(m for m in codec.entropy_models if m.name == "y")
+        self._x = self._repeated(x)
+        self._y = self._repeated(exchange.latents["y"])
+        self._params = [self._repeated(p) for p in exchange.params["y"]]
+        self._offset = self.model.offset(*self._params)
+        # Not a constant: the graph optimizer would fold its noise, which takes minutes.
+        index = tf.compat.v1.placeholder_with_default(tf.range(self._pictures * draws), [None])
+        self._seeds = example_seeds(seed, "gradient_risk", index)
+
+    def _repeated(self, tensor: tf.Tensor) -> tf.Tensor:
         """Repeats [B, ...] to [B draws, ...], with the draws of a picture next to each other."""
-        return tf.repeat(tensor, draws, axis=0)
+        return tf.repeat(tensor, self._draws, axis=0)
 
-    x = repeated(x)
-    y = repeated(exchange.latents["y"])
-    params = [repeated(p) for p in exchange.params["y"]]
-    offset = model.offset(*params)
-    # Not a constant: the graph optimizer would fold its noise, which takes minutes.
-    index = tf.compat.v1.placeholder_with_default(tf.range(pictures * draws), [None])
-    seeds = example_seeds(seed, "gradient_risk", index)
-    weight = lmbda * height * width
+    def _qualities(self, pictures: tf.Tensor) -> tf.Tensor | None:
+        if self._quality is None:
+            return None
+        return tf.fill([tf.shape(pictures)[0]], self._quality)
 
-    def by_picture(samples):
+    def _decoded(self, y_bar: tf.Tensor) -> tf.Tensor:
+        return self._codec.synthesize(y_bar, self._height, self._width, self._qualities(y_bar))
+
+    def _sample(self, branch: Branch) -> Sample:
+        return branch.sample(self._y - self._offset, self._offset, self._alpha, self._seeds)
+
+    def by_picture(self, samples: tf.Tensor) -> tf.Tensor:
         """Reshapes [B draws, ...] to [draws, B elements]."""
-        return tf.transpose(tf.reshape(samples, [pictures, draws, -1]), [1, 0, 2])
+        samples = tf.reshape(samples, [self._pictures, self._draws, -1])
+        return tf.transpose(samples, [1, 0, 2])
 
-    def rate_gradient(branch: Branch) -> tf.Tensor:
+    def rate_gradient(self, branch: Branch) -> tf.Tensor:
+        """Returns the gradient of the bits with respect to `y`, in the shape of `y`."""
         with tf.GradientTape() as tape:
-            tape.watch(y)
-            sample = branch.sample(y - offset, offset, alpha, seeds)
-            bits = model.bits(sample, *params, floor=LIKELIHOOD_FLOOR)
-        return tape.gradient(bits, y)
+            tape.watch(self._y)
+            sample = self._sample(branch)
+            bits = self.model.bits(sample, *self._params, floor=LIKELIHOOD_FLOOR)
+        return tape.gradient(bits, self._y)
 
-    def mean_gradient() -> tf.Tensor:
-        (raw,) = params
+    def mean_gradient(self) -> tf.Tensor:
+        """Returns the gradient of the plan's bits with respect to `mu`, in the shape of `y`."""
+        (raw,) = self._params
         with tf.GradientTape() as tape:
             tape.watch(raw)
-            sample = quantize(plan, y, model.offset(raw), alpha, seeds).rate
-            bits = model.bits(sample, raw, floor=LIKELIHOOD_FLOOR)
-        mu, _ = model.split_mean(tape.gradient(bits, raw))
+            offset = self.model.offset(raw)
+            sample = quantize(self._plan, self._y, offset, self._alpha, self._seeds).rate
+            bits = self.model.bits(sample, raw, floor=LIKELIHOOD_FLOOR)
+        mu, _ = self.model.split_mean(tape.gradient(bits, raw))
         return mu
 
-    def distortion_gradient(branch: Branch) -> tf.Tensor:
+    def distortion_gradient(self, branch: Branch) -> tf.Tensor:
+        """Returns the gradient of `lmbda pixels D` with respect to `y`, in the shape of `y`."""
         with tf.GradientTape() as tape:
-            tape.watch(y)
-            y_tilde = branch.sample(y - offset, offset, alpha, seeds).value
-            x_hat = decoded(y_tilde)
+            tape.watch(self._y)
+            x_hat = self._decoded(self._sample(branch).value)
             # D is a mean over pictures. Times their number, each picture keeps its own gradient.
-            loss = weight * draws * pictures * distortion(Outcome(x, x_hat, None))
-        return tape.gradient(loss, y)
+            count = self._draws * self._pictures
+            loss = self._weight * count * self._distortion(Outcome(self._x, x_hat, None))
+        return tape.gradient(loss, self._y)
 
-    def one_distortion(pair):
-        x, x_hat = pair
-        return distortion(Outcome(x[None], x_hat[None], None))
+    def distortion_difference(
+        self, gradient: tf.Tensor, branch: Branch, elements: int
+    ) -> tf.Tensor | None:
+        """Returns the distortion's gradient minus its reference; None without a reference."""
+        reference = _unbiased(branch)
+        if reference is None:
+            return None
+        if reference.estimator != "expected":
+            return gradient - self.distortion_gradient(reference)
+        if SURROGATES[reference.surrogate].noise is random.uniform_per_image:
+            return None
+        size = self._y[0].shape.num_elements()
+        order = tf.argsort(tf.random.stateless_uniform([size], [self._seed, 1]))
+        positions = order[: min(elements, size)]
+        flat = tf.reshape(gradient, [self._pictures * self._draws, size])
+        chosen = tf.gather(flat, positions, axis=1)
+        return chosen - self._expected_distortion_gradient(reference, positions)
 
-    def expected_distortion_gradient(surrogate: str, positions) -> tf.Tensor:
+    def _expected_distortion_gradient(self, branch: Branch, positions) -> tf.Tensor:
         """Returns [B draws, elements], each draw's contribution to the mean over other elements."""
-        sample = Branch(surrogate, "expected").sample(y - offset, offset, alpha, seeds)
+        sample = self._sample(branch)
         e = sample.expected
         slope, low, high, value = (
-            tf.reshape(t, [pictures * draws, -1]) for t in (e.slope, e.low, e.high, sample.value)
+            tf.reshape(t, [self._pictures * self._draws, -1])
+            for t in (e.slope, e.low, e.high, sample.value)
         )
+
+        def one_distortion(pair):
+            x, x_hat = pair
+            return self._distortion(Outcome(x[None], x_hat[None], None))
 
         def at(position):
             here = tf.one_hot(position, value.shape[1], True, False, dtype=tf.bool)
             ends = tf.concat([tf.where(here, high, value), tf.where(here, low, value)], axis=0)
-            y_tilde = tf.reshape(ends, [-1, *y.shape[1:]])
-            x_hat = decoded(y_tilde)
-            D = tf.vectorized_map(one_distortion, (tf.tile(x, [2, 1, 1, 1]), x_hat))
+            x_hat = self._decoded(tf.reshape(ends, [-1, *self._y.shape[1:]]))
+            D = tf.vectorized_map(one_distortion, (tf.tile(self._x, [2, 1, 1, 1]), x_hat))
             D_high, D_low = tf.split(D, 2)
-            return weight * slope[:, position] * (D_high - D_low)
+            return self._weight * slope[:, position] * (D_high - D_low)
 
         return tf.transpose(tf.map_fn(at, positions, fn_output_signature=tf.float32))
-
-    g = rate_gradient(plan.rate)
-    results = {f"rate_{k}": v for k, v in _spread(by_picture(g)).items()}
-    reference = _unbiased(plan.rate)
-    exact = None if reference is None else rate_gradient(reference)
-    if reference is not None:
-        results.update(_bias("rate", by_picture(g - exact)))
-
-    if model.has_mean and model.zero_center:
-        g = mean_gradient()
-        results.update({f"mean_{k}": v for k, v in _spread(by_picture(g)).items()})
-        if exact is not None:
-            results.update(_bias("mean", by_picture(g + exact)))
-
-    g = distortion_gradient(plan.distortion)
-    results.update({f"distortion_{k}": v for k, v in _spread(by_picture(g)).items()})
-    reference = _unbiased(plan.distortion)
-    if reference is None:
-        return results
-    if reference.estimator != "expected":
-        difference = g - distortion_gradient(reference)
-    elif SURROGATES[reference.surrogate].noise is not random.uniform_per_image:
-        size = y[0].shape.num_elements()
-        order = tf.argsort(tf.random.stateless_uniform([size], [seed, 1]))
-        positions = order[: min(elements, size)]
-        chosen = tf.gather(tf.reshape(g, [pictures * draws, size]), positions, axis=1)
-        difference = chosen - expected_distortion_gradient(reference.surrogate, positions)
-    else:
-        return results
-    results.update(_bias("distortion", by_picture(difference)))
-    return results
 
 
 def _unbiased(branch: Branch) -> Branch | None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import tempfile
@@ -105,7 +106,7 @@ class Host:
             return
         with tempfile.TemporaryDirectory(prefix="tfquant-") as own:
             for name in (folder.EXPERIMENT, history.FILE, f"{folder.CHECKPOINTS}/*"):
-                for source in files.matches(tf.io.gfile.join(run_dir, name)):
+                for source in files.matches(tf.io.gfile.join(_literal(run_dir), name)):
                     target = os.path.join(own, os.path.dirname(name), os.path.basename(source))
                     os.makedirs(os.path.dirname(target), exist_ok=True)
                     with files.as_oserror(source):
@@ -167,6 +168,11 @@ class Host:
                 f"host {self.rank} of {self.count}: another host is gone; start the same command on"
                 " all hosts to resume from the last checkpoint"
             ) from error
+
+
+def _literal(path: str) -> str:
+    """Returns a glob that means a local path itself."""
+    return glob.escape(path) if files.is_local(path) else path
 
 
 def identity(checkpoint: str | None) -> tuple | None:

@@ -51,7 +51,7 @@ def mse(outcome: Outcome) -> tf.Tensor:
 
 
 def weighted_mse(outcome: Outcome) -> tf.Tensor:
-    """Mean over the pictures of `lmbda 255^2 MSE`, each with its own lmbda."""
+    """Returns the mean over the pictures of `lmbda 255^2 MSE`, each with its own lmbda."""
     errors = tf.reduce_mean(tf.square(outcome.x - outcome.x_hat), axis=[1, 2, 3])
     return 255.0**2 * tf.reduce_mean(outcome.lmbda * errors)
 
@@ -62,7 +62,7 @@ def one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
 
 
 def weighted_one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
-    """Mean over the pictures of `lmbda (1 - MS-SSIM)`, each with its own lmbda."""
+    """Returns the mean over the pictures of `lmbda (1 - MS-SSIM)`, each with its own lmbda."""
     return tf.reduce_mean(outcome.lmbda * (1.0 - metrics.ms_ssim(outcome.x, outcome.x_hat)))
 
 

@@ -9,6 +9,7 @@ from typing import Callable
 import tensorflow as tf
 from absl import logging
 
+from tfquant.data import crops
 from tfquant.legacy_keras import keras
 from tfquant.training import folder
 from tfquant.training.checkpoint import RunCheckpoint
@@ -136,20 +137,21 @@ def run_stages(
                 )
             if done < stage.steps and not is_over(stage, done):
                 logging.info("Stage %s: steps %d to %d", stage.name, done, stage.steps)
-                trainer.fit(
-                    training_data((earlier_steps + done) * experiment.batch_size),
-                    validation_data=validation_data,
-                    steps_per_epoch=length,
-                    initial_epoch=done // length,
-                    epochs=stage.steps // length,
-                    callbacks=[
-                        DivergenceGuard(max_skipped_in_a_row, checkpoint.run_dir),
-                        *callbacks(stage, earlier_steps),
-                        EndEarly(is_over),
-                        # Last: a run that is killed in between logs an epoch twice instead of
-                        # never.
-                        Checkpointing(checkpoint, index, earlier_steps),
-                    ],
-                    verbose=verbose,
-                )
+                with crops.picture_errors():
+                    trainer.fit(
+                        training_data((earlier_steps + done) * experiment.batch_size),
+                        validation_data=validation_data,
+                        steps_per_epoch=length,
+                        initial_epoch=done // length,
+                        epochs=stage.steps // length,
+                        callbacks=[
+                            DivergenceGuard(max_skipped_in_a_row, checkpoint.run_dir),
+                            *callbacks(stage, earlier_steps),
+                            EndEarly(is_over),
+                            # Last: a run that is killed in between logs an epoch twice instead of
+                            # never.
+                            Checkpointing(checkpoint, index, earlier_steps),
+                        ],
+                        verbose=verbose,
+                    )
         earlier_steps += stage.steps

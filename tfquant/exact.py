@@ -1,0 +1,147 @@
+"""From a codec with real arithmetic to one whose files decode on every machine, and back from disk.
+
+The networks between latents (hyper-decoder and context) give the entropy model's parameters, and so
+decide what a file's bits mean. `become_exact` turns their weights into integers, see
+`tfquant/layers/exact.py`. The transforms stay as they are.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import tensorflow as tf
+
+from tfquant.codec import Codec
+from tfquant.data.dead_leaves import dead_leaves
+from tfquant.data.pixels import to_float
+from tfquant.exchange import Rounding
+from tfquant.layers.exact import Integers, Seen, layers_of
+
+NAME = "integers.npz"  # in the folder of an exported model
+_FIELDS = ("inputs", "low", "high", "outputs", "groups")
+# What the networks see: made pictures, the same for every model.
+_SEEDS, _SIDE = (1, 2), 512
+
+
+def is_exact(codec: Codec) -> bool:
+    """Returns True if the codec's files decode on every machine."""
+    return all(model.exact for model in codec.entropy_models)
+
+
+def become_exact(codec: Codec, pictures=None) -> None:
+    """Changes the weights of a codec's hyper-decoder and context to integers.
+
+    Args:
+      codec: with its trained weights.
+      pictures: [H, W, 3] uint8 each, which show the networks usual latents; None for made ones.
+    """
+    layers = _layers(codec)
+    seen = {name: _Watch(layer) for name, layer in layers.items()}
+    try:
+        if layers:
+            for picture in _made_pictures() if pictures is None else pictures:
+                y = codec.analyze(to_float(tf.constant(picture)[None]))
+                codec.transmit(y, Rounding())
+    finally:
+        for layer in layers.values():
+            layer.seen = None
+    for name, layer in layers.items():
+        layer.become_exact(seen[name].parts)
+    _set_models(codec)
+
+
+def copy(source: Codec, codec: Codec) -> None:
+    """Makes a codec exact in the way that another one of the same architecture is.
+
+    Exponents depend on latents, and latents on the precision of the transforms. A copy keeps the
+    fingerprint of a model the same for transforms in any precision.
+    """
+    of_source = source.group("entropy")
+    for name, part in codec.group("entropy").items():
+        part.set_weights(of_source[name].get_weights())
+    load(codec, dump(source))
+
+
+def dump(codec: Codec) -> bytes:
+    """The file that `load` takes: the exponents and limits of an exact codec's layers."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **_arrays(codec))
+    return file.getvalue()
+
+
+def load(codec: Codec, data: bytes) -> None:
+    """Makes a codec exact whose weights are integers already.
+
+    Raises:
+      ValueError: the bytes are not those of this codec.
+    """
+    layers = _layers(codec)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # zip and NumPy each raise their own
+        raise ValueError(f"{NAME} is damaged: {error}") from None
+    expected = {f"{name}/{field}" for name in layers for field in _FIELDS}
+    if set(arrays) != expected or any(a.dtype != np.int32 or a.ndim != 1 for a in arrays.values()):
+        raise ValueError(f"{NAME} does not fit the codec")
+    for name, layer in layers.items():
+        found = Integers(*(arrays[f"{name}/{field}"] for field in _FIELDS))
+        channels = (layer.factors.shape[axis] for axis in (layer.in_axis, layer.out_axis))
+        sizes = (len(found.inputs), len(found.outputs), len(found.low), len(found.high))
+        C_in, C_out = channels
+        if sizes != (C_in, C_out, C_in, C_in) or found.groups.tolist() not in ([1], [2], [4], [8]):
+            raise ValueError(f"{NAME} does not fit the codec")
+        layer.integers = found
+    _set_models(codec)
+
+
+def digest_of(codec: Codec) -> bytes:
+    """All that an exact codec's arithmetic depends on beside its weights; empty for another one."""
+    if not is_exact(codec):
+        return b""
+    arrays = _arrays(codec)
+    return b"exact" + b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
+
+
+def _arrays(codec) -> dict:
+    return {
+        f"{name}/{field}": getattr(layer.integers, field)
+        for name, layer in _layers(codec).items()
+        for field in _FIELDS
+    }
+
+
+def _layers(codec) -> dict:
+    """Name -> layer."""
+    return {
+        f"{name}/{number}": layer
+        for name, part in sorted(codec.group("entropy").items())
+        for number, layer in enumerate(layers_of(part))
+    }
+
+
+def _set_models(codec) -> None:
+    for model in codec.entropy_models:
+        model.exact = True
+
+
+def _made_pictures():
+    return [dead_leaves(seed, _SIDE) for seed in _SEEDS]
+
+
+class _Watch:
+    """Sees what goes into a layer."""
+
+    def __init__(self, layer):
+        self.parts = []
+        self._layer = layer
+        layer.seen = self
+
+    def __call__(self, x) -> None:
+        widths = self._layer.parts
+        edges = np.cumsum([0, *([x.shape[-1]] if widths is None else widths)])
+        if not self.parts:
+            self.parts = [Seen() for _ in edges[1:]]
+        for seen, start, stop in zip(self.parts, edges, edges[1:]):
+            seen.add(x[..., start:stop].numpy())
