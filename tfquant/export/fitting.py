@@ -37,7 +37,7 @@ def compress_to(models: ModelSet, image, size: int) -> Fitted:
     """Compresses a picture to about a number of bytes; the quality is found by bisection.
 
     A model of any rate comes within 2 % unless the size is beyond its range. A set of models of one
-    rate has only as many sizes as models: the nearest one is given, by the ratio of the sizes.
+    rate each has only as many sizes as models. The nearest size is chosen, by the ratio of sizes.
 
     Args:
       models: the set.
