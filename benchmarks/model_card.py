@@ -1,4 +1,4 @@
-"""What the pretrained models are bad at: generated pictures that are no photographs.
+"""Measures the pretrained models on generated pictures that are not photographs.
 
     python benchmarks/model_card.py --out=card
 

@@ -44,7 +44,7 @@ def _seen(x):
 
 
 def _in_int64(layer, x):
-    """What the layer's integers give in NumPy's int64: the layer's output, and the integer sums."""
+    """Computes the layer's output and its integer sums in NumPy's int64."""
     integers = layer.integers
     scaled = np.rint(x.astype(np.float64) * np.ldexp(1.0, integers.inputs))
     numbers = np.clip(scaled, integers.low, integers.high).astype(np.int64)

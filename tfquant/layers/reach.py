@@ -1,4 +1,4 @@
-"""How far networks see."""
+"""The reach of networks: the distance from which an input pixel affects an output pixel."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _ELEMENTWISE = (GDN, keras.layers.Activation, keras.layers.Rescaling)
 
 
 def reach(layer: keras.layers.Layer, scale: float) -> tuple[float, float]:
-    """How far a layer sees, at most.
+    """Returns the largest distance from which the input of a layer affects its output.
 
     Args:
       layer: one that transforms consist of, its weights made.
       scale: pixels from one element of its input to the next.
 
     Returns:
-      The distance in pixels from an output to the farthest input that it depends on, beyond the
-      pixels that the output stands for; and `scale` of the output.
+      The distance in pixels from an output to the farthest input that it depends on, not counting
+      the pixels that the output represents; and `scale` of the output.
 
     Raises:
-      TypeError: a layer of another kind.
+      TypeError: the layer is of a kind whose reach is unknown here, such as a user's own.
     """
-    if isinstance(layer, Chain):
+    if isinstance(layer, (Chain, keras.Sequential)):
         distance = 0.0
         for part in layer.layers:
             further, scale = reach(part, scale)
@@ -55,4 +55,4 @@ def reach(layer: keras.layers.Layer, scale: float) -> tuple[float, float]:
         return max(reach(layer.trunk, scale)[0], reach(layer.mask, scale)[0]), scale
     if isinstance(layer, _ELEMENTWISE):
         return 0.0, scale
-    raise TypeError(f"how far {type(layer).__name__} sees is not known")
+    raise TypeError(f"the reach of a {type(layer).__name__} is unknown")
