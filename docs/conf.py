@@ -42,4 +42,4 @@ napoleon_use_rtype = False
 def setup(app):
     """Registers the conversion of docstrings, which comes before that of their sections."""
     app.connect("autodoc-process-docstring", docstrings.convert, priority=100)
-    app.connect("autodoc-skip-member", docstrings.skip_unwritten)
+    app.connect("autodoc-skip-member", docstrings.skip_foreign)
