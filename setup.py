@@ -56,7 +56,7 @@ PLATFORMS = {
 PRETRAINED = [
     f"photographs/{model}/{name}"
     for model in ("q10", "q38", "q67")
-    for name in ("tfquant.json", "weights.tfqw", "tables.npz")
+    for name in ("tfquant.json", "weights.tfqw", "tables.npz", "integers.npz")
 ]
 
 
@@ -82,7 +82,7 @@ setup(
     package_dir={"tfquant.models": "models"},
     package_data={
         "tfquant": ["py.typed"],
-        "tfquant.evaluation": ["paper_tables.csv"],
+        "tfquant.evaluation": ["paper_tables.csv", "view.html"],
         "tfquant.pretrained": ["photographs/models.json", *PRETRAINED],
     },
     install_requires=[

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import gc
 import importlib
+import math
 import os
 
 from tfquant import files, stack
@@ -49,8 +50,9 @@ def add_paths(parser: argparse.ArgumentParser, source: str, target: str) -> None
 
 
 def add_quality(parser: argparse.ArgumentParser) -> None:
-    """Adds `--quality` to a command."""
-    parser.add_argument(
+    """Adds `--quality` to a command, and the options that take its place."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "-q",
         "--quality",
         type=_quality,
@@ -58,6 +60,30 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         help="0 to 100; 15 more double the weight of the quality against the size; the model with"
         " the nearest quality is used (default: 50)",
     )
+    group.add_argument(
+        "--target_size",
+        type=_positive,
+        metavar="BYTES",
+        help="find the quality that gives a file of about this size, for one picture",
+    )
+    group.add_argument(
+        "--target_bpp",
+        type=_positive,
+        metavar="BPP",
+        help="the same in bits per pixel",
+    )
+
+
+def _positive(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+
+
+def has_target(arguments) -> bool:
+    """Returns true if the command line asks for a size."""
+    return arguments.target_size is not None or arguments.target_bpp is not None
 
 
 def _quality(text: str) -> float:
@@ -131,6 +157,32 @@ class Compressor:
             return self.set.name
         return f"{self.set.name}, quality {self.member.low:g}"
 
+    def compress_to(self, image, arguments) -> tuple:
+        """Compresses a picture to the size that the command line asks for.
+
+        Args:
+          image: uint8 [H, W, 3].
+          arguments: the command's, with `target_size` or `target_bpp`.
+
+        Returns:
+          The bytes of the file, and a note; empty if the size is within 2 %.
+        """
+        import_tensorflow()
+        from tfquant.export import fitting
+
+        size = arguments.target_size
+        if size is None:
+            size = arguments.target_bpp * image.shape[0] * image.shape[1] / 8
+        size = max(round(size), 1)
+        fitted = fitting.compress_to(self.set, image, size)
+        self.member = self.set.choose(fitted.quality)
+        if fitted.fits:
+            return fitted.data, ""
+        return fitted.data, (
+            f"{size} bytes were asked for; the nearest size of {self.set.name} differs by"
+            f" {100 * fitted.deviation:+.0f} %"
+        )
+
     def load(self) -> model_file.ExportedModel:
         """Loads the model."""
         import_tensorflow()
@@ -165,9 +217,9 @@ class Decompressor:
         import_tensorflow()
         return self
 
-    def decompress(self, data: bytes, max_pixels: int):
+    def decompress(self, data: bytes, max_pixels: int | None):
         """Decompresses the bytes of a .tfq file, like `ExportedModel.decompress`."""
-        own, member = self._find(container.Bitstream.from_bytes(data, max_pixels))
+        own, member = self._find(container.Bitstream.from_bytes(data, container.NO_LIMIT))
         return own.load(member).decompress(data, max_pixels)
 
     def _find(self, file: container.Bitstream) -> tuple:

@@ -25,18 +25,24 @@ def compress(arguments) -> None:
     """Runs `tfquant compress`."""
     choosing.split_paths(arguments, "picture", "file", ".tfq")
     if files.isdir(arguments.picture):
+        if choosing.has_target(arguments):
+            raise choosing.UsageError("--target_size and --target_bpp are for one picture")
         _compress_folder(arguments)
         return
     outputs.check(arguments.file, arguments.picture, arguments.overwrite)
     picture = _read_picture(arguments.picture, arguments)
-    compressor = choosing.Compressor(arguments.model, arguments.quality)
-    data = compressor.load().compress(picture.pixels)
+    compressor, notes = choosing.Compressor(arguments.model, arguments.quality), picture.notes
+    if choosing.has_target(arguments):
+        data, note = compressor.compress_to(picture.pixels, arguments)
+        notes = [*notes, *filter(None, [note])]
+    else:
+        data = compressor.load().compress(picture.pixels, arguments.max_pixels)
     outputs.write(arguments.file, data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(data) / (height * width)
     line = f"{len(data)} bytes, {bpp:.4f} bpp ({compressor})"
     _say(arguments.file, f"{files.shown(arguments.file)}: {line}")
-    for note in picture.notes:
+    for note in notes:
         _say(arguments.file, f"{files.shown(arguments.picture)}: {note}")
 
 
@@ -112,7 +118,7 @@ def _compress_folder(arguments) -> None:
 
     def work(task):
         picture = _read_picture(task.source, arguments)
-        data = model.compress(picture.pixels)
+        data = model.compress(picture.pixels, arguments.max_pixels)
         outputs.write(task.target, data)
         for note in picture.notes:
             notes[note].append(task.source)
@@ -239,7 +245,7 @@ def _changed_ns(path: str) -> int:
     return os.stat(path).st_mtime_ns
 
 
-def _existing_picture(task, max_pixels: int) -> _Existing:
+def _existing_picture(task, max_pixels: int | None) -> _Existing:
     """Compares an existing picture with the one that would be made."""
     from tfquant.data import images
 
@@ -282,8 +288,11 @@ def _read_picture(path: str, arguments):
         raise BadInput(error) from None
 
 
-def _read_file(path: str, max_pixels: int) -> tuple:
-    """Reads a .tfq file. Returns its bytes and its content."""
+def _read_file(path: str, max_pixels: int | None) -> tuple:
+    """Reads a .tfq file and returns its bytes and its content.
+
+    Without a limit of pixels, the limit of the file's model applies when the file is decoded.
+    """
     if path == STANDARD:
         data = sys.stdin.buffer.read()
     else:
@@ -292,7 +301,7 @@ def _read_file(path: str, max_pixels: int) -> tuple:
             container.read_header(file)  # avoids reading all of a file of another kind
             file.seek(0)
             data = file.read()
-    return data, container.Bitstream.from_bytes(data, max_pixels)
+    return data, container.Bitstream.from_bytes(data, max_pixels or container.NO_LIMIT)
 
 
 def _seekable(file):

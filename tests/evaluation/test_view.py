@@ -1,0 +1,122 @@
+"""Versions of the same size, their table and figure, and the page of `tfquant view`."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tfquant
+from tfquant import cli
+from tfquant.evaluation import comparison, same_size, view
+from tfquant.evaluation.comparison import Comparison
+
+
+@pytest.fixture(scope="module", name="picture")
+def _picture(make_photograph):
+    return make_photograph(176, 192)
+
+
+def size_of(picture, kind, quality, **options):
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, quality=quality, **options)
+    return len(file.getvalue())
+
+
+def test_a_version_is_the_smallest_file_of_at_least_the_size(picture):
+    options = {"subsampling": "4:2:0", "optimize": True}
+    sizes = [size_of(picture, "JPEG", quality, **options) for quality in range(1, 96)]
+    for wanted in (sizes[0] - 10, sizes[20], sizes[20] + 1, sizes[70] - 1):
+        version = same_size.of_size("jpeg", picture, wanted)
+        assert len(version.data) == min(size for size in sizes if size >= wanted)
+        mse = np.mean((version.image.astype(float) - picture) ** 2)
+        assert version.quality["psnr"] == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
+    assert len(same_size.of_size("jpeg", picture, 10 * sizes[-1]).data) == sizes[-1]
+
+
+def made(name, original, quality, noise):
+    """A comparison whose model has an error of `noise` and whose other codec one of 4."""
+    rng = np.random.default_rng(0)
+    versions = []
+    for label, deviation in (("tfquant", noise), ("WebP", 4.0)):
+        image = np.clip(original + rng.normal(0, deviation, original.shape), 0, 255)
+        versions.append(
+            same_size.version(label, label.encode() * 50, image.astype(np.uint8), original)
+        )
+    return Comparison(name, original, quality, tuple(versions))
+
+
+def test_the_part_that_is_drawn_is_where_the_versions_differ(picture):
+    damaged = picture.copy()
+    damaged[100:130, 20:50] = 255 - damaged[100:130, 20:50]
+    versions = (same_size.version("a", b"1", damaged, picture),
+                same_size.version("b", b"1", picture, picture))  # fmt: skip
+    top, left, high, wide = comparison._busiest(Comparison("p", picture, 1.0, versions))
+    assert top <= 100 and top + high >= 130 and left <= 20 and left + wide >= 50
+
+
+def test_the_page_has_the_worst_pictures_first_and_needs_no_network(picture):
+    compared = [made("good", picture, 10, 2.0), made("</script>bad", picture, 10, 8.0)]
+    maps = {(c.name, c.quality): np.full(picture.shape[:2], 0.25, np.float32) for c in compared}
+    text = view.page("A title & more", "A note.", compared, maps, most=5)
+    shown = json.loads(re.search(r"const pictures = (.*);\n", text)[1].replace("<\\/", "</"))
+    assert [each["name"] for each in shown] == ["</script>bad", "good"]
+    assert shown[0]["advantage"] < -5 and shown[1]["advantage"] > 5
+    assert "A title &amp; more" in text and text.count("</script>") == 1
+    assert "@" not in re.sub(r"base64,[^\"]*", "", text).replace("@media", "")
+    assert not re.search(r"""(src|href)=["']?http""", text)
+    only = view.page("t", "n", compared, maps, most=1)
+    assert (
+        len(json.loads(re.search(r"const pictures = (.*);\n", only)[1].replace("<\\/", "</"))) == 1
+    )
+    assert only.count("<td>good</td>") == 1  # the table is of all
+
+
+def test_pictures_of_the_page_are_those_that_were_decoded(picture):
+    compared = [made("p", picture, 10, 2.0)]
+    maps = {("p", 10): np.zeros(picture.shape[:2], np.float32)}
+    page = view.page("t", "n", compared, maps, most=1)
+    (shown,) = json.loads(re.search(r"const pictures = (.*);\n", page)[1])
+    for source, image in (
+        (shown["original"], picture),
+        (shown["qualities"][0]["versions"][0]["src"], compared[0].versions[0].image),
+    ):
+        data = base64.b64decode(source.partition("base64,")[2])
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), image
+        )
+
+
+def test_the_rate_map_sums_to_the_bits_of_the_model(picture):
+    models = tfquant.load("default")
+    bits = models.rate_map(picture, 10)
+    assert bits.shape == picture.shape[:2]
+    assert np.sum(bits, dtype=np.float64) == pytest.approx(
+        models.evaluate(picture, 10)["bits"], rel=1e-3
+    )
+
+
+def test_the_demo_without_training_writes_table_figure_and_files(tmp_path, capsys):
+    assert cli.main(["demo", f"--out={tmp_path}", "--steps=0"]) == 0
+    printed = capsys.readouterr().out
+    table = (tmp_path / "comparison.md").read_text()
+    assert table.strip() in printed
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    psnr = {head.partition(" PSNR")[0]: i for i, head in enumerate(rows[0]) if "PSNR" in head}
+    for row in rows[2:]:
+        assert float(row[psnr["tfquant"]]) > float(row[psnr["JPEG 4:2:0"]]) + 2
+        (file,) = (tmp_path / "files").glob(f"{row[0]}_quality_{float(row[1]):.0f}.tfq")
+        assert file.stat().st_size == int(row[2])
+    with Image.open(tmp_path / "comparison.png") as figure:
+        assert figure.width > 1000
+
+
+@pytest.mark.parametrize("steps", ["-50", "49"])
+def test_the_demo_refuses_steps_that_are_no_epochs(steps, tmp_path, capsys):
+    assert cli.main(["demo", f"--out={tmp_path}", f"--steps={steps}"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

@@ -1,0 +1,89 @@
+"""The quality that gives a size: with sizes that are any function of the quality."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import tfquant
+from tfquant import cli
+from tfquant.data import images
+from tfquant.export import fitting
+from tfquant.export.model_set import Member
+
+
+class Sizes:
+    """A set of one model whose files have the sizes of a function of the quality."""
+
+    def __init__(self, size_of, low=0.0, high=100.0):
+        self.size_of, self.member = size_of, Member("path", low, high, (), None)
+        self.asked = []
+
+    def choose(self, quality):
+        return self.member
+
+    def compress(self, image, quality):
+        self.asked.append(quality)
+        return bytes(round(self.size_of(quality)))
+
+
+@pytest.mark.parametrize("wanted", [1100, 5000, 33333, 250000])
+@pytest.mark.parametrize(
+    "size_of",
+    [
+        lambda q: 1000 * math.exp(q / 15),
+        lambda q: 1000 * 1.5 ** (q / 100) + 9e5 * (q / 100) ** 6,
+        lambda q: 500 + 1e6 / (1 + math.exp((60 - q) / 8)),
+    ],
+)
+def test_a_model_of_any_rate_comes_within_2_percent(size_of, wanted):
+    models = Sizes(size_of)
+    fitted = fitting.compress_to(models, None, wanted)
+    assert 0.98 * wanted <= len(fitted.data) <= 1.02 * wanted
+    assert fitted.fits and fitted.trials == len(models.asked) <= 12
+    assert len(fitted.data) == round(size_of(fitted.quality))
+
+
+@pytest.mark.parametrize("wanted, quality", [(10, 20.0), (10**7, 80.0)])
+def test_beyond_its_range_a_model_gives_its_end(wanted, quality):
+    fitted = fitting.compress_to(Sizes(lambda q: 1000 * math.exp(q / 15), 20, 80), None, wanted)
+    assert fitted.quality == quality and not fitted.fits
+
+
+def test_the_pretrained_set_gives_the_nearest_of_its_sizes(make_photograph):
+    models, picture = tfquant.load("default"), make_photograph(128, 160)
+    sizes = [len(models.compress(picture, member.low)) for member in models.members]
+    for wanted in (1, sizes[0] + 1, round(0.9 * sizes[1]), round(1.1 * sizes[1]), 10**6):
+        nearest = min(sizes, key=lambda size: abs(math.log(size / wanted)))
+        assert len(fitting.compress_to(models, picture, wanted).data) == nearest
+
+
+def test_the_command_says_how_far_the_size_is_off(make_photograph, tmp_path, capsys):
+    picture, file = tmp_path / "in.png", tmp_path / "out.tfq"
+    images.write_image(picture, make_photograph(64, 80))
+    assert cli.main(["compress", str(picture), str(file), "--target_size=7"]) == 0
+    assert "7 bytes were asked for; the nearest size" in capsys.readouterr().out
+    bpp = 8 * file.stat().st_size / (64 * 80)
+    command = ["compress", "--overwrite", str(picture), str(file), f"--target_bpp={bpp:.4f}"]
+    assert cli.main(command) == 0
+    assert "asked for" not in capsys.readouterr().out
+    assert 8 * file.stat().st_size / (64 * 80) == pytest.approx(bpp)
+
+
+@pytest.mark.parametrize(
+    "options", [["--target_size=0"], ["--target_bpp=-1"], ["--target_bpp=nan"],
+                ["--target_size=100", "--quality=5"], ["--target_size=100", "--target_bpp=1"]],
+)  # fmt: skip
+def test_wrong_targets_are_usage_errors(options, tmp_path, capsys):
+    assert cli.main(["compress", "in.png", "out.tfq", *options]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "pictures").mkdir()
+    command = ["compress", str(tmp_path / "pictures"), str(tmp_path / "files"), "--target_size=9"]
+    assert cli.main(command) == 2
+    assert "for one picture" in capsys.readouterr().err
+
+
+def test_a_size_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least 1 byte"):
+        fitting.compress_to(Sizes(lambda q: 1000), None, 0)

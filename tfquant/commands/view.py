@@ -1,0 +1,78 @@
+"""`tfquant view`: writes a page that compares a model with conventional codecs on pictures.
+
+    tfquant view pictures/ --out=view.html
+
+The page is one HTML file. It needs neither a server nor a network.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tfquant import files
+from tfquant.commands import choosing, outputs
+from tfquant.commands.outcome import CommandError
+
+_CODECS = ("webp", "jpeg", "avif")
+
+
+def add_arguments(parser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("pictures", help="a folder, a glob, a picture, or 'sample'")
+    parser.add_argument(
+        "-m", "--model", metavar="NAME",
+        help="a name that 'tfquant models' lists, or the folder of an exported model",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", default="view.html", metavar="FILE",
+        help="the page to write (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--most", type=int, default=8, metavar="N",
+        help="number of pictures in the page, the worst ones first; each takes 2 to 3 MB at 768x512"
+        " (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing page")
+
+
+def run(arguments) -> None:
+    """Writes the page.
+
+    Raises:
+      CommandError: there are no pictures, or the page cannot be written.
+      ModelError: the model cannot be loaded.
+    """
+    if arguments.most < 1:
+        raise CommandError(f"--most must be at least 1; got {arguments.most}")
+    out = files.expanded(arguments.out)
+    outputs.check(out, arguments.pictures, arguments.overwrite)
+    models = choosing.Compressor(arguments.model, None).set
+    choosing.import_tensorflow()
+    from tfquant.commands import batch
+    from tfquant.data import images
+    from tfquant.evaluation import comparison, pictures, view
+
+    try:
+        spec = files.expanded(arguments.pictures)
+        found = pictures.find_pictures(spec, Path(out).parent / "sample pictures").pictures
+        bar = batch.ProgressBar(len(found) * len(models.members), sys.stderr)
+        compared, maps = [], {}
+        for picture in found:
+            image = picture.read()
+            for member in models.members:
+                compared.append(
+                    comparison.compare(models, member, picture.name, image, list(_CODECS))
+                )
+                maps[picture.name, member.low] = models.rate_map(image, member.low)
+                bar.add()
+        bar.clear()
+    except images.ImageError as error:
+        raise CommandError(error) from None
+    title = f"{len(found)} pictures through {models.name}"
+    note = f"{models.name}: {models.description or 'a model without description'}."
+    page = view.page(title, note, compared, maps, arguments.most)
+    outputs.write(out, page.encode())
+    print(
+        f"{files.shown(out)}: {len(found)} pictures, {len(page) / 1e6:.1f} MB; open it in a browser"
+    )

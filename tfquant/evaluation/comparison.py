@@ -1,0 +1,134 @@
+"""Comparison of codecs on a picture at the same number of bytes: a table and a figure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tfquant import markdown, plotting
+from tfquant.evaluation import conventional, measure, same_size
+from tfquant.evaluation.same_size import Version
+from tfquant.export.model_set import Member, ModelSet
+
+_CROP = 0.3  # share of each side of the picture
+_DECIMALS = {"psnr": 2, "ms_ssim": 4}
+
+
+class Comparison(NamedTuple):
+    """A picture and its versions.
+
+    Attributes:
+      name: name of the picture.
+      original: uint8 [H, W, 3].
+      quality: quality of the model that made the first version.
+      versions: the version of the model, then those of conventional codecs, which are not smaller.
+    """
+
+    name: str
+    original: np.ndarray
+    quality: float
+    versions: tuple
+
+
+def compare(
+    models: ModelSet, member: Member, name: str, original: np.ndarray, codecs: list
+) -> Comparison:
+    """Compresses a picture with a model, and with conventional codecs to the same size.
+
+    Args:
+      models: the set that contains the model.
+      member: the model.
+      name: name of the picture.
+      original: uint8 [H, W, 3].
+      codecs: keys of `conventional.CODECS`; those that Pillow lacks are skipped.
+
+    Raises:
+      ModelError: the model cannot be loaded.
+    """
+    model = models.load(member)
+    data = model.compress(original)
+    own = same_size.version("tfquant", data, model.decompress(data), original)
+    others = [same_size.of_size(codec, original, len(data)) for codec in codecs
+              if conventional.is_available(codec)]  # fmt: skip
+    return Comparison(name, original, member.low, (own, *others))
+
+
+def table(comparisons: list) -> str:
+    """Returns a Markdown table with PSNR and MS-SSIM of each codec at each picture and quality."""
+    labels = [version.label for version in comparisons[0].versions]
+    heads = ["picture", "quality", "bytes", "bpp", *(f"{label} PSNR" for label in labels),
+             *(f"{label} MS-SSIM" for label in labels)]  # fmt: skip
+    rows = []
+    for each in comparisons:
+        size = len(each.versions[0].data)
+        bpp = measure.bits_per_pixel(size, each.original)
+        values = [
+            "-" if version.quality[key] is None else f"{version.quality[key]:.{decimals}f}"
+            for key, decimals in _DECIMALS.items()
+            for version in each.versions
+        ]
+        rows.append([each.name, f"{each.quality:g}", str(size), f"{bpp:.3f}", *values])
+    return markdown.table(heads, rows)
+
+
+def draw(comparisons: list, path: str) -> None:
+    """Writes a PNG with two rows for each picture: all versions, and a detail of each.
+
+    The detail is the part in which the versions differ most.
+
+    Args:
+      comparisons: with equal numbers of versions.
+      path: path of the PNG.
+    """
+    columns = 1 + len(comparisons[0].versions)
+    heights = []
+    for each in comparisons:
+        heights += [each.original.shape[0] / each.original.shape[1]] * 2
+    width = 3.1
+    figure, axes = plotting.new_figure(
+        (width * columns, width * sum(heights) + 0.45 * len(comparisons)), columns,
+        2 * len(comparisons), gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    for row, each in enumerate(comparisons):
+        top, left, high, wide = _busiest(each)
+        titles = [f"{each.name}, original", *map(_title, each.versions)]
+        pictures = [each.original, *(version.image for version in each.versions)]
+        for column, (title, picture) in enumerate(zip(titles, pictures)):
+            whole, part = axes[2 * row, column], axes[2 * row + 1, column]
+            whole.imshow(picture)
+            outline = ((left, top), wide, high)
+            whole.add_patch(_rectangle(*outline))
+            whole.set_title(title, fontsize=9)
+            part.imshow(picture[top : top + high, left : left + wide], interpolation="nearest")
+    for each in axes.flat:
+        each.set_axis_off()
+    figure.savefig(path)
+
+
+def _title(version: Version) -> str:
+    ms_ssim = version.quality["ms_ssim"]
+    similarity = "" if ms_ssim is None else f", MS-SSIM {ms_ssim:.4f}"
+    psnr = version.quality["psnr"]
+    return f"{version.label}: {len(version.data)} bytes\n{psnr:.2f} dB{similarity}"
+
+
+def _rectangle(corner: tuple, width: int, height: int):
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, width, height, fill=False, edgecolor="white", linewidth=1.2)
+
+
+def _busiest(comparison: Comparison) -> tuple:
+    """Returns top, left, height and width of the part where the versions' errors differ most."""
+    errors = [
+        np.mean(np.square(version.image.astype(np.float64) - comparison.original), axis=-1)
+        for version in comparison.versions
+    ]
+    spread = np.std(errors, axis=0)
+    rows, columns = spread.shape
+    high, wide = max(int(_CROP * rows), 1), max(int(_CROP * columns), 1)
+    sums = np.pad(np.cumsum(np.cumsum(spread, axis=0), axis=1), ((1, 0), (1, 0)))
+    window = sums[high:, wide:] - sums[:-high, wide:] - sums[high:, :-wide] + sums[:-high, :-wide]
+    top, left = np.unravel_index(np.argmax(window), window.shape)
+    return int(top), int(left), high, wide
