@@ -20,7 +20,8 @@ class PixelModel:
     def __init__(self, fingerprint="00112233445566aa"):
         self.fingerprint = fingerprint
 
-    def compress(self, image) -> bytes:
+    def compress(self, image, max_pixels=container.MAX_PIXELS) -> bytes:
+        del max_pixels
         stream = zlib.compress(np.ascontiguousarray(image).tobytes())
         height, width, _ = image.shape
         return container.Bitstream(
