@@ -65,7 +65,7 @@ def test_validation_gives_a_picture_to_training_that_has_none(make):
 @pytest.mark.parametrize("kinds", [("broken", "good"), ("good", "broken"), ("clear", "good")])
 def test_one_readable_picture_of_two_is_refused_with_the_reason(make, kinds):
     source = sources.open_source(make(*kinds), 0, 16)
-    with pytest.raises(ImageError, match=r"one picture alone can be read of 2: .*0[01].png: ") as e:
+    with pytest.raises(ImageError, match=r"only one of 2 pictures can be read: .*0[01].png: ") as e:
         sources.split(source)
     assert "\n" not in str(e.value)
 

@@ -95,7 +95,7 @@ def flat(value, width=16, height=8):
 def test_the_page_that_was_taken_is_said_and_can_be_chosen(tmp_path):
     path = tiffs.write(tmp_path / "a.tif", *(tiffs.page(flat(v)) for v in (10, 20, 30)))
     first = images.read(path)
-    assert first.notes == ("page 1 of 3 is taken",) and first.pixels[0, 0, 0] == 10
+    assert first.notes == ("page 1 of 3 is used",) and first.pixels[0, 0, 0] == 10
     for page in (1, 2, 3):
         assert images.read_image(path, page=page)[0, 0, 0] == 10 * page
     for page in (0, 4):
@@ -107,7 +107,7 @@ def test_frames_of_other_formats_are_pages_too(tmp_path):
     frames = [Image.fromarray(flat(v).astype(np.uint8)) for v in (0, 255)]
     for name, options in {"a.gif": {}, "a.webp": {"lossless": True}, "a.png": {}}.items():
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
-        assert images.read(tmp_path / name).notes == ("page 1 of 2 is taken",)
+        assert images.read(tmp_path / name).notes == ("page 1 of 2 is used",)
         assert images.read_image(tmp_path / name, page=2)[0, 0].tolist() == [255] * 3
 
 
@@ -116,7 +116,7 @@ def test_a_thumbnail_or_mask_before_the_picture_is_passed_over(tmp_path, tag):
     pages = tiffs.page(flat(10), **tag), tiffs.page(flat(20, 160, 80)), tiffs.page(flat(30, 8, 4))
     decoded = images.read(tiffs.write(tmp_path / "a.tif", *pages))
     assert decoded.pixels.shape == (80, 160, 3) and decoded.pixels[0, 0, 0] == 20
-    assert decoded.notes == ("page 2 of 3 is taken, as page 1 is a thumbnail or a mask",)
+    assert decoded.notes == ("page 2 of 3 is used, as page 1 is a thumbnail or a mask",)
 
 
 def test_a_smaller_first_page_of_another_shape_is_no_thumbnail(tmp_path):
@@ -265,5 +265,5 @@ def test_an_empty_file_and_a_broken_link_say_what_they_are(tmp_path):
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="a.png: an empty file"):
         images.read_image(tmp_path / "a.png")
-    with pytest.raises(ImageError, match="b.png: a link to a file that is not there"):
+    with pytest.raises(ImageError, match="b.png: a link to a missing file"):
         images.read_image(tmp_path / "b.png")

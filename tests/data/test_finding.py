@@ -104,6 +104,6 @@ def test_a_tilde_is_the_home_folder_in_each_part(tmp_path, monkeypatch):
 def test_a_folder_without_pictures_says_what_it_holds_instead(tmp_path):
     put(tmp_path / "a.DNG")
     put(tmp_path / ".hidden" / "b.png")
-    message = r"no pictures in this folder \(.*\); left out: 1 file of another kind: 1 .DNG; 1 hid"
+    message = r"no pictures in this folder \(.*\); skipped: 1 file of another kind: 1 .DNG; 1 hid"
     with pytest.raises(ImageError, match=message):
         finding.search(str(tmp_path))

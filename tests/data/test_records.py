@@ -127,7 +127,7 @@ def test_a_set_is_replaced_when_asked_and_nothing_else_ever(made, pictures, tmp_
     (other / "letter").write_text("dear")
     capsys.readouterr()
     assert cli.main(["records", str(pictures), str(other), "--overwrite"]) == 1
-    assert "is there and no set of records: it is not replaced" in capsys.readouterr().err
+    assert "it exists and is not a set of records" in capsys.readouterr().err
     assert [path.name for path in other.iterdir()] == ["letter"]
 
 
@@ -189,8 +189,8 @@ def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
         return str(error.value)
 
     assert "no TFRecord files with records" in refusal(tmp_path / "gone*")
-    assert "no set of records, it has no records.json" in refusal(tmp_path / "pictures")
-    assert "no TFRecord file: corrupted record at 0" in refusal(tmp_path / "pictures" / "a.jpg")
+    assert "not a set of records, because it has no records.json" in refusal(tmp_path / "pictures")
+    assert "not a TFRecord file: corrupted record at 0" in refusal(tmp_path / "pictures" / "a.jpg")
     shard = made / "00001-of-00003.tfrecord"
     whole = shard.read_bytes()
     index = (made / "records.json").read_text()
