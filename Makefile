@@ -1,5 +1,6 @@
 # make demo   the pretrained models beside JPEG and WebP, then two short trainings; under 5 minutes
-# make test   the tests
+# make check  ruff and the tests that are not slow
+# make test   all tests
 # make test-stack   the tests of what differs between stacks
 # make lint   ruff
 # make docs   the documentation, build/docs/index.html; a warning is an error
@@ -38,13 +39,16 @@ CANDIDATES := $(if $(PYTHON),"$(PYTHON)",$(PYTHONS:%=python%) python3 python)
 SUITABLE := import sys, venv, ensurepip; \
   sys.exit("%d.%d" % sys.version_info[:2] not in "$(PYTHONS)".split())
 
-.PHONY: demo test test-stack lint docs venv clean
+.PHONY: demo check test test-stack lint docs venv clean
 .DEFAULT_GOAL := demo
 
 demo: venv
 	rm -rf $(DEMO)
 	$(BIN)/tfquant demo --out=$(DEMO)
 	$(BIN)/tfquant view sample --out=$(DEMO)/view.html
+
+check: lint
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow"
 
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10

@@ -56,7 +56,7 @@ PLATFORMS = {
 PRETRAINED = [
     f"photographs/{model}/{name}"
     for model in ("q10", "q38", "q67")
-    for name in ("tfquant.json", "weights.tfqw", "tables.npz")
+    for name in ("tfquant.json", "weights.tfqw", "tables.npz", "integers.npz")
 ]
 
 

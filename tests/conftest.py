@@ -5,6 +5,8 @@ A folder with real photographs, the 24 Kodak images, is optional; `TFQUANT_KODAK
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import importlib.util
 import json
@@ -30,6 +32,34 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 gc.set_threshold(50_000)
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list) -> None:
+    """A test is slow if it needs a slow fixture: `fresh_python`, or one of its file's.
+
+    A file names its own in `SLOW_FIXTURES`: those that train, export or trace a whole codec, or
+    start a Python.
+    """
+    for item in items:
+        slow = {"fresh_python", *getattr(item.module, "SLOW_FIXTURES", ())}
+        if slow & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def no_python_unless_slow(request, monkeypatch) -> None:
+    """A test that starts a Python without being marked as slow fails."""
+    if request.node.get_closest_marker("slow"):
+        return
+
+    class Popen(subprocess.Popen):
+        def __init__(self, args, *others, **options):
+            started = [args] if isinstance(args, (str, os.PathLike)) else [*args]
+            assert sys.executable not in map(str, started), "mark this test: @pytest.mark.slow"
+            super().__init__(args, *others, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +130,36 @@ def operations_module() -> str:
     if stack.coder().kind != stack.OPERATIONS:
         pytest.skip(f"this process has no operations: {stack.coder().source}")
     return stack.operations_module()
+
+
+@pytest.fixture(scope="session")
+def eager_functions() -> Callable:
+    """`with eager_functions():` every `tf.function` runs eagerly.
+
+    A codec's functions take seconds to trace, and milliseconds to run on a small picture.
+    """
+    import tensorflow as tf
+
+    @contextlib.contextmanager
+    def eager():
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+    return eager
+
+
+@pytest.fixture
+def no_gradients_saved(monkeypatch) -> None:
+    """`tf.saved_model.save` leaves gradients out: they take half of its time."""
+    import tensorflow as tf
+
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    save = functools.partial(tf.saved_model.save, options=options)
+    monkeypatch.setattr(tf.saved_model, "save", save)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from tfquant.commands import batch
 from tfquant.data import images
 from tfquant.export.model_file import FORMAT, ExportedModel, ModelError
 
+SLOW_FIXTURES = {"exported"}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded_once():
@@ -145,11 +147,13 @@ def test_info_prints_the_header(compressed, manifest, capsys):
         assert fact in printed
 
 
-def test_info_loads_neither_tensorflow_nor_numpy(compressed, fresh_python):
+def test_help_and_info_load_neither_tensorflow_nor_numpy(compressed, fresh_python):
+    """So that they are there at once: TensorFlow takes seconds to load."""
     fresh_python(
         """
         import sys
         from tfquant import cli
+        assert cli.main(["--help"]) == 0
         assert cli.main(["info", sys.argv[1]]) == 0
         assert not {"tensorflow", "numpy", "PIL"} & set(sys.modules)
         """,
@@ -157,6 +161,7 @@ def test_info_loads_neither_tensorflow_nor_numpy(compressed, fresh_python):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose, scheme", [("model", ""), ("exported", "file://")])
 def test_the_command_line_prints_only_its_result(picture, tmp_path, request, whose, scheme):
     """Tests a rebuilt model, and one that `tfquant export` made."""
@@ -407,6 +412,7 @@ def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refu
 
 
 # A limit of the operating system interrupts the write: the same code path as a full disk.
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["compress", "decompress"])
 def test_a_write_that_the_system_cuts_off_leaves_nothing(
     model, picture, compressed, tmp_path, command
@@ -474,23 +480,6 @@ def test_the_bar_is_drawn_only_on_terminals():
     assert lines[1].startswith("[..............................] 0/4, 0.0 per second")
     assert lines[2].startswith("[=======.......................] 1/4")
     assert lines[3] == ""
-
-
-def test_help_and_info_are_fast(compressed):
-    """Measures processor time, at most a fifth of a second, independent of the machine's load."""
-    for arguments in (["--help"], ["info", str(compressed)]):
-        spent = []
-        for _ in range(3):
-            before = os.times()
-            subprocess.run(
-                [sys.executable, "-m", "tfquant.cli", *arguments], check=True, capture_output=True
-            )
-            after = os.times()
-            spent.append(
-                after.children_user + after.children_system
-                - before.children_user - before.children_system
-            )  # fmt: skip
-        assert min(spent) < 0.2
 
 
 def test_transparency_is_refused_or_composited(model, tmp_path, refused):

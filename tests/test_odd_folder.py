@@ -25,6 +25,7 @@ from PIL import Image, ImageCms
 from tfquant.data import finding, images
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
 _SPEC = importlib.util.spec_from_file_location("tiffs", ROOT / "tests" / "data" / "tiffs.py")
 tiffs = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(tiffs)

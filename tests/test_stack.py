@@ -142,6 +142,7 @@ def strangers(tmp_path_factory) -> dict:
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[1:])[:24])
 def test_every_command_ends_with_the_line_of_a_wrong_combination(command, strangers):
     done = subprocess.run(command, cwd=ROOT, env=strangers, capture_output=True, text=True)
@@ -150,6 +151,7 @@ def test_every_command_ends_with_the_line_of_a_wrong_combination(command, strang
     assert "TensorFlow 2.16.9 does not work with NumPy 2.9.0: pip install 'numpy<2'" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", COMMANDS[:2] + COMMANDS[-2:], ids=lambda command: " ".join(command[1:])[:24]
 )

@@ -11,6 +11,7 @@ import pytest
 from tfquant.data import images
 
 ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
 
 BASE = """
 --codec=factorized
@@ -30,28 +31,6 @@ def sweep(*arguments):
         [sys.executable, "sweep.py", *arguments], cwd=ROOT, capture_output=True, text=True,
         timeout=3600, check=False,
     )  # fmt: skip
-
-
-def test_a_tiny_grid_fills_its_tables(tmp_path, photograph):
-    base, picture, out = tmp_path / "base.flags", tmp_path / "picture.png", tmp_path / "out"
-    base.write_text(BASE)
-    images.write_image(str(picture), photograph[:64, :64])
-    command = (
-        f"--base={base}", "--grid=plan=mix;joint_sigma_bound=0.11", "--lmbda=0.01",
-        f"--images={picture}", f"--out={out}",
-    )  # fmt: skip
-    first = sweep(*command)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "[1/1] plan=mix" in first.stdout and "FAILED" not in first.stdout
-    with open(out / "table.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["plan"] for row in rows] == ["mix"]
-    assert all(float(row[f"bpp_{stage}_0.01"]) > 0 for row in rows for stage in ("joint", "post"))
-    with open(out / "runs.csv", newline="") as file:
-        (run,) = csv.DictReader(file)
-    assert all(float(run[key]) > 0 for key in ("J_joint", "surrogate_J_joint", "J_post"))
-    # Post-training trains on rounding.
-    assert abs(float(run["surrogate_J_post"]) / float(run["J_post"]) - 1) < 1e-6
 
 
 def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path):
@@ -106,15 +85,42 @@ text = json.dumps({"models": models, "images": flags["images"]})
 """
 
 
-@pytest.fixture(name="beside_stand_ins")
-def _beside_stand_ins(tmp_path):
-    """`run(*arguments)`: runs sweep.py in a folder with the substitutes for train.py and
-    eval.py.
+# The real train.py. Its steps run eagerly, since tracing takes longer. Its export has no gradients,
+# and an empty folder in place of the stock flavour, which eval.py does not read.
+TRAIN_QUICKLY = """
+import tensorflow as tf
+from tfquant.commands.program import run_program
+from tfquant.export import writing
+
+def export_run(*arguments, usual=writing.export_run):
+    tf.config.run_functions_eagerly(False)
+    return usual(*arguments)
+
+def save(module, path, *arguments, usual=tf.saved_model.save):
+    if path.endswith("stock"):
+        tf.io.gfile.makedirs(path)
+    else:
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        usual(module, path, *arguments, options=options)
+
+tf.saved_model.save = save
+writing.export_run = export_run
+tf.config.run_functions_eagerly(True)
+run_program("train")
+"""
+
+EVAL_AS_IT_IS = """
+from tfquant.commands.program import run_program
+run_program("eval")
+"""
+
+
+@pytest.fixture(name="beside")
+def _beside(tmp_path):
+    """`beside(train, evaluate, base)`: `run(*arguments)`.
+
+    It runs sweep.py in a folder where train.py, eval.py and the base have these contents.
     """
-    (tmp_path / "sweep.py").write_text(SWEEP)
-    (tmp_path / "train.py").write_text(TRAIN)
-    (tmp_path / "eval.py").write_text(EVAL)
-    (tmp_path / "base.flags").write_text("--N=1\n--seed=2\n")
 
     def run(*arguments):
         return subprocess.run(
@@ -122,7 +128,38 @@ def _beside_stand_ins(tmp_path):
             cwd=tmp_path, capture_output=True, text=True, timeout=3600, check=False,
         )  # fmt: skip
 
-    return run
+    def beside(train, evaluate, base):
+        (tmp_path / "sweep.py").write_text(SWEEP)
+        (tmp_path / "train.py").write_text(train)
+        (tmp_path / "eval.py").write_text(evaluate)
+        (tmp_path / "base.flags").write_text(base)
+        return run
+
+    return beside
+
+
+@pytest.fixture(name="beside_stand_ins")
+def _beside_stand_ins(beside):
+    """`run(*arguments)`: sweep.py beside stand-ins for train.py and eval.py."""
+    return beside(TRAIN, EVAL, "--N=1\n--seed=2\n")
+
+
+def test_a_tiny_grid_fills_its_tables(beside, tmp_path, photograph):
+    run = beside(TRAIN_QUICKLY, EVAL_AS_IT_IS, BASE)
+    picture, out = tmp_path / "picture.png", tmp_path / "out"
+    images.write_image(str(picture), photograph[:64, :64])
+    first = run("--grid=plan=mix;joint_sigma_bound=0.11", "--lmbda=0.01", f"--images={picture}")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "[1/1] plan=mix" in first.stdout and "FAILED" not in first.stdout
+    with open(out / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["plan"] for row in rows] == ["mix"]
+    assert all(float(row[f"bpp_{stage}_0.01"]) > 0 for row in rows for stage in ("joint", "post"))
+    with open(out / "runs.csv", newline="") as file:
+        (run,) = csv.DictReader(file)
+    assert all(float(run[key]) > 0 for key in ("J_joint", "surrogate_J_joint", "J_post"))
+    # Post-training trains on rounding.
+    assert abs(float(run["surrogate_J_post"]) / float(run["J_post"]) - 1) < 1e-6
 
 
 def test_everything_at_once_runs_and_goes_on_where_it_was_stopped(beside_stand_ins, tmp_path):

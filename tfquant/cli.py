@@ -125,14 +125,15 @@ def _parser() -> argparse.ArgumentParser:
         "the picture to write, in a lossless format (.png, ...), or a folder for .png files;"
         " - is a PNG on standard output",
     )
-    decompress.add_argument(
-        "--max_pixels",
-        type=_positive,
-        default=container.MAX_PIXELS,
-        metavar="N",
-        help="reject files with a larger size in their header (default: %(default)s)",
-    )
     decompress.set_defaults(command=compressing.decompress)
+
+    for command in (compress, decompress):
+        command.add_argument(
+            "--max_pixels",
+            type=_positive,
+            metavar="N",
+            help="refuse larger pictures (default: the model's limit, the same in both directions)",
+        )
 
     export = commands.add_parser(
         "export", help="training run to exported model, from its newest readable checkpoint"
@@ -155,6 +156,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="V",
         help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading"
         " files of a model that an older tfquant exported from the same run",
+    )
+    export.add_argument(
+        "--max_pixels",
+        type=_positive,
+        default=container.MAX_PIXELS,
+        metavar="N",
+        help="the model's limit of a picture, in both directions (default: %(default)s)",
     )
     export.set_defaults(command=_export)
 
@@ -235,7 +243,7 @@ def _export(arguments) -> None:
 
     try:
         path, checkpoint = writing.export_run(
-            arguments.run, out, arguments.precision, arguments.files
+            arguments.run, out, arguments.precision, arguments.files, arguments.max_pixels
         )
     except (ValueError, tf.errors.OpError) as error:
         raise CommandError(error) from None

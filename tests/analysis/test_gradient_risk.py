@@ -85,7 +85,7 @@ def test_no_mean_gives_stochastic_rounding_the_papers_variance_at_small_sigma():
 
 
 def test_the_papers_variance_of_stochastic_rounding_is_that_of_a_mean_at_the_centre_of_a_bin():
-    """Checks a statement of `docs/analyses.md`: `y` uniform over a bin with `mu` at its centre."""
+    """Checks a statement of `docs/paper.md`: `y` uniform over a bin with `mu` at its centre."""
     y = (np.arange(64) + 0.5) / 64
     for spec, alpha, variance in (
         ("sr:straight_through", 1.0, 22.1),

@@ -14,6 +14,7 @@ import pytest
 
 from tfquant import models
 
+SLOW_FIXTURES = {"idle_workers"}
 COMPRESSAI = os.environ.get("TFQUANT_COMPRESSAI", "")
 HERE = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 SMALL = {"plan": "sua_ste", "batch_size": 2, "crop": 64, "precision": "bfloat16",
@@ -86,6 +87,7 @@ def test_a_failing_workers_message_is_the_last_line(bench, idle_workers, monkeyp
         bench.main()
 
 
+@pytest.mark.slow
 def test_an_unknown_row_lists_the_choices():
     done = subprocess.run(
         [sys.executable, HERE / "bench.py", "--rows=steps"], capture_output=True, text=True
@@ -94,6 +96,7 @@ def test_an_unknown_row_lists_the_choices():
     assert "unknown row 'steps'; known: step, compress" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", ["step", "compress", "decompress", "folder", "encode", "decode", "crops"]
 )

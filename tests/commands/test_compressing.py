@@ -302,6 +302,7 @@ def test_standard_input_and_output_carry_pictures_and_files(tmp_path, tfquant, m
     assert (code, nothing) == (1, b"") and err.startswith("tfquant: standard input: not a picture")
 
 
+@pytest.mark.slow
 def test_info_reads_a_pipe_of_the_shell(tmp_path, tfquant):
     save(tmp_path / "a.png")
     assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0

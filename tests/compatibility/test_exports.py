@@ -7,6 +7,7 @@ everywhere.
 
 from __future__ import annotations
 
+import functools
 import json
 import tarfile
 from pathlib import Path
@@ -21,17 +22,37 @@ from tfquant.export.codec_module import CodecModule
 from tfquant.export.model_file import PORTABLE, ExportedModel, ModelError, read_manifest
 from tfquant.export.rebuilding import rebuilt
 
-ARCHIVES = sorted((Path(__file__).parent / "exports").glob("*.tar.xz"))
+FOLDER = Path(__file__).parent / "exports"
+ARCHIVES = sorted(FOLDER.glob("*.tar.xz"))
+EXPORTED_AGAIN = "default-ms_hyper_zero.tar.xz"
+SLOW_FIXTURES = {"loaded", "portable"}
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """`unpacked(path)`: the folder with an archive's content."""
+
+    @functools.lru_cache(None)
+    def folder_of(path):
+        folder = tmp_path_factory.mktemp("archive")
+        with tarfile.open(path) as file:
+            file.extractall(folder, filter="data") if hasattr(tarfile, "data_filter") else (
+                file.extractall(folder))  # fmt: skip
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """`loaded(folder)`: the exported model in an archive's folder, loaded once."""
+    return functools.lru_cache(maxsize=None)(lambda folder: ExportedModel.load(folder / "export"))
 
 
 @pytest.fixture(scope="module", params=ARCHIVES, ids=lambda path: path.name.split(".")[0])
-def archive(request, tmp_path_factory) -> Path:
+def archive(request, unpacked) -> Path:
     """The folder of every archive in turn."""
-    folder = tmp_path_factory.mktemp("archive")
-    with tarfile.open(request.param) as file:
-        file.extractall(folder, filter="data") if hasattr(tarfile, "data_filter") else (
-            file.extractall(folder))  # fmt: skip
-    return folder
+    return unpacked(request.param)
 
 
 def is_unreadable_mixture(archive) -> bool:
@@ -67,11 +88,11 @@ def assert_reads(model, archive):
     np.testing.assert_allclose(evaluated["y_hat"], latents["y_hat"], atol=1e-4)
 
 
-def test_files_of_every_stack_decode_here(archive):
+def test_files_of_every_stack_decode_here(archive, loaded):
     """Uses the SavedModel if this stack has the coder's operations, otherwise a rebuilt codec."""
     path = str(archive / "export")
     if stack.coder().kind == stack.OPERATIONS or (archive / "export" / table_file.NAME).exists():
-        assert_reads(ExportedModel.load(path), archive)
+        assert_reads(loaded(archive), archive)
     elif is_unreadable_mixture(archive):
         with pytest.raises(ModelError, match=r"decisions need TensorFlow 2\.19 or older"):
             ExportedModel.load(path)
@@ -79,6 +100,7 @@ def test_files_of_every_stack_decode_here(archive):
         pytest.skip("an export of tfquant 0.1 is built again, which the next test is about")
 
 
+@pytest.mark.slow
 def test_models_of_every_stack_are_rebuilt_from_weights_and_tables(archive):
     path = str(archive / "export")
     manifest = read_manifest(path)
@@ -133,51 +155,72 @@ def test_a_damaged_file_of_tables_is_named(archive, tmp_path):
         tables.write_bytes(data)
 
 
-PORTABLE_ROUND_TRIP = """
-    import json, sys
+# The paths of archives; the first one is also exported again, without gradients: they take longest.
+PORTABLE_ROUND_TRIPS = """
+    import functools, json, sys
     import numpy as np
+    import tensorflow as tf
     from PIL import Image
-    from tfquant import models
     from tfquant import stack
-    from tfquant.export.model_file import ExportedModel
     from tfquant.export.codec_module import CodecModule
+    from tfquant.export.model_file import ExportedModel
     from tfquant.export.writing import export_codec
     from tfquant.training.experiment import Experiment
 
     assert stack.coder().kind == stack.PORTABLE
-    folder = sys.argv[1]
-    model = ExportedModel.load(folder + "/export")
-    picture = np.asarray(Image.open(folder + "/picture.png"))
-    data = model.compress(picture)
-    same = bool((model.decompress(data) == model.evaluate(picture)["image"]).all())
-    options = model.experiment["codec_options"]
-    codec = model._functions._codec()
-    try:
-        CodecModule(codec).signatures()
-        said = ""
-    except ImportError as error:
-        said = str(error)
-    export_codec(codec, Experiment(codec=model.codec, codec_options=options), folder + "/again")
-    again = ExportedModel.load(folder + "/again").decompress(data)
-    print(json.dumps([data.hex(), same, said, bool((again == model.decompress(data)).all())]))
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save = functools.partial(tf.saved_model.save, options=options)
+    for folder in sys.argv[1:]:
+        model = reader = ExportedModel.load(folder + "/export")
+        picture = np.asarray(Image.open(folder + "/picture.png"))
+        data = model.compress(picture)
+        codec = model._functions._codec()
+        try:
+            CodecModule(codec).signatures()
+            said = ""
+        except ImportError as error:
+            said = str(error)
+        if folder == sys.argv[1]:
+            options = model.experiment["codec_options"]
+            experiment = Experiment(codec=model.codec, codec_options=options)
+            export_codec(codec, experiment, folder + "/again")
+            reader = ExportedModel.load(folder + "/again")
+        same = bool((reader.decompress(data) == model.evaluate(picture)["image"]).all())
+        print("made", json.dumps([data.hex(), same, said]))
 """
 
 
-def test_the_portable_coder_makes_the_same_files_and_exports_without_a_graphs_coder(
-    archive, fresh_python
-):
-    path = str(archive / "export")
-    if is_unreadable_mixture(archive):
-        pytest.skip("this TensorFlow's erf has other bits than the file was made with")
-    if not (archive / "export" / table_file.NAME).exists():
-        pytest.skip("the archives of the default stack suffice")
-    output = fresh_python(PORTABLE_ROUND_TRIP, str(archive), TFQUANT_CODER="portable")
-    data, same, said, same_again = json.loads(output.splitlines()[-1])
-    assert same and same_again
+@pytest.fixture(scope="module", name="portable")
+def _portable(unpacked, fresh_python):
+    """Archive's name -> what one process with the portable coder says of it.
+
+    It is about the archives of the default stack: those of the classic one have no file of tables.
+    """
+    paths = [path for path in ARCHIVES if path.name.startswith("default-")]
+    paths.sort(key=lambda path: path.name != EXPORTED_AGAIN)
+    output = fresh_python(
+        PORTABLE_ROUND_TRIPS, *(str(unpacked(path)) for path in paths), TFQUANT_CODER="portable"
+    )
+    made = [line.split(" ", 1)[1] for line in output.splitlines() if line.startswith("made ")]
+    assert len(made) == len(paths)
+    return {path.name: json.loads(line) for path, line in zip(paths, made)}
+
+
+@pytest.mark.parametrize("name", [p.name for p in ARCHIVES if p.name.startswith("default-")])
+def test_the_portable_coder_makes_the_same_files(name, portable, unpacked, loaded):
+    data, same, said = portable[name]
+    assert same
     assert "needs the coder's operations" in said and "\n" not in said
-    picture = np.asarray(Image.open(archive / "picture.png"))
-    assert bytes.fromhex(data) == ExportedModel.load(path).compress(picture)
-    assert read_manifest(str(archive / "again")).flavour == PORTABLE
-    # With the operations, such an export is rebuilt too.
-    again = ExportedModel.load(str(archive / "again"))
+    folder = unpacked(FOLDER / name)
+    picture = np.asarray(Image.open(folder / "picture.png"))
+    assert bytes.fromhex(data) == loaded(folder).compress(picture)
+
+
+def test_the_portable_coder_exports_without_a_graphs_coder(portable, unpacked):
+    """Such an export is rebuilt where the operations are available, too."""
+    data, _, _ = portable[EXPORTED_AGAIN]
+    folder = unpacked(FOLDER / EXPORTED_AGAIN)
+    assert read_manifest(str(folder / "again")).flavour == PORTABLE
+    again = ExportedModel.load(str(folder / "again"))
+    picture = np.asarray(Image.open(folder / "picture.png"))
     assert again.compress(picture).hex() == data

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -32,6 +35,50 @@ CODECS = {
     "charm_zero": ("charm_zero", {"slices": 3}),
     "elic_zero": ("elic_zero", {}),
 }
+# Label -> another one with the same layers: they differ in how many there are, in which transforms
+# stand together, in the centre, or in a family whose functions the other label calls as well. A
+# graph takes seconds to make, so claims about graphs and bfloat16 are about the other one.
+TWINS = {
+    "ms_hyper laplacian": "ms_hyper",
+    "ms_hyper_zero laplacian": "ms_hyper_zero",
+    "res to res_attn": "cheng_attn",
+    "res_attn to res": "cheng_attn",
+    "cheng_anchor": "cheng_attn",
+    "charm_zero": "charm",
+    "elic_zero": "elic_sm_zero",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    """Tests with the fixture `traced` are about the labels without a twin."""
+    if "traced" in metafunc.fixturenames:
+        labels = [label for label in CODECS if label not in TWINS]
+        metafunc.definition.add_marker(pytest.mark.parametrize("label", labels, indirect=True))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A test is slow if its label's functions run in graphs. All tests of a label come together.
+
+    pytest keeps only those together that have the same list of labels. It would make the fixtures
+    of a label, and trace its graphs, once for each list.
+    """
+    for item in items:
+        if "in_graphs" in item.fixturenames and item.callspec.params["label"] not in TWINS:
+            item.add_marker(pytest.mark.slow)
+    result = yield
+    folder, labels = Path(__file__).parent, list(CODECS)
+
+    def place(item):
+        label = item.callspec.params.get("label") if hasattr(item, "callspec") else None
+        return item.path, labels.index(label) if label else -1, item.location[1]
+
+    places = [i for i, item in enumerate(items) if folder in item.path.parents]
+    ordered = sorted((items[i] for i in places), key=place)
+    for i, item in zip(places, ordered):
+        items[i] = item
+    return result
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +91,18 @@ def listed() -> set:
 def label(request) -> str:
     """Every codec of the list in turn."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def traced() -> None:
+    """Restricts a test to the labels that have no twin, see `pytest_generate_tests`."""
+
+
+@pytest.fixture(scope="module")
+def in_graphs(label, eager_functions) -> Iterator[bool]:
+    """False for a label with a twin, whose functions run eagerly from here on."""
+    with eager_functions() if label in TWINS else contextlib.nullcontext():
+        yield label not in TWINS
 
 
 @pytest.fixture(scope="session")

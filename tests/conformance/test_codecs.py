@@ -54,14 +54,15 @@ def assert_useful(gradients):
 
 
 # One codec for each kind of networks, because making a graph takes seconds. The other codecs have
-# the same layers with another entropy family or quantizer, more blocks (elic_zero), or less
-# attention (cheng_anchor). `test_files.py` checks the coding graphs of every codec. This test comes
-# first, because a defect of oneDNN would end the process in the tests below.
+# the same layers with another entropy family or quantizer: `ms_context` has those of `ms_hyper`.
+# `test_files.py` checks the coding graphs. This test comes first, because a defect of oneDNN would
+# end the process in the tests below.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label",
     [
-        "factorized", "scale_hyperprior", "ms_hyper", "ms_hyper_zero mixture", "ms_context",
-        "charm", "elic_sm_zero", "cheng_attn",
+        "factorized", "scale_hyperprior", "ms_hyper_zero mixture", "ms_context", "charm",
+        "elic_sm_zero", "cheng_attn",
     ],
     indirect=True,
 )  # fmt: skip
@@ -88,7 +89,7 @@ def test_a_graph_computes_what_eager_execution_does(codec, x, onednn):
     assert not defects
 
 
-@pytest.mark.parametrize("plan", ["mix", "sua_ste", "sua_pge"])
+@pytest.mark.parametrize("plan", ["mix", "sua_pge"])
 def test_every_weight_gets_a_finite_gradient(codec, x, plan):
     assert_useful(gradients(codec, x, plan, codec.trainable_variables))
 
@@ -111,7 +112,7 @@ def _post_trainer(codec):
     trainer.begin(joint)
 
 
-def test_post_training_trains_exactly_the_decoders_weights(codec, x, post_trainer):
+def test_post_training_trains_exactly_the_decoders_weights(codec, x, post_trainer, traced):
     """Checks that with rounding and a bound of 1e-6, every gradient is finite."""
     variables = post_trainer.trained_variables()
     frozen = {id(v) for part in codec.group("encoder").values() for v in part.variables}
@@ -120,7 +121,8 @@ def test_post_training_trains_exactly_the_decoders_weights(codec, x, post_traine
     assert_useful(gradients(codec, x, "round", variables))
 
 
-def test_bfloat16_stays_within_the_networks(label, codec, x, build):
+@pytest.mark.slow
+def test_bfloat16_stays_within_the_networks(label, codec, x, build, traced):
     """Checks that latents, likelihoods and weights are float32 and stay finite after a step."""
     exact, codec = codec, build(label, "bfloat16")
     codec.set_weights(exact.get_weights())
@@ -188,7 +190,7 @@ def test_two_devices_take_the_step_that_one_takes(fresh_python):
     """Tests codecs with groups and serial contexts. test_reproducible tests a simple one
     further.
     """
-    labels = ("factorized", "ms_context", "cheng_attn", "charm_zero", "elic_zero")
+    labels = ("factorized", "ms_context", "charm_zero", "elic_sm_zero")
     script = """
     import sys
     import numpy as np

@@ -50,9 +50,11 @@ def _codec(label, fitted, make_photograph):
 
 
 @pytest.fixture(scope="module", name="runs")
-def _runs(codec, make_photograph, onednn):
+def _runs(codec, make_photograph, onednn, in_graphs):
     """The module, and the findings of `tests/onednn_patterns.py` in the coding graphs."""
     module, picture = CodecModule(codec), make_photograph(17, 33)
+    if not in_graphs:
+        return module, None
     coded, encoding = onednn.run(module.encode, picture)
     _, decoding = onednn.run(module.decode, coded["streams"], 17, 33, coded["symbols_crc"])
     _, evaluating = onednn.run(module.evaluate, picture)
@@ -64,14 +66,22 @@ def _module(runs):
     return runs[0]
 
 
-def test_no_coding_graph_contains_a_pattern_that_onednn_computes_wrongly(runs):
-    assert not runs[1]
+@pytest.fixture(name="eagerly")
+def _eagerly(eager_functions):
+    """Runs functions eagerly, for tests that would otherwise trace a graph for one call."""
+    with eager_functions():
+        yield
+
+
+def test_no_coding_graph_contains_a_pattern_that_onednn_computes_wrongly(runs, traced):
+    assert runs[1] == []
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 64), (100, 37), (192, 256)])
 def test_decoded_latents_and_pictures_are_the_evaluated_ones_bit_for_bit(
     module, make_photograph, size
 ):
+    """The payload is the model's bits, within 0.5 %, plus 8 bytes a stream."""
     picture = make_photograph(*size)
     coded, evaluated = module.encode(picture), module.evaluate(picture)
     decoded = module.decode(coded["streams"], *size, coded["symbols_crc"])
@@ -80,16 +90,21 @@ def test_decoded_latents_and_pictures_are_the_evaluated_ones_bit_for_bit(
     y_hat = module.read(coded["streams"], *size, coded["symbols_crc"])
     np.testing.assert_array_equal(y_hat, evaluated["y_hat"])
     assert float(coded["bits"]) == float(evaluated["bits"])
+    streams, bits = coded["streams"].numpy(), float(coded["bits"])
+    assert abs(8 * sum(map(len, streams)) - bits) <= 0.005 * bits + 64 * len(streams)
 
 
-@pytest.mark.parametrize("label", ["ms_hyper", "ms_context"])
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "label,precision",
+    [("ms_hyper", "bfloat16"), ("ms_hyper", "float16"), ("ms_context", "bfloat16")],
+)
 def test_transforms_in_half_precision_make_files_of_the_same_format(
-    build, label, precision, make_photograph
+    build, label, precision, make_photograph, eagerly
 ):
     """Decodes their files with the float32 model and vice versa.
 
-    The latents are bit-equal, and the pictures are equal up to the precision.
+    The latents are bit-equal, and the pictures are equal up to the precision. `test_cli.py` tests a
+    graph in bfloat16.
     """
     picture, size = make_photograph(64, 80), (64, 80)
     codecs = [build(label, p, models.build_for_files) for p in ("float32", precision)]
@@ -116,11 +131,14 @@ def test_transforms_in_half_precision_make_files_of_the_same_format(
 
 
 def test_files_fit_a_rectified_model_of_the_same_encoder(
-    codec, module, build, label, make_photograph, stir
+    codec, module, fitted, label, make_photograph, stir, eagerly, traced
 ):
-    """Checks that both encoders give the same bytes, and the decoders give different pictures."""
+    """Checks that both encoders give the same bytes, and the decoders give different pictures.
+
+    `export/test_stock.py` tests the graphs of a rectified codec.
+    """
     picture, size = make_photograph(64, 80), (64, 80)
-    rectified = build(label)
+    rectified = fitted(label, make_photograph(192, 256))
     rectified.add_rectifier(8, 1)
     stir(rectified.rectifier)
     exact.copy(codec, rectified)
@@ -135,15 +153,8 @@ def test_files_fit_a_rectified_model_of_the_same_encoder(
     assert np.any(found != module.decode(*file)["image"])
 
 
-def test_the_payload_is_the_models_bits(module, make_photograph):
-    """Allows a difference of 0.5 % plus 8 bytes per stream."""
-    coded = module.encode(make_photograph(192, 256))
-    streams, bits = coded["streams"].numpy(), float(coded["bits"])
-    assert abs(8 * sum(map(len, streams)) - bits) <= 0.005 * bits + 64 * len(streams)
-
-
 @pytest.mark.parametrize("label", ["ms_hyper", "charm", "ms_hyper_zero"], indirect=True)
-def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, kodak_dir):
+def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, kodak_dir, eagerly):
     paths = sorted(kodak_dir.glob("*.png"))[2::8]
     crops = [read_image(path)[100:356, 100:484] for path in paths]
     module = CodecModule(fitted(label, crops[0]))
@@ -204,6 +215,15 @@ for line in sys.stdin:
         process.stdin.close()
 
 
+def test_no_graph_that_codes_calls_python(module, traced, nodes_of):
+    """So that a SavedModel needs nothing of this package."""
+    for function in (module.encode, module.decode, module.evaluate):
+        nodes = nodes_of(function.get_concrete_function().graph.as_graph_def())
+        assert nodes and not {node.op for node in nodes if "PyFunc" in node.op}
+
+
+# One of each way through the elements; `export/test_stock.py` has a codec with a hyperprior alone.
+@pytest.mark.parametrize("label", ["charm", "elic_sm_zero", "cheng_attn"], indirect=True)
 def test_saved_models_decode_in_a_process_that_knows_only_tensorflow(
     module, foreigner, tmp_path, make_photograph
 ):
@@ -230,9 +250,12 @@ WALKS = ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm"]
 
 @pytest.mark.parametrize("label", WALKS, indirect=True)
 def test_the_portable_coder_writes_and_reads_the_same_files(
-    label, codec, module, make_photograph, monkeypatch, operations_module
+    label, codec, module, make_photograph, monkeypatch, operations_module, eagerly
 ):
-    """Tests all coding orders and all kinds of coding tables."""
+    """Tests all coding orders and all kinds of coding tables.
+
+    `compatibility/test_exports.py` tests the portable coder in graphs.
+    """
     picture, size = make_photograph(33, 70), (33, 70)
     coded = module.encode(picture)
     monkeypatch.setattr(range_coder, "_coder", lambda: portable)

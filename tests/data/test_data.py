@@ -128,6 +128,7 @@ print("stopped")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "last_line"), [(ON_TWO_DEVICES, "equal"), (STOPPED_AMID_DRAWING, "stopped")]
 )

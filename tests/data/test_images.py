@@ -271,6 +271,7 @@ def test_a_part_that_leads_nowhere_is_named(tree):
         find_images(" , ")
 
 
+@pytest.mark.slow
 def test_reading_pictures_needs_no_tensorflow():
     code = "import sys, tfquant.data.images; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

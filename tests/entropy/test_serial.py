@@ -69,33 +69,30 @@ def test_fronts_are_rounded_written_and_read_bit_for_bit(parts, coder, size):
     assert abs(spent - bits[0]) <= 0.005 * bits[0] + 64
 
 
+class Counting(Rounding):
+    """Counts the steps of a walk."""
+
+    steps = 0
+
+    def send(self, *args):
+        self.steps += 1
+        return super().send(*args)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_fronts_give_each_element_what_all_at_once_gives_it(parts, size):
+    """There are as many steps as fronts."""
     context, model, tables = parts
     y, features = latent(size)
-    at_once, by_fronts = Rounding(), Rounding(tables)
+    at_once, by_fronts = Rounding(), Counting(tables)
     context.transmit(at_once, model, y, features)
     context.transmit(by_fronts, model, y, features)
+    assert by_fronts.steps == size[1] + 3 * (size[0] - 1)
     usual = at_once.bits["y"] < 5  # no escapes
     assert np.mean(usual) > 0.5
     np.testing.assert_allclose(
         by_fronts.bits["y"][usual], at_once.bits["y"][usual], rtol=2e-3, atol=2e-3
     )
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_there_are_as_many_steps_as_fronts(parts, size):
-    class Counting(Rounding):
-        steps = 0
-
-        def send(self, *args):
-            self.steps += 1
-            return super().send(*args)
-
-    context, model, tables = parts
-    exchange = Counting(tables)
-    context.transmit(exchange, model, *latent(size))
-    assert exchange.steps == size[1] + 3 * (size[0] - 1)
 
 
 def test_training_sees_its_surrogate_in_the_context(parts):

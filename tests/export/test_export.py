@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -20,17 +21,19 @@ from tfquant.training.trainer import Trainer
 
 EXPERIMENT = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, precision="bfloat16")
 
+SLOW_FIXTURES = {"module"}
+
 
 @pytest.fixture(scope="module", name="module")
 def _module():
     return CodecModule(models.build("factorized", N=4, M=6))
 
 
-@pytest.fixture(name="run")
-def _run(tmp_path):
+@pytest.fixture(scope="module", name="stopped_run")
+def _stopped_run(tmp_path_factory):
     """A run that was interrupted after two checkpoints: its folder, and the weights at each."""
     keras.utils.set_random_seed(0)
-    directory, weights = tmp_path / "run", {}
+    directory, weights = tmp_path_factory.mktemp("stopped") / "run", {}
     folder.prepare(str(directory), EXPERIMENT)
     trainer = Trainer(models.build("factorized", "bfloat16", N=4, M=6), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[0])
@@ -40,6 +43,13 @@ def _run(tmp_path):
         checkpoint.save(0, number)
         weights[number] = trainer.codec.get_weights()
     return directory, weights
+
+
+@pytest.fixture(name="run")
+def _run(stopped_run, tmp_path):
+    """A copy of that run's folder, to be exported or damaged, and the weights."""
+    directory, weights = stopped_run
+    return shutil.copytree(directory, tmp_path / "run"), weights
 
 
 def exported(directory, path=None):
@@ -99,7 +109,10 @@ def test_the_synthesis_transform_waits_for_the_checksum(module):
     assert convolutions and all(call in before(op) for op in convolutions)
 
 
-def test_an_interrupted_run_is_exported_from_its_newest_checkpoint(run, make_photograph):
+@pytest.mark.slow
+def test_an_interrupted_run_is_exported_from_its_newest_checkpoint(
+    run, make_photograph, no_gradients_saved
+):
     directory, weights = run
     records = [{"stage": "joint", "run_step": step, "psnr": step / 2} for step in (10, 20)]
     folder.write_json(str(directory / history.FILE), records)

@@ -41,6 +41,7 @@ def test_a_new_rectifier_learns_at_its_last_layer_first_and_then_everywhere():
         assert np.any(gradient), variable.name
 
 
+@pytest.mark.slow
 def test_training_reduces_quantization_error_on_unseen_latents():
     """Uses smooth fields, whose neighbours allow a partial prediction of the rounding errors."""
     keras.utils.set_random_seed(0)

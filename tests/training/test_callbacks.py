@@ -17,6 +17,8 @@ from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
+SLOW_FIXTURES = {"finished"}
+
 EXPERIMENT = Experiment(
     codec="ms_hyper_zero", codec_options={"N": 4, "M": 6, "family": "laplacian"},
     plan="aun", lmbda=0.01, joint_steps=8, post_steps=4, batch_size=2, crop=64,

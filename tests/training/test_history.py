@@ -21,6 +21,7 @@ EXPERIMENT = Experiment(
 )  # fmt: skip
 
 
+SLOW_FIXTURES = {"interruption"}
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 
@@ -94,6 +95,7 @@ class Oracle(keras.callbacks.Callback):
         self.measure()
 
 
+@pytest.mark.slow
 def test_records_contain_the_results_of_rounding_after_every_epoch_and_before_the_first(
     tmp_path, train, images
 ):

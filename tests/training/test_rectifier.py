@@ -87,7 +87,16 @@ def loaded(codec):
     return ExportedModel(Manifest(codec.name, module.fingerprint(), {}, "0"), module)
 
 
-def test_files_are_interchangeable_between_a_codec_and_its_rectified_one(make_photograph, stir):
+@pytest.fixture(name="eagerly")
+def _eagerly(eager_functions):
+    """Runs functions eagerly, because tracing takes longer."""
+    with eager_functions():
+        yield
+
+
+def test_files_are_interchangeable_between_a_codec_and_its_rectified_one(
+    make_photograph, stir, eagerly
+):
     """Uses actual bytes, from which the rectified decoder makes another picture. Conformance
     tests cover every codec.
     """

@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tfquant.data.images import write_image
@@ -18,6 +19,8 @@ FLAGS = [
     "--joint_steps=4", "--post_steps=4", "--epoch_steps=2", "--validation_images=4",
     "--progress=silent",
 ]  # fmt: skip
+
+pytestmark = pytest.mark.slow
 
 # `train.py` with eager steps, because tracing takes longer than the steps.
 TRAIN = """
@@ -116,7 +119,7 @@ def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_give
 
     With `jit_compile=True`, everything compiles or the call fails, so no host operation can be
     hidden. A difference in noise would change the fourth digit of the rate. Each surrogate compiles
-    in a second on `factorized`. Two of them are also tested on a codec with means and a
+    in a second on `factorized`. One of them is also tested on a codec with means and a
     hyper-latent.
     """
     fresh_python(
@@ -148,8 +151,8 @@ def test_the_whole_step_compiles_with_xla_and_gives_what_the_uncompiled_one_give
         np.testing.assert_allclose(losses[1], losses[0], rtol=3e-5, err_msg=argument)
         assert_same_way(*moves, [w.name for w in codec.weights], 0.01)
         """,
-        *(f"ms_hyper_zero:{plan}" for plan in ("sua_ste", "sua_pge")),
-        *(f"factorized:{plan}" for plan in ("mix", "uq_s", "sga", "sra")),
+        "ms_hyper_zero:sua_pge",
+        *(f"factorized:{plan}" for plan in ("sua_ste", "mix", "uq_s", "sga", "sra")),
         # Reduces compilation time; the speed of the code does not matter here.
         XLA_FLAGS="--xla_backend_optimization_level=0",
     )

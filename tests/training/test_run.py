@@ -19,7 +19,7 @@ EXPERIMENT = Experiment(
 )  # fmt: skip
 
 
-pytestmark = pytest.mark.usefixtures("eagerly")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eagerly")]
 
 
 def images(count=16):

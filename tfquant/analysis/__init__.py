@@ -6,5 +6,5 @@
 Source: "On Uniform Scalar Quantization for Learned Image Compression" (arXiv 2309.17051), section
 4. Each figure or table has one module, which writes a CSV, a PNG and a short Markdown report.
 Values and gradients come from `tfquant.quantization.surrogates` (see `maps`), bits from
-`tfquant.entropy`. `docs/analyses.md` compares the paper's statements with these results.
+`tfquant.entropy`. `docs/paper.md` compares the paper's statements with these results.
 """

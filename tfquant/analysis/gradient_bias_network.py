@@ -209,8 +209,9 @@ def _figure(rows, settings, widths):
 
 def _notes(rows, widths, images) -> str:
     lines = [
-        "Result: the larger the transforms, the larger the difference between the straight-through"
-        " gradient of the distortion and the gradient of the expected distortion.",
+        "Result: the largest difference between the straight-through gradient of the distortion and"
+        " the gradient of the expected distortion. In the paper, it roughly increases with the"
+        " transforms. Here:",
         "",
     ]
     for method in dict.fromkeys(Method(r["surrogate"], r["alpha"]) for r in rows):

@@ -34,7 +34,8 @@ from typing import BinaryIO
 MAGIC = b"\x89TFQ"
 VERSION = 2
 VERSIONS = (1, VERSION)
-MAX_PIXELS = 1 << 27
+MAX_PIXELS = 1 << 27  # default limit of a model, in both directions
+NO_LIMIT = 1 << 62  # for reading a file before its model, which has the limit, is known
 MAX_STREAMS = 255
 FINGERPRINT_DIGITS = 16  # hexadecimal
 MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
@@ -80,6 +81,11 @@ NO_SIDE = f"header says {{height}}x{{width}} pixels; a side has 1 to {MAX_SIDE}"
 TOO_LARGE = (
     "header says {height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
     "raise max_pixels (--max_pixels) if you trust the file"
+)
+# Of a picture that is to be written: what cannot be read by default is not written either.
+TOO_LARGE_TO_WRITE = (
+    "{height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
+    "raise max_pixels (--max_pixels), here and where the file is read"
 )
 OTHER_MODEL = (
     "made by model {codec} {fingerprint}, this one is {own_codec} {own_fingerprint}: "

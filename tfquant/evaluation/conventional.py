@@ -48,15 +48,15 @@ class ConventionalCodec:
         Image.fromarray(image).save(buffer, self.format, **self.options(setting))
         return buffer.getvalue()
 
-    def why_not(self, image: np.ndarray, error: Exception) -> str:
-        """Returns the reason why the codec cannot encode `image: uint8 [H, W, 3]`, from its
-        `error`.
-        """
+    def too_large(self, image: np.ndarray) -> str:
+        """Describes how `image: uint8 [H, W, 3]` exceeds the codec's limit; "" if it does not."""
         height, width, _ = image.shape
         limit = _MOST_PIXELS_A_SIDE.get(self.format, 0)
-        if max(height, width) > limit > 0:
-            return f"{width}x{height} pixels, more than {limit} a side"
-        return f"{width}x{height} pixels: {' '.join(str(error).split()) or type(error).__name__}"
+        return (
+            f"{width}x{height} pixels, more than {limit} a side"
+            if max(height, width) > limit > 0
+            else ""
+        )
 
     def decode(self, data: bytes) -> np.ndarray:
         """Decodes a file's bytes to uint8 [H, W, 3]."""
@@ -185,17 +185,24 @@ class Measurer:
         for picture in pictures:
             image = picture.read()
             try:
-                row = {s: self.measure(codec, s, picture.name, image) for s in codec.settings}
+                row = self._row(codec, picture.name, image)
             except Exception as error:  # Pillow raises various errors for unsuitable pictures
                 if fail is None:
                     raise
-                fail(picture, codec.why_not(image, error))
+                fail(picture, " ".join(str(error).split()) or type(error).__name__)
             else:
                 for setting, measured in row.items():
                     images[setting].append(measured)
             progress()
         self.save()
         return [_point(setting, measured) for setting, measured in images.items() if measured]
+
+    def _row(self, codec: ConventionalCodec, name: str, image: np.ndarray) -> dict:
+        """Measures one picture with every setting."""
+        reason = codec.too_large(image)
+        if reason:  # libjpeg would print on standard error
+            raise ValueError(reason)
+        return {setting: self.measure(codec, setting, name, image) for setting in codec.settings}
 
     def nearest_rate(self, codec: ConventionalCodec, pictures, bpp: float) -> dict:
         """Returns the point with the mean rate nearest to `bpp`, among all integer settings."""
