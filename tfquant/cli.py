@@ -57,8 +57,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv=None) -> int:
-    """Runs one command. Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong
-    command line.
+    """Runs one command.
+
+    Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong command line.
     """
     stack.silence()
     files.lenient_output()

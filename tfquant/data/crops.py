@@ -144,8 +144,9 @@ def validation_crops(
     count: int,
     downscale: tuple[float, ...] = (),
 ) -> dict[str, np.ndarray]:
-    """Returns the same `count` crops at every call. They are spread over the pictures, scaled, and
-    not mirrored.
+    """Returns the same `count` crops at every call.
+
+    They are spread over the pictures, scaled, and not mirrored.
 
     Returns:
       {"image": uint8 [count, crop, crop, 3], "index": int64 [count], 0 to count - 1}.

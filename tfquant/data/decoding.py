@@ -66,8 +66,9 @@ _TURNS = {
 
 
 class ImageError(ValueError):
-    """Error: a picture cannot be found, read or written. The message is one line with file and
-    reason.
+    """Error: a picture cannot be found, read or written.
+
+    The message is one line with file and reason.
     """
 
 

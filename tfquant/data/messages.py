@@ -70,8 +70,9 @@ def native():
 
 
 def shortened(lines: list) -> list:
-    """Returns the distinct messages in order. All except the first few are replaced by their
-    count.
+    """Returns the distinct messages in order.
+
+    All except the first few are replaced by their count.
     """
     different = list(dict.fromkeys(line for line in lines if line))
     more = len(different) - _MOST
