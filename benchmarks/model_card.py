@@ -1,9 +1,9 @@
-"""Measures the pretrained models on generated pictures that are not photographs.
+"""Measures the pretrained models on generated pictures that are unlike photographs.
 
     python benchmarks/model_card.py --out=card
 
-It prints a Markdown table: PSNR of the models, of WebP and of JPEG in files of at least the same
-size. `card/` gets the pictures side by side, for looking at them.
+It prints a Markdown table with PSNR of the models, and of WebP and JPEG in files of at least the
+same size. `card/` then has the pictures side by side.
 """
 
 from __future__ import annotations

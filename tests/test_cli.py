@@ -482,7 +482,7 @@ def test_the_bar_is_drawn_only_on_terminals():
     assert lines[3] == ""
 
 
-def test_transparency_is_refused_or_composited(model, tmp_path, refused):
+def test_transparency_is_rejected_or_composited(model, tmp_path, refused):
     from PIL import Image
 
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")

@@ -1,4 +1,4 @@
-"""Exchanges: what a latent costs and how it comes back, without networks."""
+"""Tests exchanges: the cost of a latent and its reconstruction, without networks."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ Z_SHAPE, Y_SHAPE = (1, 2, 3, 4), (1, 8, 12, 6)
 
 @pytest.fixture(scope="module", name="models")
 def _models():
-    """A prior for z with medians off zero, and one for y that sees a mean and a scale."""
+    """Returns a prior for z with nonzero medians, and one for y with a mean and a scale."""
     tf.random.set_seed(0)
     z_model = FactorizedModel(4, name="z")
     for weight in z_model.density.trainable_variables:
@@ -39,7 +39,7 @@ def latents(seed=0, batch=1, y_scale=3.0):
 
 
 def walk(exchange, models, z, y, log_sigma=1.0):
-    """A codec's order: z, then y with a mean that depends on z as it comes back."""
+    """Transmits as a codec does: z, then y with a mean that depends on the decoded z."""
     z_model, y_model = models
     z_hat = exchange(z_model, z).context
     mu = 0.1 * tf.reduce_mean(z_hat, axis=(1, 2, 3), keepdims=True)
@@ -84,7 +84,7 @@ def test_decoded_latents_are_integers_around_the_offset(models):
     assert np.max(np.abs(y_hat - y)) <= 0.5 + 1e-5
 
 
-def test_large_latents_get_more_streams_and_the_last_latent_alone_has_them(models):
+def test_only_a_large_last_latent_has_several_streams(models):
     rng = np.random.default_rng(0)
     z, _ = latents()
     y = tf.constant(rng.normal(0, 50, (1, 96, 96, 6)), tf.float32)
@@ -108,8 +108,8 @@ def test_large_latents_get_more_streams_and_the_last_latent_alone_has_them(model
 
 
 @pytest.mark.parametrize("distance", [3.0, 40.0, 3000.0, 2.0e6])
-def test_latents_far_out_of_scale_come_back_at_the_price_of_an_escape(models, distance):
-    """At a sigma of 1e-6 the density's own price is thousands of bits an element, and more."""
+def test_latents_far_outside_the_scale_round_trip_at_the_cost_of_an_escape(models, distance):
+    """Tests a sigma of 1e-6, at which the density alone costs thousands of bits per element."""
     z, _ = latents()
     y = tf.constant(np.random.default_rng(0).uniform(-distance, distance, Y_SHAPE), tf.float32)
     tables = {model.name: model.coding_table() for model in models}
@@ -123,7 +123,7 @@ def test_latents_far_out_of_scale_come_back_at_the_price_of_an_escape(models, di
     assert abs(spent - bits) <= 0.005 * bits + 64
 
 
-def test_bits_are_never_more_than_an_escape_nor_other_than_the_models_otherwise(models):
+def test_bits_are_the_models_up_to_the_cost_of_an_escape(models):
     z, y = latents()
     rounding = Rounding()
     walk(rounding, models, z, y)
@@ -143,8 +143,10 @@ def surrogates(models, plan, index, alpha=4.0, seed=3):
 
 
 @pytest.mark.parametrize("plan", ["round", "aun", "sua_ste"])
-def test_in_training_no_symbol_costs_more_than_the_floor_nor_drowns_the_others(models, plan):
-    """Without floor, one such symbol costs 1e12 bits, and its gradient is as large."""
+def test_training_limits_the_cost_of_a_symbol_to_the_floor(models, plan):
+    """Tests the floor. Without it, such a symbol costs 1e12 bits and has an equally large
+    gradient.
+    """
     z_model, y_model = models
     exchange = Surrogates(PLANS[plan], tf.constant(4.0), 3, tf.constant([5], tf.int64))
     y = tf.tensor_scatter_nd_update(latents()[1], [[0, 0, 0, 0]], [9.0])
@@ -161,8 +163,10 @@ def test_in_training_no_symbol_costs_more_than_the_floor_nor_drowns_the_others(m
             assert np.all(np.isfinite(gradient)) and np.abs(gradient).max() < 100
 
 
-def test_every_reader_gets_its_own_branch(models):
-    """Rate with noise, distortion rounded, and z follows the plan too: the mixed method."""
+def test_rate_and_distortion_have_separate_branches(models):
+    """Tests the mixed method: rate with noise, distortion with rounding, and z with the same
+    plan.
+    """
     exchange = surrogates(models, PLANS["mix"], [0, 1])
     medians = models[0].medians.numpy()
     z_hat = exchange.received["z"].numpy()
@@ -176,7 +180,7 @@ def test_every_reader_gets_its_own_branch(models):
     assert np.mean(np.abs(exchange.bits["y"] - rounded.bits["y"])) > 0.1
 
 
-def test_z_keeps_additive_noise_where_the_plan_says_so(models):
+def test_z_has_additive_noise_if_the_plan_says_so(models):
     plan = dataclasses.replace(PLANS["round"], hyper_aun=True)
     exchange = surrogates(models, plan, [0, 1])
     noise = (exchange.received["z"] - exchange.latents["z"]).numpy()
@@ -187,7 +191,7 @@ def test_z_keeps_additive_noise_where_the_plan_says_so(models):
     )
 
 
-def test_a_context_branch_of_its_own_reaches_what_is_coded_later(models):
+def test_a_separate_context_branch_affects_later_latents(models):
     plan = QuantizationPlan(
         rate=Branch("aun", "pathwise"),
         distortion=Branch("round", "straight_through"),
@@ -199,7 +203,7 @@ def test_a_context_branch_of_its_own_reaches_what_is_coded_later(models):
     assert np.all(mu != mu_rounded)
 
 
-def test_an_examples_noise_is_a_function_of_seed_latent_and_place(models):
+def test_noise_is_a_function_of_seed_latent_and_position(models):
     both = surrogates(models, PLANS["aun"], [5, 9])
     z, y = latents(batch=2)
 
@@ -220,7 +224,7 @@ def test_an_examples_noise_is_a_function_of_seed_latent_and_place(models):
 
 
 def in_groups(exchange, models, z, y):
-    """The same latents, y in two slices of channels, the second after the first."""
+    """Transmits the same latents with y in two slices of channels, one after the other."""
     z_model, y_model = models
     z_hat = exchange(z_model, z).context
     mu = tf.fill(Y_SHAPE if y is None else tf.shape(y), 0.1 * z_hat[0, 0, 0, 0])
@@ -251,8 +255,8 @@ def test_groups_are_rounded_written_and_read_bit_for_bit(models):
 
 
 @pytest.mark.parametrize("forged", [lambda s: s[:1], lambda s: [*s, s[-1]]], ids=["none", "two"])
-def test_groups_read_something_of_any_number_of_streams(models, forged):
-    """Which symbols, the file's checksum judges."""
+def test_groups_decode_any_number_of_streams(models, forged):
+    """Tests that any number of streams can be read. The file's checksum detects wrong symbols."""
     tables = {model.name: model.coding_table() for model in models}
     writing = Writing(tables)
     in_groups(writing, models, *latents())
@@ -262,8 +266,10 @@ def test_groups_read_something_of_any_number_of_streams(models, forged):
     assert y_hat.shape == Y_SHAPE and np.all(np.isfinite(y_hat))
 
 
-def test_the_parameters_of_groups_are_those_of_the_whole(models):
-    """Means with means and scales with scales: bits of the whole latent come out again."""
+def test_groups_have_the_parameters_of_the_whole_latent(models):
+    """Tests that means stay with means and scales with scales: the bits equal those of the
+    whole.
+    """
     z, y = latents()
     exchange = Rounding()
     y_hat = in_groups(exchange, models, z, y)
@@ -276,7 +282,7 @@ def test_the_parameters_of_groups_are_those_of_the_whole(models):
 
 
 @pytest.mark.parametrize("plan,alike", [("uq_i", False), ("uq_s", True)])
-def test_groups_have_noise_of_their_own_unless_a_picture_has_one(models, plan, alike):
+def test_groups_have_separate_noise_unless_a_picture_has_its_own(models, plan, alike):
     exchange = Surrogates(PLANS[plan], tf.constant(4.0), 3, tf.constant([5, 9], tf.int64))
     groups = Groups(exchange, models[1])
     v = tf.zeros([2, 8, 12, 3])
@@ -287,7 +293,7 @@ def test_groups_have_noise_of_their_own_unless_a_picture_has_one(models, plan, a
         assert abs(np.corrcoef(np.reshape(parts, [2, -1]))[0, 1]) < 0.1
 
 
-def test_a_context_of_the_latent_itself_sees_its_own_branch(models):
+def test_an_autoregressive_context_sees_its_own_branch(models):
     y_model = ConditionalModel("gaussian", zero_center=False)
     _, y = latents(batch=2)
     seen = []

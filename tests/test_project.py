@@ -155,12 +155,6 @@ _FORBIDDEN_OPENINGS = re.compile(
     r"Somebody|Anybody|Says|Tells)\b",
     re.IGNORECASE,
 )
-# Folders and files whose docstrings are not rewritten yet.
-_OLD_WORDING = (
-    "tfquant/cli.py", "tfquant/coding/", "tfquant/commands/batch.py", "tfquant/data/",
-    "tfquant/entropy/", "tfquant/evaluation/", "tfquant/exchange.py", "tests/coding/",
-    "tests/data/", "tests/entropy/", "tests/evaluation/", "tests/test_exchange.py",
-)  # fmt: skip
 
 
 def _docstrings(path: Path) -> list[tuple[int, str]]:
@@ -174,7 +168,7 @@ def test_docstrings_start_with_a_verb_or_a_noun():
     found = []
     for path in _tracked_files():
         name = path.relative_to(ROOT).as_posix()
-        if path.suffix == ".py" and not name.startswith(_OLD_WORDING):
+        if path.suffix == ".py":
             found += [
                 f"{name}:{line}: {text.splitlines()[0]}"
                 for line, text in _docstrings(path)

@@ -57,8 +57,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv=None) -> int:
-    """Runs one command. Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong
-    command line.
+    """Runs one command.
+
+    Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong command line.
     """
     stack.silence()
     files.lenient_output()
@@ -108,76 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tfquant", description="Learned image compression: .tfq files.")
     parser.add_argument("--version", action="version", version=f"tfquant {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-
-    compress = commands.add_parser("compress", help="picture to .tfq file, or a folder of them")
-    choosing.add_paths(
-        compress,
-        "8-bit or 16-bit RGB, grayscale or palette picture, or a folder; - is standard input",
-        "the .tfq file to write, or a folder; - is standard output",
-    )
-    choosing.add_quality(compress)
-    compress.set_defaults(command=compressing.compress)
-
-    decompress = commands.add_parser("decompress", help=".tfq file to picture, or a folder of them")
-    choosing.add_paths(
-        decompress,
-        "the .tfq file, or a folder; - is standard input",
-        "the picture to write, in a lossless format (.png, ...), or a folder for .png files;"
-        " - is a PNG on standard output",
-    )
-    decompress.set_defaults(command=compressing.decompress)
-
-    for command in (compress, decompress):
-        command.add_argument(
-            "--max_pixels",
-            type=_positive,
-            metavar="N",
-            help="refuse larger pictures (default: the model's limit, the same in both directions)",
-        )
-
-    export = commands.add_parser(
-        "export", help="training run to exported model, from its newest readable checkpoint"
-    )
-    export.add_argument("run", metavar="RUN", help="folder of a finished, stopped or diverged run")
-    export.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export)")
-    export.add_argument(
-        "--precision",
-        default="float32",
-        metavar="P",
-        help="arithmetic of the transforms, which are most of the work: float32 (default),"
-        " bfloat16 for CPUs that support it in hardware, float16 for GPUs; models with different"
-        " precisions can read each other's files",
-    )
-    export.add_argument(
-        "--files",
-        type=int,
-        choices=container.VERSIONS,
-        default=container.VERSION,
-        metavar="V",
-        help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading"
-        " files of a model that an older tfquant exported from the same run",
-    )
-    export.add_argument(
-        "--max_pixels",
-        type=_positive,
-        default=container.MAX_PIXELS,
-        metavar="N",
-        help="the model's limit of a picture, in both directions (default: %(default)s)",
-    )
-    export.set_defaults(command=_export)
-
-    records = commands.add_parser(
-        "records", help="pictures to TFRecord shards, for training with --train_images=records:SET"
-    )
-    records.add_argument("pictures", help="a folder, a glob or a comma-separated list")
-    records.add_argument("set", metavar="SET", help="the folder to write")
-    records.add_argument(
-        "--shards",
-        type=_positive,
-        metavar="K",
-        help=f"number of files (default: {recording.SHARDS}, or as many as there are pictures)",
-    )
-    records.set_defaults(command=recording.records)
+    compress, decompress = _add_coding(commands)
+    export = _add_export(commands)
+    records = _add_records(commands)
 
     for command in (compress, records):
         command.add_argument("--background", type=_colour, metavar="COLOUR", help=background.HELP)
@@ -221,6 +155,85 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("file", help="the .tfq file; - is standard input")
     info.set_defaults(command=compressing.info)
     return parser
+
+
+def _add_coding(commands) -> tuple:
+    compress = commands.add_parser("compress", help="picture to .tfq file, or a folder of them")
+    choosing.add_paths(
+        compress,
+        "8-bit or 16-bit RGB, grayscale or palette picture, or a folder; - is standard input",
+        "the .tfq file to write, or a folder; - is standard output",
+    )
+    choosing.add_quality(compress)
+    compress.set_defaults(command=compressing.compress)
+
+    decompress = commands.add_parser("decompress", help=".tfq file to picture, or a folder of them")
+    choosing.add_paths(
+        decompress,
+        "the .tfq file, or a folder; - is standard input",
+        "the picture to write, in a lossless format (.png, ...), or a folder for .png files;"
+        " - is a PNG on standard output",
+    )
+    decompress.set_defaults(command=compressing.decompress)
+
+    for command in (compress, decompress):
+        command.add_argument(
+            "--max_pixels",
+            type=_positive,
+            metavar="N",
+            help="reject larger pictures (default: the model's limit, the same in both directions)",
+        )
+    return compress, decompress
+
+
+def _add_export(commands) -> argparse.ArgumentParser:
+    export = commands.add_parser(
+        "export", help="training run to exported model, from its newest readable checkpoint"
+    )
+    export.add_argument("run", metavar="RUN", help="folder of a finished, stopped or diverged run")
+    export.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export)")
+    export.add_argument(
+        "--precision",
+        default="float32",
+        metavar="P",
+        help="arithmetic of the transforms, which are most of the work: float32 (default),"
+        " bfloat16 for CPUs that support it in hardware, float16 for GPUs; models with different"
+        " precisions can read each other's files",
+    )
+    export.add_argument(
+        "--files",
+        type=int,
+        choices=container.VERSIONS,
+        default=container.VERSION,
+        metavar="V",
+        help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading"
+        " files of a model that an older tfquant exported from the same run",
+    )
+    export.add_argument(
+        "--max_pixels",
+        type=_positive,
+        default=container.MAX_PIXELS,
+        metavar="N",
+        help="the model's limit of a picture, in both directions (default: %(default)s)",
+    )
+    export.set_defaults(command=_export)
+    return export
+
+
+def _add_records(commands) -> argparse.ArgumentParser:
+    records = commands.add_parser(
+        "records", help="pictures to TFRecord shards, for training with --train_images=records:SET"
+    )
+    records.add_argument("pictures", help="a folder, a glob or a comma-separated list")
+    records.add_argument("set", metavar="SET", help="the folder to write")
+    records.add_argument(
+        "--shards",
+        type=_positive,
+        metavar="K",
+        help=f"number of files (default: {recording.SHARDS}, or as many as there are pictures)",
+    )
+    records.set_defaults(command=recording.records)
+    return records
 
 
 def _doctor(arguments) -> None:

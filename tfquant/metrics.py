@@ -134,8 +134,9 @@ def _luminance_and_contrast(x: tf.Tensor, x_hat: tf.Tensor):
 
 
 def _clamped_power(base: tf.Tensor, exponent: float) -> tf.Tensor:
-    """Returns max(base, 0) ** exponent. If base is not positive, the gradient is 0 instead of
-    NaN.
+    """Returns max(base, 0) ** exponent.
+
+    If base is not positive, the gradient is 0 instead of NaN.
     """
     positive = base > 0
     return tf.where(positive, tf.where(positive, base, 1.0) ** exponent, 0.0)

@@ -1,4 +1,4 @@
-"""An oracle that the tests of several tables share."""
+"""Oracle that the tests of several tables share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import scipy.special
 
 @pytest.fixture(scope="session")
 def gaussian_bits():
-    """`gaussian_bits(symbols, mu, sigma)`: -log2 P of rounded Gaussians, float64, in log space."""
+    """Returns a function of (symbols, mu, sigma): -log2 P of rounded Gaussians, float64, in log
+    space.
+    """
 
     def bits(symbols, mu, sigma):
         d = np.abs(symbols - np.asarray(mu, np.float64))

@@ -1,4 +1,4 @@
-"""The graph's CRC-32 against zlib's."""
+"""Tests the graph's CRC-32 against zlib."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_equals_zlib_at_large_lengths(length):
     assert int(crc32(tf.constant(data))) == zlib.crc32(data)
 
 
-def test_leading_zeros_and_ones_count():
+def test_leading_zeros_and_ones_affect_the_checksum():
     for data in (b"\0", b"\0\0", b"\0" * 64, b"\0" * 65 + b"a", b"\xff" * 4, b"\xff" * 300):
         assert int(crc32(tf.constant(data))) == zlib.crc32(data)
 

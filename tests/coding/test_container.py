@@ -1,4 +1,4 @@
-"""The file format: pinned bytes, and a typed error for every way a file can be wrong."""
+"""Tests the file format: fixed bytes, and a typed error for every kind of corruption."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OLD = dataclasses.replace(SMALL, version=1)
 
 
 def _sealed(content: bytes) -> bytes:
-    """A forger's file: whatever content, with the right checksum."""
+    """Returns a forged file: any content with the correct checksum."""
     return content + struct.pack("<I", zlib.crc32(content))
 
 
@@ -56,7 +56,7 @@ def test_a_quality_is_pinned():
 
 
 @pytest.mark.parametrize("file", [SMALL, OLD])
-def test_what_was_written_is_read(file):
+def test_a_written_file_is_read_back(file):
     assert Bitstream.from_bytes(file.to_bytes()) == file
     many = dataclasses.replace(file, streams=tuple(bytes([i]) * i for i in range(255)))
     assert Bitstream.from_bytes(many.to_bytes()) == many
@@ -67,7 +67,7 @@ def test_the_header_takes_few_bytes_beside_one_stream(file, size):
     assert len(dataclasses.replace(file, streams=(b"",)).to_bytes()) == size
 
 
-def test_every_flipped_bit_is_noticed():
+def test_every_flipped_bit_is_detected():
     data = SMALL.to_bytes()
     for position in range(8 * len(data)):
         damaged = bytearray(data)
@@ -78,14 +78,14 @@ def test_every_flipped_bit_is_noticed():
 
 
 @pytest.mark.parametrize("file", [SMALL, OLD])
-def test_every_truncation_is_noticed(file):
+def test_every_truncation_is_detected(file):
     data = file.to_bytes()
     for length in range(1, len(data)):
         with pytest.raises(container.TruncatedError, match="cut off"):
             Bitstream.from_bytes(data[:length])
 
 
-def test_trailing_bytes_are_noticed():
+def test_trailing_bytes_are_detected():
     for rest in (b"\0", SMALL.to_bytes()):
         with pytest.raises(container.TrailingBytesError, match=f"{len(rest)} bytes too many"):
             Bitstream.from_bytes(SMALL.to_bytes() + rest)
@@ -94,7 +94,7 @@ def test_trailing_bytes_are_noticed():
 @pytest.mark.parametrize(
     "data", [b"", b"a", b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff\xd8" * 99, bytes(64)]
 )
-def test_foreign_files_are_told(data):
+def test_foreign_files_are_detected(data):
     with pytest.raises(container.ForeignFileError, match="not a .tfq file"):
         Bitstream.from_bytes(data)
 
@@ -120,7 +120,7 @@ def test_newer_version_asks_for_an_update():
         (5, b"\x02", container.TrailingBytesError, "too many"),
     ],
 )
-def test_forged_fields_are_refused_in_spite_of_a_right_checksum(offset, field, error, message):
+def test_forged_fields_are_rejected_despite_a_correct_checksum(offset, field, error, message):
     with pytest.raises(error, match=message):
         Bitstream.from_bytes(_forged(offset, field))
 
@@ -139,7 +139,7 @@ def test_pixel_limit_can_be_raised():
     assert Bitstream.from_bytes(data, max_pixels=20_000**2).width == 20_000
 
 
-def test_header_alone_is_read_and_held_against_the_size():
+def test_the_header_alone_is_read_and_checked_against_the_size():
     data = SMALL.to_bytes()
     header = read_header(io.BytesIO(data))
     assert (header.codec, header.height, header.width) == ("ms_hyper_zero", 3, 500)
@@ -155,7 +155,7 @@ def test_header_alone_is_read_and_held_against_the_size():
         read_header(io.BytesIO(b""))
 
 
-def test_header_of_a_file_with_many_bytes_is_read_without_them():
+def test_the_header_of_a_large_file_is_read_without_the_rest():
     class Guarded(io.BytesIO):
         def read(self, size=-1):
             assert 0 <= size < 2000
@@ -165,7 +165,7 @@ def test_header_of_a_file_with_many_bytes_is_read_without_them():
     assert read_header(Guarded(data)).lengths == (100_000,)
 
 
-def test_other_models_are_told_by_codec_and_fingerprint():
+def test_other_models_are_detected_by_codec_and_fingerprint():
     SMALL.check_model("ms_hyper_zero", "0123456789abcdef")
     for model in (("ms_hyper", "0123456789abcdef"), ("ms_hyper_zero", "0123456789abcdee")):
         with pytest.raises(container.OtherModelError, match="ms_hyper_zero 0123456789abcdef"):
@@ -193,7 +193,7 @@ def test_other_models_are_told_by_codec_and_fingerprint():
         {"streams": (b"",) * 256},
     ],
 )
-def test_values_that_do_not_fit_the_format_are_refused_when_built(fields):
+def test_the_constructor_rejects_values_outside_the_format(fields):
     with pytest.raises(ValueError, match=next(iter(fields)).split("_")[0]):
         dataclasses.replace(SMALL, **fields)
 

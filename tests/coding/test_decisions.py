@@ -1,4 +1,4 @@
-"""Binary decisions against the distributions that they stand for, through the real coder."""
+"""Tests binary decisions against the distributions that they represent, through the real coder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNIT = 1.0 / TOTAL
 
 
 def _mixture(centre, mu, sigma, weights=None):
-    """What a table takes of components `mu, sigma: [n]` or [K, n]."""
+    """Returns a table's arguments for components `mu, sigma: [n]` or [K, n]."""
     mu, sigma = np.atleast_2d(mu), np.atleast_2d(sigma)
     unit = np.sqrt(2.0) * sigma
     start = (centre - np.float32(0.5) - mu) / unit
@@ -29,7 +29,7 @@ def _mixture(centre, mu, sigma, weights=None):
 
 @functools.cache
 def _coder(version):
-    """Encoder and decoder, traced once for every number of elements."""
+    """Returns encoder and decoder, traced once for all numbers of elements."""
     table = DecisionTable(version)
 
     @tf.function(autograph=False)
@@ -54,7 +54,7 @@ def _through_decisions(symbols, centre, reach, mixture, version=VERSION):
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.06, 0.12, 0.2, 0.3, 0.5, 1.0, 4.0, 30.0, 256.0])
-def test_decisions_cost_the_models_bits_at_every_scale(sigma, gaussian_bits):
+def test_the_cost_of_decisions_is_the_models_bits_at_every_scale(sigma, gaussian_bits):
     rng = np.random.default_rng(int(1000 * sigma))
     n = 60_000
     mu = rng.uniform(-20, 20, n).astype(np.float32)
@@ -66,7 +66,7 @@ def test_decisions_cost_the_models_bits_at_every_scale(sigma, gaussian_bits):
     assert abs(coded - model) < 0.002 * model + 2 * 16 + 2.0 * UNIT * n
 
 
-def test_decisions_cost_the_models_bits_for_a_mixture():
+def test_the_cost_of_decisions_is_the_models_bits_for_a_mixture():
     rng = np.random.default_rng(0)
     n = 30_000
     weights = rng.dirichlet(np.ones(3), n).astype(np.float32)
@@ -100,7 +100,7 @@ def test_decisions_reach_any_integer_from_any_centre():
 
 @pytest.mark.parametrize("distance", [0, 1, 2, 5, 20, 120, 400, 1500, 10_000, 1_000_000])
 @pytest.mark.parametrize("sigma", [1e-6, 0.1, 1.0, 20.0, 60.0, 256.0])
-def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussian_bits):
+def test_the_price_equals_the_coded_length_at_any_distance(distance, sigma, gaussian_bits):
     n = 2000
     rng = np.random.default_rng(0)
     mu = rng.uniform(-5, 5, n).astype(np.float32)
@@ -118,7 +118,7 @@ def test_the_price_is_what_coding_takes_at_any_distance(distance, sigma, gaussia
     "sigma,distance,more",
     [(20.0, 105, 0.5), (60.0, 297, 0.5), (256.0, 1365, 0.5), (1.0, MAX_SYMBOL - 9, 16)],
 )
-def test_coding_takes_little_more_where_float32_has_no_more_of_an_integers_mass(
+def test_coding_costs_little_more_where_an_integers_mass_underflows_float32(
     sigma, distance, more, gaussian_bits
 ):
     n = 500
@@ -132,8 +132,11 @@ def test_coding_takes_little_more_where_float32_has_no_more_of_an_integers_mass(
 
 
 @pytest.mark.parametrize("distance", [0, 40, 150, 300, 3000, 1_000_000, 5_000_000])
-def test_the_price_holds_where_neither_of_two_components_is(distance):
-    """Between them, at the centre and off it, and beyond; weights that add up to 1 but nearly."""
+def test_the_price_holds_between_and_beyond_two_components(distance):
+    """Tests symbols between two components, at the centre, near it, and outside.
+
+    The weights add up to approximately 1.
+    """
     n = 2000
     rng = np.random.default_rng(0)
     mu = np.float32([[-500], [500]]) + rng.uniform(-5, 5, (2, n)).astype(np.float32)
@@ -153,8 +156,8 @@ def test_decisions_of_an_unknown_version_are_refused():
 
 
 @pytest.mark.parametrize("version", [v for v in VERSIONS if v != 2 or masses.has_version_2()])
-def test_a_graph_codes_what_single_operations_code(version):
-    """TensorFlow's optimizer may not add in another order, or approximate a root."""
+def test_a_graph_codes_the_same_bytes_as_single_operations(version):
+    """Tests that TensorFlow's optimizer neither reorders sums nor approximates roots."""
     rng = np.random.default_rng(4)
     n = 5000
     weights = rng.dirichlet(np.ones(3), n).astype(np.float32).T
@@ -171,10 +174,10 @@ def test_a_graph_codes_what_single_operations_code(version):
 
 
 @pytest.mark.parametrize("version, checksum", [(2, 0x2A5C6B49), (3, 0xAE7F5662), (4, 0xAE7F5662)])
-def test_other_bytes_are_another_version(version, checksum):
-    """A version's bytes never change: `decisions.VERSION` tells the fingerprints apart.
+def test_changed_bytes_need_a_new_version(version, checksum):
+    """Tests that a version's bytes never change; `decisions.VERSION` separates the fingerprints.
 
-    Versions 3 and 4 differ in last bits, which hardly ever choose another row.
+    Versions 3 and 4 differ in the last bits, which rarely choose another row.
     """
     if version == 2 and not masses.has_version_2():
         pytest.skip("this TensorFlow's erf has other bits than version 2 was made with")
@@ -192,7 +195,7 @@ def test_other_bytes_are_another_version(version, checksum):
 
 
 def test_the_tail_is_a_gaussians_in_any_arithmetic():
-    """Against SciPy, and bit for bit against the same operations in NumPy."""
+    """Compares with SciPy, and bit for bit with the same operations in NumPy."""
     u = np.concatenate([np.linspace(-9, 9, 40001), [0.0, -0.0, 1e-30, -1e-30, 1e30, -1e30]])
     u = u.astype(np.float32)
     found = masses.tail(tf.constant(u)).numpy()
@@ -211,8 +214,8 @@ def test_the_tail_is_a_gaussians_in_any_arithmetic():
     np.testing.assert_array_equal(found, np.where(u < 0, np.float32(1) - beyond, beyond))
 
 
-def test_a_last_bit_of_the_parameters_hardly_moves_the_odds():
-    """Version 2's far odds moved by ten percent, and a row is 3 %."""
+def test_the_last_bit_of_a_parameter_hardly_changes_the_odds():
+    """Tests the stability of far odds, which changed by 10 % in version 2. A row is 3 %."""
     rng = np.random.default_rng(1)
     n = 20_000
     mu = rng.uniform(-0.5, 0.5, n).astype(np.float32)
@@ -233,7 +236,7 @@ def test_a_last_bit_of_the_parameters_hardly_moves_the_odds():
 
 
 def test_the_heavy_tail_is_the_same_in_a_graph_as_in_numpy():
-    """TensorFlow's optimizer replaces `1 / x`, or a division by a root, by something less exact."""
+    """Tests that TensorFlow's optimizer does not replace `1 / x`, or a division by a root."""
     mixture = tuple(np.zeros((2, 4000), np.float32) for _ in range(3))
     distance = np.arange(4000, dtype=np.float32) * 37
     found = tf.function(lambda d: masses.Side(*mixture).heavy(d), autograph=False)(distance)
@@ -252,14 +255,14 @@ def test_decoding_forged_decisions_ends():
         assert symbols.shape == [n]
 
 
-def test_parameters_that_are_not_numbers_still_round_trip():
+def test_nan_parameters_still_round_trip():
     nothing = np.full(40, np.nan, np.float32)
     symbols = np.arange(40, dtype=np.int32)
     centre = np.zeros(40, np.int32)
     _through_decisions(symbols, centre, nothing, _mixture(centre, nothing, nothing))
 
 
-def test_odds_of_nothing_against_nothing_are_even():
+def test_the_odds_of_two_zero_masses_are_even():
     table = DecisionTable()
     row = int(table.index(tf.constant(0.0), tf.constant(0.0))) - table.BASE
     assert abs(table._cdfs[row][1] / TOTAL - 0.5) < 0.01

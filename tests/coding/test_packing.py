@@ -1,4 +1,4 @@
-"""The file inside a graph, against `container.py`: same bytes, same refusals, same words."""
+"""Tests the file inside a graph against `container.py`: same bytes, errors and messages."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def graph_of(bitstream):
         {"quality": 255.5},
     ],
 )
-def test_the_graph_writes_the_very_bytes(changes):
+def test_the_graph_writes_the_same_bytes_as_python(changes):
     bitstream = dataclasses.replace(FILE, **changes)
     old = dataclasses.replace(bitstream, version=1, quality=None)
     assert graph_of(bitstream) == [bitstream.to_bytes(), old.to_bytes()]
@@ -71,7 +71,7 @@ def test_the_graph_writes_the_very_bytes(changes):
 
 @pytest.mark.parametrize("quality, version", [(None, 1), (None, 2), (3.25, 2)])
 @pytest.mark.parametrize("count", [1, 3, 255])
-def test_what_was_written_is_read(count, quality, version):
+def test_a_written_file_is_read_back(count, quality, version):
     streams = tuple(bytes([i % 256]) * (i % 7) for i in range(count))
     bitstream = dataclasses.replace(FILE, streams=streams, quality=quality, version=version)
     found = unpacked(bitstream.to_bytes())
@@ -92,7 +92,7 @@ def forged(offset, field):
 
 
 def refusal(data):
-    """What Python says about the bytes; None where they are a file of this model."""
+    """Returns Python's error message for the bytes; None if they are a file of this model."""
     try:
         Bitstream.from_bytes(data, MAX_PIXELS).check_model(**OWN)
     except container.BitstreamError as error:
@@ -145,12 +145,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_said_in_the_same_words(what):
+def test_the_graph_and_python_have_the_same_error_messages(what):
     assert refusal(WRONG[what]) is not None
     assert_same_words(WRONG[what])
 
 
-def test_every_length_and_many_damages_are_judged_alike():
+def test_the_graph_and_python_agree_on_every_length_and_many_corruptions():
     for size in range(len(DATA)):
         assert_same_words(DATA[:size])
         assert_same_words(OLD[:size])
@@ -162,7 +162,7 @@ def test_every_length_and_many_damages_are_judged_alike():
         assert_same_words(sealed(content) if rng.integers(2) else bytes(content) + DATA[-4:])
 
 
-def test_sizes_are_read_from_whatever_is_there():
+def test_sizes_are_read_from_any_bytes():
     np.testing.assert_array_equal(
         packing.sizes(tf.constant([DATA, DATA[:33], b""])), [[3, 500], [3, 0], [0, 0]]
     )

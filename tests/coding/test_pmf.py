@@ -1,4 +1,4 @@
-"""Integer probabilities: optimal, complete, and cheap for what lies outside."""
+"""Tests integer probabilities: optimal, complete, and with a low cost of rare symbols."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_quantized_pmf_is_the_best_of_all_integer_pmfs():
 
 
 @pytest.mark.parametrize("bad", [[], [[0.5, 0.5]], [0.5, -0.1], [np.nan, 1.0], [0.0, 0.0]])
-def test_what_is_not_a_pmf_is_refused(bad):
+def test_invalid_pmfs_are_rejected(bad):
     with pytest.raises(ValueError, match="pmf"):
         pmf.quantize_pmf(np.array(bad))
 
@@ -50,7 +50,7 @@ def test_codes_of_escaped_values_are_complete():
     assert pmf.class_of(pmf.MAX_EXCESS - 1) == pmf.CLASSES - 1
 
 
-def test_escape_goes_to_the_row_that_suits_its_sides():
+def test_an_escape_uses_the_row_that_fits_its_sides():
     below = pmf.make_row(np.array([0.1, 0.8, 0.1 - 1e-6, 1e-6]), -1, start=0, stop=2)
     even = pmf.make_row(np.array([0.1, 0.8, 0.1]), -1, start=0, stop=1)
     assert below.bits(-1) == pytest.approx(-np.log2(0.1), abs=0.01)

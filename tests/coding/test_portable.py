@@ -1,4 +1,4 @@
-"""The portable coder beside the coder's operations, where these are installed, and alone."""
+"""Tests the portable coder alone and, if they are installed, against the coder's operations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfquant.coding.pmf import TOTAL
 
 @pytest.fixture(scope="module", name="operations")
 def _operations(operations_module):
-    """The module with the operations; skips where there are none."""
+    """Returns the module with the operations; skips the test if there is none."""
     del operations_module
     from tfquant.coding import operations
 
@@ -23,7 +23,9 @@ def _operations(operations_module):
 
 
 def rows_of(rng, count):
-    """Cumulative frequencies of rows of all kinds: certain, binary, even, and nearly certain."""
+    """Returns cumulative frequencies of all kinds of rows: certain, binary, uniform, nearly
+    certain.
+    """
     rows = [[0, TOTAL], [0, 1, TOTAL], [0, TOTAL - 1, TOTAL], [0, TOTAL // 2, TOTAL]]
     while len(rows) < count:
         size = int(rng.integers(2, 60))
@@ -33,7 +35,7 @@ def rows_of(rng, count):
 
 
 def draw(rng, rows, shape):
-    """Rows and symbols: [S, n] each, a third of the symbols the last of their row."""
+    """Returns rows and symbols, [S, n] each. A third of the symbols are the last of their row."""
     lookup = range_coder.lookup_of(rows)
     index = rng.integers(0, len(rows), shape) + range_coder.COMMON_ROWS
     counts = np.array([len(row) - 1 for row in rows])[index - range_coder.COMMON_ROWS]
@@ -43,7 +45,7 @@ def draw(rng, rows, shape):
 
 
 def coded(coder, lookup, chunks):
-    """Strings of all chunks of rows and symbols, coded one after the other."""
+    """Returns the strings of all chunks of rows and symbols, which are coded in sequence."""
     handle = coder.start_encoder(tf.constant(chunks[0][0].shape[0]), lookup)
     for rows, symbols in chunks:
         handle = coder.encode(handle, tf.constant(rows), tf.constant(symbols))
@@ -51,8 +53,8 @@ def coded(coder, lookup, chunks):
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_bytes_are_those_of_the_operations_and_each_reads_the_others(operations, seed):
-    """Lengths from 0 up, in one call or several: what the last words are shortened to differs."""
+def test_bytes_equal_those_of_the_operations_and_each_reads_the_others(operations, seed):
+    """Tests lengths from 0 up, in one or several calls, with different ends of the last words."""
     rng = np.random.default_rng(seed)
     length = [0, 1, 2, 3, 5, 8, 13, 40, 200, 3000][seed % 10]
     streams = 1 + seed % 8
@@ -69,9 +71,11 @@ def test_bytes_are_those_of_the_operations_and_each_reads_the_others(operations,
             np.testing.assert_array_equal(found, chunk_symbols)
 
 
-def test_carries_through_many_words_are_those_of_the_operations(operations):
-    """The row's last symbol, again and again, keeps the interval at the upper end: the words in the
-    output are 0xffff until a carry reaches them all, or the stream ends."""
+def test_carries_through_many_words_equal_those_of_the_operations(operations):
+    """Tests a row's last symbol many times, which keeps the interval at its upper end.
+
+    The words of the output are 0xffff until a carry reaches all of them or the stream ends.
+    """
     lookup = range_coder.lookup_of([[0, 1, TOTAL - 1, TOTAL]])
     for seed in range(300):
         rng = np.random.default_rng(seed)
@@ -91,8 +95,8 @@ def test_forged_streams_decode_as_with_the_operations(operations, stream):
     np.testing.assert_array_equal(*found)
 
 
-def test_bytes_stay_what_they_are():
-    """The digest is that of the operations' three streams of 1,000 symbols each."""
+def test_coded_bytes_never_change():
+    """Tests the digest of the operations' three streams of 1,000 symbols each."""
     rng = np.random.default_rng(7)
     symbols = rng.integers(0, 4, (3, 1000)).astype(np.int32)
     lookup = range_coder.lookup_of([[0, 30000, 50000, 65000, TOTAL]])
@@ -105,7 +109,7 @@ def test_bytes_stay_what_they_are():
 
 
 @pytest.mark.parametrize("row, symbol", [(0, 1), (0, -1), (-1, 0), (10**6, 0)])
-def test_what_is_not_in_the_table_is_refused_eagerly_and_in_a_graph(row, symbol):
+def test_symbols_outside_the_table_are_rejected_eagerly_and_in_a_graph(row, symbol):
     lookup = range_coder.lookup_of([[0, 49152, TOTAL]])
 
     def code(row, symbol):
@@ -123,7 +127,7 @@ def test_what_is_not_in_the_table_is_refused_eagerly_and_in_a_graph(row, symbol)
 
 
 def test_a_graph_codes_in_loops_and_branches():
-    """As serial contexts do: the handle is a loop variable, and a branch may leave it alone."""
+    """Tests a handle as a loop variable, which a branch may not use, as in serial contexts."""
     table = types.SimpleNamespace(lookup=range_coder.lookup_of([[0, 49152, TOTAL]]))
     symbols = np.random.default_rng(3).integers(0, 2, 700).astype(np.int32)
     row = range_coder.COMMON_ROWS

@@ -1,4 +1,4 @@
-"""Functions that are the same on every machine, against NumPy's operations one by one."""
+"""Tests machine-independent functions against NumPy's operations one by one."""
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +13,7 @@ def _points():
     return np.concatenate([near, edges]).astype(np.float32)
 
 
-def test_exp_is_exp():
+def test_exp_is_accurate():
     x = _points()[:200_000]
     found = portable_math.exp(tf.constant(x)).numpy()
     np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=3e-6)
@@ -21,7 +21,7 @@ def test_exp_is_exp():
 
 
 def test_exp_is_the_same_in_a_graph_as_in_numpy():
-    """TensorFlow's optimizer reorders sums and replaces divisions where a graph lets it."""
+    """Tests that TensorFlow's optimizer neither reorders sums nor replaces divisions."""
     x = _points()
     found = tf.function(portable_math.exp, autograph=False)(tf.constant(x)).numpy()
     f = np.float32

@@ -1,4 +1,4 @@
-"""Streams: their number, their padding, and what a damaged one cannot do."""
+"""Tests streams: their number, their padding, and the safety of corrupt ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfquant.coding import pmf, range_coder
 
-# One row of two symbols, 3 : 1, after the common ones.
+# A row of two symbols, 3 : 1, after the common rows.
 TABLE = types.SimpleNamespace(lookup=range_coder.lookup_of([[0, 49152, 65536]]))
 ROW = range_coder.COMMON_ROWS
 
@@ -24,7 +24,7 @@ def _encode(symbols, streams):
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
 @pytest.mark.parametrize("streams", [1, 3, 8])
-def test_any_count_goes_through_any_number_of_streams(count, streams):
+def test_any_number_of_symbols_round_trips_through_any_number_of_streams(count, streams):
     symbols = np.random.default_rng(count).integers(0, 2, count)
     strings = _encode(symbols, streams)
     assert strings.shape == [streams]
@@ -34,13 +34,13 @@ def test_any_count_goes_through_any_number_of_streams(count, streams):
     np.testing.assert_array_equal(decoded, symbols)
 
 
-def test_filling_up_streams_costs_no_bits():
+def test_padding_streams_costs_no_bits():
     symbols = np.ones(9, np.int32)
     split = _encode(symbols, 8).numpy()  # parts of two symbols; the last three are all filling
     assert split[5:].tolist() == [b"", b"", b""]
 
 
-def test_streams_are_shared_out_by_the_documented_rule():
+def test_symbols_are_distributed_to_streams_by_the_documented_rule():
     for bits, streams in [(0, 1), (79_999, 1), (80_000, 2), (240_001, 4), (1e9, 8)]:
         assert int(range_coder.choose_streams(tf.constant(bits, tf.float32))) == streams
 
@@ -86,6 +86,6 @@ def test_decoding_a_forged_stream_ends(stream):
     assert symbols.shape == [1000] and int(tf.reduce_max(excess)) < pmf.MAX_EXCESS + 1
 
 
-def test_lookup_rejects_rows_that_do_not_rise():
+def test_lookup_rejects_rows_that_do_not_increase():
     with pytest.raises(ValueError, match="rise strictly"):
         range_coder.lookup_of([[0, 5, 5, 65536]])

@@ -1,4 +1,4 @@
-"""Tables against the distributions they stand for, and through the real coder."""
+"""Tests tables against the distributions that they represent, and through the real coder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def gaussian_table():
 
 
 def _row_of(table, *parameters):
-    """The row by which an element with these parameters is coded."""
+    """Returns the row that codes an element with these parameters."""
     row, *_ = table._windows(*(tf.constant(p) for p in parameters))
     return table.rows[row.numpy().item() - table.BASE]
 
@@ -66,7 +66,7 @@ def test_scale_table_is_near_the_entropy_at_every_scale(scale_table):
             assert excess <= UNIT / np.log(2.0) * 1.001, sigma
 
 
-def test_scale_is_never_off_by_more_than_a_hundred_and_twenty_eighth(gaussian_table):
+def test_the_error_of_a_scale_is_at_most_one_128th(gaussian_table):
     levels = gaussian_table._levels
     sigma = np.geomspace(levels.centre(levels.bottom), 256.0, 5000).astype(np.float32)
     buckets, _ = levels.of(tf.constant(sigma))
@@ -75,14 +75,16 @@ def test_scale_is_never_off_by_more_than_a_hundred_and_twenty_eighth(gaussian_ta
     assert abs(np.log(ratio).mean()) < 2e-4  # neither up nor down
 
 
-def test_scale_table_takes_any_float(gaussian_table):
+def test_scale_table_accepts_any_float(gaussian_table):
     sigma = tf.constant([0.0, -1.0, 1e-30, 1e30, np.inf, np.nan], tf.float32)
     row = gaussian_table._windows(sigma)[0].numpy() - gaussian_table.BASE
     assert row.min() >= 0 and row.max() < len(gaussian_table.rows)
 
 
 @pytest.mark.parametrize("streams", [1, 5])
-def test_scale_table_round_trip_costs_the_models_bits(gaussian_table, streams, gaussian_bits):
+def test_the_cost_of_a_scale_table_round_trip_is_the_models_bits(
+    gaussian_table, streams, gaussian_bits
+):
     rng = np.random.default_rng(streams)
     sigma = np.exp(rng.uniform(np.log(0.05), np.log(200.0), [40, 50, 30])).astype(np.float32)
     symbols = np.rint(rng.normal(size=sigma.shape) * sigma).astype(np.int32)
@@ -111,7 +113,7 @@ def test_scale_table_codes_any_integer_at_any_scale(scale_table):
     assert _bits(strings) < 60 * symbols.size
 
 
-def test_symbol_of_a_latent_that_is_not_finite_is_refused(gaussian_table):
+def test_latents_that_are_not_finite_are_rejected(gaussian_table):
     for symbol in (-(2**31), 2**31 - 1, 2**30):
         with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
             gaussian_table.encode(
@@ -142,7 +144,7 @@ def test_mean_scale_table_is_near_the_entropy_at_every_mean_and_scale(mean_table
     tail = TAILS[family]
     rng = np.random.default_rng(0)
     for sigma in np.geomspace(1e-3, 255.9, 90).astype(np.float32):
-        # Means all over the interval, and those where small sigmas have an entropy at all.
+        # Means in the whole interval, and means at which small sigmas have an entropy above zero.
         near = 0.5 - sigma * rng.uniform(0, 5, 3)
         for mu in np.append(near[near > 0], rng.uniform(0, 0.5, 3)).astype(np.float32):
             reach = int(40 * sigma) + 2
@@ -159,7 +161,7 @@ def test_mean_scale_table_is_near_the_entropy_at_every_mean_and_scale(mean_table
 
 
 @pytest.mark.parametrize("streams", [1, 5])
-def test_mean_scale_table_round_trip_costs_the_models_bits(streams, gaussian_bits):
+def test_the_cost_of_a_mean_scale_table_round_trip_is_the_models_bits(streams, gaussian_bits):
     table = MeanScaleTable(_gaussian_tail, 256.0)
     rng = np.random.default_rng(streams)
     n = [60, 50, 30]
@@ -195,7 +197,7 @@ def test_mean_scale_table_codes_any_integer_at_any_mean_and_scale(mean_table):
     np.testing.assert_array_equal(table.decode(handle, mu, sigma)[1], symbols)
 
 
-def test_mean_scale_table_refuses_parameters_that_are_not_numbers():
+def test_mean_scale_table_rejects_nan_parameters():
     table = MeanScaleTable(_gaussian_tail, 256.0)
     with pytest.raises(tf.errors.InvalidArgumentError):
         mu = tf.constant([np.nan])
@@ -227,7 +229,7 @@ def test_channel_table_is_near_the_entropy_in_every_channel(channel_table):
 
 
 @pytest.mark.parametrize("streams", [1, 3])
-def test_channel_table_round_trip_costs_the_models_bits(channel_table, streams):
+def test_the_cost_of_a_channel_table_round_trip_is_the_models_bits(channel_table, streams):
     rng = np.random.default_rng(streams)
     symbols = np.rint(rng.logistic(CENTRE, SCALE, [3, 50, 50, 4])).astype(np.int32)
     handle = channel_table.encode(range_coder.start_encoder(channel_table, streams), symbols)
@@ -254,7 +256,7 @@ def test_support_of_a_heavy_tail_is_bounded():
     assert 10 < table.rows[0].count < 10_000
 
 
-def test_cdf_of_the_wrong_shape_is_refused():
+def test_a_cdf_of_the_wrong_shape_is_rejected():
     with pytest.raises(ValueError, match=r"shape \(18, 3\)"):
         ChannelTable.from_cdf(lambda x: x[:, :1], 3)
 
@@ -262,7 +264,7 @@ def test_cdf_of_the_wrong_shape_is_refused():
 # --- All tables -----------------------------------------------------------------------------------
 
 
-def test_fingerprint_bytes_tell_tables_apart(gaussian_table, channel_table):
+def test_fingerprint_bytes_distinguish_tables(gaussian_table, channel_table):
     tables = [
         gaussian_table,
         channel_table,

@@ -20,7 +20,7 @@ class PixelModel:
     def __init__(self, fingerprint="00112233445566aa"):
         self.fingerprint = fingerprint
 
-    def compress(self, image, max_pixels=container.MAX_PIXELS) -> bytes:
+    def compress(self, image, max_pixels=None) -> bytes:
         del max_pixels
         stream = zlib.compress(np.ascontiguousarray(image).tobytes())
         height, width, _ = image.shape
@@ -28,8 +28,8 @@ class PixelModel:
             self.codec, self.fingerprint, height, width, zlib.crc32(stream), (stream,)
         ).to_bytes()
 
-    def decompress(self, data, max_pixels=container.MAX_PIXELS):
-        bitstream = container.Bitstream.from_bytes(data, max_pixels)
+    def decompress(self, data, max_pixels=None):
+        bitstream = container.Bitstream.from_bytes(data, max_pixels or container.MAX_PIXELS)
         bitstream.check_model(self.codec, self.fingerprint)
         pixels = np.frombuffer(zlib.decompress(bitstream.streams[0]), np.uint8)
         return pixels.reshape(bitstream.height, bitstream.width, 3)

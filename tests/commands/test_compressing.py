@@ -163,14 +163,14 @@ def test_skipped_and_converted_pictures_are_reported_once(tmp_path, tfquant):
     lines = out.splitlines()
     assert (code, err, len(lines)) == (0, "", 3)
     names = ", ".join(str(pictures / f"{i}.gif") for i in range(3))
-    assert lines[1] == f"{names} and 2 more: page 1 of 2 is taken"
+    assert lines[1] == f"{names} and 2 more: page 1 of 2 is used"
     expected = "skipped: 1 file of another kind: 1 .HEIF2; 1 hidden files or folders"
     assert lines[2] == f"{pictures}: {expected}"
     white = [images.read_image(pictures / "0.gif", page=2), np.full((4, 4, 3), 255)]
     np.testing.assert_array_equal(*white)
     one = tmp_path / "one.tfq"
     code, out, _ = tfquant("compress", "m", pictures / "0.gif", one, "--page=2")
-    assert code == 0 and out.splitlines()[1].endswith("0.gif: page 2 of 2 is taken")
+    assert code == 0 and out.splitlines()[1].endswith("0.gif: page 2 of 2 is used")
     assert tfquant("compress", "m", pictures / "0.gif", one, "--page=3", "--overwrite")[0] == 1
 
 

@@ -88,7 +88,7 @@ def test_a_tilde_is_the_home_folder_in_flags_that_are_paths(tmp_path, monkeypatc
      ("eval", "report_dir"), ("eval", "anchor"), ("sweep", "base"), ("sweep", "out")],
 )  # fmt: skip
 def test_every_program_expands_its_paths(tmp_path, monkeypatch, name, flag):
-    """Each program stops at the first line that looks at a path; the value is expanded by then."""
+    """Stops each program right after it has expanded its paths."""
     import importlib
 
     module = importlib.import_module(program.PROGRAMS[name])

@@ -46,7 +46,7 @@ def picture() -> np.ndarray:
 
 
 def stir(codec) -> None:
-    """Gives the entropy model a wide range of means and scales, as training would.
+    """Sets the entropy model to a wide range of means and scales, as after training.
 
     The values come from NumPy, because TensorFlow's initial weights may differ between versions.
     """

@@ -1,8 +1,8 @@
-"""Files of version 2 under conditions that change the last bits of float arithmetic.
+"""Tests files of version 2 under conditions that change the last bits of float arithmetic.
 
-Each condition is a process of its own. It decodes files that were made elsewhere, to the same bytes
-of `y_hat`, and makes files that this process decodes. `benchmarks/anywhere.py` does the same with
-more files, and every condition against every other.
+Each condition runs in its own process. The process decodes existing files to the same bytes of
+`y_hat`, and makes files that this process decodes. `benchmarks/anywhere.py` does the same with more
+files and all pairs of conditions.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ IN_ANOTHER_PROCESS = """
 
 @pytest.fixture(scope="module", name="folders")
 def _folders(tmp_path_factory) -> list:
-    """The archives' folders."""
+    """Unpacks the archives."""
     found = []
     for archive in ARCHIVES:
         folder = tmp_path_factory.mktemp("exact") / archive.name.split(".")[0]
@@ -79,15 +79,16 @@ def test_files_go_both_ways(condition, folders, models, fresh_python):
         data = (folder / "picture.tfq").read_bytes()
         assert Bitstream.from_bytes(data).version == 2
         here = models[folder.name].decompress(data).astype(int)
-        # The transform may round a pixel the other way. That the symbols are right, the checksum
-        # has told.
+        # The transform may round a pixel differently. The checksum has verified the symbols.
         assert np.abs(here - decoded).max() <= 1
         for file, rows in zip(made, (64, 33, 1)):
             assert models[folder.name].decompress(bytes.fromhex(file)).shape == (rows, 96, 3)
 
 
 def test_conditions_change_last_bits(folders, fresh_python):
-    """Otherwise the test above could not fail: the latents before quantization differ."""
+    """Tests that the latents before quantization differ; otherwise the test above could not
+    fail.
+    """
     found = set()
     for condition in ("oneDNN off", "AVX2"):
         output = fresh_python(IN_ANOTHER_PROCESS, str(folders[0]), **CONDITIONS[condition])

@@ -192,9 +192,9 @@ PORTABLE_ROUND_TRIPS = """
 
 @pytest.fixture(scope="module", name="portable")
 def _portable(unpacked, fresh_python):
-    """Archive's name -> what one process with the portable coder says of it.
+    """Returns archive's name -> results of a process with the portable coder.
 
-    It is about the archives of the default stack: those of the classic one have no file of tables.
+    It has the archives of the default stack. Those of the classic one have no file of tables.
     """
     paths = [path for path in ARCHIVES if path.name.startswith("default-")]
     paths.sort(key=lambda path: path.name != EXPORTED_AGAIN)

@@ -168,7 +168,7 @@ def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, ko
 
 @pytest.mark.parametrize("label", ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm_zero"])
 def test_files_of_version_1_are_made_with_real_arithmetic(fitted, label, make_photograph):
-    """As in tfquant 0.2, by models that were exported for such files."""
+    """Tests models that were exported for files of version 1, as in tfquant 0.2."""
     picture, size = make_photograph(64, 80), (64, 80)
     codec = fitted(label, picture)
     module = CodecModule(codec)
@@ -216,7 +216,7 @@ for line in sys.stdin:
 
 
 def test_no_graph_that_codes_calls_python(module, traced, nodes_of):
-    """So that a SavedModel needs nothing of this package."""
+    """Tests that a SavedModel does not need this package."""
     for function in (module.encode, module.decode, module.evaluate):
         nodes = nodes_of(function.get_concrete_function().graph.as_graph_def())
         assert nodes and not {node.op for node in nodes if "PyFunc" in node.op}

@@ -1,4 +1,4 @@
-"""Training pictures that cannot be read: left out, named, and never the end of a run."""
+"""Tests training pictures that cannot be read: they are skipped and named, and no run ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from tfquant.data.images import ImageError
 
 @pytest.fixture
 def make(tmp_path):
-    """`make("good", "clear", ...)`: a folder with these pictures, named by their place."""
+    """Returns a function, `make("good", "clear", ...)`, that makes a folder of numbered
+    pictures.
+    """
 
     def make(*kinds):
         folder = tmp_path / "pictures"
@@ -34,14 +36,14 @@ def make(tmp_path):
 
 
 def shown(source, count):
-    """Values of the pictures that crops of the source show."""
+    """Returns the values of the pictures in crops of the source."""
     batch = crops.validation_crops(source, seed=0, crop=16, count=count)["image"]
     return set(batch[:, 0, 0, 0].tolist())
 
 
 @pytest.mark.parametrize("cache_mib", [0, 2048])
 @pytest.mark.parametrize("kind", ["clear", "broken"])
-def test_a_broken_picture_in_the_place_of_validation_is_replaced(make, kind, cache_mib):
+def test_an_unreadable_validation_picture_is_replaced(make, kind, cache_mib):
     source = sources.open_source(make(*["good"] * 9, kind), 0, 16, cache_mib=cache_mib)
     training, validation = sources.split(source)
     assert shown(validation, 4) == {8} and shown(training, 8) == set(range(8))
@@ -49,34 +51,34 @@ def test_a_broken_picture_in_the_place_of_validation_is_replaced(make, kind, cac
     assert "09.png" in line
 
 
-def test_a_broken_picture_among_others_of_validation_moves_nothing(make):
+def test_one_unreadable_picture_of_several_does_not_change_the_split(make):
     kinds = ["good"] * 20
     kinds[9] = "broken"
     training, validation = sources.split(sources.open_source(make(*kinds), 0, 16))
     assert shown(validation, 4) == {19} and len(training) == 18
 
 
-def test_validation_gives_a_picture_to_training_that_has_none(make):
+def test_training_without_pictures_gets_one_from_validation(make):
     kinds = ["broken"] * 9 + ["good"] + ["broken"] * 9 + ["good"]
     training, validation = sources.split(sources.open_source(make(*kinds), 0, 16))
     assert (shown(training, 2), shown(validation, 2)) == ({9}, {19})
 
 
 @pytest.mark.parametrize("kinds", [("broken", "good"), ("good", "broken"), ("clear", "good")])
-def test_one_readable_picture_of_two_is_refused_with_the_reason(make, kinds):
+def test_one_readable_picture_of_two_is_rejected_with_the_reason(make, kinds):
     source = sources.open_source(make(*kinds), 0, 16)
-    with pytest.raises(ImageError, match=r"one picture alone can be read of 2: .*0[01].png: ") as e:
+    with pytest.raises(ImageError, match=r"only one of 2 pictures can be read: .*0[01].png: ") as e:
         sources.split(source)
     assert "\n" not in str(e.value)
 
 
-def test_a_background_makes_transparent_pictures_ones_like_others(make):
+def test_transparent_pictures_are_used_with_a_background(make):
     folder = make("good", "clear", "good")
     source = sources.open_source(folder, 0, 16, background=(7, 8, 9))
     assert source[1][0, 0].tolist() == [7, 8, 9] and source.left_out() == []
 
 
-def test_pictures_that_vanish_while_training_end_in_one_line(make):
+def test_pictures_deleted_during_training_end_the_run_with_one_line(make):
     folder = make("good", "good", "good")
     source = sources.open_source(folder, 0, 16, cache_mib=0)
     stream = crops.training_crops(source, seed=0, crop=16, batch_size=2)
@@ -89,7 +91,7 @@ def test_pictures_that_vanish_while_training_end_in_one_line(make):
         tf.debugging.Assert(False, ["other"])
 
 
-def test_the_same_source_is_the_same_however_it_is_written(make, tmp_path, monkeypatch):
+def test_all_spellings_of_a_source_are_equal(make, tmp_path, monkeypatch):
     folder = make("good")
     (tmp_path / "link").symlink_to("pictures")
     (tmp_path / "other").mkdir()

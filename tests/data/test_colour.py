@@ -1,4 +1,4 @@
-"""Colours against Pillow's ImageCms, and against formulas of the standards."""
+"""Tests colours against Pillow's ImageCms and formulas of the standards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def picture():
 
 
 def profile_of(primaries, gamma, name, space=b"RGB "):
-    """An ICC profile of version 2 with a matrix and a gamma, or a gamma alone for grey."""
+    """Returns an ICC profile of version 2 with a matrix and a gamma, or only a gamma for grey."""
 
     def fixed(*values):
         return b"".join(struct.pack(">i", round(v * 65536)) for v in values)
@@ -55,7 +55,7 @@ SRGB = ((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06
 
 
 def by_littlecms(picture, icc):
-    """Pillow's own conversion of `picture`, the oracle."""
+    """Returns Pillow's own conversion of `picture`, the oracle."""
     source, target = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
     return np.asarray(converted)
@@ -63,7 +63,7 @@ def by_littlecms(picture, icc):
 
 @pytest.mark.parametrize(("primaries", "gamma"), [(P3, 2.2), (ADOBE, 2.19921875), (SRGB, 1.0)])
 @pytest.mark.parametrize("extension", ["png", "tif", "webp"])
-def test_a_profile_is_applied_and_said(tmp_path, picture, primaries, gamma, extension):
+def test_a_profile_is_applied_and_reported(tmp_path, picture, primaries, gamma, extension):
     icc = profile_of(primaries, gamma, "Camera colours")
     options = {"lossless": True} if extension == "webp" else {}
     Image.fromarray(picture).save(tmp_path / f"a.{extension}", icc_profile=icc, **options)
@@ -74,7 +74,7 @@ def test_a_profile_is_applied_and_said(tmp_path, picture, primaries, gamma, exte
     assert decoded.notes == ("colours converted from 'Camera colours' to sRGB",)
 
 
-def test_srgb_keeps_its_values_to_the_bit_and_needs_no_note(tmp_path, picture):
+def test_srgb_keeps_its_values_without_a_note(tmp_path, picture):
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(picture).save(tmp_path / "a.png", icc_profile=icc)
     decoded = images.read(tmp_path / "a.png")
@@ -104,7 +104,7 @@ def test_grey_cmyk_palette_and_alpha_have_their_profiles_applied(tmp_path, pictu
     assert seen[0, 0].tolist() == [9, 8, 7]  # the background is sRGB already
 
 
-def test_a_profile_that_cannot_be_used_costs_no_picture_and_is_named(tmp_path, picture):
+def test_a_picture_with_an_unusable_profile_is_read_with_a_note(tmp_path, picture):
     Image.fromarray(picture).save(tmp_path / "a.png", icc_profile=b"no profile" * 20)
     decoded = images.read(tmp_path / "a.png")
     np.testing.assert_array_equal(decoded.pixels, picture)
@@ -133,7 +133,7 @@ def test_a_png_with_a_large_profile_is_read_and_converted(tmp_path, picture):
 
 
 def with_chunk(path, kind, body):
-    """Puts a chunk before the pixels of a PNG file."""
+    """Inserts a chunk before the pixels of a PNG file."""
     data = path.read_bytes()
     chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     path.write_bytes(data[:33] + chunk + data[33:])
@@ -162,7 +162,7 @@ def test_gamma_and_primaries_of_a_png_are_applied(tmp_path):
     np.testing.assert_allclose(images.read_image(path).astype(int), expected, atol=3)
 
 
-def test_adobe_rgb_that_exif_alone_says_is_converted(tmp_path):
+def test_adobe_rgb_marked_only_in_exif_is_converted(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA005] = {1: "R03"}

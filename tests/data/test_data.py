@@ -1,4 +1,4 @@
-"""Crops are a function of (seed, index); canvases look like photographs to a spectrum analyser."""
+"""Tests crops as a function of (seed, index), and sources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tfquant.data.images import ImageError, write_image
 
 
 class Arrays(sources.ImageSource):
-    """Pictures in memory; None is one that cannot be read."""
+    """Pictures in memory; None is a picture that cannot be read."""
 
     def __init__(self, pictures):
         self.pictures = pictures
@@ -31,7 +31,7 @@ class Arrays(sources.ImageSource):
 
 
 def flat(count, height=40, width=50):
-    """Picture i is all i, so that a crop tells where it is from."""
+    """Returns picture i, filled with the value i, so that a crop shows its source."""
     return Arrays([np.full((height, width, 3), i, np.uint8) for i in range(count)])
 
 
@@ -41,7 +41,7 @@ def noise(count, height=60, width=90, seed=0):
 
 
 def take(source, examples, *, seed=3, crop=16, batch_size=4, downscale=(0.6, 0.95), **options):
-    """The first `examples` examples: images [examples, crop, crop, 3] and indices [examples]."""
+    """Returns the first examples: images [examples, crop, crop, 3] and indices [examples]."""
     options.update(seed=seed, crop=crop, batch_size=batch_size, downscale=downscale)
     dataset = crops.training_crops(source, **options)
     batches = list(dataset.take(examples // batch_size).as_numpy_iterator())
@@ -52,7 +52,7 @@ def take(source, examples, *, seed=3, crop=16, batch_size=4, downscale=(0.6, 0.9
 # Order, resumption, repetition
 
 
-def test_a_stream_resumed_at_any_example_goes_on_as_the_uninterrupted_one():
+def test_a_stream_resumed_at_any_example_equals_the_uninterrupted_one():
     source = noise(7)
     images, index = take(source, 48)
     np.testing.assert_array_equal(index, np.arange(48))
@@ -81,7 +81,7 @@ def test_every_epoch_shows_every_picture_once_in_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_a_far_example_needs_none_of_those_before():
+def test_a_late_example_needs_no_earlier_ones():
     images, index = take(noise(3), 4, first_example=10**15)
     assert index[0] == 10**15
     assert images.std() > 10
@@ -143,7 +143,7 @@ def test_two_devices_share_the_batch_and_processes_end(code, last_line):
 
 
 def ramp(height, width):
-    """Red tells the column, green the row, blue nothing."""
+    """Returns a picture whose red is the column, green the row, and blue zero."""
     picture = np.zeros((height, width, 3), np.uint8)
     picture[..., 0] = np.arange(width)
     picture[..., 1] = np.arange(height)[:, None]
@@ -152,7 +152,7 @@ def ramp(height, width):
 
 def test_without_downscale_crops_are_windows_from_everywhere():
     images, _ = take(Arrays([ramp(20, 30)]), 400, downscale=(), flip=False)
-    corners = images[:, 0, 0, :2].astype(int)  # Column, row.
+    corners = images[:, 0, 0, :2].astype(int)  # column, row
     for image, (column, row) in zip(images, corners):
         np.testing.assert_array_equal(image, ramp(20, 30)[row : row + 16, column : column + 16])
     assert set(corners[:, 0]) == set(range(15))
@@ -162,7 +162,7 @@ def test_without_downscale_crops_are_windows_from_everywhere():
 def test_half_of_the_crops_are_mirrored():
     images, _ = take(Arrays([ramp(40, 40)]), 400, downscale=())
     mirrored = images[:, 0, 0, 0] > images[:, 0, -1, 0]
-    assert 160 <= mirrored.sum() <= 240  # Four standard deviations.
+    assert 160 <= mirrored.sum() <= 240  # four standard deviations
 
 
 def test_downscale_factors_fill_their_interval():
@@ -175,7 +175,7 @@ def test_downscale_factors_fill_their_interval():
 
 
 @pytest.mark.parametrize(("top", "left", "side"), [(0, 0, 40.0), (7.3, 30.6, 23.1), (20, 50, 40.0)])
-def test_a_window_is_cut_from_the_antialiased_resizing_of_the_whole(top, left, side):
+def test_a_window_equals_a_part_of_the_whole_resized_picture(top, left, side):
     picture = noise(1).pictures[0]
     whole = Image.fromarray(picture)
     box = (left, top, left + side, top + side)
@@ -184,7 +184,7 @@ def test_a_window_is_cut_from_the_antialiased_resizing_of_the_whole(top, left, s
     assert np.abs(got - expected).max() <= 1
 
 
-def test_small_pictures_are_enlarged_just_enough():
+def test_small_pictures_are_enlarged_to_the_crop():
     wide = ramp(8, 12)
     images, _ = take(Arrays([wide]), 40, flip=False)
     rows = images[..., 1].astype(float)
@@ -192,7 +192,7 @@ def test_small_pictures_are_enlarged_just_enough():
     assert np.unique(images[:, 0, 0, 0]).size > 2  # and different columns.
 
 
-def test_one_pixel_makes_a_crop():
+def test_a_picture_of_one_pixel_gives_a_crop():
     images, _ = take(flat(1, 1, 1), 4)
     assert not images.any()
 
@@ -202,7 +202,7 @@ def test_one_pixel_makes_a_crop():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten pictures, picture i is all i; 3 is truncated, 7 is text."""
+    """Writes ten pictures; picture i has the value i, 3 is truncated, 7 is text."""
     for i, picture in enumerate(flat(10).pictures):
         write_image(tmp_path / f"{i}.png", picture)
     whole = (tmp_path / "3.png").read_bytes()
@@ -226,7 +226,7 @@ def test_unreadable_files_are_named_counted_and_replaced(folder, log):
     taken, _ = take(source, 20)
     seen = np.bincount(taken[:, 0, 0, 0], minlength=10)
     np.testing.assert_array_equal(seen, [2, 2, 2, 0, 4, 2, 2, 0, 4, 2])
-    assert len(log) == 3  # Once each, not once an epoch.
+    assert len(log) == 3  # once each, not once per epoch
 
 
 @pytest.mark.parametrize("cache_mib", [0, 1])
@@ -244,7 +244,7 @@ def test_the_cache_changes_no_example(folder, log, monkeypatch, cache_mib):
     np.testing.assert_array_equal(taken, take(sources.ImageFiles(str(folder)), 20)[0])
     assert len([path for path in reads if path.endswith("/0.png")]) >= (2 if cache_mib else 3)
     if cache_mib:
-        assert all(reads.count(path) == 2 for path in reads)  # One for each of the two sources.
+        assert all(reads.count(path) == 2 for path in reads)  # one for each of the two sources
 
 
 def test_a_folder_without_readable_pictures_is_an_error(tmp_path, log):
@@ -253,15 +253,15 @@ def test_a_folder_without_readable_pictures_is_an_error(tmp_path, log):
         sources.open_source(str(tmp_path), seed=0, min_side=16)
 
 
-def test_split_files_have_no_picture_in_common_and_miss_none(folder, log):
+def test_splitting_files_loses_and_duplicates_no_picture(folder, log):
     training, validation = sources.split(sources.ImageFiles(str(folder)), every=5)
     shown = set(take(training, 16)[0][:, 0, 0, 0])
     held = set(crops.validation_crops(validation, seed=0, crop=16, count=2)["image"][:, 0, 0, 0])
     assert held == {4, 9}
-    assert shown == {0, 1, 2, 5, 6, 8}  # 3 and 7 cannot be read.
+    assert shown == {0, 1, 2, 5, 6, 8}  # 3 and 7 cannot be read
 
 
-def test_few_pictures_still_hold_one_out():
+def test_one_of_a_few_pictures_is_held_out():
     training, validation = sources.split(flat(3), every=10)
     assert (len(training), len(validation)) == (2, 1)
     with pytest.raises(ImageError, match="one picture alone"):
@@ -289,13 +289,13 @@ def test_validation_crops_are_fixed_and_spread_over_the_pictures():
     assert len({image.tobytes() for image in many}) == 7
 
 
-def test_tfds_without_the_package_says_what_to_install(monkeypatch):
+def test_tfds_without_the_package_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImageError, match=r"pip install -c constraints.txt -e '.\[tfds\]'"):
         sources.open_source("tfds:clic", seed=0, min_side=16)
 
 
-def test_tfds_pictures_are_held_as_rgb_up_to_the_cache(monkeypatch, log):
+def test_tfds_pictures_are_kept_as_rgb_up_to_the_cache_size(monkeypatch, log):
     gray = np.random.default_rng(0).integers(0, 256, (400, 500, 1), np.uint8)
     colour = np.random.default_rng(1).integers(0, 256, (400, 500, 3), np.uint8)
     stub = types.SimpleNamespace(
@@ -317,7 +317,7 @@ def test_tfds_pictures_are_held_as_rgb_up_to_the_cache(monkeypatch, log):
         sources.open_source("tfds:digits", seed=0, min_side=16)
 
 
-def test_wrong_arguments_are_answered_with_the_rule():
+def test_errors_of_arguments_name_the_valid_range():
     for wrong, message in (
         ({"crop": 0}, "crop 0: expected at least 1"),
         ({"batch_size": 0}, "batch_size 0: expected at least 1"),

@@ -1,4 +1,4 @@
-"""Statistics of the generated canvases, against those of photographs and closed forms."""
+"""Tests the statistics of generated canvases against photographs and closed forms."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def canvases():
 
 
 def spectrum_slope(canvas):
-    """Slope of log power over log frequency, from 4 cycles a canvas to 1/4 cycle a pixel."""
+    """Returns the slope of log power over log frequency, from 4 / canvas to 1/4 per pixel."""
     gray = canvas.mean(axis=-1)
     size = len(gray)
     window = np.hanning(size)
@@ -24,7 +24,7 @@ def spectrum_slope(canvas):
     return np.polyfit(np.log(rings), np.log(radial[rings]), 1)[0]
 
 
-def test_the_slope_is_measured_right():
+def test_the_slope_of_a_known_spectrum_is_measured():
     rng = np.random.default_rng(0)
     for slope in (0.0, 2.0):
         field = dead_leaves._power_law_field(rng, 256, slope)
@@ -57,6 +57,6 @@ def test_a_canvas_is_a_function_of_its_seed(canvases):
     assert all((canvases[0] != other).any() for other in canvases[1:])
 
 
-def test_a_canvas_smaller_than_the_grid_is_refused():
+def test_a_canvas_smaller_than_the_grid_is_rejected():
     with pytest.raises(ValueError, match="size 32: expected at least 64"):
         dead_leaves.dead_leaves(0, 32)

@@ -1,4 +1,4 @@
-"""Depth, polarity, pages and orientation, against files written byte by byte."""
+"""Tests depth, polarity, pages and orientation with files written byte by byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPEC.loader.exec_module(tiffs)
 
 
 def ramp(white, width=13, height=3):
-    """Integers from 0 to `white`, [height, width]."""
+    """Returns integers from 0 to `white`, [height, width]."""
     return np.linspace(0, white, width * height).round().astype(np.int64).reshape(height, width)
 
 
@@ -42,7 +42,7 @@ def test_every_depth_of_grey_goes_from_black_to_white(tmp_path, bits, order, def
 @pytest.mark.parametrize("deflate", [False, True])
 @pytest.mark.parametrize("bits", [4, 8, 12, 16])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_white_is_zero_is_no_negative(tmp_path, bits, order, deflate):
+def test_white_is_zero_gives_no_negative(tmp_path, bits, order, deflate):
     white = 2**bits - 1
     page = tiffs.page(white - ramp(white), bits, photometric=0, order=order, deflate=deflate)
     path = tiffs.write(tmp_path / "a.tif", page, order=order)
@@ -60,7 +60,7 @@ def test_white_is_zero_is_no_negative(tmp_path, bits, order, deflate):
         (32, 3, "32-bit floating point"),
     ],
 )
-def test_samples_without_black_and_white_are_refused_by_their_kind(
+def test_samples_without_black_and_white_are_rejected_with_their_type(
     tmp_path, bits, sample_format, words
 ):
     page = tiffs.page(ramp(100), bits, sample_format=sample_format)
@@ -70,7 +70,7 @@ def test_samples_without_black_and_white_are_refused_by_their_kind(
 
 
 @pytest.mark.parametrize("bits", [10, 14])
-def test_a_depth_that_pillow_does_not_unpack_is_refused_in_one_line(tmp_path, bits):
+def test_a_depth_that_pillow_cannot_unpack_is_rejected_in_one_line(tmp_path, bits):
     path = tiffs.write(tmp_path / "a.tif", tiffs.page(ramp(2**bits - 1), bits))
     message = (
         f"a.tif: a TIFF file of a kind that Pillow does not read \\({bits} bits, photometric 1"
@@ -92,10 +92,10 @@ def flat(value, width=16, height=8):
     return np.full((height, width), value)
 
 
-def test_the_page_that_was_taken_is_said_and_can_be_chosen(tmp_path):
+def test_the_used_page_is_reported_and_can_be_chosen(tmp_path):
     path = tiffs.write(tmp_path / "a.tif", *(tiffs.page(flat(v)) for v in (10, 20, 30)))
     first = images.read(path)
-    assert first.notes == ("page 1 of 3 is taken",) and first.pixels[0, 0, 0] == 10
+    assert first.notes == ("page 1 of 3 is used",) and first.pixels[0, 0, 0] == 10
     for page in (1, 2, 3):
         assert images.read_image(path, page=page)[0, 0, 0] == 10 * page
     for page in (0, 4):
@@ -103,28 +103,28 @@ def test_the_page_that_was_taken_is_said_and_can_be_chosen(tmp_path):
             images.read_image(path, page=page)
 
 
-def test_frames_of_other_formats_are_pages_too(tmp_path):
+def test_frames_of_other_formats_are_pages(tmp_path):
     frames = [Image.fromarray(flat(v).astype(np.uint8)) for v in (0, 255)]
     for name, options in {"a.gif": {}, "a.webp": {"lossless": True}, "a.png": {}}.items():
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
-        assert images.read(tmp_path / name).notes == ("page 1 of 2 is taken",)
+        assert images.read(tmp_path / name).notes == ("page 1 of 2 is used",)
         assert images.read_image(tmp_path / name, page=2)[0, 0].tolist() == [255] * 3
 
 
 @pytest.mark.parametrize("tag", [{"t254": 1}, {"t254": 4}, {"t255": 2}, {}])
-def test_a_thumbnail_or_mask_before_the_picture_is_passed_over(tmp_path, tag):
+def test_a_thumbnail_or_mask_before_the_picture_is_skipped(tmp_path, tag):
     pages = tiffs.page(flat(10), **tag), tiffs.page(flat(20, 160, 80)), tiffs.page(flat(30, 8, 4))
     decoded = images.read(tiffs.write(tmp_path / "a.tif", *pages))
     assert decoded.pixels.shape == (80, 160, 3) and decoded.pixels[0, 0, 0] == 20
-    assert decoded.notes == ("page 2 of 3 is taken, as page 1 is a thumbnail or a mask",)
+    assert decoded.notes == ("page 2 of 3 is used, as page 1 is a thumbnail or a mask",)
 
 
-def test_a_smaller_first_page_of_another_shape_is_no_thumbnail(tmp_path):
+def test_a_smaller_first_page_of_another_shape_is_not_a_thumbnail(tmp_path):
     pages = tiffs.page(flat(10, 16, 8)), tiffs.page(flat(20, 160, 120))
     assert images.read_image(tiffs.write(tmp_path / "a.tif", *pages)).shape == (8, 16, 3)
 
 
-def test_the_preview_of_a_raw_file_is_not_taken_for_the_picture(tmp_path):
+def test_the_preview_of_a_raw_file_is_not_used_as_the_picture(tmp_path):
     dng = tiffs.write(tmp_path / "a.tif", tiffs.page(flat(10), t50706=1))
     with pytest.raises(ImageError, match="a.tif: is a camera's raw file"):
         images.read_image(dng)
@@ -132,13 +132,15 @@ def test_the_preview_of_a_raw_file_is_not_taken_for_the_picture(tmp_path):
     with pytest.raises(ImageError, match="b.tif: holds a thumbnail outside its SubIFDs"):
         images.read_image(nef)
     assert images.read_image(nef, page=1)[0, 0, 0] == 10
-    # A mark alone, with nothing else in the file, costs no picture.
+    # A picture with a mark is read if the file has no other picture.
     alone = tiffs.write(tmp_path / "c.tif", tiffs.page(flat(10), t254=1))
     assert images.read_image(alone)[0, 0, 0] == 10
 
 
 def exif_with(orientation, *entries, order="<"):
-    """EXIF data of IFD0: the orientation and more entries (tag, type, count, value bytes)."""
+    """Returns EXIF data of IFD0: the orientation and more entries (tag, type, count, value
+    bytes).
+    """
     entries = sorted([(0x0112, 3, 1, struct.pack(f"{order}HH", orientation, 0)), *entries])
     body = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(entries))
     for tag, kind, count, value in entries:
@@ -162,7 +164,7 @@ TURNS = {2: np.fliplr, 3: lambda p: np.rot90(p, 2), 4: np.flipud, 6: lambda p: n
 
 @pytest.mark.parametrize("odd", ODD_ENTRIES)
 @pytest.mark.parametrize("extension", ["png", "webp"])
-def test_a_picture_is_upright_whatever_else_its_exif_holds(tmp_path, odd, extension):
+def test_orientation_is_applied_with_any_other_exif_data(tmp_path, odd, extension):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     path = tmp_path / f"a.{extension}"
     options = {"lossless": True, "exact": True} if extension == "webp" else {}
@@ -172,7 +174,7 @@ def test_a_picture_is_upright_whatever_else_its_exif_holds(tmp_path, odd, extens
         np.testing.assert_array_equal(images.read_image(path), turn(picture))
 
 
-def test_orientation_counts_in_both_byte_orders_and_as_a_long(tmp_path):
+def test_orientation_is_read_in_both_byte_orders_and_as_a_long(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     long = exif_with(6).replace(
         struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHII", 0x0112, 4, 1, 6)
@@ -183,7 +185,7 @@ def test_orientation_counts_in_both_byte_orders_and_as_a_long(tmp_path):
 
 
 @pytest.mark.parametrize("deflate", [False, True])
-def test_a_tiff_is_turned_once(tmp_path, deflate):
+def test_a_tiff_is_rotated_only_once(tmp_path, deflate):
     values = np.arange(35).reshape(5, 7)
     pages = [tiffs.page(values, deflate=deflate, t274=6), tiffs.page(values + 100, t274=8)]
     one = tiffs.write(tmp_path / "a.tif", pages[0])
@@ -195,7 +197,7 @@ def test_a_tiff_is_turned_once(tmp_path, deflate):
     assert images.sides(one) == (5, 7)
 
 
-def test_a_picture_that_tiffs_library_complains_of_carries_its_words(tmp_path, capfd):
+def test_messages_of_libtiff_become_notes_of_the_picture(tmp_path, capfd):
     data, entries = tiffs.page(flat(7), deflate=True)
     broken = tiffs.write(tmp_path / "a.tif", (data[:6] + b"\xff" * 4 + data[10:], entries))
     with pytest.raises(ImageError, match=r"a.tif: unreadable: .*\(.*libtiff: .*\)$"):
@@ -203,7 +205,7 @@ def test_a_picture_that_tiffs_library_complains_of_carries_its_words(tmp_path, c
     assert capfd.readouterr().err == ""
 
 
-def test_lines_of_a_log_are_no_messages_of_a_picture(capfd):
+def test_lines_of_a_log_are_not_messages_of_a_picture(capfd):
     from tfquant.data import messages
 
     with messages.collected() as said, messages.native():
@@ -217,7 +219,7 @@ def test_warnings_of_pillow_become_notes_of_their_own_picture(tmp_path, capfd, r
         exif = exif_with(1, (0x010F, 2, 50, struct.pack("<I", 9999)))
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png", exif=exif)
         (note,) = images.read(tmp_path / f"{name}.png").notes
-        # As Pillow 11 and Pillow 13 say it.
+        # Messages of Pillow 11 and Pillow 13.
         assert note in ("Truncated File Read", "Tag data larger than file. Skipping tag 271")
     assert capfd.readouterr().err == "" and not recwarn.list
     Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
@@ -226,7 +228,7 @@ def test_warnings_of_pillow_become_notes_of_their_own_picture(tmp_path, capfd, r
 
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
-def test_a_png_with_much_text_is_a_picture(tmp_path, kind, place):
+def test_a_png_with_much_text_is_read(tmp_path, kind, place):
     import zlib
 
     text = b"x" * (3 << 20)
@@ -245,7 +247,7 @@ def test_a_png_with_much_text_is_a_picture(tmp_path, kind, place):
     np.testing.assert_array_equal(images.read_image(path), np.rot90(picture, 3))
 
 
-def test_heic_is_read_where_the_package_is_installed_and_named_elsewhere(tmp_path, monkeypatch):
+def test_heic_is_read_with_the_package_and_explained_without_it(tmp_path, monkeypatch):
     heif = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     (tmp_path / "a.heic").write_bytes(heif + bytes(100))
     monkeypatch.setattr(images.decoding, "_heif", lambda: ())
@@ -260,10 +262,10 @@ def test_heic_is_read_where_the_package_is_installed_and_named_elsewhere(tmp_pat
     assert images.find_images(str(tmp_path)) == [str(tmp_path / n) for n in ("a.heic", "b.heic")]
 
 
-def test_an_empty_file_and_a_broken_link_say_what_they_are(tmp_path):
+def test_an_empty_file_and_a_broken_link_have_their_own_messages(tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="a.png: an empty file"):
         images.read_image(tmp_path / "a.png")
-    with pytest.raises(ImageError, match="b.png: a link to a file that is not there"):
+    with pytest.raises(ImageError, match="b.png: a link to a missing file"):
         images.read_image(tmp_path / "b.png")

@@ -1,4 +1,4 @@
-"""What a search takes, what it leaves out, and how it says so."""
+"""Tests the search for pictures: found files, skipped files, messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def found(folder):
     return [os.path.relpath(path, folder) for path in result.paths], result.left_out()
 
 
-def test_hidden_folders_are_left_out_and_other_kinds_counted(tmp_path):
+def test_hidden_folders_are_skipped_and_other_files_counted(tmp_path):
     taken = ["IMG_1.jpg", "IMG_3.jfif", "IMG_4.MPO", "IMG_5.JPE", "deep/IMG_6.JPX"]
     for name in taken:
         put(tmp_path / name)
@@ -49,12 +49,12 @@ def test_hidden_folders_are_left_out_and_other_kinds_counted(tmp_path):
     )
 
 
-def test_a_file_without_extension_is_looked_into(tmp_path):
+def test_a_file_without_extension_is_recognized_by_its_content(tmp_path):
     for extension in ("png", "jpg", "webp", "tif", "gif", "bmp", "ppm"):
         put(tmp_path / "in" / extension, picture_bytes(tmp_path, extension))
     put(tmp_path / "in" / "IMG_2020.01.02", picture_bytes(tmp_path))
     put(tmp_path / "in" / "README", b"PNG is a format")
-    put(tmp_path / "in" / "raw.CR2", b"II*\0")  # its extension says what it is
+    put(tmp_path / "in" / "raw.CR2", b"II*\0")  # recognized by its extension
     paths, left_out = found(tmp_path / "in")
     assert paths == ["IMG_2020.01.02", "bmp", "gif", "jpg", "png", "ppm", "tif", "webp"]
     assert left_out == "2 files of other kinds: 1 without extension, 1 .CR2"
@@ -71,9 +71,9 @@ def test_linked_folders_are_followed_once_and_loops_end(tmp_path):
     assert paths == ["album/b.png", "real/a.png"] and left_out == ""
 
 
-def test_what_is_no_file_is_not_opened(tmp_path):
+def test_special_files_are_not_opened(tmp_path):
     put(tmp_path / "a.png")
-    os.mkfifo(tmp_path / "b.png")  # whoever opened it would wait for ever
+    os.mkfifo(tmp_path / "b.png")  # opening it would never return
     (tmp_path / "c.png").symlink_to("gone.png")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "d.png"))
@@ -82,7 +82,7 @@ def test_what_is_no_file_is_not_opened(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x ", " x", "x[1]", "x*", "x,y", "x\ny", "x\udce9", "~x"])
-def test_a_name_means_itself(tmp_path, monkeypatch, name):
+def test_an_existing_name_is_not_a_glob(tmp_path, monkeypatch, name):
     put(tmp_path / name / name / "a.png")
     (tmp_path / "other").mkdir()
     assert found(tmp_path / name)[0] == [f"{name}/a.png"]
@@ -101,9 +101,9 @@ def test_a_tilde_is_the_home_folder_in_each_part(tmp_path, monkeypatch):
         assert finding.search(spec).paths == [f"{tmp_path}/one/a.png", f"{tmp_path}/two/b.png"]
 
 
-def test_a_folder_without_pictures_says_what_it_holds_instead(tmp_path):
+def test_the_error_of_a_folder_without_pictures_counts_its_files(tmp_path):
     put(tmp_path / "a.DNG")
     put(tmp_path / ".hidden" / "b.png")
-    message = r"no pictures in this folder \(.*\); left out: 1 file of another kind: 1 .DNG; 1 hid"
+    message = r"no pictures in this folder \(.*\); skipped: 1 file of another kind: 1 .DNG; 1 hid"
     with pytest.raises(ImageError, match=message):
         finding.search(str(tmp_path))

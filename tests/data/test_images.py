@@ -1,4 +1,4 @@
-"""Pictures of every kind, written by Pillow or byte by byte, read back as 8-bit RGB."""
+"""Tests pictures of every kind, written by Pillow or byte by byte, and read as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def picture():
 
 
 def png(path, samples, depth, colour_type, transparency=None):
-    """An independent PNG writer: `samples: [H, W, C]` of `depth` 8 or 16 bits."""
+    """Independent PNG writer for `samples: [H, W, C]` of `depth` 8 or 16 bits."""
 
     def chunk(kind, body):
         check = struct.pack(">I", zlib.crc32(kind + body))
@@ -46,7 +46,7 @@ def gray16():
 
 
 @pytest.mark.parametrize("extension", images.LOSSLESS)
-def test_what_is_written_is_read_back_bit_for_bit(tmp_path, picture, extension):
+def test_a_written_picture_is_read_back_bit_for_bit(tmp_path, picture, extension):
     path = tmp_path / f"a{extension}"
     write_image(path, picture)
     back = read_image(path)
@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back_bit_for_bit(tmp_path, picture, extension):
     np.testing.assert_array_equal(back, picture)
 
 
-def test_a_picture_of_one_pixel_is_a_picture(tmp_path):
+def test_a_picture_of_one_pixel_is_read(tmp_path):
     write_image(tmp_path / "a.png", np.array([[[1, 2, 3]]], np.uint8))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[1, 2, 3]]])
 
@@ -112,7 +112,7 @@ def test_sixteen_bit_rgb_keeps_its_high_byte(tmp_path):
     np.testing.assert_array_equal(read_image(png(tmp_path / "a.png", wide, 16, RGB)), wide >> 8)
 
 
-def test_samples_without_a_known_range_are_refused(tmp_path):
+def test_samples_without_a_known_range_are_rejected(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
     Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "i.tif")
     for name in "f.tif", "i.tif":
@@ -120,7 +120,7 @@ def test_samples_without_a_known_range_are_refused(tmp_path):
             read_image(tmp_path / name)
 
 
-def test_transparency_is_refused_or_composited(tmp_path, picture):
+def test_transparency_is_rejected_or_composited(tmp_path, picture):
     alpha = np.full((5, 7, 1), 255, np.uint8)
     alpha[0, 0], alpha[0, 1] = 0, 51  # 51 / 255 = 0.2
     path = png(tmp_path / "a.png", np.concatenate([picture, alpha], -1), 8, RGB_ALPHA)
@@ -145,7 +145,7 @@ def test_opaque_alpha_is_dropped(tmp_path, picture, colour_type):
 
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("colour_type", [GRAY, RGB])
-def test_a_transparent_colour_key_counts_as_transparency(tmp_path, depth, colour_type):
+def test_a_transparent_colour_key_is_transparency(tmp_path, depth, colour_type):
     channels = 1 if colour_type == GRAY else 3
     samples = np.random.default_rng(3).integers(0, 2**depth, (4, 6, channels))
     path = png(tmp_path / "a.png", samples, depth, colour_type, transparency=samples[1, 2])
@@ -157,7 +157,7 @@ def test_a_transparent_colour_key_counts_as_transparency(tmp_path, depth, colour
     assert read_image(png(path, samples, depth, colour_type, unused)).shape == (4, 6, 3)
 
 
-def test_a_bad_background_is_refused(tmp_path, picture):
+def test_an_invalid_background_is_rejected(tmp_path, picture):
     write_image(tmp_path / "a.png", picture)
     for background in ((1, 2), (0, 0, 256), 7):
         with pytest.raises(ImageError, match="three numbers from 0 to 255"):
@@ -172,7 +172,7 @@ def test_exif_orientation_turns_the_picture_upright(tmp_path, picture, orientati
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(picture, turn))
 
 
-def test_every_truncation_is_refused_by_name(tmp_path, picture):
+def test_every_truncated_file_is_rejected_with_its_name(tmp_path, picture):
     for extension in "png", "jpg":
         path = tmp_path / f"a.{extension}"
         Image.fromarray(np.tile(picture, (6, 6, 1))).save(path)
@@ -185,7 +185,7 @@ def test_every_truncation_is_refused_by_name(tmp_path, picture):
             assert "\n" not in str(caught.value)
 
 
-def test_what_is_not_a_picture_is_named_with_the_reason(tmp_path):
+def test_a_file_that_is_not_a_picture_is_named_with_the_reason(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "page.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for name in "text.png", "page.png":
@@ -197,7 +197,7 @@ def test_what_is_not_a_picture_is_named_with_the_reason(tmp_path):
         read_image(tmp_path)
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
+def test_a_decompression_bomb_is_rejected_before_decoding(tmp_path):
     path = png(tmp_path / "a.png", np.zeros((1, 1, 3)), 8, RGB)
     body = bytearray(path.read_bytes())
     body[16:24] = struct.pack(">II", 60000, 60000)
@@ -207,7 +207,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
         read_image(path)
 
 
-def test_writing_refuses_lossy_formats_and_other_arrays(tmp_path, picture):
+def test_writing_rejects_lossy_formats_and_other_arrays(tmp_path, picture):
     with pytest.raises(ImageError, match=r"written as .png, .*, not '.jpg'"):
         write_image(tmp_path / "a.jpg", picture)
     with pytest.raises(ImageError, match=r"got float32 \[5, 7, 3\]"):
@@ -237,7 +237,7 @@ def found(tree, *specs):
     return [os.path.relpath(path, tree) for path in paths]
 
 
-def test_a_folder_is_searched_to_the_bottom_in_order(tree):
+def test_a_folder_is_searched_recursively_in_order(tree):
     assert found(tree, "") == ["a.jpg", "b.PNG", "deep/er/c.Tiff", "x,y [1]/d.png"]
 
 
@@ -257,7 +257,7 @@ def test_a_name_that_exists_is_taken_literally(tree):
     assert found(tree, "x,y [1]") == ["x,y [1]/d.png"]
 
 
-def test_a_part_that_leads_nowhere_is_named(tree):
+def test_a_part_without_pictures_is_named(tree):
     (tree / "empty").mkdir()
     for spec, message in {
         "*.bmp": "no pictures in this glob",

@@ -1,4 +1,4 @@
-"""Work ahead, in order and not too far."""
+"""Tests parallel work: order and number of pending items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tfquant.data.prefetch import ahead
 
 
-def test_results_come_in_order_and_no_more_items_are_taken_than_asked_for():
+def test_results_are_in_order_and_the_number_of_pending_items_is_limited():
     taken = []
 
     def items():
@@ -34,7 +34,7 @@ def test_results_come_in_order_and_no_more_items_are_taken_than_asked_for():
     assert i == 19
 
 
-def test_an_error_is_raised_where_its_result_is_asked_for():
+def test_an_error_is_raised_when_its_result_is_requested():
     with ThreadPoolExecutor(2) as pool:
         first, second = ahead(pool, lambda x: 1 / x, [0, 1], 2)
         with pytest.raises(ZeroDivisionError):

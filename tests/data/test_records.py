@@ -1,4 +1,4 @@
-"""TFRecord sets, held against the files they were made of, `struct` and TensorFlow's reader."""
+"""Tests TFRecord sets against their source files, `struct` and TensorFlow's reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ["a.jpg", "b.png", "deep/c.tif", "deep/d.webp", "e.png"]
 
 @pytest.fixture(name="pictures")
 def _pictures(tmp_path, make_photograph):
-    """Five pictures of four formats, and two files that are none."""
+    """Writes five pictures in four formats, and two files that are not pictures."""
     folder = tmp_path / "pictures"
     (folder / "deep").mkdir(parents=True)
     for seed, name in enumerate(NAMES):
@@ -44,7 +44,7 @@ def _made(pictures, tmp_path, capsys):
 
 
 def parsed(path):
-    """A shard's (encoded, filename)s, by TensorFlow's reader and parser."""
+    """Returns a shard's (encoded, filename)s, read by TensorFlow's reader and parser."""
     features = {name: tf.io.FixedLenFeature([], tf.string)
                 for name in ("image/encoded", "image/filename")}  # fmt: skip
     for record in tf.data.TFRecordDataset(str(path)):
@@ -52,7 +52,7 @@ def parsed(path):
         yield values["image/encoded"].numpy(), values["image/filename"].numpy().decode()
 
 
-def test_png_and_jpeg_are_kept_to_the_byte_and_others_to_the_pixel(made, pictures):
+def test_png_and_jpeg_keep_their_bytes_and_others_their_pixels(made, pictures):
     shards = sorted(made.glob("*.tfrecord"))
     assert [path.name for path in shards] == [f"{k:05d}-of-00003.tfrecord" for k in range(3)]
     found = {name: encoded for path in shards for encoded, name in parsed(path)}
@@ -66,7 +66,7 @@ def test_png_and_jpeg_are_kept_to_the_byte_and_others_to_the_pixel(made, picture
         np.testing.assert_array_equal(images.read_image(name, data=encoded), expected)
 
 
-def test_the_index_says_where_every_record_begins_and_ends(made):
+def test_the_index_has_the_offsets_of_every_record(made):
     index = json.loads((made / "records.json").read_text())
     for name, sizes in index["shards"].items():
         rest = (made / name).read_bytes()
@@ -78,8 +78,8 @@ def test_the_index_says_where_every_record_begins_and_ends(made):
     assert [len(sizes) for sizes in index["shards"].values()] == [2, 1, 2]
 
 
-def test_a_set_trains_as_its_folder_does(made, pictures):
-    """Example i is the same, wherever the stream begins."""
+def test_a_set_gives_the_same_examples_as_its_folder(made, pictures):
+    """Tests that example i is the same for every start of the stream."""
     for name in ("broken.png", "text.jpg"):
         (pictures / name).unlink()
     options = {"seed": 3, "crop": 16, "batch_size": 4, "downscale": (0.6, 0.95)}
@@ -96,7 +96,7 @@ def test_a_set_trains_as_its_folder_does(made, pictures):
         np.testing.assert_array_equal(uncached["image"], of_files["image"])
 
 
-def test_file_names_are_whole_where_pictures_have_no_common_folder(pictures, tmp_path, monkeypatch):
+def test_file_names_are_complete_without_a_common_folder(pictures, tmp_path, monkeypatch):
     for name in ("broken.png", "text.jpg"):
         (pictures / name).unlink()
     monkeypatch.chdir(pictures)
@@ -112,7 +112,7 @@ def test_the_same_pictures_give_the_same_set(made, pictures, tmp_path):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_set_is_replaced_when_asked_and_nothing_else_ever(made, pictures, tmp_path, capsys):
+def test_only_an_existing_set_is_overwritten(made, pictures, tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in made.iterdir()}
     command = ["records", str(pictures), str(made), "--shards=2"]
     assert cli.main(command) == 1
@@ -127,11 +127,11 @@ def test_a_set_is_replaced_when_asked_and_nothing_else_ever(made, pictures, tmp_
     (other / "letter").write_text("dear")
     capsys.readouterr()
     assert cli.main(["records", str(pictures), str(other), "--overwrite"]) == 1
-    assert "is there and no set of records: it is not replaced" in capsys.readouterr().err
+    assert "it exists and is not a set of records" in capsys.readouterr().err
     assert [path.name for path in other.iterdir()] == ["letter"]
 
 
-def test_a_set_that_cannot_be_made_leaves_nothing_behind(pictures, tmp_path, capsys):
+def test_a_failed_set_leaves_no_files(pictures, tmp_path, capsys):
     command = ["records", str(pictures), str(tmp_path / "set")]
     assert cli.main([*command, "--shards=8"]) == 1
     assert "7 pictures do not fill 8 shards" in capsys.readouterr().err
@@ -142,8 +142,8 @@ def test_a_set_that_cannot_be_made_leaves_nothing_behind(pictures, tmp_path, cap
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
-def test_a_broken_picture_costs_its_own_record_alone(pictures, tmp_path, capsys):
-    """By default a few pictures have a shard each."""
+def test_an_unreadable_picture_affects_only_its_own_record(pictures, tmp_path, capsys):
+    """Tests also that by default, each shard has few pictures."""
     assert cli.main(["records", str(pictures), str(tmp_path / "set")]) == 1
     printed = capsys.readouterr()
     assert "5 of 7 pictures in 5 shards" in printed.out and "broken.png" in printed.err
@@ -174,14 +174,14 @@ def test_transparent_pictures_and_odd_names_can_be_in_a_set(tmp_path, capsys):
     assert source.records[1][0].endswith("(latin\\xe9.png)")
 
 
-def test_shards_of_others_are_read_by_a_glob(made, pictures):
+def test_shards_without_an_index_are_read_by_a_glob(made, pictures):
     (made / "records.json").unlink()
     source = sources.open_source(f"records:{made}/*.tfrecord", 0, 16)
     for i, name in enumerate(NAMES):
         np.testing.assert_array_equal(source[i], images.read_image(pictures / name))
 
 
-def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
+def test_a_folder_that_is_not_a_set_is_rejected_in_one_line(made, tmp_path):
     def refusal(spec):
         with pytest.raises(ImageError) as error:
             sources.open_source(f"records:{spec}", 0, 16)
@@ -189,8 +189,8 @@ def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
         return str(error.value)
 
     assert "no TFRecord files with records" in refusal(tmp_path / "gone*")
-    assert "no set of records, it has no records.json" in refusal(tmp_path / "pictures")
-    assert "no TFRecord file: corrupted record at 0" in refusal(tmp_path / "pictures" / "a.jpg")
+    assert "not a set of records, because it has no records.json" in refusal(tmp_path / "pictures")
+    assert "not a TFRecord file: corrupted record at 0" in refusal(tmp_path / "pictures" / "a.jpg")
     shard = made / "00001-of-00003.tfrecord"
     whole = shard.read_bytes()
     index = (made / "records.json").read_text()
@@ -209,7 +209,7 @@ def test_what_is_no_set_is_refused_in_one_line(made, tmp_path):
     assert "cannot read" in refusal(made)
 
 
-def test_a_damaged_record_is_named_and_replaced_by_the_next_picture(made, caplog):
+def test_a_corrupt_record_is_named_and_replaced_by_the_next_picture(made, caplog):
     shard = made / "00001-of-00003.tfrecord"
     damaged = bytearray(shard.read_bytes())
     damaged[300] ^= 1

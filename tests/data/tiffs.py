@@ -1,4 +1,4 @@
-"""An independent writer of TIFF files, for depths and tags that Pillow does not write."""
+"""Independent writer of TIFF files, for depths and tags that Pillow does not write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHORT, LONG = 3, 4
 
 
 def packed(samples: np.ndarray, bits: int, order: str) -> bytes:
-    """`samples: [H, W]` integers as rows of `bits` bits each, filled up to whole bytes."""
+    """Packs `samples: [H, W]` integers into rows of `bits` bits each, padded to whole bytes."""
     if bits in (8, 16, 32):
         return samples.astype(f"{order}i{bits // 8}").tobytes()
     rows = []
@@ -23,7 +23,9 @@ def packed(samples: np.ndarray, bits: int, order: str) -> bytes:
 
 
 def page(samples, bits=8, *, photometric=1, sample_format=1, deflate=False, order="<", **tags):
-    """(pixel bytes, tag -> (type, value)) of a grey page; `tags` are more, as t254=1."""
+    """Returns (pixel bytes, tag -> (type, value)) of a grey page; `tags` adds tags, such as
+    t254=1.
+    """
     samples = np.asarray(samples)
     data = packed(samples, bits, order)
     entries = {
@@ -41,7 +43,7 @@ def page(samples, bits=8, *, photometric=1, sample_format=1, deflate=False, orde
 
 
 def write(path, *pages, order="<"):
-    """Writes the pages one after the other; returns the path."""
+    """Writes the pages one after the other and returns the path."""
     body = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 0)
     link = 4
     for data, entries in pages:

@@ -1,4 +1,4 @@
-"""Likelihoods against SciPy and closed forms in float64, and finite differences."""
+"""Tests likelihoods against SciPy, closed forms in float64 and finite differences."""
 
 import math
 
@@ -13,12 +13,12 @@ from tfquant.entropy.distributions import NoisyGaussian, NoisyGaussianMixture, N
 
 
 def _gaussian_oracle(c, s):
-    """float64 `log p` and its derivatives to c and s: log_ndtr and SciPy's erfcx."""
+    """Returns float64 `log p` and its derivatives to c and s, from log_ndtr and SciPy's erfcx."""
     c, s = np.float64(c), np.float64(s)
     upper, lower = (0.5 - c) / s, (-0.5 - c) / s
     log_upper, log_lower = special.log_ndtr(upper), special.log_ndtr(lower)
     log_p = log_upper + np.log1p(-np.exp(np.minimum(log_lower - log_upper, -1e-300)))
-    # hazard = phi(upper) / p: from log p where that is exact, by Mills ratios in the tail.
+    # hazard = phi(upper) / p, from log p if that is exact, from Mills ratios in the tail.
     with np.errstate(over="ignore", invalid="ignore"):
         decay = np.exp(-c / s**2)
         mills = special.erfcx(-upper / math.sqrt(2)) - decay * special.erfcx(-lower / math.sqrt(2))
@@ -31,7 +31,7 @@ def _gaussian_oracle(c, s):
 
 
 def _laplacian_oracle(c, s):
-    """float64 `log p` and its derivatives to c and s: tails and density at the box's ends."""
+    """Returns float64 `log p` and its derivatives to c and s, from tails and densities."""
     c, s = np.float64(c), np.float64(s)
     log_tail = math.log(0.5) - (c - 0.5) / s + np.log(-np.expm1(-1 / s))
     with np.errstate(over="ignore"):
@@ -48,7 +48,7 @@ FAMILIES = {
 
 
 def _grid():
-    """(c, scale) float32 pairs in every regime: near, at and beyond the box's edge, far tails."""
+    """Returns (c, scale) float32 pairs near, at and beyond the box's edge, and in the far tails."""
     rng = np.random.default_rng(1)
     pairs = []
     for scale in (1e-6, 1e-4, 1e-2, 0.05, 0.11, 0.3, 0.5, 1.0, 3.0, 17.0, 64.0, 256.0):
@@ -77,7 +77,7 @@ def _value_and_gradients(family, v, loc, scale, jit=False):
 
 
 def _assert_gradient(actual, expected, natural):
-    """1e-3 relative; near the gradient's own zero, 1e-4 of the size it has nearby."""
+    """Asserts a relative error of 1e-3; near a zero of the gradient, 1e-4 of nearby gradients."""
     assert np.isfinite(actual).all()
     error = np.abs(actual - expected) / (np.abs(expected) + 0.1 * natural + 1e-30)
     assert error.max() < 1e-3, (error.max(), error.argmax())
@@ -97,7 +97,7 @@ def test_values_and_gradients_hold_in_every_regime_in_float32(family, jit):
 
     _assert_gradient(d_v, expected_c, 0.0)
     np.testing.assert_array_equal(d_loc, -d_v)
-    # d_scale is c d_c / scale plus what stretches the box, and the two cancel at about one sigma.
+    # d_scale is c d_c / scale plus the stretching of the box. Both cancel at about one sigma.
     _assert_gradient(d_scale, expected_scale, c * np.abs(expected_c) / scale)
 
 
@@ -138,7 +138,7 @@ def test_gradients_are_the_slopes_of_the_values(family):
         np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-5)
 
 
-def test_the_fitted_erfcx_keeps_its_promise():
+def test_the_fitted_erfcx_has_the_stated_accuracy():
     x = np.concatenate([np.linspace(distributions._TAIL, 30, 20000), np.logspace(1, 12, 2000)])
     fitted = distributions._erfcx(tf.constant(x)).numpy()
     np.testing.assert_allclose(fitted, special.erfcx(x), rtol=7.4e-7)
@@ -164,7 +164,7 @@ def test_the_mean_is_the_mode_and_the_density_is_symmetric_about_it(family):
         build, np.full(3, 2.0, np.float32), np.full(3, 2.0, np.float32), scale[:, 0]
     )
     assert (d_v == 0).all() and (d_scale < 0).all()
-    # Where the density is flat, float32 may round the other way.
+    # If the density is flat, float32 may round in the other direction.
     assert (value[:, None] >= p.log_prob(2.0 + offset).numpy() - 1e-6).all()
 
 
@@ -183,7 +183,7 @@ def test_broadcast_parameters_receive_the_summed_gradient(family):
     np.testing.assert_allclose(d_scale, full_scale.sum((0, 1)), rtol=1e-5)
 
 
-def test_shapes_unknown_when_traced_broadcast_too():
+def test_shapes_unknown_while_tracing_broadcast():
     spec = tf.TensorSpec([None, None], tf.float32)
 
     @tf.function(input_signature=[spec, spec, spec])
@@ -227,7 +227,7 @@ def test_a_mixture_of_three_is_the_weighted_sum():
     np.testing.assert_allclose(mixture.mean(), (w * loc).sum(-1), rtol=1e-5, atol=1e-6)
 
 
-def test_a_mixture_sends_every_parameter_its_slope():
+def test_every_parameter_of_a_mixture_has_the_correct_gradient():
     parameters = _mixture_parameters(8, (6,), 3)
     v = np.array([0.0, 1.0, -2.0, 5.0, -8.0, 20.0])
 
@@ -247,7 +247,7 @@ def test_a_mixture_stays_finite_far_out_and_at_the_smallest_scale():
         log_p = NoisyGaussianMixture(*parameters).log_prob(v)
     for tensor in (log_p, *tape.gradient(log_p, [v, *parameters])):
         assert np.isfinite(tensor).all()
-    # The nearest component decides: 1.4 sigmas-of-1e-6 beyond the box's edge for v = 2.
+    # The nearest component dominates: 1.4 million sigmas of 1e-6 beyond the box's edge for v = 2.
     np.testing.assert_allclose(log_p[1], -0.5 * (1.4e6) ** 2, rtol=1e-5)
 
 
@@ -270,7 +270,7 @@ def test_samples_have_the_stated_mean_and_variance(p, variance):
     np.testing.assert_allclose(samples.mean(0), p.mean(), atol=5 * (max(variance) / n) ** 0.5)
     np.testing.assert_allclose(samples.var(0), variance, rtol=0.03)
     np.testing.assert_array_equal(samples, p.sample(n, seed=(3, 4)))
-    # The empirical density near 0 is log_prob's: a histogram bin against its centre.
+    # The empirical density near 0 equals log_prob's: a histogram bin against its centre.
     inside = (np.abs(samples) < 0.02).mean(0)
     np.testing.assert_allclose(inside / 0.04, p.prob(0.0), rtol=0.1, atol=0.01)
 
@@ -303,6 +303,6 @@ def test_base_is_the_density_before_the_noise():
     np.testing.assert_allclose(mixture.prob(0.0), stats.norm.pdf(1.0), rtol=1e-6)
 
 
-def test_reduced_precision_is_refused():
+def test_reduced_precision_is_rejected():
     with pytest.raises(ValueError, match="NoisyGaussian: parameters of type bfloat16; known: f"):
         NoisyGaussian(tf.zeros([2], tf.bfloat16), tf.ones([2], tf.bfloat16))

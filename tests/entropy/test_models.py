@@ -1,4 +1,4 @@
-"""Bits, bounds, expected gradients and real coded lengths of every entropy model."""
+"""Tests bits, bounds, expected gradients and real coded lengths of every entropy model."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ CASES = [(family, zero) for family in FAMILIES for zero in (False, True)]
 
 
 def parameters(family, shape, log_sigma=(-2.0, 2.0), seed=0):
-    """Raw network outputs with sigma spread over a range and means anywhere in a bin."""
+    """Returns raw network outputs with sigma in a range and means at any place in a bin."""
     rng = np.random.default_rng(seed)
     outputs = FAMILIES[family].outputs
     chunks = {1: ["s"], 2: ["m", "s"], 9: ["w", "m", "s"]}[outputs]
@@ -33,8 +33,8 @@ def parameters(family, shape, log_sigma=(-2.0, 2.0), seed=0):
 
 @pytest.mark.parametrize("family,zero_center", CASES)
 @pytest.mark.parametrize("log_sigma", [(-1.5, 3.0), (-14.0, -1.0)])
-def test_a_stream_holds_the_models_bits_and_comes_back(family, zero_center, log_sigma):
-    """Real bytes: within 0.5 % of -log2 p, plus 8 bytes, for latents drawn from the model."""
+def test_a_stream_has_the_models_bits_and_decodes(family, zero_center, log_sigma):
+    """Tests real bytes: within 0.5 % of -log2 p plus 8 bytes, for latents drawn from the model."""
     shape = (1, 16, 24, 32)
     model = ConditionalModel(family, zero_center)
     model.sigma_bound.assign(1e-6)
@@ -59,7 +59,7 @@ def test_a_stream_holds_the_models_bits_and_comes_back(family, zero_center, log_
 
 
 @pytest.mark.parametrize("family,zero_center", CASES)
-def test_the_bound_switches_without_retracing_and_lets_sigma_rise(family, zero_center):
+def test_the_bound_changes_without_retracing_and_sigma_can_increase(family, zero_center):
     model = ConditionalModel(family, zero_center)
     raw = parameters(family, (1, 2, 2, 4), (-5.0, -4.0))
     traces = []
@@ -91,7 +91,7 @@ def test_the_bound_switches_without_retracing_and_lets_sigma_rise(family, zero_c
 @pytest.mark.parametrize("spec", [f"{s.name}:expected" for s in SURROGATES.values() if s.ends])
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_every_family_has_every_expected_gradient(family, spec):
-    """slope (R(high) - R(low)), R evaluated by NumPy from the base distributions' CDFs."""
+    """Compares with slope (R(high) - R(low)), where NumPy evaluates R from the CDFs of the base."""
     shape = (2, 3, 3, 4)
     model = ConditionalModel(family, zero_center=False)
     raw = parameters(family, shape, (-0.5, 1.0))
@@ -132,21 +132,21 @@ MOST_BITS = -np.log2(FLOOR)
 
 
 def log_mass64(c, sigma):
-    """`log(Phi((c + 1/2) / sigma) - Phi((c - 1/2) / sigma))`, float64, `c >= 0`, any tail."""
+    """Returns `log(Phi((c + 1/2) / sigma) - Phi((c - 1/2) / sigma))`, float64, for `c >= 0`."""
     upper, lower = (scipy.special.log_ndtr(-(c + d) / sigma) for d in (-0.5, 0.5))
     return upper + np.log1p(-np.exp(lower - upper))
 
 
 def floored64(bits):
-    """The bits whose gradient training takes: beyond the floor they grow as a logarithm."""
+    """Returns the bits whose gradient training uses. Beyond the floor they grow logarithmically."""
     return np.where(
         bits < MOST_BITS, bits, MOST_BITS * (1 + np.log(np.maximum(bits, 1) / MOST_BITS))
     )
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.05, 1e-3, 1e-6])
-def test_below_the_floor_bits_stop_and_their_gradient_stays_finite_and_acts(sigma):
-    """Against finite differences in float64. At a sigma of 1e-6 `p` itself is 0 in any float."""
+def test_below_the_floor_bits_are_limited_and_gradients_stay_finite(sigma):
+    """Compares with finite differences in float64. With a sigma of 1e-6, `p` is 0 in any float."""
     c = np.array([[0.1, 0.4, 0.7, 0.9, 1.3, 2.0, 5.0, 40.0, 1e3]])
     model = ConditionalModel("gaussian", zero_center=False)
     model.sigma_bound.assign(1e-6)
@@ -176,14 +176,14 @@ def test_below_the_floor_bits_stop_and_their_gradient_stays_finite_and_acts(sigm
     assert np.all(d_value.numpy()[beyond] > 0) and np.all(d_sigma[beyond] < -10)
     assert np.abs(d_value).max() < 600 and np.abs(d_sigma).max() < 600
     np.testing.assert_allclose(d_raw[..., : c.shape[-1]], -d_value, rtol=1e-5)
-    # Above it, and where nobody asks for it, nothing changes.
+    # Above the floor, and without a floor, nothing changes.
     plain = model.bits(Sample(value), raw)
     np.testing.assert_array_equal(plain.numpy()[~beyond], bits.numpy()[~beyond])
     np.testing.assert_allclose(plain, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_below_the_floor_the_expected_gradient_still_acts():
-    """Both ends lie below it: the mean slope between them, of the bits as they grow beyond."""
+def test_below_the_floor_the_expected_gradient_is_not_zero():
+    """Tests two ends below the floor: the mean slope between them of the growing bits."""
     y = tf.constant([[0.2, 1.8, 3.0, 700.0]])
     raw = tf.concat([tf.zeros([1, 4]), tf.fill([1, 4], np.float32(np.log(1e-3)))], -1)
     model = ConditionalModel("gaussian", zero_center=False)
@@ -226,7 +226,9 @@ def factorized(channels=6, filters=(3, 3, 3)):
 
 
 def logit_cdf64(density, v):
-    """Appendix 6.1 of Balle et al. (2018) in float64: `v: [n, C]` -> logits of the CDF, [n, C]."""
+    """Returns the logits of the CDF in appendix 6.1 of Balle et al. (2018), float64, for v: [n,
+    C].
+    """
     weights = {w.name.split("/")[-1][:-2]: w.numpy().astype(np.float64) for w in density.variables}
     units = np.asarray(v, np.float64).T[:, None]
     layers = sum(name.startswith("matrix") for name in weights)
@@ -238,7 +240,7 @@ def logit_cdf64(density, v):
 
 
 @pytest.mark.parametrize("filters", [(3, 3, 3), (2,), (1, 4), ()])
-def test_the_density_and_its_slopes_are_the_papers(filters):
+def test_density_and_gradients_equal_the_papers(filters):
     density = factorized(filters=filters).density
     v = np.linspace(-60, 60, 14 * 6).reshape(14, 6)
     variables = density.trainable_variables
@@ -273,7 +275,9 @@ def test_the_density_and_its_slopes_are_the_papers(filters):
 
 
 def test_the_densitys_matrix_products_are_not_confusable(monkeypatch, onednn):
-    """See `factorized._product`. Plain products are confusable. A step of the medians has n = 1."""
+    """Tests `factorized._product`. Plain products are confusable. A step of the medians has n =
+    1.
+    """
     density = factorized().density
 
     def defects():
@@ -302,7 +306,7 @@ def test_medians_are_tracked_to_one_half_and_get_no_gradient():
     assert len(model.trainable_variables) == 11
 
 
-def test_factorized_bits_are_the_densitys_and_its_stream_holds_them():
+def test_factorized_bits_match_the_density_and_the_stream():
     model = factorized()
     for _ in range(60):
         model.track_offset()
@@ -334,12 +338,12 @@ def test_factorized_bits_and_their_gradients_are_finite_far_out():
         bits = model.bits(Sample(far))
     gradient = tape.gradient(bits, far)
     assert np.all(np.isfinite(bits)) and np.all(np.isfinite(gradient))
-    # Back to where the density is, as long as float32 tells the ends of the box apart.
+    # Back in the range of the density, as far as float32 separates the ends of the box.
     assert np.all((gradient * far).numpy()[0, [1, 3]] > 0)
 
 
 @pytest.mark.parametrize("spec", ["aun:expected", "sua:expected", "sr:expected"])
-def test_the_factorized_model_has_the_expected_gradient_too(spec):
+def test_the_factorized_model_has_the_expected_gradient(spec):
     model = factorized()
     rng = np.random.default_rng(3)
     z = tf.constant(rng.normal(0, 5, (2, 3, 3, 6)).astype(np.float32))
@@ -360,14 +364,14 @@ def test_the_factorized_model_has_the_expected_gradient_too(spec):
     assert all(np.all(np.isfinite(w)) for w in weights)
 
 
-def test_a_model_is_a_layer_of_float32_and_knows_its_families():
+def test_a_model_is_a_float32_layer_and_checks_its_family():
     assert ConditionalModel("gaussian", True).dtype == "float32"
     with pytest.raises(ValueError, match="unknown entropy family 'gauss'; known: scale_gaussian"):
         ConditionalModel("gauss", True)
 
 
 @pytest.mark.parametrize("family", ["scale_gaussian", "gaussian", "laplacian"])
-def test_far_below_its_bound_sigma_gets_the_gradient_at_the_bound(family):
+def test_far_below_its_bound_sigma_has_the_gradient_at_the_bound(family):
     model = ConditionalModel(family, zero_center=False)
     value = tf.fill([1, 1, 1, 2], 3.0)
 

@@ -1,4 +1,4 @@
-"""Serial context front by front, against all elements at once and against real files."""
+"""Tests a serial context front by front, against all elements at once and real files."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SIZES = [(1, 1), (1, 7), (5, 1), (4, 2), (2, 3), (4, 6), (7, 3), (6, 8), (2, 12)
 
 @pytest.fixture(scope="module", params=["gaussian", "mixture"], name="parts")
 def _parts(request):
-    """(context, entropy model, its tables) with outputs that depend on the elements before."""
+    """Returns (context, entropy model, its tables) whose outputs depend on preceding elements."""
     keras.utils.set_random_seed(0)
     model = ConditionalModel(request.param, zero_center=False)
     context = SerialContext(M, model.outputs, (16, 12))
@@ -32,7 +32,7 @@ def latent(size, seed=0):
 
 @pytest.fixture(scope="module", name="coder")
 def _coder(parts):
-    """`write(y, features)` and `read(streams, features, shape)`, for latents of any size."""
+    """Returns `write(y, features)` and `read(streams, features, shape)` for latents of any size."""
     context, model, tables = parts
     y, features = (tf.TensorSpec([1, None, None, channels]) for channels in (M, F))
     streams, shape = tf.TensorSpec([None], tf.string), tf.TensorSpec([4], tf.int32)
@@ -70,7 +70,7 @@ def test_fronts_are_rounded_written_and_read_bit_for_bit(parts, coder, size):
 
 
 class Counting(Rounding):
-    """Counts the steps of a walk."""
+    """Counts the steps of a serial evaluation."""
 
     steps = 0
 
@@ -80,8 +80,8 @@ class Counting(Rounding):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_fronts_give_each_element_what_all_at_once_gives_it(parts, size):
-    """There are as many steps as fronts."""
+def test_fronts_and_all_at_once_give_the_same_elements(parts, size):
+    """Tests that the number of steps equals the number of fronts."""
     context, model, tables = parts
     y, features = latent(size)
     at_once, by_fronts = Rounding(), Counting(tables)
@@ -95,8 +95,8 @@ def test_fronts_give_each_element_what_all_at_once_gives_it(parts, size):
     )
 
 
-def test_training_sees_its_surrogate_in_the_context(parts):
-    """The rate's gradient reaches the latent through the elements after it, too."""
+def test_the_context_sees_the_surrogate_in_training(parts):
+    """Tests that the rate's gradient also reaches the latent through later elements."""
     context, model, _ = parts
     y, features = latent((4, 6))
     with tf.GradientTape() as tape:

@@ -1,4 +1,4 @@
-"""A stand-in for an exported model: stores every `step`-th pixel, deflated."""
+"""Substitute for an exported model that stores every `step`-th pixel, deflated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfquant.export.model_file import FORMAT, MANIFEST
 
 
 class SubsamplingModel:
-    """Compresses by keeping every `step`-th pixel of every `step`-th row."""
+    """Model that keeps every `step`-th pixel of every `step`-th row."""
 
     codec = "fake"
     fingerprint = "0123456789abcdef"
@@ -41,13 +41,15 @@ class SubsamplingModel:
 
 @pytest.fixture(scope="session")
 def subsampling_model():
-    """The class above; its argument is the step."""
+    """Returns the class above; its argument is the step."""
     return SubsamplingModel
 
 
 @pytest.fixture(scope="session")
 def write_manifest():
-    """`write_manifest(folder, model)`: makes the folder, with what an export says of the model."""
+    """Returns `write_manifest(folder, model)`, which makes the folder of an export with its
+    manifest.
+    """
 
     def write(folder, model):
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Conventional codecs: real bytes, sane curves, a cache that serves the same numbers."""
+"""Tests conventional codecs: real bytes, plausible curves, a cache with the same numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_jpeg_point_is_the_size_of_the_file_that_pillow_writes(pictures, measu
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_more_bits_are_less_error(name, pictures):
+def test_quality_increases_with_the_rate(name, pictures):
     codec = conventional.CODECS[name]
     picture = pictures[1].read()
     sizes, errors = [], []
@@ -58,7 +58,7 @@ def test_more_bits_are_less_error(name, pictures):
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_every_codec_takes_a_picture_of_one_pixel(name):
+def test_every_codec_encodes_a_picture_of_one_pixel(name):
     codec = conventional.CODECS[name]
     picture = np.full([1, 1, 3], 90, np.uint8)
     assert codec.decode(codec.encode(picture, codec.settings[0])).shape == (1, 1, 3)
@@ -84,7 +84,7 @@ def test_the_nearest_rate_is_the_nearest_of_all_qualities(pictures, measurer):
     assert abs(point["mean"]["bpp"] - 0.8) == np.min(np.abs(np.array(rates) - 0.8))
 
 
-def test_a_second_report_takes_the_cached_numbers(pictures, tmp_path, measurer, monkeypatch):
+def test_a_second_report_uses_the_cached_numbers(pictures, tmp_path, measurer, monkeypatch):
     codec = conventional.CODECS["webp"]
     first = measurer.curve(codec, pictures, lambda: None)
     monkeypatch.setattr(conventional.ConventionalCodec, "encode", None)
@@ -92,7 +92,7 @@ def test_a_second_report_takes_the_cached_numbers(pictures, tmp_path, measurer, 
     assert again == first
 
 
-def test_a_damaged_cache_is_measured_anew(tmp_path, pictures, measurer):
+def test_a_corrupt_cache_is_measured_again(tmp_path, pictures, measurer):
     codec = conventional.CODECS["jpeg"]
     measurer.curve(codec, pictures[:1], lambda: None)
     text = (tmp_path / "cache.json").read_text()
@@ -106,7 +106,7 @@ def test_an_unknown_codec_lists_the_choices():
         conventional.choose(["jpg"])
 
 
-def test_a_codec_that_pillow_lacks_is_left_out_and_named(monkeypatch):
+def test_a_codec_that_pillow_lacks_is_skipped_and_named(monkeypatch):
     monkeypatch.setattr(conventional.features, "check", lambda feature: feature != "avif")
     codecs, notes = conventional.choose(["jpeg", "avif"])
     assert list(codecs) == ["jpeg"]

@@ -1,4 +1,4 @@
-"""Curves: BD-rates with known answers, interpolation, published files."""
+"""Tests curves: BD-rates with known results, interpolation, published files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_bd_rate_of_two_points_averages_over_the_common_qualities_alone():
         (curve("apart", BPP, PSNR + 20), "akima", "a and apart have no PSNR .* in common: 27.00"),
     ],
 )
-def test_an_undefined_bd_rate_says_why_in_one_line(test, method, words):
+def test_an_undefined_bd_rate_has_a_reason_in_one_line(test, method, words):
     result = curves.bd_rate(curve("a", BPP, PSNR), test, "psnr", method)
     assert result.percent is None
     assert "\n" not in result.note
@@ -52,7 +52,7 @@ def test_an_undefined_bd_rate_says_why_in_one_line(test, method, words):
 
 
 def line(name, low, high, rate=0.1):
-    """Two points on `rate * 2^(PSNR / 6)`: BD-rates between such curves are ratios of rates."""
+    """Returns two points on `rate * 2^(PSNR / 6)`. BD-rates of such curves are ratios of rates."""
     return curve(name, [rate * 2 ** (q / 6) for q in (low, high)], [low, high])
 
 
@@ -71,7 +71,7 @@ def line(name, low, high, rate=0.1):
         (10.0, 50.0, True),  # all of a's
     ],
 )
-def test_a_bd_rate_takes_half_of_the_shorter_curve_and_a_tenth_of_a_decibel(
+def test_a_bd_rate_needs_half_of_the_shorter_curve_and_a_tenth_of_a_decibel(
     low, high, enough, method
 ):
     anchor, test = line("a", 30.0, 33.0), line("b", low, high, 0.11)
@@ -85,7 +85,7 @@ def test_a_bd_rate_takes_half_of_the_shorter_curve_and_a_tenth_of_a_decibel(
         assert result.note == curves.bd_rate(test, anchor, "psnr", method).note
 
 
-def test_a_bd_rate_over_too_little_says_over_how_much():
+def test_a_bd_rate_with_too_little_overlap_reports_the_overlap():
     result = curves.bd_rate(line("b", 30.0, 33.0), line("a", 32.98, 36.5), "psnr", "akima")
     assert result.note == (
         "a and b overlap by 0.020 dB of PSNR [dB], from 32.98 to 33.00, 0.7 % of the shorter curve;"
@@ -128,11 +128,11 @@ def test_published_points_are_read_with_ms_ssim_in_decibels(tmp_path):
         ("", "x", "lacks the column"),
     ],
 )
-def test_a_bad_anchor_is_refused_in_one_line(tmp_path, text, codec, words):
+def test_an_invalid_anchor_is_rejected_in_one_line(tmp_path, text, codec, words):
     with pytest.raises(EvaluationError, match=words):
         curves.read_published(write(tmp_path / "a.csv", text), codec)
 
 
-def test_a_missing_anchor_is_refused(tmp_path):
+def test_a_missing_anchor_is_rejected(tmp_path):
     with pytest.raises(EvaluationError, match="none.csv cannot be read: No such file"):
         curves.read_published(tmp_path / "none.csv", "x")

@@ -1,4 +1,4 @@
-"""Means with intervals, against numbers computed by hand from a table of Student's distribution."""
+"""Tests means and intervals against calculations by hand with a table of Student's distribution."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_two_values_have_their_range_and_one_has_none():
     assert Estimate.of([None]) is None
 
 
-def test_nineteen_intervals_in_twenty_hold_the_mean():
+def test_nineteen_of_twenty_intervals_contain_the_mean():
     samples = np.random.default_rng(0).normal(5.0, 2.0, (2000, 4))
     estimates = [Estimate.of(row.tolist()) for row in samples]
     held = np.mean([each.low <= 5.0 <= each.high for each in estimates])

@@ -1,4 +1,4 @@
-"""Models beside their baselines: who belongs to whom, what is gained, and at what cost."""
+"""Tests gains of models over their baselines: pairs, gains and costs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CURVE = "fake+QR mix"
 
 @pytest.fixture(name="rectifying_model")
 def _rectifying_model(subsampling_model):
-    """A model that stores what another stores and decodes it to something nearer the picture."""
+    """Returns a model with another one's files, which decodes them closer to the picture."""
 
     class Rectifying(subsampling_model):
         def __init__(self, step, error_left=1.0, brighter=0, slower=0.0):
@@ -52,7 +52,7 @@ MODELS = {"base_low": (8,), "base_high": (4,), "low": (8, 0.7, 1), "high": (4, 0
 
 @pytest.fixture(name="exported")
 def _exported(tmp_path, make_photograph, rectifying_model, write_manifest):
-    """The folder of two pictures and of all models."""
+    """Makes a folder of two pictures and the folders of all models."""
     (tmp_path / "pictures").mkdir()
     for name, size in {"large": (170, 200), "small": (64, 48)}.items():
         images.write_image(tmp_path / "pictures" / f"{name}.png", make_photograph(*size))
@@ -63,7 +63,7 @@ def _exported(tmp_path, make_photograph, rectifying_model, write_manifest):
 
 @pytest.fixture(name="evaluated")
 def _evaluated(exported, rectifying_model):
-    """(the report, its folder)."""
+    """Returns (the report, its folder)."""
     tmp_path = exported
     evaluation = run.Evaluation(
         model_dirs=(str(tmp_path / "low"), str(tmp_path / "high")),
@@ -139,7 +139,7 @@ def test_the_csv_has_the_error_reduction_of_models_and_none_of_other_codecs(eval
     assert set(report.UNITS) < set(rows["low", "mean"])
 
 
-def test_a_model_without_baseline_is_refused_before_anything_is_measured(exported):
+def test_a_model_without_baseline_is_rejected_before_any_measurement(exported):
     evaluation = run.Evaluation(
         model_dirs=(str(exported / "low"), str(exported / "high")),
         baselines=(str(exported / "base_low"),),
@@ -152,10 +152,10 @@ def test_a_model_without_baseline_is_refused_before_anything_is_measured(exporte
     assert not loaded and not (exported / "report").exists()
 
 
-def test_a_decoder_that_sleeps_takes_that_much_more_time(
+def test_the_time_difference_of_a_sleeping_decoder_is_its_sleep(
     rectifying_model, tmp_path, make_photograph, monkeypatch
 ):
-    """By a clock on which nothing but sleep takes time."""
+    """Uses a clock that advances only in sleep."""
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.append(clock.pop() + seconds))
@@ -172,8 +172,8 @@ def of(name, fingerprint, lmbda=0.01, codec="c"):
     return {"name": name, "fingerprint": fingerprint, "experiment": experiment}
 
 
-def test_a_baseline_is_known_by_its_fingerprint_before_its_settings():
-    """A soft stage changes the fingerprint; then settings decide."""
+def test_a_baseline_is_found_by_fingerprint_before_settings():
+    """Tests also that settings decide after a soft stage, which changes the fingerprint."""
     baselines = [of("a", "1", 0.01), of("b", "2", 0.02), of("c", "3", 0.01)]
     asked = [of("x", "3", 0.01), of("y", "9", 0.02)]
     assert [b["name"] for _, b in gains.pair(asked, baselines)] == ["c", "b"]
@@ -181,7 +181,7 @@ def test_a_baseline_is_known_by_its_fingerprint_before_its_settings():
         gains.pair([of("z", "9", 0.03)], baselines)
 
 
-def test_bits_that_are_not_the_same_are_said(evaluated, rectifying_model):
+def test_different_bits_are_reported(evaluated, rectifying_model):
     result, _ = evaluated
     for g in result["gains"]:
         g.update(same_bits=False, bits_percent=1.25)
@@ -190,7 +190,7 @@ def test_bits_that_are_not_the_same_are_said(evaluated, rectifying_model):
 
 
 def explored(folder, lmbda, quality_of_weight, J_of_weight, distortion="mse"):
-    """An exploration's folder."""
+    """Makes an exploration's folder."""
     folder.mkdir()
     experiment = Experiment(
         stages=("qr_predictive",), init_from="a", lmbda=lmbda, distortion=distortion
@@ -202,8 +202,8 @@ def explored(folder, lmbda, quality_of_weight, J_of_weight, distortion="mse"):
     return str(folder)
 
 
-def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
-    """The best is that of the lowest J, not of the highest PSNR; no codec is measured."""
+def test_explorations_are_listed_with_the_best_weight_of_each(tmp_path):
+    """Tests that the best has the lowest J, not the highest PSNR, and that no codec is measured."""
     folders = (
         explored(tmp_path / "low", 0.01, {10: None, 1: 30.1, 0.1: 30.2}, {1: 0.5, 0.1: 0.6}),
         explored(tmp_path / "high", 0.02, {1: 33.1, 0.01: 33.4}, {1: 0.9, 0.01: 0.8}),
@@ -237,7 +237,7 @@ def test_explorations_are_listed_side_by_side_with_the_best_of_each(tmp_path):
         gains.weights(folders[0])
 
 
-def test_baselines_alone_are_refused(tmp_path):
+def test_baselines_alone_are_rejected(tmp_path):
     with pytest.raises(EvaluationError, match="--baseline: expected --model_dir"):
         run.Evaluation(model_dirs=(), baselines=("a",), images="sample", report_dir=tmp_path,
                        conventional=("jpeg",))  # fmt: skip

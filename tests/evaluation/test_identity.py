@@ -1,4 +1,4 @@
-"""Which models make one curve, and how curves are named."""
+"""Tests the grouping of models into curves, and the names of curves."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OTHER = {
 
 
 def other(field):
-    """Another value of a setting than that of FULL."""
+    """Returns a value of a setting that differs from FULL's."""
     value = FULL[field]
     if field in OTHER:
         return OTHER[field]
@@ -44,14 +44,14 @@ def other(field):
 
 
 def named(*experiments, precision="float32"):
-    """The curves' names of models in the experiments."""
+    """Returns the names of the curves of models with these experiments."""
     codecs = [e.get("codec", "c") for e in experiments]
     asked = [identity.Trained(c, e, precision) for c, e in zip(codecs, experiments)]
     return [curve.name for curve in identity.name_curves(asked)]
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Experiment)])
-def test_every_field_but_the_listed_ones_makes_another_curve_and_is_named(field):
+def test_every_field_except_the_listed_ones_identifies_a_curve_and_is_named(field):
     changed = {**FULL, "lmbda": 0.05, field: other(field)}
     first, second = named(FULL, changed)
     if field in FREE:
@@ -88,8 +88,8 @@ def test_a_value_that_an_old_manifest_names_otherwise_is_the_same():
     assert len(set(named({**old, "stop_gradient": False}, same))) == 2
 
 
-def test_names_tell_curves_apart_exactly_where_their_settings_do():
-    """Among random mixtures of two values a field, each with its own lmbda."""
+def test_names_differ_exactly_if_settings_differ():
+    """Uses random combinations of two values per field, each with its own lmbda."""
     draw = random.Random(1)
     for _ in range(50):
         fields = draw.sample(sorted(FULL), 4)
@@ -103,10 +103,10 @@ def test_names_tell_curves_apart_exactly_where_their_settings_do():
             for j in range(i):
                 assert (names[i] == names[j]) == (kept[i] == kept[j]), (fields, names)
         backwards = named(*drawn[::-1])
-        assert backwards[::-1] == names  # whatever the order
+        assert backwards[::-1] == names  # in any order
 
 
-def test_a_name_says_what_differs_and_nothing_else():
+def test_a_name_has_only_the_settings_that_differ():
     joint = {**FULL, "codec": "ms_hyper_zero", "plan": "sua_ste", "stages": ["joint"]}
     bounds = [{**joint, "joint_sigma_bound": bound} for bound in (1e-6, 0.11)]
     assert named(*bounds) == [
@@ -121,7 +121,7 @@ def test_a_name_says_what_differs_and_nothing_else():
     ]
 
 
-def test_the_post_stage_makes_another_curve_once_it_was_gone_through():
+def test_the_post_stage_makes_another_curve_if_it_was_executed():
     joint = {**FULL, "stages": ["joint"]}
     both = {**FULL, "stages": ["joint", "post"]}
     after = {**FULL, "stages": ["post"], "init_from": "runs/joint"}
@@ -131,7 +131,7 @@ def test_the_post_stage_makes_another_curve_once_it_was_gone_through():
     ]  # fmt: skip
 
 
-def test_where_a_run_started_makes_no_other_curve_and_that_it_did_does():
+def test_the_existence_of_a_starting_run_identifies_but_not_its_folder():
     post = {**FULL, "stages": ["post"]}
     low, high = ({**post, "init_from": f"runs/{x}", "lmbda": x} for x in (0.01, 0.05))
     assert named(low, high) == ["c mix", "c mix"]
@@ -141,14 +141,14 @@ def test_where_a_run_started_makes_no_other_curve_and_that_it_did_does():
     ]  # fmt: skip
 
 
-def test_settings_without_effect_take_no_part():
+def test_settings_without_effect_are_ignored():
     joint = {**FULL, "stages": ["joint"]}
     idle = {"post_sigma_bound": 0.5, "rectifier_width": 8, "qr_weight": 3.0}
     assert named(joint, {**joint, **idle, "lmbda": 0.05}) == ["c mix", "c mix"]
     control = {**FULL, "rectifier_width": 0}
     idle = {"rectifier_depth": 9, "qr_weight": 3.0}
     assert len(set(named(control, {**control, **idle, "lmbda": 0.05}))) == 1
-    # The joint run that this one started from may have had them.
+    # The joint run from which this one started may have had them.
     post = {**FULL, "stages": ["post"], "init_from": "a"}
     assert len(set(named(post, {**post, "joint_sigma_bound": 0.5, "lmbda": 0.05}))) == 2
 
@@ -191,14 +191,14 @@ def test_exports_of_one_run_in_two_precisions_are_two_curves():
     ]  # fmt: skip
 
 
-def test_the_identity_holds_every_setting_but_the_free_ones():
+def test_the_identity_has_every_setting_except_the_free_ones():
     (curve,) = identity.name_curves([identity.Trained("c", FULL, "float32")])
     assert curve.identity.keys() == (FULL.keys() - FREE - {"codec_options"}) | {"export_precision"}
     assert curve.identity["joint_sigma_bound"] == 0.11
     assert curve.identity["stages"] == ["joint", "post", "qr_soft", "qr_predictive"]
 
 
-def test_what_all_curves_share_is_told_where_it_is_not_the_default():
+def test_shared_settings_are_listed_unless_they_are_defaults():
     experiments = [{**FULL, "distortion": "ms_ssim", "plan": plan} for plan in ("mix", "aun")]
     asked = [identity.Trained("c", experiment, "float32") for experiment in experiments]
     found = identity.shared([curve.identity for curve in identity.name_curves(asked)])
@@ -221,7 +221,7 @@ def test_what_all_curves_share_is_told_where_it_is_not_the_default():
         ({}, "c"),
     ],
 )
-def test_a_curves_name_says_whether_there_is_a_rectifier(experiment, expected):
+def test_a_curves_name_shows_its_rectifier(experiment, expected):
     assert named({"plan": "mix", **experiment}) == [f"{expected} mix"]
 
 

@@ -1,4 +1,4 @@
-"""Measurements of one picture and their means."""
+"""Tests measurements of a picture and their means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def noisy(size, seed=0):
     return picture, picture + rng.integers(0, 9, picture.shape, np.uint8)
 
 
-def test_a_picture_below_the_pyramid_has_no_ms_ssim_and_says_so():
+def test_a_picture_smaller_than_the_pyramid_has_no_ms_ssim_and_a_note():
     picture, decoded = noisy((160, 300))
     quality = measure.quality(picture, decoded)
     assert quality["ms_ssim"] is None and quality["ms_ssim_db"] is None and quality["psnr"] > 30
@@ -36,7 +36,7 @@ def test_an_identical_picture_has_no_finite_decibels():
     }
 
 
-def test_means_leave_out_what_does_not_exist():
+def test_means_ignore_missing_values():
     rows = [
         {"name": "a", "bpp": 0.2, "psnr": 30.0, "ms_ssim": 0.9, "ms_ssim_db": 10.0},
         {"name": "b", "bpp": 0.4, "psnr": None, "ms_ssim": 0.98, "ms_ssim_db": 17.0},

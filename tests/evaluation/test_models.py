@@ -1,4 +1,4 @@
-"""Finding models, and measuring what they do to pictures."""
+"""Tests the search for models and the measurement of pictures."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def test_runs_and_exported_models_are_both_found(tmp_path):
     assert (high.name, high.path) == ("high", str(tmp_path / "high"))
 
 
-def test_models_are_found_where_only_tensorflow_sees_them(tmp_path):
+def test_models_are_found_in_tensorflows_file_systems(tmp_path):
     export(tmp_path / "low" / "export")
     (entry,) = models.find_models([f"file://{tmp_path}/low"])
     assert (entry.name, entry.path) == ("low", f"file://{tmp_path}/low/export")
 
 
-def test_models_of_the_same_name_are_told_apart(tmp_path):
+def test_models_of_the_same_name_get_different_names(tmp_path):
     for parent in "ab":
         export(tmp_path / parent / "run" / "export")
     names = [m.name for m in models.find_models([f"{tmp_path}/a/run", f"{tmp_path}/b/run"])]
     assert names[0] == "run" and names[1].endswith("_b_run")
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
+def test_a_folder_without_a_model_is_rejected(tmp_path):
     with pytest.raises(EvaluationError, match="has no exported model; expected a training run"):
         models.find_models([str(tmp_path)])
     with pytest.raises(EvaluationError, match="^'.*nowhere' is not a folder"):  # of whichever flag
@@ -69,7 +69,7 @@ def test_the_rate_is_that_of_the_stored_file_and_the_picture_that_of_its_decoder
         np.testing.assert_allclose(row["estimated_bpp"], (8 * len(data) - 32) / pixels)
 
 
-def test_each_size_is_run_once_before_the_clock_counts(pictures, subsampling_model):
+def test_each_size_is_run_once_without_timing(pictures, subsampling_model):
     model = subsampling_model(4)
     models.evaluate(model, pictures, None, lambda row: None)
     assert model.calls == 3 + 3 + 2  # Timed, evaluated, and one for each of the two sizes.

@@ -1,4 +1,4 @@
-"""The paper's numbers: the averages that it prints check them, and an experiment finds its own."""
+"""Tests the paper's numbers against its printed averages, and the lookup for an experiment."""
 
 import collections
 import dataclasses
@@ -12,7 +12,7 @@ ZERO = Experiment(alpha_max=12.0)  # ms_hyper_zero, sua_ste
 
 
 def found(experiment, **changes):
-    """(table, images, joint, post) of each row that describes the changed experiment."""
+    """Returns (table, images, joint, post) of each row that describes the changed experiment."""
     rows = paper_tables.find([dataclasses.replace(experiment, **changes)])
     return [(row.table, row.images, row.joint, row.post) for row in rows]
 
@@ -76,7 +76,7 @@ def test_every_row_is_one_method_once():
             [("XI", "kodak", -28.37, -28.89), ("XI", "tecnick", -34.09, -34.58),
              ("XI", "average", -31.23, -31.74)],
         ),
-        # The paper did none of these.
+        # The paper has none of these.
         ({"codec": "factorized"}, []),
         ({"distortion": "ms_ssim"}, []),
         ({"post_sigma_bound": 0.11}, []),
@@ -88,7 +88,7 @@ def test_an_experiment_finds_the_numbers_of_its_method(changes, expected):
     assert found(ZERO, **changes) == expected
 
 
-def test_branches_count_and_not_the_name_of_their_plan():
+def test_branches_identify_a_method_and_not_the_name_of_its_plan():
     branches = {"rate_branch": "aun:pathwise", "distortion_branch": "round:straight_through"}
     assert found(ZERO, **branches) == found(ZERO, plan="mix") != []
 
@@ -101,6 +101,6 @@ def test_the_points_of_a_curve_have_the_numbers_that_all_of_them_find():
     assert [row.post for row in paper_tables.find(curve)] == [-19.15, -19.24, -19.20]
     assert paper_tables.find([]) == []
     assert paper_tables.find([curve[0], dataclasses.replace(curve[1], plan="mix")]) == []
-    # Table III is of one temperature for all rates.
+    # Table III has one temperature for all rates.
     other = [dataclasses.replace(each, codec="ms_hyper") for each in curve]
     assert paper_tables.find(other) == []

@@ -1,4 +1,4 @@
-"""Finding the pictures of an evaluation."""
+"""Tests the search for the pictures of an evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfquant.data import images
 from tfquant.evaluation import pictures
 
 
-def test_names_of_equal_stems_tell_the_files_apart(tmp_path):
+def test_files_with_equal_stems_get_different_names(tmp_path):
     picture = np.zeros([2, 2, 3], np.uint8)
     for name in ("a/x.png", "b/x.png"):
         (tmp_path / name).parent.mkdir()
@@ -20,7 +20,7 @@ def test_names_of_equal_stems_tell_the_files_apart(tmp_path):
     assert not (tmp_path / "unused").exists()
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_rejected(tmp_path):
     with pytest.raises(images.ImageError):
         pictures.find_pictures(str(tmp_path), tmp_path)
 

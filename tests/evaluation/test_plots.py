@@ -1,4 +1,4 @@
-"""Which curve looks how: plans as in all other figures, codecs by their place."""
+"""Tests the styles of curves: plans as in all figures, codecs by their position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def drawn(*names_and_plans):
     return plots.model_looks(made)
 
 
-def test_a_plan_has_the_look_that_it_has_in_the_analyses():
+def test_a_plan_has_the_same_style_as_in_the_analyses():
     found = drawn(("a", "aun"), ("b", "mix"), ("c", "sua_ste"))
     for name, method in {"a": "aun", "b": "mix", "c": "sua"}.items():
         for key, value in plotting.method(method, markers=True).items():
@@ -35,14 +35,14 @@ def test_several_curves_of_a_plan_share_its_dash_and_go_from_pale_to_full():
     assert sum(joint["color"]) > sum(post["color"])
 
 
-def test_codecs_of_one_plan_or_of_unknown_ones_differ_by_their_place():
+def test_codecs_of_one_plan_or_of_unknown_ones_have_styles_by_position():
     for plans in (("sua_ste", "sua_ste"), ("", "mix")):
         first, second = drawn(*zip("ab", plans)).values()
         assert first["color"] == plotting.BLUE and second["color"] == plotting.VERMILION
     assert drawn(("a", "sua_ste"))["a"]["marker"] == plotting.METHODS["sua"][3]
 
 
-def test_a_conventional_codec_looks_the_same_whatever_stands_beside_it(tmp_path):
+def test_a_conventional_codec_has_the_same_style_in_every_plot(tmp_path):
     webp, jpeg = (Curve(name, "conventional", POINTS) for name in ("WebP", "JPEG 4:2:0"))
     model = Curve("a", "model", POINTS, "mix")
     alone, beside = plots.other_looks([webp]), plots.other_looks([jpeg, model, webp])

@@ -1,4 +1,4 @@
-"""Whole evaluations on small pictures: what the report holds and how the curves compare."""
+"""Tests complete evaluations of small pictures: content of the report, comparison of curves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = {"coarse": 8, "middle": 4, "fine": 2}
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory, make_photograph, subsampling_model, write_manifest):
-    """(what `run` returned, the report's folder, the lines of progress)."""
+    """Returns (result of `run`, the report's folder, the lines of progress)."""
     folder = tmp_path_factory.mktemp("evaluation")
     (folder / "pictures").mkdir()
     for name, size in {"large": (170, 200), "small": (64, 48)}.items():
@@ -90,7 +90,7 @@ def test_models_of_one_family_are_one_curve_from_low_to_high_rate(evaluated):
     np.testing.assert_allclose((1 + there / 100) * (1 + back / 100), 1, rtol=1e-9)
 
 
-def test_jpeg_at_the_nearest_rate_stands_beside_every_model(evaluated):
+def test_jpeg_at_the_nearest_rate_follows_every_model(evaluated):
     result, _, _ = evaluated
     rows = {row["model"]: row for row in result["nearest_rate"]}
     assert set(rows) == set(STEPS)
@@ -147,7 +147,7 @@ def test_progress_names_each_picture_with_its_numbers(evaluated):
     assert any("[2/2] small" in line for line in lines)
 
 
-def test_one_model_alone_says_why_there_is_no_bd_rate(
+def test_a_single_model_has_a_reason_for_the_missing_bd_rate(
     tmp_path, make_photograph, subsampling_model, write_manifest
 ):
     images.write_image(tmp_path / "a.png", make_photograph(32, 32))
@@ -165,7 +165,7 @@ def test_one_model_alone_says_why_there_is_no_bd_rate(
 
 
 class Exact:
-    """Has the PSNR and the file size that are asked for, on a grey picture of 200x200 pixels."""
+    """Model with a given PSNR and file size, on a grey picture of 200x200 pixels."""
 
     codec, fingerprint = "fake", "0123456789abcdef"
 
@@ -188,7 +188,9 @@ class Exact:
 
 @pytest.fixture(name="compare")
 def _compare(tmp_path, write_manifest):
-    """`compare(name=model, ...)`: the report, after checking that its files were written."""
+    """Returns `compare(name=model, ...)`, which returns the report and checks that its files
+    exist.
+    """
 
     def compare(**models):
         images.write_image(tmp_path / "grey.png", np.full((200, 200, 3), 128, np.uint8))
@@ -222,8 +224,8 @@ def _compare(tmp_path, write_manifest):
         ({"seed": 2}, ("seed=1", "seed=2")),
     ],
 )
-def test_another_setting_is_another_curve_with_a_bd_rate_of_its_own(compare, change, words):
-    """A tenth less bytes at every PSNR: -10 %, whichever setting it was that saved them."""
+def test_another_setting_is_another_curve_with_its_own_bd_rate(compare, change, words):
+    """Tests a reduction by a tenth of the bytes at every PSNR, -10 %, for different settings."""
     result, text = compare(
         a_low=Exact(1000, 30, lmbda=0.01, plan="mix"),
         b_low=Exact(900, 30, lmbda=0.01, plan="mix", **change),
@@ -246,7 +248,7 @@ def test_another_setting_is_another_curve_with_a_bd_rate_of_its_own(compare, cha
     assert [second, "-10.00", ""] in rows and [second, "b_low, b_high"] in rows
 
 
-def test_an_overlap_that_is_too_small_is_a_dash_and_a_line(compare):
+def test_a_too_small_overlap_gives_a_dash_and_a_note(compare):
     result, text = compare(
         mix_low=Exact(1000, 30, lmbda=0.01, plan="mix"),
         mix_high=Exact(2000, 33, lmbda=0.05, plan="mix"),
@@ -269,13 +271,13 @@ def test_an_overlap_that_is_too_small_is_a_dash_and_a_line(compare):
         assert lines.index(note) > table
 
 
-def test_settings_that_all_curves_share_are_told_once(compare):
+def test_settings_that_all_curves_share_are_listed_once(compare):
     result, text = compare(low=Exact(1000, 30, lmbda=0.01, plan="mix", distortion="ms_ssim"))
     assert [curve["name"] for curve in result["curves"]] == ["fake mix"]
     line = "Settings that all curves share, apart from train.py's defaults: distortion=ms_ssim."
     assert line in text and line in report.summary(result)
 
 
-def test_nothing_to_evaluate_is_refused(tmp_path):
+def test_an_evaluation_without_models_and_codecs_is_rejected(tmp_path):
     with pytest.raises(EvaluationError, match="nothing to evaluate"):
         run.Evaluation(model_dirs=(), images="sample", report_dir=tmp_path)

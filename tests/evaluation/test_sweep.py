@@ -1,4 +1,4 @@
-"""A grid's cells, runs, pictures and folder; the tables are in test_sweep_table."""
+"""Tests a grid's cells, runs, pictures and folder. `test_sweep_table.py` tests its tables."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_every_combination_is_a_cell():
         ("stages=joint", ["1"], "stages is set by the sweep itself"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused(text, lmbdas, message):
+def test_an_invalid_grid_is_rejected(text, lmbdas, message):
     with pytest.raises(EvaluationError, match=message):
         sweep.Grid.parse(text, lmbdas)
 
@@ -55,12 +55,12 @@ def test_flags_follow_lmbda_in_every_cell():
         ("N", "--follow: expected flag=value,value"),
     ],
 )
-def test_what_cannot_follow_lmbda_is_refused(follow, message):
+def test_invalid_values_that_follow_lmbda_are_rejected(follow, message):
     with pytest.raises(EvaluationError, match=message):
         sweep.Grid.parse("plan=aun,mix", ["0.01", "0.02"], follow)
 
 
-def test_each_seed_is_a_run_and_that_of_the_base_goes_on_where_it_was(tmp_path):
+def test_each_seed_is_a_run_and_the_bases_seed_keeps_its_folder(tmp_path):
     one = sweep.Grid.parse("plan=aun", ["0.01"], base=["--seed=1", "--N=4", "--seed=3"])
     many = sweep.Grid.parse("plan=aun", ["0.01"], seeds=["1", "3"], base=["--seed=3"])
     (before,), (first, third) = one.runs(), many.runs()
@@ -75,12 +75,12 @@ def test_each_seed_is_a_run_and_that_of_the_base_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("seeds", [["1", "1"], ["1", "01"], ["1", "a"], ["1.5"], [""]])
-def test_seeds_that_are_no_distinct_whole_numbers_are_refused(seeds):
+def test_seeds_must_be_distinct_integers(seeds):
     with pytest.raises(EvaluationError, match="--seeds takes distinct numbers"):
         sweep.Grid.parse("", ["0.01"], seeds=seeds)
 
 
-def test_a_seed_cannot_be_in_the_grid_as_well():
+def test_a_seed_cannot_also_be_in_the_grid():
     with pytest.raises(EvaluationError, match="--grid: seed is set by the sweep itself"):
         sweep.Grid.parse("seed=1,2", ["0.01"], seeds=["1", "2"])
 
@@ -90,7 +90,7 @@ def test_an_annealed_plan_is_trained_with_each_temperature_to_choose_from(tmp_pa
     mix, *annealed = grid.runs()
     assert (mix.alpha, mix.flags, mix.below) == ("", {"plan": "mix"}, ())
     assert [run.flags["alpha_max"] for run in annealed] == ["4", "12.0", "8"]
-    # 12 is the default of train.py, whose run may be there.
+    # 12 is the default of train.py, so its run may exist.
     assert [run.below for run in annealed] == [("alpha_max=4",), (), ("alpha_max=8",)]
     assert str(annealed[0]) == "plan=sua_ste, lmbda=0.01, alpha_max=4"
 
@@ -106,7 +106,7 @@ def test_an_annealed_plan_is_trained_with_each_temperature_to_choose_from(tmp_pa
         ([], "plan=nonsense", 1),
     ],
 )
-def test_what_is_annealed_is_known_from_the_base_and_the_cell(base, text, count):
+def test_base_and_cell_determine_if_a_plan_is_annealed(base, text, count):
     assert len(sweep.Grid.parse(text, ["0.01"], alphas=["4", "8"], base=base).runs()) == count
 
 
@@ -120,7 +120,7 @@ def test_seeds_and_temperatures_combine(tmp_path):
         sweep.Grid.parse("", ["0.01"], alphas=["4", "4.0"])
 
 
-def test_a_folder_keeps_what_follows_lmbda_and_takes_another_lmbda(tmp_path):
+def test_a_folder_keeps_values_that_follow_lmbda_and_accepts_another_lmbda(tmp_path):
     asked = {"base": "--N=4"}
     sweep.claim(tmp_path, asked)  # as an earlier version left it: nothing follows
     sweep.claim(tmp_path, asked, {"follow": {"0.01": {}}})
@@ -141,12 +141,12 @@ def test_a_folder_belongs_to_one_sweep(tmp_path):
         sweep.claim(tmp_path, {**asked, "images": "tecnick"})
 
 
-def test_the_first_set_of_pictures_is_where_that_of_an_earlier_version_was():
+def test_the_first_set_of_pictures_keeps_its_earlier_folder():
     assert sweep.Pictures.parse("~/kodak") == [sweep.Pictures("kodak", "~/kodak", "report")]
     first, second = sweep.Pictures.parse("kodak=~/a.png,~/b.png; tecnick=~/t/*.png")
     assert first == sweep.Pictures("kodak", "~/a.png,~/b.png", "report")
     assert second == sweep.Pictures("tecnick", "~/t/*.png", "report_tecnick")
-    # A name that is no word is part of the path.
+    # A name that is not a word is part of the path.
     assert sweep.Pictures.parse("~/a=b/*.png")[0].images == "~/a=b/*.png"
 
 
@@ -159,7 +159,7 @@ def test_the_first_set_of_pictures_is_where_that_of_an_earlier_version_was():
         ("kodak=a;b/*.png", "several sets need names"),
     ],
 )
-def test_sets_of_pictures_that_cannot_be_told_apart_are_refused(text, message):
+def test_sets_of_pictures_without_distinct_names_are_rejected(text, message):
     with pytest.raises(EvaluationError, match=message):
         sweep.Pictures.parse(text)
 

@@ -1,4 +1,4 @@
-"""The tables of a sweep, from the files that its runs leave; nothing is trained or measured."""
+"""Tests the tables of a sweep with the files of its runs, without training or measurement."""
 
 import csv
 import dataclasses
@@ -16,7 +16,7 @@ BOTH = sweep.Pictures.parse("kodak=unused;tecnick=unused")
 
 
 class Sweep:
-    """A sweep's folder, with the files that its runs leave."""
+    """Folder of a sweep with the files of its runs."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -33,13 +33,13 @@ class Sweep:
         self._write(self.run(cell, lmbda, below) / report / "report.json", {"models": models})
 
     def curves(self, cell, factor=1.0, **more):
-        """A curve that needs `factor` times the bits of the reference, after both stages."""
+        """Writes a curve with `factor` times the bits of the reference, after both stages."""
         for lmbda, bpp, psnr in zip(LMBDAS, (0.4, 0.8), (30.0, 33.0)):
             point = (bpp * factor, psnr)
             self.measured(cell, lmbda, joint=point, post=point, **more)
 
     def trained(self, cell, lmbda, joint, surrogate, post, below="", **fields):
-        """Writes what training leaves: the costs of both stages, and the experiment."""
+        """Writes the files of a training: the costs of both stages, and the experiment."""
         run = self.run(cell, lmbda, below)
         records = [{"stage": "joint", "J": 9.9}, {"stage": "joint", "J": joint}]
         records[-1]["surrogate_J"] = surrogate
@@ -54,7 +54,7 @@ class Sweep:
         path.write_text(json.dumps(value))
 
     def summarize(self, grid=GRID, pictures=KODAK, anchors=None):
-        """(table.md, rows of table.csv, rows of runs.csv)."""
+        """Returns (table.md, rows of table.csv, rows of runs.csv)."""
         text = sweep_table.summarize(self.folder, grid, pictures, anchors or {}, "akima")
         assert text == (self.folder / "table.md").read_text()
         return text, *(self._rows(name) for name in ("table.csv", "runs.csv"))
@@ -70,7 +70,7 @@ def _made(tmp_path):
 
 
 def lines_of(text):
-    """The rows of all tables of a Markdown text, as lists of cells."""
+    """Returns the rows of all tables of a Markdown text as lists of cells."""
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows]
 
@@ -96,7 +96,7 @@ def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten_percent(made)
     assert (made.folder / "rd.png").stat().st_size > 10_000
 
 
-def test_a_curve_that_hardly_overlaps_gets_no_bd_rate_but_a_line_that_says_so(made):
+def test_a_curve_with_little_overlap_has_a_note_instead_of_a_bd_rate(made):
     first, second, *_ = GRID.cells()
     made.measured(first, "0.0067", joint=(0.4, 30.0))
     made.measured(first, "0.025", joint=(0.8, 33.0))
@@ -111,7 +111,7 @@ def test_a_curve_that_hardly_overlaps_gets_no_bd_rate_but_a_line_that_says_so(ma
     assert [row["bd_rate_joint"] for row in rows][1:] == ["", "", ""]
 
 
-def test_an_anchor_of_ones_own_replaces_the_first_cell(made):
+def test_a_given_anchor_replaces_the_first_cell(made):
     made.curves(GRID.cells()[0])
     points = ({"bpp": 0.8, "psnr": 30.0}, {"bpp": 1.6, "psnr": 33.0})
     anchors = {"kodak": curves.Curve("BPG", "published", points)}
@@ -133,7 +133,7 @@ def test_several_sets_have_a_row_each_and_one_of_their_average(made):
     assert len(rows) == len(rates) == 12
     for images, expected in (("kodak", -10), ("tecnick", -30), ("average", -20)):
         assert float(rates["mix", "1e-6", images]) == pytest.approx(expected)
-    # An average of fewer sets would compare with nothing.
+    # An average of fewer sets would not be comparable.
     assert float(rates["mix", "0.11", "kodak"]) == pytest.approx(-20)
     assert rates["mix", "0.11", "tecnick"] == rates["mix", "0.11", "average"] == ""
     assert float(runs[4]["bpp_post_tecnick"]) == pytest.approx(0.28)
@@ -152,14 +152,14 @@ def test_costs_are_those_of_the_last_epoch_of_each_stage(made):
     assert ["mix", "0.025", "8", "1.5000", "1.2500", "1.4375", "-, -", "-, -"] in lines_of(text)
 
 
-def test_the_papers_numbers_stand_beside_those_of_its_methods(made):
+def test_the_papers_numbers_are_listed_with_those_of_its_methods(made):
     grid = sweep.Grid.parse("plan=mix,uq_s,sga", LMBDAS)
     for cell in grid.cells():
         for lmbda in LMBDAS:
             made.trained(cell, lmbda, 1, 1, 1, codec="charm_zero", **cell)
     text, rows, _ = made.summarize(grid)
     lines = lines_of(text)
-    # The table of Kodak alone, and a table of pictures that it does not name.
+    # A table of Kodak alone, and a table that does not name its pictures.
     assert ["mix", "-", "-19.23 (V); -18.36 (X)", "-", "-19.96 (V); -18.92 (X)"] in lines
     assert ["uq_s", "-", "-12.47 (X)", "-", "-16.16 (X)"] in lines
     assert ["sga", "-", "-", "-", "-"] in lines
@@ -171,7 +171,7 @@ def test_the_papers_numbers_stand_beside_those_of_its_methods(made):
     assert ["mix", "average", "-", "-19.23 (V); -18.77 (X)", "-", "-19.96 (V); -19.22 (X)"] in lines
 
 
-def test_runs_of_another_version_have_no_number_of_the_papers(made):
+def test_runs_of_another_version_have_no_numbers_from_the_paper(made):
     cell = GRID.cells()[0]
     made.curves(cell)
     made.trained(cell, LMBDAS[0], 1, 1, 1)
@@ -182,7 +182,9 @@ def test_runs_of_another_version_have_no_number_of_the_papers(made):
 
 
 def test_seeds_give_a_mean_with_its_interval_against_the_same_seed_of_the_anchor(made):
-    """Three seeds of an anchor that differ by far, and of a cell that is 8, 10 and 12 % below."""
+    """Uses three very different seeds of an anchor, and a cell that is 8, 10 and 12 % below
+    them.
+    """
     grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2", "3"])
     anchor, cell = grid.cells()
     for seed, scale, factor in (("", 1.0, 0.92), ("seed=2", 2.0, 0.90), ("seed=3", 0.5, 0.88)):
@@ -204,7 +206,7 @@ def test_seeds_give_a_mean_with_its_interval_against_the_same_seed_of_the_anchor
     assert "Seeds 1, 2, 3." in text and "Student's 95 %" in text
 
 
-def test_a_seed_that_is_not_there_yet_is_counted(made):
+def test_a_missing_seed_is_counted(made):
     grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2"])
     anchor, cell = grid.cells()
     for seed in ("", "seed=2"):
@@ -232,7 +234,7 @@ def test_the_average_over_sets_has_an_interval_over_seeds(made):
 
 
 def test_the_lowest_cost_after_both_stages_chooses_the_temperature_of_each_rate(made):
-    """8 is best at the low rate, 4 at the high one; joint training would choose otherwise."""
+    """Tests that 8 is best at the low rate and 4 at the high one, unlike after joint training."""
     grid = sweep.Grid.parse("plan=mix,sua_ste", LMBDAS, alphas=["4", "8", "12"])
     mix, annealed = grid.cells()
     made.curves(mix)
@@ -256,7 +258,7 @@ def test_the_lowest_cost_after_both_stages_chooses_the_temperature_of_each_rate(
     assert ["sua_ste", "0.025", "**2.0000**", "2.2500", "2.5000"] in lines
 
 
-def test_the_temperature_is_chosen_for_each_seed_among_those_that_are_there(made):
+def test_the_temperature_is_chosen_for_each_seed_among_existing_runs(made):
     grid = sweep.Grid.parse("", LMBDAS[:1], "", ["1", "2"], ["4", "8"])
     (cell,) = grid.cells()
     made.trained(cell, LMBDAS[0], 1, 1, 3.0, "alpha_max=4")

@@ -1,4 +1,4 @@
-"""The trouble of one picture, one codec or one file affects its own row of a report."""
+"""Tests that an error of a picture, a codec or a file affects only its own row of a report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from tfquant.export.model_file import ModelError
 
 @pytest.fixture(name="evaluate")
 def _evaluate(tmp_path, subsampling_model, write_manifest):
-    """`evaluate(images, codecs, **more)`: (what `run` returned, the lines of progress)."""
+    """Returns `evaluate(images, codecs, **more)`, which returns (result of `run`, lines of
+    progress).
+    """
 
     def evaluate(spec, codecs=("jpeg",), models=None, **more):
         models = models or {"m": subsampling_model(4)}
@@ -69,14 +71,14 @@ def test_a_picture_that_cannot_be_read_is_a_row_with_its_reason(tmp_path, folder
     assert json.loads((tmp_path / "report" / "report.json").read_text())["failed"]
 
 
-def test_a_background_makes_a_transparent_picture_one_like_others(folder, evaluate):
+def test_a_transparent_picture_is_measured_with_a_background(folder, evaluate):
     Image.new("RGBA", (48, 48), (1, 2, 3, 0)).save(folder / "z.png")
     result, _ = evaluate(folder, background=(255, 255, 255))
     assert not result["failed"]
     assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b", "z"]
 
 
-def test_a_folder_without_a_readable_picture_is_refused_with_the_first_reason(tmp_path, evaluate):
+def test_a_folder_without_a_readable_picture_is_rejected_with_the_first_reason(tmp_path, evaluate):
     (tmp_path / "p").mkdir()
     Image.new("RGBA", (9, 9), (1, 2, 3, 0)).save(tmp_path / "p" / "z.png")
     with pytest.raises(ImageError, match="none of 1 pictures can be read; first: .*z.png: has tra"):
@@ -84,7 +86,7 @@ def test_a_folder_without_a_readable_picture_is_refused_with_the_first_reason(tm
 
 
 @pytest.mark.parametrize("trouble", ["raises", "differs", "no bits"])
-def test_a_picture_that_one_model_fails_on_is_left_out_of_all_means(
+def test_a_picture_that_one_model_cannot_measure_is_excluded_from_all_means(
     folder, evaluate, subsampling_model, trouble
 ):
     bad = images.read_image(folder / "b.png")
@@ -129,7 +131,7 @@ def test_a_model_that_fails_on_all_pictures_ends_with_the_first_reason(
     ("side", "codec", "label", "limit"),
     [(16500, "webp", "WebP", 16383), (66000, "jpeg", "JPEG 4:2:0", 65500)],
 )
-def test_a_picture_that_a_codec_cannot_hold_costs_the_codec_its_comparison(
+def test_a_codec_that_cannot_encode_a_picture_is_not_compared(
     folder, evaluate, side, codec, label, limit
 ):
     Image.linear_gradient("L").resize((side, 2)).save(folder / "c_wide.png")
@@ -150,7 +152,7 @@ def test_a_picture_that_a_codec_cannot_hold_costs_the_codec_its_comparison(
         assert "over 2 of 3 pictures" in report.summary(result)
 
 
-def test_a_codec_that_can_hold_no_picture_is_left_out(tmp_path, evaluate):
+def test_a_codec_that_can_encode_no_picture_is_skipped(tmp_path, evaluate):
     (tmp_path / "p").mkdir()
     Image.linear_gradient("L").resize((66000, 2)).save(tmp_path / "p" / "scan.png")
     result, _ = evaluate(tmp_path / "p", codecs=("jpeg", "webp"))
@@ -158,7 +160,7 @@ def test_a_codec_that_can_hold_no_picture_is_left_out(tmp_path, evaluate):
     assert sum(note.endswith("its curve is skipped") for note in result["notes"]) == 2
 
 
-def test_what_a_report_holds_is_not_measured_by_the_next(folder, evaluate):
+def test_pictures_of_a_report_are_not_measured_by_the_next_one(folder, evaluate):
     first, _ = evaluate(folder, report_dir=folder / "report")
     again, lines = evaluate(folder, report_dir=folder / "report")
     other, _ = evaluate(folder, report_dir=folder / "second")
@@ -167,12 +169,12 @@ def test_what_a_report_holds_is_not_measured_by_the_next(folder, evaluate):
     for result in (first, again, other, third, fourth):
         assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b"]
     assert any(f"3 pictures of reports are skipped in {folder}" in line for line in lines)
-    # Named, they are pictures like others.
+    # If they are named, they are pictures like others.
     own, _ = evaluate(folder / "report" / "reconstructions", report_dir=folder / "third")
     assert own["run"]["number_of_images"] == 2
 
 
-def test_a_report_overwrites_no_file_of_the_users(tmp_path, folder, evaluate):
+def test_a_report_never_overwrites_a_users_file(tmp_path, folder, evaluate):
     (folder / "rd.png").write_bytes((folder / "a.png").read_bytes())
     before = (folder / "rd.png").read_bytes()
     with pytest.raises(EvaluationError, match=r"pictures has rd.png, and no report of tfquant"):
@@ -182,7 +184,7 @@ def test_a_report_overwrites_no_file_of_the_users(tmp_path, folder, evaluate):
     assert result["run"]["number_of_images"] == 3
 
 
-def test_plots_of_sweeps_and_explorations_are_no_pictures(folder, evaluate):
+def test_plots_of_sweeps_and_explorations_are_skipped(folder, evaluate):
     marks = {"sweep": ("sweep.json", "table.md"), "search": ("exploration.json",)}
     plots = {"sweep": ("rd.png", "rd_kodak.png"), "search": ("exploration.png",)}
     for name, files in marks.items():
@@ -210,7 +212,7 @@ def test_plots_of_sweeps_and_explorations_are_no_pictures(folder, evaluate):
         [f"{'n' * 240}1.png", f"{'n' * 240}2.png"],
     ],
 )
-def test_every_picture_has_a_name_of_its_own_fit_for_a_file(tmp_path, names):
+def test_every_picture_has_a_unique_name_that_fits_a_file(tmp_path, names):
     for name in names:
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +265,7 @@ def anchor(metric="PSNR", points=POINTS, delimiter=","):
         (anchor() + "PSNR,caf\u00e9,1,30\n").encode("cp1252"),
     ],
 )
-def test_an_anchor_is_read_as_any_program_wrote_it(tmp_path, data):
+def test_an_anchor_is_read_in_the_variants_of_common_programs(tmp_path, data):
     (tmp_path / "a.csv").write_bytes(data)
     found = curves.read_published(tmp_path / "a.csv", "BPG 4:4:4")
     expected = [[float(bpp), float(value)] for bpp, value in POINTS]
@@ -294,14 +296,14 @@ def test_ms_ssim_of_an_anchor_is_linear_or_in_decibels(tmp_path):
         ("MS-SSIM", ("1", "0.9"), "line 2: MS-SSIM above 1 beside values below"),
     ],
 )
-def test_a_row_that_cannot_be_drawn_is_refused_by_its_number(tmp_path, metric, bad, words):
+def test_an_invalid_row_is_rejected_with_its_number(tmp_path, metric, bad, words):
     (tmp_path / "a.csv").write_text(anchor(metric, [*POINTS, bad]))
     with pytest.raises(EvaluationError, match="a.csv, ") as caught:
         curves.read_published(tmp_path / "a.csv", "BPG 4:4:4")
     assert words in str(caught.value)
 
 
-def test_perfect_ms_ssim_and_unknown_metrics_are_refused(tmp_path):
+def test_perfect_ms_ssim_and_unknown_metrics_are_rejected(tmp_path):
     (tmp_path / "a.csv").write_text(anchor("MS-SSIM", [("0.1", "0.9"), ("0.2", "1.0")]))
     with pytest.raises(EvaluationError, match="line 3: MS-SSIM must be from 0 to below 1; got 1"):
         curves.read_published(tmp_path / "a.csv", "BPG 4:4:4")

@@ -1,4 +1,4 @@
-"""Versions of the same size, their table and figure, and the page of `tfquant view`."""
+"""Tests versions of the same size, their table and figure, and the page of `tfquant view`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_version_is_the_smallest_file_of_at_least_the_size(picture):
 
 
 def made(name, original, quality, noise):
-    """A comparison whose model has an error of `noise` and whose other codec one of 4."""
+    """Returns a comparison with an error of `noise` for the model and of 4 for the other codec."""
     rng = np.random.default_rng(0)
     versions = []
     for label, deviation in (("tfquant", noise), ("WebP", 4.0)):
@@ -51,7 +51,7 @@ def made(name, original, quality, noise):
     return Comparison(name, original, quality, tuple(versions))
 
 
-def test_the_part_that_is_drawn_is_where_the_versions_differ(picture):
+def test_the_drawn_detail_is_where_the_versions_differ(picture):
     damaged = picture.copy()
     damaged[100:130, 20:50] = 255 - damaged[100:130, 20:50]
     versions = (same_size.version("a", b"1", damaged, picture),
@@ -117,6 +117,6 @@ def test_the_demo_without_training_writes_table_figure_and_files(tmp_path, capsy
 
 
 @pytest.mark.parametrize("steps", ["-50", "49"])
-def test_the_demo_refuses_steps_that_are_no_epochs(steps, tmp_path, capsys):
+def test_the_demo_rejects_steps_that_are_not_whole_epochs(steps, tmp_path, capsys):
     assert cli.main(["demo", f"--out={tmp_path}", f"--steps={steps}"]) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The quality that gives a size: with sizes that are any function of the quality."""
+"""Tests the quality for a given size, with sizes that are any function of the quality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfquant.export.model_set import Member
 
 
 class Sizes:
-    """A set of one model whose files have the sizes of a function of the quality."""
+    """Set of one model whose files have sizes given by a function of the quality."""
 
     def __init__(self, size_of, low=0.0, high=100.0):
         self.size_of, self.member = size_of, Member("path", low, high, (), None)
@@ -46,7 +46,7 @@ def test_a_model_of_any_rate_comes_within_2_percent(size_of, wanted):
 
 
 @pytest.mark.parametrize("wanted, quality", [(10, 20.0), (10**7, 80.0)])
-def test_beyond_its_range_a_model_gives_its_end(wanted, quality):
+def test_outside_its_range_a_model_gives_its_nearest_quality(wanted, quality):
     fitted = fitting.compress_to(Sizes(lambda q: 1000 * math.exp(q / 15), 20, 80), None, wanted)
     assert fitted.quality == quality and not fitted.fits
 
@@ -59,7 +59,7 @@ def test_the_pretrained_set_gives_the_nearest_of_its_sizes(make_photograph):
         assert len(fitting.compress_to(models, picture, wanted).data) == nearest
 
 
-def test_the_command_says_how_far_the_size_is_off(make_photograph, tmp_path, capsys):
+def test_the_command_reports_the_difference_from_the_size(make_photograph, tmp_path, capsys):
     picture, file = tmp_path / "in.png", tmp_path / "out.tfq"
     images.write_image(picture, make_photograph(64, 80))
     assert cli.main(["compress", str(picture), str(file), "--target_size=7"]) == 0
@@ -84,6 +84,6 @@ def test_wrong_targets_are_usage_errors(options, tmp_path, capsys):
     assert "for one picture" in capsys.readouterr().err
 
 
-def test_a_size_of_nothing_is_refused():
+def test_a_size_of_zero_is_rejected():
     with pytest.raises(ValueError, match="at least 1 byte"):
         fitting.compress_to(Sizes(lambda q: 1000), None, 0)

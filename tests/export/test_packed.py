@@ -1,4 +1,4 @@
-"""Packed exports read the files of the exports that they were made from, and the reverse."""
+"""Tests that packed exports read the files of the original exports, and the reverse."""
 
 import json
 
@@ -15,7 +15,7 @@ EXPERIMENT = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, 
 
 
 def codec_with(seed):
-    """An untrained codec whose weights no other seed has."""
+    """Returns an untrained codec with weights that depend on the seed."""
     codec = models.build("ms_hyper_zero", N=8, M=12)
     rng = np.random.default_rng(seed)
     scales = (w * rng.normal(1, 0.01, w.shape) for w in codec.get_weights())
@@ -39,7 +39,7 @@ def _packed_export(export, tmp_path_factory):
 
 @pytest.fixture(name="user_folder")
 def _user_folder(tmp_path, monkeypatch):
-    """An empty folder of the user's models."""
+    """Makes an empty folder of the user's models."""
     path = tmp_path / "user models"
     monkeypatch.setenv(registry.VARIABLE, str(path))
     return path

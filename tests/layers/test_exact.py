@@ -1,4 +1,4 @@
-"""Exact layers: the sums are those of integer arithmetic, in whatever order a kernel adds."""
+"""Tests that the sums of exact layers equal integer arithmetic, in any order of summation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _seen(x):
 
 
 def _in_int64(layer, x):
-    """Computes the layer's output and its integer sums in NumPy's int64."""
+    """Computes the layer's integers in NumPy's int64. Returns the output and the integer sums."""
     integers = layer.integers
     scaled = np.rint(x.astype(np.float64) * np.ldexp(1.0, integers.inputs))
     numbers = np.clip(scaled, integers.low, integers.high).astype(np.int64)
@@ -71,7 +71,7 @@ def _conv_sums(layer, x, kernel):
 
 
 def _deconv_sums(layer, x, kernel):
-    """Every input adds its kernel around its place, 5x5 with stride 2."""
+    """Adds, for every input, its kernel around its position, 5x5 with stride 2."""
     _, height, width, _ = x.shape
     out = np.zeros((1, 2 * height + 3, 2 * width + 3, kernel.shape[2]), np.int64)
     for i in range(height):
@@ -129,7 +129,7 @@ def test_a_layer_keeps_close_to_real_arithmetic(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_input_makes_a_sum_inexact(kind):
-    """Inputs far out of what was seen, with the signs that make the largest sums."""
+    """Uses inputs far outside the calibrated range, with the signs of the largest sums."""
     layer, x = _layer(kind), _input(size=(12, 12))
     layer.become_exact(_seen(x))
     largest = []
@@ -144,7 +144,7 @@ def test_no_input_makes_a_sum_inexact(kind):
 
 
 def test_the_limit_of_the_sums_is_used():
-    """With the signs of one output's weights, the sum comes close to 2**24 and not beyond."""
+    """Tests that the sum with the signs of one output's weights is near 2**24 and not above."""
     layer, x = _layer("dense"), _input()
     layer.become_exact(_seen(x))
     kernel = layer.kernel.numpy()
@@ -157,7 +157,7 @@ def test_the_limit_of_the_sums_is_used():
 
 
 def test_the_order_of_the_channels_does_not_matter():
-    """It does in real arithmetic, which this test would notice."""
+    """Also checks that it does matter in real arithmetic."""
     layer, x = _layer("dense", 600), _input(600)
     other, order = _layer("dense", 600), np.random.default_rng(3).permutation(600)
 

@@ -18,7 +18,7 @@ CONSTANT = Experiment(
 
 @pytest.fixture
 def change(tmp_path, monkeypatch):
-    """`change(there, asked fields, standing)`: what `prepare` says; None if it accepts them."""
+    """Returns `change(there, asked fields, standing)`: the error of `prepare`, or None."""
 
     def change(there, standing, **fields):
         (tmp_path / "run").mkdir(exist_ok=True)

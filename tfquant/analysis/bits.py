@@ -12,8 +12,9 @@ from tfquant.quantization.surrogates import Branch, Sample
 
 
 class Gaussian(EntropyModel):
-    """`N(mu, sigma^2)` plus uniform noise. The parameters are given, without a network or a
-    bound.
+    """`N(mu, sigma^2)` plus uniform noise.
+
+    The parameters are given, without a network or a bound.
     """
 
     def __init__(self):

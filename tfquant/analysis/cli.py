@@ -31,8 +31,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv=None) -> int:
-    """Runs experiments. Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong
-    command line.
+    """Runs experiments.
+
+    Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong command line.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -79,8 +80,9 @@ def listing() -> str:
 
 
 def _selected(arguments) -> list[tuple[Experiment, Settings]]:
-    """Returns the chosen experiments with their settings. Checks all of them before the first
-    starts.
+    """Returns the chosen experiments with their settings.
+
+    Checks all of them before the first starts.
     """
     if arguments.name is None:
         raise AnalysisError(f"missing experiment; possible: {', '.join(EXPERIMENTS)}, all")

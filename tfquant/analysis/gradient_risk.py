@@ -74,8 +74,9 @@ def risk(branch: Branch, alpha: float, sigma: float, resolution: int) -> tuple[f
 def risk_about(
     branch: Branch, alpha: float, sigma: float, mu: float, resolution: int
 ) -> tuple[float, float]:
-    """Returns the same as `risk`, for one `mu`. Only its distance from the nearest integer
-    matters.
+    """Returns the same as `risk`, for one `mu`.
+
+    Only its distance from the nearest integer matters.
     """
     eps, weight = quadrature.normal(8 * _DEVIATIONS)
     y = mu + sigma * eps

@@ -9,8 +9,9 @@ from tfquant.analysis.maps import Method
 
 
 def correlated(count: int, sigma: float, correlation: float, seed: int) -> np.ndarray:
-    """Returns `y - mu` of two Gaussians, [count, 2] float64. The first is independent of
-    `correlation`.
+    """Returns `y - mu` of two Gaussians, [count, 2] float64.
+
+    The first is independent of `correlation`.
     """
     first, other = np.random.default_rng([seed, 0]).standard_normal([2, count])
     second = correlation * first + np.sqrt(1.0 - correlation**2) * other

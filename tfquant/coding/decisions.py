@@ -190,8 +190,9 @@ class DecisionTable(Table):
         return handle, distance, low
 
     def _beyond_reach(self, handle, nearest, side, low, end, code_round):
-        """Doubles `nearest` [m] until it is too far, then halves. Returns handle and distances
-        [m].
+        """Doubles `nearest` [m] until it is too far, then halves.
+
+        Returns handle and distances [m].
         """
 
         def open_or_wide(handle, nearest, furthest, low, high):

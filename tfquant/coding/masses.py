@@ -79,8 +79,9 @@ class Edge(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A mixture on one side of its centre, version 4. The attributes are as in
-    `seen_from_centre`.
+    """A mixture on one side of its centre, version 4.
+
+    The attributes are as in `seen_from_centre`.
     """
 
     weights: tf.Tensor

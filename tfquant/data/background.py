@@ -1,4 +1,4 @@
-"""The colour behind transparent pixels, as written on the command line."""
+"""Background colour for transparent pixels, as written on the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 
 
 class ColourError(ValueError):
-    """Text that is no colour; the message is one line."""
+    """Error: a text is not a colour. The message is one line."""
 
 
 NAMED = {"black": (0, 0, 0), "white": (255, 255, 255)}

@@ -1,14 +1,14 @@
-"""Colours of a file, as its profile or its tags mean them, to sRGB.
+"""Conversion of a file's colours to sRGB, according to its profile or tags.
 
-A picture's colours are looked for in this order:
+The colour space is determined from the first of these that the file has:
 
     ICC profile             converted by LittleCMS (Pillow's `ImageCms`), perceptual intent
-    EXIF, interoperability  "R03": Adobe RGB (1998), as cameras mark it without a profile
-    PNG chunks gAMA, cHRM   gamma and primaries, unless the chunk sRGB is there
+    EXIF, interoperability  "R03": Adobe RGB (1998), as marked by cameras without a profile
+    PNG chunks gAMA, cHRM   gamma and primaries, unless the chunk sRGB exists
     nothing                 sRGB
 
-What is sRGB already keeps its values to the bit. A profile counts as sRGB if it moves no colour by
-more than two levels of 255.
+Values of sRGB pictures do not change. A profile counts as sRGB if it changes no colour by more than
+two levels of 255.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from PIL import Image
 
 from tfquant import files
 
-# Levels of 255 by which the many files named sRGB differ from each other.
+# Levels of 255 by which profiles with the name sRGB differ from each other.
 _SAME = 2
 
 # CIE x and y of white, red, green and blue.
 _SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 _ADOBE_RGB = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 _ADOBE_GAMMA = 563 / 256
-# gAMA of sRGB, an approximation of its curve; PNGs that say no more than this are sRGB.
+# gAMA of sRGB, an approximation of its curve. PNGs with only this chunk are sRGB.
 _SRGB_GAMA = 0.45455
 
-# From CIE XYZ to the responses of the eye that Bradford's adaptation scales.
+# From CIE XYZ to the cone responses that Bradford's adaptation scales.
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
 
-# Pillow's mode -> the colour space that a profile for it names.
+# Pillow's mode -> colour space in the header of a profile for it.
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
@@ -44,12 +44,12 @@ def to_srgb(picture: Image.Image, info: dict, interoperability: str = "") -> tup
     """Converts a picture to sRGB.
 
     Args:
-      picture: in mode L, RGB or CMYK.
+      picture: a picture in mode L, RGB or CMYK.
       info: Pillow's `info` of the file.
       interoperability: EXIF's index of that name.
 
     Returns:
-      (the picture in mode RGB, a note of one line or "" if its colours kept their values).
+      (the picture in mode RGB, a note of one line, or "" if the colours kept their values).
     """
     profile = info.get("icc_profile")
     if profile:
@@ -84,7 +84,7 @@ def _by_profile(picture: Image.Image, profile: bytes) -> tuple:
 
 
 class _UnusableProfile(ValueError):
-    """A profile that LittleCMS cannot use; the message is one line."""
+    """Error: LittleCMS cannot use a profile. The message is one line."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -96,7 +96,7 @@ def _profile(data: bytes) -> tuple:
         source = ImageCms.ImageCmsProfile(io.BytesIO(data))
         space = source.profile.xcolor_space.strip().upper()
         name = ImageCms.getProfileDescription(source).strip()
-    except Exception as error:  # of LittleCMS, of damaged profiles, of a Pillow without it
+    except Exception as error:  # from LittleCMS, for a corrupt profile, without LittleCMS
         raise _UnusableProfile(" ".join(str(error).split()) or type(error).__name__) from None
 
     @functools.lru_cache(maxsize=4)
@@ -111,7 +111,7 @@ def _profile(data: bytes) -> tuple:
 
 
 def _is_identity(transform, mode: str) -> bool:
-    """Says if a transform leaves all colours about where they are."""
+    """Returns true if a transform changes all colours by at most `_SAME` levels."""
     from PIL import ImageCms
 
     if mode == "CMYK":
@@ -144,15 +144,15 @@ def _by_png_chunks(rgb: Image.Image, info: dict) -> tuple:
 
 
 def _by_primaries(pixels: np.ndarray, gamma, primaries) -> np.ndarray | None:
-    """Converts `pixels: uint8 [H, W, 3]` to sRGB; white stays white (Bradford's adaptation).
+    """Converts `pixels: uint8 [H, W, 3]` to sRGB. White stays white (Bradford's adaptation).
 
     Args:
       pixels: the picture.
-      gamma: exponent from values to light; None: the curve of sRGB.
+      gamma: exponent from values to light. None uses the curve of sRGB.
       primaries: CIE x and y of white, red, green and blue.
 
     Returns:
-      uint8 [H, W, 3]; None if the primaries span no colours.
+      uint8 [H, W, 3]; None if the primaries do not span a colour space.
     """
     levels = np.arange(256) / 255
     curved = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
@@ -166,7 +166,7 @@ def _by_primaries(pixels: np.ndarray, gamma, primaries) -> np.ndarray | None:
         return None
     if not np.isfinite(matrix).all():
         return None
-    # Row by row, as a large picture's float copy would be large as well.
+    # Row by row, because a float copy of a large picture would need much memory.
     result = np.empty_like(pixels)
     for row, out in zip(pixels, result):
         linear = np.clip(light[row] @ matrix.T, 0, 1)
@@ -180,7 +180,7 @@ def _by_primaries(pixels: np.ndarray, gamma, primaries) -> np.ndarray | None:
 
 
 def _to_xyz(chromaticities) -> np.ndarray:
-    """Matrix [3, 3] from linear RGB to CIE XYZ; white has Y = 1."""
+    """Returns the matrix [3, 3] from linear RGB to CIE XYZ. White has Y = 1."""
     x_y = np.asarray(chromaticities, np.float64).reshape(4, 2)
     if (x_y[:, 1] == 0).any():
         raise ZeroDivisionError

@@ -1,13 +1,13 @@
-"""Training crops whose every bit is a function of (seed, index of the example).
+"""Training crops as a function of (seed, index of the example) alone.
 
-A run that stops at example k and asks for `first_example=k` sees what it would have seen, and so
-does one that spreads the batch over devices and hosts: `index` travels with the example, and
-nothing else is remembered.
+A run that stops at example k and continues with `first_example=k` sees the same crops as a run that
+does not stop. The same holds for a run that distributes its batch over devices and hosts. The
+`index` is part of the example, and there is no other state.
 
-An example's life: the epoch `index // len(source)` orders the pictures anew (each is seen once per
-epoch); a picture that cannot be read is replaced by the next one; a window of it is scaled down at
-random, which removes the traces of JPEG compression, and mirrored or not. A picture smaller than
-the crop is enlarged just enough.
+The epoch `index // len(source)` determines the order of the pictures. Each picture appears once per
+epoch. The next picture replaces one that cannot be read. A window of the picture is scaled down by
+a random factor, which removes traces of JPEG compression, and mirrored at random. A picture smaller
+than the crop is enlarged to the size of the crop.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from PIL import Image
 from tfquant.data.images import ImageError
 from tfquant.data.sources import ImageSource
 
-# Each use of the seed has a stream of its own.
+# Each use of the seed has its own stream.
 _ORDER, _CROP, _VALIDATION = range(3)
 
 
 def _generator(seed: int, stream: int, counter: int) -> np.random.Generator:
-    """Random numbers of (seed, stream, counter), each reached without the ones before it."""
+    """Returns a random generator for (seed, stream, counter), which needs no earlier draws."""
     key = np.array([seed, stream], np.uint64)
     return np.random.Generator(
         np.random.Philox(key=key, counter=np.array([0, counter, 0, 0], np.uint64))
@@ -39,11 +39,12 @@ def _generator(seed: int, stream: int, counter: int) -> np.random.Generator:
 
 
 class _Draws:
-    """Counts the batches being drawn, so that the interpreter ends when none is.
+    """Counter of the batches in progress, so that the interpreter exits only when there are none.
 
-    TensorFlow's threads draw ahead by calling Python. One that calls while the interpreter shuts
-    down never returns, the dataset's destructor waits for it, and the process hangs after its last
-    line. Nobody asks for batches any more by then: the buffers fill, and the calls cease.
+    TensorFlow's threads draw batches ahead by calling Python. A thread that calls during the
+    shutdown of the interpreter never returns. The dataset's destructor waits for this thread, and
+    the process hangs after its last line. At that time nothing consumes batches any more, so the
+    buffers fill and the calls stop.
     """
 
     def __init__(self):
@@ -63,7 +64,9 @@ class _Draws:
                 self._last = time.monotonic()
 
     def settle(self, quiet_s: float = 0.25, patience_s: float = 60.0):
-        """Returns when nothing has been drawn for `quiet_s`, or `patience_s` are over."""
+        """Waits until nothing has been drawn for `quiet_s` seconds, at most for `patience_s`
+        seconds.
+        """
         end = time.monotonic() + patience_s
         while time.monotonic() < end:
             if not self._running and time.monotonic() - self._last > quiet_s:
@@ -86,19 +89,19 @@ def training_crops(
     downscale: tuple[float, ...] = (),
     flip: bool = True,
 ) -> tf.data.Dataset:
-    """The endless stream of training batches from example `first_example` on.
+    """Returns the infinite stream of training batches, beginning with example `first_example`.
 
     Args:
       source: the pictures.
       seed: at least 0.
-      crop: pixels a side of a crop.
-      batch_size: B, the examples of a batch, which follow one another.
+      crop: side of a crop in pixels.
+      batch_size: B, the number of consecutive examples in a batch.
       first_example: index of the first example.
-      stride: from the first example of a batch to that of the next; None: B. A host that draws its
-        share of a larger batch leaves the others' out.
-      downscale: smallest and largest factor on width and height, drawn uniformly between them; ()
-        leaves pictures as they are.
-      flip: mirrors every second crop, at random.
+      stride: distance between the first examples of consecutive batches; None is B. A host that
+        draws its share of a larger batch skips the shares of the other hosts.
+      downscale: smallest and largest factor on width and height. The factor is uniform between
+        them. () does not scale pictures.
+      flip: true to mirror crops at random, with a probability of one half.
 
     Returns:
       A dataset of {"image": uint8 [B, crop, crop, 3], "index": int64 [B]}.
@@ -141,7 +144,9 @@ def validation_crops(
     count: int,
     downscale: tuple[float, ...] = (),
 ) -> dict[str, np.ndarray]:
-    """The same `count` crops at every call: spread over the pictures, scaled, but not mirrored.
+    """Returns the same `count` crops at every call.
+
+    They are spread over the pictures, scaled, and not mirrored.
 
     Returns:
       {"image": uint8 [count, crop, crop, 3], "index": int64 [count], 0 to count - 1}.
@@ -164,7 +169,7 @@ def validation_crops(
 
 @contextlib.contextmanager
 def picture_errors():
-    """Turns TensorFlow's error for a picture that `training_crops` could not read into its own.
+    """Converts TensorFlow's error for a picture that `training_crops` could not read.
 
     Raises:
       ImageError: no picture of the source can be read any more.
@@ -185,7 +190,7 @@ def _check(**limits):
 
 
 def check_downscale(downscale: tuple) -> None:
-    """Raises a ValueError for what is neither two factors nor `()`, nothing."""
+    """Raises a ValueError unless `downscale` is empty or has two valid factors."""
     if downscale and not (len(downscale) == 2 and 0 < downscale[0] <= downscale[1] <= 1):
         raise ValueError(
             f"downscale takes two factors, 0 < smallest <= largest <= 1; got {downscale}"
@@ -193,18 +198,18 @@ def check_downscale(downscale: tuple) -> None:
 
 
 def _place(seed: int, index: int, length: int) -> int:
-    """The picture of example `index`: its place in the order of its epoch."""
+    """Returns the picture of example `index`, from the order of its epoch."""
     return _epoch_order(seed, index // length, length)[index % length]
 
 
-# Batches drawn in parallel straddle two epochs, of training and of a test.
+# Batches drawn in parallel may belong to two epochs, of training and of a test.
 @functools.lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.argsort(_generator(seed, _ORDER, epoch).random(length), kind="stable")
 
 
 def _picture(source: ImageSource, i: int) -> np.ndarray:
-    """source[i], or the next picture of the source that can be read: uint8 [H, W, 3]."""
+    """Returns source[i], or the next picture that can be read: uint8 [H, W, 3]."""
     for step in range(len(source)):
         try:
             return source[(i + step) % len(source)]
@@ -214,10 +219,10 @@ def _picture(source: ImageSource, i: int) -> np.ndarray:
 
 
 def _crop(picture, generator, crop, downscale, flip) -> np.ndarray:
-    """A random window of `picture: uint8 [H, W, 3]`, scaled to uint8 [crop, crop, 3]."""
+    """Returns a random window of `picture: uint8 [H, W, 3]`, scaled to uint8 [crop, crop, 3]."""
     u_scale, u_top, u_left, u_flip = generator.random(4)
     height, width = picture.shape[:2]
-    least = crop / min(height, width)  # The factor at which the picture is just large enough.
+    least = crop / min(height, width)  # smallest factor at which the picture is large enough
     low, high = downscale or (1.0, 1.0)
     low, high = max(low, least), max(high, least)
     factor = low + u_scale * (high - low)
@@ -233,8 +238,8 @@ def _crop(picture, generator, crop, downscale, flip) -> np.ndarray:
 
 
 def _resized_window(picture, top: float, left: float, side: float, crop: int) -> np.ndarray:
-    """That window of the whole picture's antialiased resizing, at the cost of the window alone."""
-    # Of the bicubic kernel, in source pixels, and one to round.
+    """Returns a window of the picture's antialiased resizing, and computes only this window."""
+    # Reach of the bicubic kernel in source pixels, plus one for rounding.
     reach = int(np.ceil(2 * max(1, side / crop))) + 1
     y, x = max(0, int(top) - reach), max(0, int(left) - reach)
     near = picture[y : int(top + side) + reach + 1, x : int(left + side) + reach + 1]

@@ -1,9 +1,10 @@
 """Dead leaves: procedural pictures with the statistics of photographs.
 
-After Lee, Mumford & Huang, "Occlusion models for natural images" (IJCV 2001): opaque shapes whose
-radii have the density r^-3 occlude one another, and the power spectrum falls about as f^-2, as that
-of photographs does. What differs: shapes other than discs; textures, shading, colours that
-neighbours share; and places with few small shapes, because photographs have skies and walls.
+The model is that of Lee, Mumford & Huang, "Occlusion models for natural images" (IJCV 2001). Opaque
+shapes with radii of density r^-3 occlude one another. The power spectrum falls approximately as
+f^-2, as in photographs. This module extends the model by shapes other than discs, textures,
+shading, and colours that neighbours share. It also has regions with few small shapes, because
+photographs have skies and walls.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-_OVERSAMPLING = 2  # Canvases are drawn so many times as wide and high, then averaged: smooth edges.
-_VERTICES = 48  # Of an outline; a multiple of 3, 4 and 6, and fine enough for the largest disc.
-_CELLS = 64  # Grid of the fields that neighbouring leaves share.
+_OVERSAMPLING = 2  # factor on width and height of the drawing, which is averaged for smooth edges
+_VERTICES = 48  # of an outline; a multiple of 3, 4 and 6, enough for the largest disc
+_CELLS = 64  # grid of the fields that neighbouring leaves share
 
 # From (lightness, warmth, greenness) to the log-odds of (red, green, blue).
 _OPPONENT = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -2.0], [1.0, -1.0, 1.0]])
 
 
 def dead_leaves(seed, size: int = 512) -> np.ndarray:
-    """A canvas of occluding, textured shapes: uint8 [size, size, 3], a function of the arguments.
+    """Returns a canvas of occluding, textured shapes: uint8 [size, size, 3].
+
+    It is a function of the arguments.
 
     Args:
-      seed: an integer or a sequence of them, at least 0.
-      size: pixels a side, at least 64.
+      seed: an integer or a sequence of integers, at least 0.
+      size: side in pixels, at least 64.
     """
     if size < 64:
         raise ValueError(f"size {size}: expected at least 64")
@@ -41,19 +44,20 @@ def dead_leaves(seed, size: int = 512) -> np.ndarray:
 
 
 def _leaves(rng, size):
-    """Draws n leaves, the farthest first and as large as the canvas.
+    """Draws n leaves. The first one is the farthest and covers the canvas.
 
     Returns:
-      Outlines [n, _VERTICES, 2], centres [n, 2] (x, y), radii [n], turns [n]; pixels and radians.
+      Outlines [n, _VERTICES, 2], centres [n, 2] (x, y), radii [n], turns [n], in pixels and
+      radians.
     """
     smallest, largest = np.exp(rng.uniform(np.log(1.0), np.log(4.0))), 0.8 * size
-    mean_area = 2 * np.pi * smallest**2 * np.log(largest / smallest)  # Of discs with density r^-3.
-    n = int(3 * size**2 / mean_area)  # Leaves lie three deep on average, before the thinning below.
+    mean_area = 2 * np.pi * smallest**2 * np.log(largest / smallest)  # of discs with density r^-3
+    n = int(3 * size**2 / mean_area)  # three leaves per pixel on average, before the thinning
     radius = _radii(rng, n, smallest, largest)
     radius[0] = 2 * size
     centre = rng.uniform(-radius[:, None], size + radius[:, None], (n, 2))
     centre[0] = size / 2
-    # Size in octaves against a field: small leaves grow in some places and not in others.
+    # The threshold on the size, in octaves, is a field: some places have no small leaves.
     octave = 0.25 * np.log2(radius * _CELLS / size)
     here = _at(_power_law_field(rng, _CELLS, 3.0), centre, size)
     grows = octave + here + 0.35 * rng.standard_normal(n) > 0
@@ -64,12 +68,12 @@ def _leaves(rng, size):
 
 
 def _radii(rng, n, smallest, largest):
-    """n radii of density proportional to r^-3 between the two: r^-2 is uniform."""
+    """Returns n radii with a density proportional to r^-3 between the limits; r^-2 is uniform."""
     return rng.uniform(largest**-2, smallest**-2, n) ** -0.5
 
 
 def _outlines(rng, centre, radius, turn):
-    """Stretched and turned discs, regular polygons and blobs: [n, _VERTICES, 2]."""
+    """Returns stretched and turned discs, regular polygons and blobs: [n, _VERTICES, 2]."""
     n = len(radius)
     t = np.arange(_VERTICES) * (2 * np.pi / _VERTICES)
     rho = np.ones((n, _VERTICES))
@@ -83,7 +87,7 @@ def _outlines(rng, centre, radius, turn):
         waves += height * np.cos(k * t + rng.uniform(0, 2 * np.pi, (n, 1)))
     rho = np.where((kind == "blob")[:, None], np.maximum(1 + waves, 0.2), rho)
     stretch = np.exp(0.35 * np.abs(rng.standard_normal((n, 1))))
-    t = t + np.pi / 4  # Stretched, 4 corners make a rectangle and not a rhombus.
+    t = t + np.pi / 4  # so that stretching 4 corners gives a rectangle, not a rhombus
     u = rho * radius[:, None] * stretch * np.cos(t)
     v = rho * radius[:, None] / stretch * np.sin(t)
     cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
@@ -91,21 +95,23 @@ def _outlines(rng, centre, radius, turn):
 
 
 def _paint(outlines, radius, size) -> np.ndarray:
-    """Number of the leaf on top of each pixel: int32 [_OVERSAMPLING size, _OVERSAMPLING size]."""
+    """Returns the number of the top leaf at each pixel: int32 [2 size, 2 size]."""
     canvas = Image.new("I", (_OVERSAMPLING * size,) * 2)
     draw = ImageDraw.Draw(canvas)
-    for number in range(1, len(radius)):  # Leaf 0 lies under all others and is everywhere.
+    for number in range(1, len(radius)):  # leaf 0 is the lowest and covers the canvas
         outline = outlines[number] if radius[number] > 12 else outlines[number, ::4]
         draw.polygon((outline * _OVERSAMPLING).ravel().tolist(), fill=number)
     return np.asarray(canvas)
 
 
 def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
-    """Colours, shades and textures: uint8 [_OVERSAMPLING size, _OVERSAMPLING size, 3].
+    """Returns colours, shades and textures: uint8 [_OVERSAMPLING size, _OVERSAMPLING size, 3].
 
-    The log-odds of a channel's value are, for a pixel at p of a leaf,
-      colour + slope . p + contrast sin(wave . p + phase + warp noise(p)) + grain fine_noise(p)
-    and daylight(p); all but the three fields are constants of the leaf.
+    The log-odds of a channel's value at a pixel p of a leaf are the sum of
+
+        colour + slope . p + contrast sin(wave . p + phase + warp noise(p)) + grain fine_noise(p)
+
+    and daylight(p). The three fields vary with p, everything else is constant in a leaf.
     """
     n = len(radius)
 
@@ -123,7 +129,7 @@ def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
     warp = some(0.6) * rng.exponential(2.0, n)
     grain = np.where(some(0.3), 2.2, 0.6) * rng.exponential(0.1, n)
     phase = rng.uniform(0, 2 * np.pi, n)
-    # Each leaf takes the noise from another place.
+    # Each leaf reads the noise at a different place.
     shift = rng.integers(0, size, (n, 2), dtype=np.int32)
 
     def of(values):
@@ -149,7 +155,7 @@ def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
 
 
 def _colours(rng, centre, size) -> np.ndarray:
-    """(lightness, warmth, greenness): [n, 3]; neighbours mostly share one of six themes."""
+    """Returns (lightness, warmth, greenness) [n, 3]. Neighbours mostly share one of six themes."""
     n = len(centre)
     themes = rng.standard_normal((6, 3)) * [0.8, 0.22, 0.07]
     themes += [0.3 * rng.standard_normal() - 0.5, 0.05, 0]
@@ -160,13 +166,16 @@ def _colours(rng, centre, size) -> np.ndarray:
 
 
 def _at(field, centre, size):
-    """Values of `field: [_CELLS, _CELLS]` at `centre: [n, 2]` pixels; [n]."""
+    """Returns the values [n] of `field: [_CELLS, _CELLS]` at `centre: [n, 2]` in pixels."""
     cell = np.clip(centre * (_CELLS / size), 0, _CELLS - 1).astype(int)
     return field[cell[:, 1], cell[:, 0]]
 
 
 def _power_law_field(rng, size, slope) -> np.ndarray:
-    """Periodic Gaussian noise of unit variance, power spectrum f^-slope: float32 [size, size]."""
+    """Returns periodic Gaussian noise of unit variance with power spectrum f^-slope.
+
+    Its shape is [size, size], float32.
+    """
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
     frequency[0, 0] = np.inf
     white = rng.standard_normal((size, size), np.float32)

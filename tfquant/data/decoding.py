@@ -17,8 +17,8 @@ from PIL import Image, TiffImagePlugin
 
 from tfquant.data import colour, messages, png_chunks
 
-# Pillow's name of each format that is read, and the extensions that find it in a folder. Others
-# stay closed: for a PostScript file Pillow would start Ghostscript.
+# Pillow's name of each supported format -> its extensions in a folder. Other formats are rejected:
+# for a PostScript file, Pillow would start Ghostscript.
 FORMATS = {
     "AVIF": (".avif", ".avifs"),
     "BMP": (".bmp",),
@@ -31,7 +31,7 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-# Read through the package pillow-heif, where it is installed.
+# Supported if the package pillow-heif is installed.
 HEIF = {"HEIF": (".heic", ".heif", ".hif")}
 
 _ORIENTATION = 0x0112
@@ -42,8 +42,8 @@ _WHITE_IS_ZERO, _RAW_SENSOR = 0, (32803, 34892)
 _SAMPLE_FORMATS = {2: "signed integers", 3: "floating point", 5: "complex", 6: "complex"}
 
 # Kinds of TIFF that Pillow can unpack but does not know: (byte order, photometric, sample formats,
-# fill order, bits, extra samples) -> (mode, raw mode). Samples of 12 bits lie in either byte order
-# alike.
+# fill order, bits, extra samples) -> (mode, raw mode). The byte order does not affect samples of 12
+# bits.
 _MORE_TIFFS = {
     (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
     (b"MM", 1, (1,), 1, (12,), ()): ("I;16", "I;12"),
@@ -51,7 +51,7 @@ _MORE_TIFFS = {
     (b"II", 0, (1,), 1, (12,), ()): ("I;16", "I;12"),
 }
 
-# How far pages are compared to tell a thumbnail from the picture.
+# Number of pages that are compared to distinguish a thumbnail from the picture.
 _PAGES_SEEN = 16
 
 _TURNS = {
@@ -66,16 +66,19 @@ _TURNS = {
 
 
 class ImageError(ValueError):
-    """A picture that cannot be found, read or written: one line that says which and why."""
+    """Error: a picture cannot be found, read or written.
+
+    The message is one line with file and reason.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """A picture.
+    """A decoded picture.
 
     Attributes:
       pixels: uint8 [H, W, 3], sRGB.
-      notes: lines that say what was done to it, or was odd; most pictures have none.
+      notes: lines about conversions and defects. Most pictures have none.
     """
 
     pixels: np.ndarray
@@ -88,12 +91,12 @@ def decode(file, background=None, page: int | None = None) -> Decoded:
     Args:
       file: its path, or its bytes in a `BytesIO`.
       background: (red, green, blue) as float32 [3], 0 to 255, or None.
-      page: of a file with several, from 1; None: the first that is no thumbnail.
+      page: page of a file with several, from 1. None is the first page that is not a thumbnail.
 
     Raises:
       ImageError: the picture is transparent, its black and white are undefined, or it has no such
-        page; the message names no file.
-      Exception: anything that Pillow's decoders stumble over in a broken file.
+        page. The message does not name the file.
+      Exception: any error of Pillow's decoders for a corrupt file.
     """
     with messages.collected() as said:
         try:
@@ -110,20 +113,20 @@ def decode(file, background=None, page: int | None = None) -> Decoded:
 
 @contextlib.contextmanager
 def opened(file):
-    """Gives (Pillow's picture, an ICC profile that Pillow does not read or None)."""
+    """Yields (Pillow's picture, an ICC profile that Pillow does not read or None)."""
     formats, profile = readable_formats(), None
     try:
         picture = Image.open(file, formats=formats)
         if picture.format == "PNG":
-            picture.load()  # reads the text after the pixels as well
+            picture.load()  # also reads the text after the pixels
     except ValueError as error:
         if "MAX_TEXT" not in str(error):
             raise
         data, profile = png_chunks.without_large_chunks(_bytes(file))
         picture = Image.open(io.BytesIO(data), formats=formats)
     if picture.format == "TIFF" and not isinstance(file, io.BytesIO) and _may_be_turned(picture):
-        # Pillow maps uncompressed pixels of a file into memory, and confuses their sides if they
-        # are to be turned.
+        # Pillow maps uncompressed pixels of a file into memory, and swaps their sides if it rotates
+        # them.
         picture.close()
         picture = Image.open(io.BytesIO(_bytes(file)), formats=formats)
     with picture:
@@ -142,7 +145,7 @@ def _may_be_turned(picture: Image.Image) -> bool:
 
 
 def readable_formats() -> list[str]:
-    """Pillow's names of the formats that this installation reads."""
+    """Returns Pillow's names of the formats that this installation reads."""
     Image.init()
     for key, modes in _MORE_TIFFS.items():
         TiffImagePlugin.OPEN_INFO.setdefault(key, modes)
@@ -157,7 +160,7 @@ def extensions() -> tuple[str, ...]:
 
 
 def is_picture_data(head: bytes) -> bool:
-    """Says if the first 32 bytes of a file are those of a format in `FORMATS` or `HEIF`."""
+    """Returns true if a file with these first 32 bytes has a format in `FORMATS` or `HEIF`."""
     if head[4:8] == b"ftyp":
         return head[8:12] in (b"avif", b"avis", *_HEIF_BRANDS)
     if head[:4] == b"RIFF":
@@ -196,7 +199,7 @@ def tiff_kind(path) -> str:
 
 
 def is_heif_data(head: bytes) -> bool:
-    """Says if the first 32 bytes of a file are those of HEIC or HEIF."""
+    """Returns true if a file with these first 32 bytes is a HEIC or HEIF file."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
@@ -218,17 +221,17 @@ def choose_page(picture: Image.Image, page: int | None) -> str:
     """
     try:
         count = getattr(picture, "n_frames", 1)
-    except Exception:  # of a file that is damaged after its first page
+    except Exception:  # the file is corrupt after its first page
         count = 1
     if page is not None:
         if not 1 <= page <= count:
             raise ImageError(f"has {count} page(s): there is no page {page}")
         if count > 1:
             picture.seek(page - 1)
-            return f"page {page} of {count} is taken"
+            return f"page {page} of {count} is used"
         return ""
     if picture.format != "TIFF":
-        return "" if count == 1 else f"page {picture.tell() + 1} of {count} is taken"
+        return "" if count == 1 else f"page {picture.tell() + 1} of {count} is used"
     found = _first_page(picture, count)
     if count == 1:
         return ""
@@ -236,14 +239,14 @@ def choose_page(picture: Image.Image, page: int | None) -> str:
     before = {0: "", 1: ", as page 1 is a thumbnail or a mask"}.get(
         found, f", as pages 1 to {found} are thumbnails or masks"
     )
-    return f"page {found + 1} of {count} is taken{before}"
+    return f"page {found + 1} of {count} is used{before}"
 
 
 def _first_page(picture: Image.Image, count: int) -> int:
-    """Index of a TIFF's first page that is no thumbnail and no mask."""
+    """Returns the index of the first page of a TIFF that is neither thumbnail nor mask."""
     sizes, marks, has_more = [], [], False
     picture.fp.seek(0)
-    raw = picture.fp.read(10)[8:] == b"CR"  # Canon's; its first page is a preview
+    raw = picture.fp.read(10)[8:] == b"CR"  # Canon raw file; its first page is a preview
     for index in range(min(count, _PAGES_SEEN)):
         if count > 1:
             picture.seek(index)
@@ -263,7 +266,7 @@ def _first_page(picture: Image.Image, count: int) -> int:
         )
     if not whole:
         return max(range(len(sizes)), key=lambda i: sizes[i][0] * sizes[i][1])
-    # Thumbnails without a mark: of the same shape as a later page, and at most half as wide.
+    # Unmarked thumbnails have the same shape as a later page and at most half its width.
     return next(i for i in whole
                 if not any(j > i and _is_thumbnail(sizes[i], sizes[j]) for j in whole))  # fmt: skip
 
@@ -303,7 +306,7 @@ def _turned(pixels: np.ndarray, orientation) -> np.ndarray:
     turn = _TURNS.get(orientation)
     if turn is not None:
         pixels = np.asarray(Image.fromarray(pixels).transpose(turn))
-    return np.array(pixels)  # contiguous, writable, and of no other owner
+    return np.array(pixels)  # a contiguous, writable copy
 
 
 def _depth(picture: Image.Image) -> tuple:
@@ -336,7 +339,7 @@ def _tuple(value) -> tuple:
 
 def _exif(picture: Image.Image) -> tuple:
     """Returns (orientation, interoperability index); 1 and "" if EXIF has none."""
-    # Other tags may be broken in any way; they must not cost the orientation.
+    # Other tags may be corrupt in any way. The orientation must still be read.
     orientation, interoperability = None, ""
     with contextlib.suppress(Exception):
         exif = picture.getexif()
@@ -410,5 +413,5 @@ def _with_byte_key(picture: Image.Image) -> Image.Image:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without its line breaks; its class where it has none."""
+    """Returns an error's message without line breaks, or its class if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,8 @@
-"""Finds the pictures that a folder, a glob or a list means, and counts what is no picture.
+"""Search for pictures in a folder, a glob or a list. It also counts the skipped files.
 
-Pictures of a folder are known by their extension, in upper or lower case. A file without extension
-is looked into. Hidden files and folders are left out, and links to folders are followed.
+Pictures in a folder are recognized by their extension, in upper or lower case. A file without
+extension is recognized by its content. Hidden files and folders are skipped. Links to folders are
+followed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tfquant import files
 from tfquant.data import decoding
 from tfquant.data.decoding import ImageError
 
-_HEAD = 32  # bytes that tell a picture from other files
+_HEAD = 32  # bytes by which pictures are recognized
 _EXTENSION = re.compile(r"\.[a-z][a-z0-9+_-]{0,11}~?$|\.7z$", re.IGNORECASE)
 _KINDS = 8  # kinds that a summary lists
 
@@ -26,8 +27,8 @@ class Found:
     """The result of a search.
 
     Attributes:
-      paths: of the pictures, sorted, each once.
-      others: paths of the files that are no pictures by their name.
+      paths: paths of the pictures, sorted, without duplicates.
+      others: paths of files that are not pictures according to their names.
       hidden: paths of hidden files and folders.
       special: paths of FIFOs, sockets and devices.
     """
@@ -50,16 +51,16 @@ class Found:
 
 
 def search(spec: str) -> Found:
-    """Looks for the pictures that `spec` means.
+    """Searches for the pictures of `spec`.
 
     Args:
-      spec: a file, a folder (searched to the bottom), a glob (`**` crosses folders; its folders are
-        searched, its files need a known extension), or several of these with commas between. A name
-        that exists is no glob. `~` is the home folder.
+      spec: a file, a folder (searched recursively), a glob, or several of these separated by
+        commas. In a glob, `**` crosses folders. Its folders are searched, and its files need a
+        known extension. A name that exists is not a glob. `~` is the home folder.
 
     Raises:
       ImageError: a part of `spec` leads to no picture.
-      OSError: nobody can look there, since no file system has such names, say.
+      OSError: the search fails, for example because the file system does not allow such a name.
     """
     asked = parts(os.fspath(spec))
     if not asked:
@@ -81,7 +82,7 @@ def search(spec: str) -> Found:
 
 
 def parts(spec: str) -> list[str]:
-    """Splits a list with commas. Blanks around a name are kept if such a name exists."""
+    """Splits a comma-separated list. Blanks around a name are kept if that name exists."""
     for whole in (files.expanded(spec), files.expanded(spec.strip())):
         if whole and files.exists(whole):
             return [whole]
@@ -101,7 +102,7 @@ def _why_none(part: str, found: Found) -> str:
         return "no such file or folder"
     left_out = found.left_out()
     reason = f"no pictures in this {what} ({', '.join(decoding.extensions())})"
-    return f"{reason}; left out: {left_out}" if left_out else reason
+    return f"{reason}; skipped: {left_out}" if left_out else reason
 
 
 def _expand(part: str) -> Found:
@@ -125,7 +126,7 @@ def _expand(part: str) -> Found:
 
 
 def is_picture(path: str) -> bool:
-    """Says if a folder's file is a picture by its extension, or by its content if it has none."""
+    """Returns true if a file is a picture by its extension, or by its content without extension."""
     name = os.path.basename(path)
     if files.is_hidden(name):
         return False
@@ -143,7 +144,7 @@ def is_picture(path: str) -> bool:
 
 
 def _counted(paths: list[str]) -> str:
-    """ "12 files of other kinds: 9 .HEIC, 3 .txt"."""
+    """Returns text such as "12 files of other kinds: 9 .HEIC, 3 .txt"."""
     spellings = collections.defaultdict(collections.Counter)
     for path in paths:
         match = _EXTENSION.search(os.path.basename(path))

@@ -1,10 +1,10 @@
-"""Pictures in files: found, read as 8-bit RGB, written without loss. Pillow and NumPy alone.
+"""Picture files: search, reading as 8-bit RGB, lossless writing. It needs only Pillow and NumPy.
 
-Pictures are found and read wherever `tfquant.files` reads, and written on this machine.
+Pictures are found and read wherever `tfquant.files` reads. They are written on this machine.
 
-Whatever a file holds becomes `uint8 [H, W, 3]` in sRGB, the only form the rest of the package
-knows. `docs/pictures.md` has the table of what is read, how it is converted and what is refused;
-`decoding.py` does it. Whatever cannot be read is an `ImageError` of one line: the file and the
+Every file is converted to `uint8 [H, W, 3]` in sRGB, the only form in the rest of the package.
+`decoding.py` converts. `docs/pictures.md` has a table of supported, converted and rejected
+pictures. A file that cannot be read raises an `ImageError` of one line with the file and the
 reason.
 """
 
@@ -31,10 +31,10 @@ __all__ = [
 # First bytes of PNG and of JPEG.
 _KEPT = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
-# A reconstruction is written as it is: a second, lossy codec behind ours would be measured as ours.
+# Reconstructions are written losslessly. Another lossy codec would change the measured quality.
 LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".ppm")
 
-# Keyword of the PNG text that names what a picture was decompressed from.
+# Keyword of the PNG text that names the source of a decompressed picture.
 _MADE_FROM = "tfquant"
 
 
@@ -43,17 +43,18 @@ def read(path, background=None, data: bytes | None = None, *, page: int | None =
 
     Args:
       path: the file.
-      background: (red, green, blue), each 0 to 255, seen through transparent pixels. Without it a
-        picture with such pixels is refused; alpha that is opaque everywhere is dropped either way.
-      data: the file's bytes, where they are at hand; `path` is what errors call them.
-      page: of a file with several pages or frames, from 1; None: the first that is no thumbnail.
+      background: (red, green, blue), each 0 to 255, which transparent pixels show. Without it, a
+        picture with transparent pixels is rejected. Alpha that is opaque everywhere is always
+        dropped.
+      data: the file's bytes if they are already read. Errors then use `path` as their name.
+      page: page or frame of a file with several, from 1. None is the first that is not a thumbnail.
 
     Returns:
-      The picture, uint8 [H, W, 3], and notes on what was converted or odd.
+      The picture, uint8 [H, W, 3], and notes about conversions and defects.
 
     Raises:
-      ImageError: the file is missing, no picture, truncated, too large, transparent, has no such
-        page, or its black and white are unknown.
+      ImageError: the file is missing, not a picture, truncated, too large or transparent, has no
+        such page, or its black and white are undefined.
     """
     path = os.fspath(path)
     background = _checked_background(background)
@@ -71,14 +72,14 @@ def read_image(
     page: int | None = None,
     note: Callable[[str], None] | None = None,
 ) -> np.ndarray:
-    """Reads a picture as `read` does; returns its pixels, uint8 [H, W, 3].
+    """Reads a picture as `read` does and returns its pixels, uint8 [H, W, 3].
 
     Args:
       path, background, data, page: see `read`.
-      note: takes each note, a line without the file's name.
+      note: function that is called with each note, a line without the file's name.
 
     Raises:
-      ImageError: `read` would.
+      ImageError: as for `read`.
     """
     decoded = read(path, background, data, page=page)
     for line in decoded.notes if note else ():
@@ -90,7 +91,7 @@ def sides(path, page: int | None = None) -> tuple:
     """Returns the sides of a picture in pixels, the shorter first. Reads only the header.
 
     Raises:
-      ImageError: the header is not a picture's.
+      ImageError: the header is not that of a picture.
     """
     path = os.fspath(path)
     with _errors_of(path), messages.collected():
@@ -107,21 +108,21 @@ def _bytes_of(path: str) -> bytes | None:
         return files.read(path)
     with contextlib.suppress(OSError):
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # FIFOs cannot go back
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a FIFO cannot seek
             return files.read(path)
     return None
 
 
 @contextlib.contextmanager
 def _errors_of(path: str):
-    """Turns whatever reading a picture raises into an ImageError that names the file."""
+    """Converts errors from reading a picture to an ImageError that names the file."""
     name = files.shown(path)
     try:
         yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except FileNotFoundError:
-        gone = "a link to a file that is not there" if os.path.islink(path) else "no such file"
+        gone = "a link to a missing file" if os.path.islink(path) else "no such file"
         raise ImageError(f"{name}: {gone}") from None
     except IsADirectoryError:
         raise ImageError(f"{name}: a folder, not a picture") from None
@@ -132,7 +133,7 @@ def _errors_of(path: str):
         raise ImageError(
             f"{name}: more than {limit} pixels, where Pillow suspects an attack"
         ) from None
-    # On broken files Pillow's decoders raise whatever they stumble over.
+    # Pillow's decoders raise various errors for corrupt files.
     except Exception as error:
         reason = decoding.one_line(error).removeprefix(f"{path}: ")
         raise ImageError(f"{name}: unreadable: {reason}") from None
@@ -153,31 +154,31 @@ def _why_unidentified(path: str) -> str:
 
 
 def probe_image(path) -> None:
-    """Raises an ImageError if the file's header is not a picture's; looks at no pixels."""
+    """Raises an ImageError if the file's header is not that of a picture. Reads no pixels."""
     path = os.fspath(path)
     try:
         with messages.collected(), files.reading(path) as file:
             Image.open(file, formats=decoding.readable_formats()).close()
     except Exception:
-        read_image(path)  # Says why.
+        read_image(path)  # raises an error with the reason
 
 
 def encoded_image(
     path, background=None, *, page: int | None = None, note: Callable[[str], None] | None = None
 ) -> bytes:
-    """Returns the bytes of a PNG or JPEG file, or of an sRGB PNG with the picture of another file.
+    """Returns the bytes of a PNG or JPEG file; converts other pictures to an sRGB PNG.
 
     Args:
       path, background, page, note: see `read_image`.
 
     Raises:
-      ImageError: `read` would.
+      ImageError: as for `read`.
     """
     path = os.fspath(path)
     try:
         data = files.read(path)
     except Exception:
-        read_image(path)  # Says why.
+        read_image(path)  # raises an error with the reason
         raise
     decoded = read(path, background, data, page=page)
     for line in decoded.notes if note else ():
@@ -189,7 +190,7 @@ def encoded_image(
 
 
 def _reads_the_same(data: bytes, decoded: Decoded) -> bool:
-    """Says if the file's bytes alone, without background and page, give the same picture."""
+    """Returns true if the file without background and page gives the same picture."""
     try:
         return np.array_equal(decoding.decode(io.BytesIO(data)).pixels, decoded.pixels)
     except Exception:
@@ -197,15 +198,16 @@ def _reads_the_same(data: bytes, decoded: Decoded) -> bool:
 
 
 def write_image(path, image, source: str = "") -> None:
-    """Writes `image: uint8 [H, W, 3]` in the lossless format that the extension of `path` names.
+    """Writes `image: uint8 [H, W, 3]` in the lossless format of the extension of `path`.
 
     Args:
       path: the file.
       image: the picture.
-      source: what `made_from` is to say of the file; kept in PNG alone.
+      source: text for `made_from`. Only PNG files keep it.
 
     Raises:
-      ImageError: another array, a lossy format, or the file cannot be written.
+      ImageError: the array has another shape or type, the format is lossy, or the file cannot be
+        written.
     """
     path = os.fspath(path)
     name = files.shown(path)
@@ -238,10 +240,7 @@ def encoded(image, extension: str = ".png", source: str = "", name: str = "pictu
 
 
 def made_from(path) -> str | None:
-    """Returns the text that says what a PNG file was decompressed from, or None.
-
-    It is what `write_image` was given.
-    """
+    """Returns the `source` with which `write_image` wrote a PNG file, or None."""
     try:
         with messages.collected(), Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get(_MADE_FROM)
@@ -250,11 +249,11 @@ def made_from(path) -> str | None:
 
 
 def find_images(spec: str) -> list[str]:
-    """Lists the pictures that `spec` means, as `finding.search` does, sorted, each once.
+    """Returns the sorted pictures of `spec` without duplicates, as found by `finding.search`.
 
     Raises:
       ImageError: a part of `spec` leads to no picture.
-      OSError: nobody can look there, since no file system has such names, say.
+      OSError: the search fails, for example because the file system does not allow such a name.
     """
     return finding.search(spec).paths
 

@@ -1,9 +1,9 @@
-"""The messages that Pillow and libtiff print while they read a picture, kept with that picture.
+"""Capture of the messages that Pillow and libtiff print while they read a picture.
 
-Pillow warns through `warnings` and `logging`, which serve the whole process; here the messages are
-collected by thread. libtiff prints to file descriptor 2. That descriptor is redirected while a TIFF
-file is decoded, by one thread at a time: `STDERR` is the lock. Code of this package that prints on
-standard error takes the lock, so that its own lines are never collected.
+Pillow warns through `warnings` and `logging`, which are shared by the whole process. This module
+separates the messages by thread. libtiff prints to file descriptor 2. That descriptor is redirected
+while a TIFF file is decoded, by one thread at a time, which holds the lock `STDERR`. Code of this
+package that prints to standard error takes the lock, so that its lines are never captured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _before = warnings.showwarning
 
 @contextlib.contextmanager
 def collected():
-    """Gives a list that receives what Pillow says in this thread, one line a message."""
+    """Yields a list that receives Pillow's messages in this thread, one line each."""
     _install()
     outer = getattr(_local, "lines", None)
     _local.lines = lines = []
@@ -42,7 +42,7 @@ def collected():
 
 @contextlib.contextmanager
 def native():
-    """Adds what C libraries print on descriptor 2 to the list of `collected`."""
+    """Adds the output of C libraries on descriptor 2 to the list of `collected`."""
     with STDERR, contextlib.ExitStack() as stack:
         try:
             sys.stderr.flush()
@@ -63,27 +63,32 @@ def native():
             os.dup2(kept, 2)
             file.seek(0)
             for line in file.read().decode(errors="backslashreplace").splitlines():
-                if _OF_A_LOG.match(line):  # another thread's
+                if _OF_A_LOG.match(line):  # from another thread
                     os.write(2, line.encode(errors="backslashreplace") + b"\n")
                 else:
                     _add(f"libtiff: {line}")
 
 
 def shortened(lines: list) -> list:
-    """Different messages in their order; all but the first few become a count."""
+    """Returns the distinct messages in order.
+
+    All except the first few are replaced by their count.
+    """
     different = list(dict.fromkeys(line for line in lines if line))
     more = len(different) - _MOST
     return different[:_MOST] + ([f"and {more} more messages"] if more > 0 else [])
 
 
 def _install() -> None:
-    """Puts the two hooks in place; something such as a test may have removed them."""
+    """Installs the two hooks unless they are installed; a test, for example, may have removed
+    them.
+    """
     global _before
     with _install_lock:
         if warnings.showwarning is not _show_warning:
             _before = warnings.showwarning
             warnings.showwarning = _show_warning
-            # Every picture's own, not only the first of a process.
+            # Warnings of every picture, not only the first one of a process.
             warnings.filterwarnings("always", module=r"PIL\.")
         logger = logging.getLogger("PIL")
         if not any(isinstance(handler, _Handler) for handler in logger.handlers):
@@ -94,7 +99,7 @@ def _install() -> None:
 def _show_warning(message, category, filename, lineno, file=None, line=None):
     if getattr(_local, "lines", None) is None:
         _before(message, category, filename, lineno, file, line)
-    # Large pictures are welcome; the limit beyond which they are refused is twice as high.
+    # Large pictures are accepted. The limit beyond which they are rejected is twice as high.
     elif category.__name__ != "DecompressionBombWarning":
         _add(str(message))
 
@@ -106,7 +111,7 @@ def _add(text: str) -> None:
 
 
 class _Handler(logging.Handler):
-    """Collects a record of Pillow's, or hands it to the root logger."""
+    """Handler that collects Pillow's records, or passes them to the root logger."""
 
     def emit(self, record):
         if getattr(_local, "lines", None) is None:

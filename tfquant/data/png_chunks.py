@@ -1,7 +1,7 @@
-"""PNG files without the chunks that Pillow refuses for their size.
+"""Removal of PNG chunks that are too large for Pillow.
 
-Pillow reads no PNG whose text or ICC profile takes more than a megabyte when it is inflated. Such
-files are valid: the chunks are taken out, and the profile is inflated here.
+Pillow does not read a PNG file with inflated text or an inflated ICC profile of more than 1 MiB.
+Such files are valid. This module removes the chunks and inflates the profile itself.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE = 64 << 20  # bytes
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
 
-# Text that may say how the picture is turned. It is kept where Pillow reads it.
+# Text that may contain the orientation. It is kept if Pillow can read it.
 _TURNING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _MAX_TEXT = 1 << 20  # Pillow's limit of one inflated chunk, bytes
 
 
 def without_large_chunks(data: bytes) -> tuple:
-    """Takes text and ICC profile out of a PNG file.
+    """Removes text and ICC profile from a PNG file.
 
     Args:
-      data: the file. What does not look like a chunk is kept, so that Pillow finds the damage.
+      data: the file. Data that are not chunks are kept, so that Pillow detects the corruption.
 
     Returns:
       (the file's bytes without these chunks, the ICC profile or None).

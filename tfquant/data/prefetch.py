@@ -1,4 +1,4 @@
-"""Work that threads do ahead of the one that takes its results in order."""
+"""Parallel work in threads whose results are consumed in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Callable
 
 
 def ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable, count: int) -> Iterator:
-    """For each item in order a function that waits for `work(item)`, `count` of them under way."""
+    """Yields, for each item in order, a function that waits for the result of `work(item)`.
+
+    Up to `count` items are processed ahead.
+    """
     waiting = collections.deque()
     for item in items:
         waiting.append(pool.submit(work, item))

@@ -1,15 +1,16 @@
-"""Pictures in TFRecord shards: made from files, and read at any place.
+"""Pictures in TFRecord shards: creation from files and random access.
 
     SET/00000-of-00002.tfrecord     `tf.train.Example`s in the order of the files
     SET/records.json                the index: {"format": 1, "shards": {"00000-of-00002.tfrecord":
                                     [bytes of each record, ...], ...}}
 
-A record holds `image/encoded`, a picture file's bytes, and `image/filename`. Training asks for
-pictures by number, in an order that is new every epoch, so where each one lies must be known: the
-index says it. Other TFRecord files with `image/encoded` are read through once, when opened.
+A record has `image/encoded`, the bytes of a picture file, and `image/filename`. Training reads
+pictures by number in an order that changes every epoch, so it must know the position of each one.
+The index has these positions. Other TFRecord files with `image/encoded` are read completely once,
+when they are opened.
 
-TFRecord frames a record's n bytes with 16: its length (8) and that one's checksum (4) before them,
-their own checksum (4) behind. TensorFlow's reader checks both.
+TFRecord adds 16 bytes to a record of n bytes: the length (8) and its checksum (4) before it, and
+the checksum of the record (4) after it. TensorFlow's reader checks both checksums.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Callable
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tensorflow.python.lib.io import tf_record  # the one way to read a record at an offset
+from tensorflow.python.lib.io import tf_record  # the only way to read a record at an offset
 
 from tfquant import files
 from tfquant.data import images
@@ -39,13 +40,13 @@ _OPEN_SHARDS = 64
 
 
 class Records:
-    """The pictures of a set, or of other TFRecord files: `records[i]` is (name, encoded bytes).
+    """The pictures of a set or of other TFRecord files: `records[i]` is (name, encoded bytes).
 
     Args:
       spec: a set's folder, or a glob of TFRecord files, which are sorted by name.
 
     Raises:
-      ImageError: there are no such records, or the index does not fit its shards.
+      ImageError: there are no such records, or the index does not match its shards.
     """
 
     def __init__(self, spec: str):
@@ -74,7 +75,7 @@ class Records:
             with lock:
                 data, _ = reader.read(int(self._offsets[shard][place]))
             values = tf.train.Example.FromString(data).features.feature
-        except Exception as error:  # of TensorFlow, of protobuf
+        except Exception as error:  # from TensorFlow or protobuf
             raise ImageError(f"{name}: unreadable: {' '.join(str(error).split())}") from None
         if not values[ENCODED].bytes_list.value:
             found = ", ".join(sorted(values.keys() - {ENCODED})) or "nothing"
@@ -87,10 +88,12 @@ class Records:
 
 
 def _read_index(folder: str) -> dict:
-    """Shard's path -> its records' offsets, int64, as the set's index says."""
+    """Returns a map from a shard's path to its records' offsets, int64, from the set's index."""
     path = tf.io.gfile.join(folder, INDEX)
     if not files.exists(path):
-        raise ImageError(f"{folder}: no set of records, it has no {INDEX}; name a glob of files")
+        raise ImageError(
+            f"{folder}: not a set of records, because it has no {INDEX}; name a glob of files"
+        )
     try:
         index = json.loads(files.read(path))
         if index["format"] != FORMAT:
@@ -114,7 +117,7 @@ def _length(path: str) -> int:
 
 
 def _scan(path: str) -> np.ndarray:
-    """The offsets of a file's records, int64, found by reading it to its end."""
+    """Returns the offsets of a file's records, int64. Reads the whole file."""
     logging.info("Looking for the records of %s", path)
     reader, offsets, offset = tf_record.tf_record_random_reader(path), [], 0
     try:
@@ -125,7 +128,7 @@ def _scan(path: str) -> np.ndarray:
     except IndexError:
         return np.array(offsets, np.int64)
     except tf.errors.OpError as error:
-        raise ImageError(f"{path}: no TFRecord file: {error.message}") from None
+        raise ImageError(f"{path}: not a TFRecord file: {error.message}") from None
 
 
 def write(
@@ -140,32 +143,32 @@ def write(
     page: int | None = None,
     note: Callable[[str, str], None] | None = None,
 ) -> tuple[int, int]:
-    """Makes a set of picture files, in their order.
+    """Writes a set of picture files, in their order.
 
-    PNG and JPEG files are kept as they are, others become PNG. Every picture is decoded, to see
-    that it can be; a few at a time are in memory. The same pictures give the same bytes.
+    PNG and JPEG files are copied unchanged, others are converted to PNG. Every picture is decoded
+    as a check. A few pictures at a time are in memory. The same pictures give the same bytes.
 
     Args:
-      paths: of the pictures.
-      out: the set's folder. One that is there is replaced, when the new one is complete.
-      shards: files, of as many pictures each.
-      jobs: threads.
-      skip: takes the error of each picture that cannot be read and is left out.
-      done: called after each picture.
+      paths: paths of the pictures.
+      out: the set's folder. An existing set is replaced when the new one is complete.
+      shards: number of files, each with the same number of pictures.
+      jobs: number of threads.
+      skip: function that is called with the error of each skipped picture that cannot be read.
+      done: function that is called after each picture.
       background, page: see `images.read`.
-      note: takes the path and a line of each picture that was converted.
+      note: function that is called with the path and a line for each converted picture.
 
     Returns:
-      (pictures in the set, its shards). Shards of which no picture can be read are left out.
+      (number of pictures, number of shards). Shards without any readable picture are omitted.
 
     Raises:
-      ImageError: there are fewer pictures than shards, none can be read, or there is something
-        else at `out`.
+      ImageError: there are fewer pictures than shards, none can be read, or `out` exists and is not
+        a set.
     """
     if not 1 <= shards <= len(paths):
         raise ImageError(f"{len(paths)} pictures do not fill {shards} shards")
     if files.exists(out) and not files.exists(tf.io.gfile.join(out, INDEX)):
-        raise ImageError(f"{out} is there and no set of records: it is not replaced")
+        raise ImageError(f"refusing to overwrite {out}: it exists and is not a set of records")
     common = os.path.commonprefix(paths).rfind("/") + 1
     bounds = [len(paths) * shard // shards for shard in range(shards + 1)]
     sizes = {}
@@ -198,7 +201,7 @@ def write(
 
 
 def _named_shards(folder: str, sizes: dict) -> dict:
-    """Removes empty shards and gives the others their names; name -> bytes of each record."""
+    """Removes empty shards and renames the others. Returns name -> bytes of each record."""
     filled = [name for name, values in sizes.items() if values]
     index = {}
     for name in sizes:
@@ -213,8 +216,8 @@ def _named_shards(folder: str, sizes: dict) -> dict:
 
 
 def _example(encoded: bytes, filename: str) -> bytes:
-    """A record."""
-    # A name may hold bytes that are no UTF-8.
+    """Returns a serialized record."""
+    # A name may have bytes that are not UTF-8.
     values = {ENCODED: encoded, FILENAME: filename.encode("utf-8", "surrogateescape")}
     features = {
         name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))

@@ -1,15 +1,15 @@
-"""Where training pictures come from.
+"""Sources of training pictures.
 
-`open_source` opens what a flag like `--train_images` names:
+`open_source` opens the source that a flag like `--train_images` names:
 
 | spec                        | source         | pictures                                    |
 |-----------------------------|----------------|---------------------------------------------|
 | `""`, `dead_leaves`         | `DeadLeaves`   | a pool of procedural canvases               |
 | `tfds:NAME`                 | `TfdsImages`   | the train split of a TensorFlow Datasets name |
-| `records:SET or glob`       | `RecordImages` | TFRecord shards, as `records.py` has them |
-| a folder, a glob, or a list | `ImageFiles`   | files, as `images.py` reads them         |
+| `records:SET or glob`       | `RecordImages` | TFRecord shards, see `records.py`           |
+| a folder, a glob, or a list | `ImageFiles`   | files, see `images.py`                      |
 
-Pictures are uint8 throughout.
+Pictures are always uint8.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tfquant.data.dead_leaves import dead_leaves
 from tfquant.data.images import ImageError
 from tfquant.data.prefetch import ahead
 
-CACHE_MIB = 2048  # Decoded pictures held in memory: some 3,800 of 500x375.
+CACHE_MIB = 2048  # decoded pictures in memory, about 3,800 with 500x375 pixels
 
 
 class ImageSource:
@@ -65,7 +65,7 @@ class ImageSource:
             return Selection(self, training), Selection(self, validation)
         reasons = f"; {next(iter(self.left_out()))}" if self.left_out() else ""
         raise ImageError(
-            f"one picture alone can be read of {len(self)}: training needs two, one of them for"
+            f"only one of {len(self)} pictures can be read: training needs two, one of them for"
             f" validation{reasons}"
         )
 
@@ -103,9 +103,9 @@ class Selection(ImageSource):
 
 
 class DeadLeaves(ImageSource):
-    """A pool of canvases from `dead_leaves`, which threads paint: about 0.2 s each on one core.
+    """A pool of canvases from `dead_leaves`, painted by threads in about 0.2 s each on one core.
 
-    Whoever asks for one waits for it; meanwhile the model is built.
+    Access to a canvas waits until it is ready. The model is built in the meantime.
     """
 
     def __init__(self, seed: int, *, count: int = 24, size: int = 512, stream: int = 0):
@@ -122,21 +122,21 @@ class DeadLeaves(ImageSource):
         return self._canvases[i].result()
 
     def held_out(self, every):
-        """(all canvases, others of the next stream: `len / every` of them, at least 8)."""
+        """Returns (all canvases, `len / every` canvases of the next stream, at least 8)."""
         count = max(8, len(self) // every)
         return self, DeadLeaves(self.seed, count=count, size=self.size, stream=self.stream + 1)
 
 
 class EncodedImages(ImageSource):
-    """Pictures in encoded form, decoded once as far as `cache_mib` goes.
+    """Pictures in encoded form. The first `cache_mib` MiB of them stay decoded in memory.
 
-    Built, it decodes pictures in their order until the cache is full and probes the rest; what is
-    no picture is named and counted in the log, once. Beyond the cache, pictures are decoded
-    whenever they are asked for. `len` counts unreadable ones too: the order of training must not
+    The constructor decodes pictures in order until the cache is full, and probes the rest. Files
+    that are not pictures are named and counted in the log, once. Pictures outside the cache are
+    decoded at each access. `len` also counts unreadable pictures, so the order of training does not
     depend on the size of the cache.
 
     Raises:
-      ImageError: none can be read.
+      ImageError: no picture can be read.
     """
 
     def __init__(self, spec: str, count: int, *, cache_mib: int = CACHE_MIB, background=None):
@@ -156,7 +156,10 @@ class EncodedImages(ImageSource):
             )
         if self.errors:
             logging.warning(
-                "%s: %d of %d pictures skipped, unreadable", spec, len(self.errors), count
+                "%s: %d of %d pictures skipped: unreadable",
+                spec,
+                len(self.errors),
+                count,
             )
         for note, places in sorted(self._notes.items()):
             logging.info("%s: %d pictures: %s", spec, len(places), note)
@@ -165,16 +168,16 @@ class EncodedImages(ImageSource):
         return [str(self.errors[i]) for i in sorted(self.errors)]
 
     def _read(self, i: int) -> np.ndarray:
-        """Picture i, uint8 [H, W, 3]; an ImageError if it cannot be read."""
+        """Reads picture i, uint8 [H, W, 3]. Raises an ImageError if it cannot be read."""
         raise NotImplementedError
 
     def _note(self, i: int, note: str) -> None:
-        """Remembers what was converted in picture i."""
+        """Records a conversion of picture i."""
         with self._lock:
             self._notes.setdefault(note, set()).add(i)
 
     def _probe(self, i: int) -> None:
-        """Raises an ImageError if picture i plainly is none."""
+        """Raises an ImageError if picture i is obviously not a picture."""
         raise NotImplementedError
 
     def __len__(self):
@@ -204,7 +207,7 @@ class EncodedImages(ImageSource):
             raise
         with self._lock:
             if picture.nbytes > self._bytes_left:
-                # Full: smaller ones that might still fit are not worth a search.
+                # The cache is full. Smaller pictures that might still fit are not searched.
                 self._bytes_left = 0
             elif i not in self._cache:
                 self._bytes_left -= picture.nbytes
@@ -217,18 +220,18 @@ class EncodedImages(ImageSource):
                 return
             self.errors[i] = error
             number = len(self.errors)
-        with messages.STDERR:  # so that the line is not taken for one of libtiff's
+        with messages.STDERR:  # so that the line is not captured as libtiff's
             logging.warning("skipped picture %d: %s", number, error)
 
 
 class ImageFiles(EncodedImages):
-    """The files that `spec` means (`finding.search`)."""
+    """The files of `spec`, see `finding.search`."""
 
     def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB, background=None):
         found = finding.search(spec)
         self.paths = found.paths
         if found.left_out():
-            logging.info("%s: left out: %s", spec, found.left_out())
+            logging.info("%s: skipped: %s", spec, found.left_out())
         super().__init__(spec, len(self.paths), cache_mib=cache_mib, background=background)
 
     def _read(self, i):
@@ -244,7 +247,7 @@ class ImageFiles(EncodedImages):
 
 
 class RecordImages(EncodedImages):
-    """The pictures of TFRecord shards (`records.Records`)."""
+    """The pictures of TFRecord shards, see `records.Records`."""
 
     def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB, background=None):
         self.records = records.Records(spec)
@@ -262,15 +265,17 @@ class RecordImages(EncodedImages):
         return _listing(self.records.paths)
 
     def _probe(self, i):
-        """Nothing: the pictures of a set have been decoded when it was made.
+        """Does nothing, because the pictures of a set were decoded when it was written.
 
-        Shards of others may hold what is no picture. Beyond the cache it is found, named and
-        replaced when training asks for it.
+        Shards from elsewhere may have records that are not pictures. Outside the cache, training
+        finds, names and replaces them.
         """
 
 
 def _listing(paths: list[str]) -> dict:
-    """Maps each path below the common folder to [bytes, date in ns], of local files alone."""
+    """Maps each path relative to the common folder to [bytes, date in ns]; empty for remote
+    files.
+    """
     if not all(files.is_local(path) for path in paths):
         return {}
     above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
@@ -284,7 +289,9 @@ def _listing(paths: list[str]) -> dict:
 
 
 class TfdsImages(ImageSource):
-    """The first `cache_mib` of the train split of a TensorFlow Datasets name, held in memory."""
+    """The first `cache_mib` MiB of the train split of a TensorFlow Datasets name, held in
+    memory.
+    """
 
     def __init__(self, name: str, *, cache_mib: int = CACHE_MIB):
         try:
@@ -330,15 +337,15 @@ def _tfds_rgb(name, example) -> np.ndarray:
 def open_source(
     spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_MIB, background=None
 ) -> ImageSource:
-    """Opens what a flag like `--train_images` names (the table above).
+    """Opens the source that a flag like `--train_images` names, see the table above.
 
     Args:
       spec: the source.
-      seed: of the canvases, where there are any.
-      min_side: pixels a side that crops take out of a picture, crop / the smallest downscale.
-        Canvases are made at least so large; other pictures are what they are.
-      cache_mib: memory for decoded pictures.
-      background: (red, green, blue) behind transparent pixels; None leaves such pictures out.
+      seed: seed of the canvases, if there are any.
+      min_side: side in pixels that a crop takes from a picture: crop / the smallest downscale.
+        Canvases have at least this size. Other pictures are used as they are.
+      cache_mib: memory for decoded pictures in MiB.
+      background: (red, green, blue) behind transparent pixels. None skips such pictures.
     """
     kind, name = _kind(spec)
     if kind == "dead_leaves":
@@ -360,9 +367,9 @@ def _kind(spec: str) -> tuple[str, str]:
 
 
 def canonical(spec: str) -> str:
-    """Returns a text that is the same for all ways to write the same source.
+    """Returns a text that is the same for all spellings of the same source.
 
-    `ds/r`, `ds/r/` and a link to it are one folder; so are `~/r` and its full path.
+    `ds/r`, `ds/r/` and a link to it are the same folder, as are `~/r` and its full path.
     """
     kind, name = _kind(spec)
     if kind in ("dead_leaves", "tfds"):
@@ -375,9 +382,10 @@ def canonical(spec: str) -> str:
 
 
 def split(source: ImageSource, every: int = 10) -> tuple[ImageSource, ImageSource]:
-    """(training, validation) without a picture in common: every `every`-th is held out of training.
+    """Returns (training, validation) without common pictures. Validation has every `every`-th one.
 
-    Dead leaves hold nothing out: validation sees canvases of another seed stream.
+    Dead leaves do not reduce the training set, because validation uses canvases of another seed
+    stream.
     """
     if every < 2:
         raise ValueError(f"every {every}: at least every 2nd picture must stay for training")

@@ -49,8 +49,9 @@ AVERAGE = "average"
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A row of `paper_tables.csv`. A field that the row does not specify is None or an empty
-    string.
+    """A row of `paper_tables.csv`.
+
+    A field that the row does not specify is None or an empty string.
     """
 
     table: str

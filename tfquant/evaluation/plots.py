@@ -101,8 +101,9 @@ def model_looks(rd_curves) -> dict:
 
 
 def other_looks(rd_curves) -> dict:
-    """Returns the same for all other curves. Each conventional codec has its own shade and
-    marker.
+    """Returns the same for all other curves.
+
+    Each conventional codec has its own shade and marker.
     """
     codecs = [codec.label for codec in conventional.CODECS.values()]
     drawn = {}

@@ -83,19 +83,19 @@ class Evaluation:
 
 
 def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> dict:
-    """Evaluates, writes the report and returns what `report.json` holds.
+    """Evaluates, writes the report and returns the content of `report.json`.
 
-    A picture that cannot be read or measured costs its own row alone: `failed` lists it, and all
-    means are over the other pictures.
+    A picture that cannot be read or measured is listed in `failed`. All means are over the other
+    pictures.
 
     Args:
-      evaluation: what to do.
-      load_model: exported model's path -> what `models.evaluate` takes.
-      say: takes each line of progress.
+      evaluation: the input and the output.
+      load_model: function from an exported model's path to a model for `models.evaluate`.
+      say: function that is called with each line of progress.
 
     Raises:
-      EvaluationError, images.ImageError, ModelError: bad input, or no picture that can be
-        measured; and what `load_model` raises.
+      EvaluationError, images.ImageError, ModelError: the input is invalid, or no picture can be
+        measured. Errors of `load_model` are raised too.
     """
     explored = _explored(evaluation.explorations)
     entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))

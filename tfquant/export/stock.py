@@ -187,8 +187,9 @@ def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
 
 
 def rate_map(codec: Codec, exchange: Exchange, height, width) -> tf.Tensor:
-    """Returns the bits spent on each pixel: float32 [height, width]. They sum to the picture's
-    bits.
+    """Returns the bits spent on each pixel: float32 [height, width].
+
+    They sum to the picture's bits.
 
     An element's bits are spread evenly over its pixels. Bits of elements outside the picture, in
     the padding, are added to its last row and column of elements.

@@ -156,8 +156,9 @@ def _array(tensor: dict, streams: list) -> np.ndarray:
 
 
 def _compress(data: bytes) -> bytes:
-    """Returns a zlib stream. For data without repetition, only a Huffman code is smaller and
-    faster.
+    """Returns a zlib stream.
+
+    For data without repetition, only a Huffman code is smaller and faster.
     """
     made = zlib.compressobj(9, strategy=zlib.Z_HUFFMAN_ONLY)
     return min(made.compress(data) + made.flush(), zlib.compress(data, 1), key=len)

@@ -1,4 +1,4 @@
-"""The reach of networks: the distance from which an input pixel affects an output pixel."""
+"""Reach of networks: the distance of the farthest inputs that affect an output."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _ELEMENTWISE = (GDN, keras.layers.Activation, keras.layers.Rescaling)
 
 
 def reach(layer: keras.layers.Layer, scale: float) -> tuple[float, float]:
-    """Returns the largest distance from which the input of a layer affects its output.
+    """Returns an upper limit of a layer's reach.
 
     Args:
-      layer: one that transforms consist of, its weights made.
-      scale: pixels from one element of its input to the next.
+      layer: a built layer of a kind that transforms contain.
+      scale: distance between neighbouring elements of its input, in pixels.
 
     Returns:
-      The distance in pixels from an output to the farthest input that it depends on, not counting
-      the pixels that the output represents; and `scale` of the output.
+      The distance in pixels from an output to the farthest input on which it depends, beyond the
+      pixels that the output represents; and `scale` of the output.
 
     Raises:
       TypeError: the layer is of a kind whose reach is unknown here, such as a user's own.
@@ -38,7 +38,7 @@ def reach(layer: keras.layers.Layer, scale: float) -> tuple[float, float]:
             distance += further
         return distance, scale
     if isinstance(layer, keras.layers.Conv2DTranspose):
-        # Of an odd kernel, an output sees half of it to either side, in steps of the stride.
+        # With an odd kernel, an output depends on half of it on each side, in steps of the stride.
         (side, _), (stride, _) = layer.kernel_size, layer.strides
         return scale * -(-(side // 2) // stride), scale / stride
     if isinstance(layer, keras.layers.Conv2D):
@@ -49,10 +49,10 @@ def reach(layer: keras.layers.Layer, scale: float) -> tuple[float, float]:
     if isinstance(layer, (ResidualBlock, ResidualDown, ResidualUnit, ResidualUp)):
         distance, after = reach(layer.main, scale)
         skip = getattr(layer, "skip", None)
-        # The strided slice before ResidualDown's projection sees no further than the block.
+        # The strided slice before ResidualDown's projection reaches no further than the block.
         return max(distance, 0.0 if skip is None else reach(skip, scale)[0]), after
     if isinstance(layer, Attention):
         return max(reach(layer.trunk, scale)[0], reach(layer.mask, scale)[0]), scale
     if isinstance(layer, _ELEMENTWISE):
         return 0.0, scale
-    raise TypeError(f"the reach of a {type(layer).__name__} is unknown")
+    raise TypeError(f"the reach of {type(layer).__name__} is unknown")

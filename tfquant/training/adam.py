@@ -21,8 +21,9 @@ _FIRST_SCALE, _GOOD_STEPS = 2.0**15, 2000
 
 
 def state_variable(name: str, value=0, dtype=tf.int64) -> tf.Variable:
-    """Creates a scalar of the training state, not trained. All replicas must assign the same
-    value.
+    """Creates a scalar of the training state, not trained.
+
+    All replicas must assign the same value.
     """
     return tf.Variable(
         value, dtype=dtype, trainable=False, name=name,
@@ -104,8 +105,9 @@ class Adam(keras.optimizers.Adam):
         return super().apply_gradients(*args, **kwargs)
 
     def _of_this_step(self):
-        """Returns the values that all weights' updates share. They disable the update of a
-        skipped step.
+        """Returns the values that all weights' updates share.
+
+        They disable the update of a skipped step.
         """
         finite, step = self._finite, tf.cast(self.iterations + 1, tf.float32)
         return types.SimpleNamespace(

@@ -168,8 +168,9 @@ class TrainingScalars(_Logging):
                 tf.summary.scalar(f"train/{name}", value, description=text)
 
     def _means_since_last_time(self) -> dict:
-        """Returns the metrics' means over the steps since the last call. Skips metrics without
-        new steps.
+        """Returns the metrics' means over the steps since the last call.
+
+        Skips metrics without new steps.
         """
         means = {}
         for metric in self.model.metrics:

@@ -83,8 +83,9 @@ class Search:
         return [float(f"{self.start * self.factor**k:.6g}") for k in powers]
 
     def stops(self, tried: Sequence[dict]) -> bool:
-        """Returns true if J has increased `rises` times in a row. Two divergences are not an
-        increase.
+        """Returns true if J has increased `rises` times in a row.
+
+        Two divergences are not an increase.
         """
         values = [J(trial) for trial in tried[-self.rises - 1 :]]
         risen = all(b > a for a, b in zip(values, values[1:]))
