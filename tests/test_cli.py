@@ -477,7 +477,7 @@ def test_the_bar_is_drawn_only_on_terminals():
         drawn, stream_is_terminal = stream.getvalue(), stream is terminal
         assert bool(drawn) == stream_is_terminal
     lines = drawn.replace("\r", "").split("\x1b[K")
-    assert lines[1].startswith("[..............................] 0/4, 0.0 a second")
+    assert lines[1].startswith("[..............................] 0/4, 0.0 per second")
     assert lines[2].startswith("[=======.......................] 1/4")
     assert lines[3] == ""
 

@@ -115,7 +115,7 @@ print(json.dumps(said))
 
 def test_bad_input_is_one_clear_line(workspace):
     cases = {
-        "eval.py: 'nowhere' is no folder; expected": ["--model_dir=run", "--baseline=nowhere"],
+        "eval.py: 'nowhere' is not a folder; expected": ["--model_dir=run", "--baseline=nowhere"],
         "'pictures' has no exported model; expected a training run": ["--model_dir=pictures"],
         "nowhere: no such file or folder": ["--model_dir=run", "--images=nowhere"],
         "--report_dir must name a folder of this machine; got ''": ["--report_dir="],

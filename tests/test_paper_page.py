@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 
 from tfquant.analysis import cli
+from tfquant.analysis.registry import EXPERIMENTS
 from tfquant.commands import evaluate, experiment_flags, flagfiles, sweep, train
 from tfquant.evaluation import paper_tables
 from tfquant.evaluation.sweep import Grid
@@ -55,10 +56,13 @@ def variables() -> dict[str, str]:
 
 
 def commands() -> list[list[str]]:
-    """The commands of the page, split into words as a shell does it: [python, program, ...]."""
+    """The commands of the page, split into words as a shell does it: [python, program, ...] or
+    [tfquant, analyze, ...].
+    """
     text = "".join(blocks()).replace("\\\n", " ")
-    lines = [line for line in text.splitlines() if line.startswith(("python", "PYTHONPATH"))]
-    lines += re.findall(r"`((?:PYTHONPATH=. )?python [^`]*)`", PAGE)
+    start = ("python", "PYTHONPATH", "tfquant analyze")
+    lines = [line for line in text.splitlines() if line.startswith(start)]
+    lines += re.findall(r"`((?:(?:PYTHONPATH=. )?python|tfquant analyze) [^`]*)`", PAGE)
     found = []
     for line in lines:
         line = re.sub(r"^PYTHONPATH=\. ", "", line)
@@ -127,9 +131,8 @@ def test_every_folder_of_results_on_codecs_is_named():
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(words[1:])[:60])
 def test_a_command_names_a_program_and_flags_that_exist(words):
     _, program, *arguments = words
-    if program == "-m":
-        assert arguments[0] == "tfquant.analysis"
-        cli._parser().parse_args(arguments[1:])
+    if program == "analyze":
+        assert cli._parser().parse_args(arguments).name in EXPERIMENTS
     elif program in DEFINE:
         values_of(program, arguments)
     else:

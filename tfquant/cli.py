@@ -16,11 +16,10 @@
     tfquant train|eval|sweep --flag=value ...
     tfquant analyze NAME
 
-Bad input is one line on standard error and exit code 1, a wrong command line exit code 2. An output
-file appears under its name when it is complete, or not at all; an existing one is replaced only
-with --overwrite. In a folder one bad file does not stop the rest. `-` is standard input or output.
-TensorFlow is imported by the commands that need a model, and when they have found nothing wrong
-before.
+Bad input prints one line on standard error and gives exit code 1. A wrong command line gives exit
+code 2. Output files are written atomically, and existing ones are replaced only with --overwrite.
+In a folder, a bad file does not stop the others. `-` is standard input or output. Commands import
+TensorFlow only if they need a model, after all other checks.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ from tfquant.commands.program import PROGRAMS, run_program
 from tfquant.data import background
 from tfquant.export import model_file
 
-# Arguments that are paths: `~` is the home folder in each.
+# Arguments that are paths, in which `~` is the home folder.
 _PATHS = ("model", "picture", "file", "run", "out", "set")
-_JOBS = 2  # while the coder works on one picture, the networks do on another
-# Commands with flags of their own, which `main` hands on before it parses.
+_JOBS = 2  # the coder works on one picture while the networks work on another
+# Commands with their own flags. `main` calls them before parsing.
 _PROGRAM_HELP = {
     "train": "train a codec (see: tfquant train --helpfull)",
     "eval": "measure codecs on pictures (see: tfquant eval --help)",
@@ -51,14 +50,16 @@ _PROGRAM_HELP = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """Answers a wrong command line with one line."""
+    """A parser that reports a wrong command line in one line."""
 
     def error(self, message):
         self.exit(2, f"tfquant: {message} (see: {self.prog} --help)\n")
 
 
 def main(argv=None) -> int:
-    """Runs one command; returns the exit code: 0 done, 1 bad input, 2 wrong command line."""
+    """Runs one command. Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong
+    command line.
+    """
     stack.silence()
     files.lenient_output()
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -124,26 +125,28 @@ def _parser() -> argparse.ArgumentParser:
         "the picture to write, in a lossless format (.png, ...), or a folder for .png files;"
         " - is a PNG on standard output",
     )
-    decompress.add_argument(
-        "--max_pixels",
-        type=_positive,
-        default=container.MAX_PIXELS,
-        metavar="N",
-        help="refuse files that say they are larger (default: %(default)s)",
-    )
     decompress.set_defaults(command=compressing.decompress)
+
+    for command in (compress, decompress):
+        command.add_argument(
+            "--max_pixels",
+            type=_positive,
+            metavar="N",
+            help="refuse larger pictures (default: the model's limit, the same in both directions)",
+        )
 
     export = commands.add_parser(
         "export", help="training run to exported model, from its newest readable checkpoint"
     )
-    export.add_argument("run", metavar="RUN", help="folder of a run: finished, stopped or diverged")
+    export.add_argument("run", metavar="RUN", help="folder of a finished, stopped or diverged run")
     export.add_argument("--out", metavar="DIR", help="folder to write (default: RUN/export)")
     export.add_argument(
         "--precision",
         default="float32",
         metavar="P",
-        help="of the transforms, the bulk of the work: float32 (default), bfloat16 for CPUs that"
-        " have it in hardware, float16 for GPUs; a model of one reads the files of another",
+        help="arithmetic of the transforms, which are most of the work: float32 (default),"
+        " bfloat16 for CPUs that support it in hardware, float16 for GPUs; models with different"
+        " precisions can read each other's files",
     )
     export.add_argument(
         "--files",
@@ -151,13 +154,20 @@ def _parser() -> argparse.ArgumentParser:
         choices=container.VERSIONS,
         default=container.VERSION,
         metavar="V",
-        help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading the"
+        help="version of the .tfq files: 2 (default) decodes on every machine; 1 is for reading"
         " files of a model that an older tfquant exported from the same run",
+    )
+    export.add_argument(
+        "--max_pixels",
+        type=_positive,
+        default=container.MAX_PIXELS,
+        metavar="N",
+        help="the model's limit of a picture, in both directions (default: %(default)s)",
     )
     export.set_defaults(command=_export)
 
     records = commands.add_parser(
-        "records", help="pictures to TFRecord shards, to train with --train_images=records:SET"
+        "records", help="pictures to TFRecord shards, for training with --train_images=records:SET"
     )
     records.add_argument("pictures", help="a folder, a glob or a comma-separated list")
     records.add_argument("set", metavar="SET", help="the folder to write")
@@ -175,8 +185,8 @@ def _parser() -> argparse.ArgumentParser:
             "--page",
             type=_positive,
             metavar="N",
-            help="page or frame of files that have several, from 1 (default: the first that is no"
-            " thumbnail)",
+            help="page or frame to read from a file with several, from 1 (default: the first that"
+            " is not a thumbnail)",
         )
     for command in (compress, decompress, records):
         command.add_argument(
@@ -184,32 +194,30 @@ def _parser() -> argparse.ArgumentParser:
             type=_positive,
             default=_JOBS,
             metavar="N",
-            help="files of a folder that are worked on at once (default: %(default)s)",
+            help="number of files of a folder to process at once (default: %(default)s)",
         )
     for command in (compress, decompress, export, records):
-        command.add_argument(
-            "--overwrite", action="store_true", help="replace the output if there is one"
-        )
+        command.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     for name, help in _PROGRAM_HELP.items():
         commands.add_parser(name, help=help, add_help=False)
 
-    doctor = commands.add_parser("doctor", help="what works with this machine's packages")
+    doctor = commands.add_parser("doctor", help="check the installed packages and the hardware")
     doctor.set_defaults(command=_doctor)
 
     listing = commands.add_parser("models", help="list, add and remove installed models")
     models.add_arguments(listing)
     listing.set_defaults(command=models.run)
 
-    shown = commands.add_parser("demo", help="pretrained models on samples, and two trainings")
+    shown = commands.add_parser("demo", help="show pretrained models and run two short trainings")
     demo.add_arguments(shown)
     shown.set_defaults(command=demo.run)
 
-    viewer = commands.add_parser("view", help="a page of pictures through a model and other codecs")
+    viewer = commands.add_parser("view", help="make a page that compares models and other codecs")
     view.add_arguments(viewer)
     viewer.set_defaults(command=view.run)
 
-    info = commands.add_parser("info", help="what a .tfq file's header says")
+    info = commands.add_parser("info", help="print the header of a .tfq file")
     info.add_argument("file", help="the .tfq file; - is standard input")
     info.set_defaults(command=compressing.info)
     return parser
@@ -235,7 +243,7 @@ def _export(arguments) -> None:
 
     try:
         path, checkpoint = writing.export_run(
-            arguments.run, out, arguments.precision, arguments.files
+            arguments.run, out, arguments.precision, arguments.files, arguments.max_pixels
         )
     except (ValueError, tf.errors.OpError) as error:
         raise CommandError(error) from None

@@ -1,7 +1,7 @@
-"""From a codec with real arithmetic to one whose files decode on every machine, and back from disk.
+"""Functions that make a codec exact, so that its files decode on every machine, and load it again.
 
-The networks between latents (hyper-decoder and context) give the entropy model's parameters, and so
-decide what a file's bits mean. `become_exact` turns their weights into integers, see
+The networks between latents (hyper-decoder and context) compute the entropy model's parameters, on
+which the meaning of a file's bits depends. `become_exact` converts their weights to integers, see
 `tfquant/layers/exact.py`. The transforms stay as they are.
 """
 
@@ -20,7 +20,7 @@ from tfquant.layers.exact import Integers, Seen, layers_of
 
 NAME = "integers.npz"  # in the folder of an exported model
 _FIELDS = ("inputs", "low", "high", "outputs", "groups")
-# What the networks see: made pictures, the same for every model.
+# Calibration input of the networks: generated pictures, the same for every model.
 _SEEDS, _SIDE = (1, 2), 512
 
 
@@ -30,11 +30,12 @@ def is_exact(codec: Codec) -> bool:
 
 
 def become_exact(codec: Codec, pictures=None) -> None:
-    """Changes the weights of a codec's hyper-decoder and context to integers.
+    """Converts the weights of a codec's hyper-decoder and context to integers.
 
     Args:
-      codec: with its trained weights.
-      pictures: [H, W, 3] uint8 each, which show the networks usual latents; None for made ones.
+      codec: a codec with trained weights.
+      pictures: [H, W, 3] uint8 each, with which the ranges of the layers' inputs are measured. None
+        uses generated pictures.
     """
     layers = _layers(codec)
     seen = {name: _Watch(layer) for name, layer in layers.items()}
@@ -52,10 +53,10 @@ def become_exact(codec: Codec, pictures=None) -> None:
 
 
 def copy(source: Codec, codec: Codec) -> None:
-    """Makes a codec exact in the way that another one of the same architecture is.
+    """Makes a codec exact with the integers of an exact one of the same architecture.
 
-    Exponents depend on latents, and latents on the precision of the transforms. A copy keeps the
-    fingerprint of a model the same for transforms in any precision.
+    Exponents depend on latents, and latents depend on the precision of the transforms. A copy gives
+    models with transforms in different precisions the same fingerprint.
     """
     of_source = source.group("entropy")
     for name, part in codec.group("entropy").items():
@@ -64,7 +65,7 @@ def copy(source: Codec, codec: Codec) -> None:
 
 
 def dump(codec: Codec) -> bytes:
-    """The file that `load` takes: the exponents and limits of an exact codec's layers."""
+    """Returns the file that `load` reads: the exponents and limits of an exact codec's layers."""
     file = io.BytesIO()
     np.savez_compressed(file, **_arrays(codec))
     return file.getvalue()
@@ -74,14 +75,14 @@ def load(codec: Codec, data: bytes) -> None:
     """Makes a codec exact whose weights are integers already.
 
     Raises:
-      ValueError: the bytes are not those of this codec.
+      ValueError: the data are corrupt or belong to another codec.
     """
     layers = _layers(codec)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zip and NumPy each raise their own
-        raise ValueError(f"{NAME} is damaged: {error}") from None
+        raise ValueError(f"{NAME} is corrupt: {error}") from None
     expected = {f"{name}/{field}" for name in layers for field in _FIELDS}
     if set(arrays) != expected or any(a.dtype != np.int32 or a.ndim != 1 for a in arrays.values()):
         raise ValueError(f"{NAME} does not fit the codec")
@@ -97,7 +98,7 @@ def load(codec: Codec, data: bytes) -> None:
 
 
 def digest_of(codec: Codec) -> bytes:
-    """All that an exact codec's arithmetic depends on beside its weights; empty for another one."""
+    """Returns an exact codec's integers as bytes, for its fingerprint; empty if it is not exact."""
     if not is_exact(codec):
         return b""
     arrays = _arrays(codec)
@@ -113,7 +114,7 @@ def _arrays(codec) -> dict:
 
 
 def _layers(codec) -> dict:
-    """Name -> layer."""
+    """Returns a map from name to layer."""
     return {
         f"{name}/{number}": layer
         for name, part in sorted(codec.group("entropy").items())
@@ -131,7 +132,7 @@ def _made_pictures():
 
 
 class _Watch:
-    """Sees what goes into a layer."""
+    """Records the range of a layer's inputs."""
 
     def __init__(self, layer):
         self.parts = []

@@ -1,15 +1,16 @@
-"""What happens to a latent between encoder and decoder.
+"""Exchanges: the transmission of latents between encoder and decoder.
 
-A codec walks its latents in coding order and hands each, with its entropy model's parameters, to an
-exchange: training puts surrogates in their place, evaluation rounds, the encoder rounds and writes,
-the decoder reads. One walk serves all four, so what evaluation measures is what a file holds.
+A codec passes its latents in coding order to an exchange, each with the parameters of its entropy
+model. In training, the exchange replaces the latents by surrogates. In evaluation, it rounds them.
+The encoder's exchange rounds and writes, and the decoder's reads. All four share one walk through
+the codec, so evaluation measures the content of a file.
 
-A latent goes whole, `exchange(model, latent, *params)`, or in groups of elements, each with
-parameters that may depend on the groups before it:
+A latent is transmitted as a whole, `exchange(model, latent, *params)`, or in groups of elements.
+The parameters of a group may depend on the previous groups:
 
     groups = Groups(exchange, model)                for a number of groups known beforehand
-    received = groups.send(part, *params)           ... each in turn
-    received = groups.close(latent, join)           ... the latent put together again
+    received = groups.send(part, *params)           ... for each group in order
+    received = groups.close(latent, join)           ... joins the groups to the latent
 
     state = exchange.open(model)                    inside tf.while_loop: `state` is a loop variable
     state, passed = exchange.send(model, state, group, part, *params)
@@ -31,21 +32,21 @@ from tfquant.quantization.surrogates import Sample
 
 
 class Received(NamedTuple):
-    """A latent as it comes back: for the synthesis transform and for whatever is coded later."""
+    """A transmitted latent, for the synthesis transform and for later latents or groups."""
 
     distortion: tf.Tensor
     context: tf.Tensor
 
 
 class Passed(NamedTuple):
-    """A group of a latent's elements that went through an exchange: tensors of one shape, nested.
+    """A transmitted group of a latent's elements: tensors of one shape, nested.
 
     Attributes:
-      received: float32, the group as it comes back.
-      bits: float32, what each element costs; None for a decoder, which pays nothing, and in
-        training, which asks once for the whole latent.
-      symbols: int32, what is coded; None in training, which codes nothing.
-      rate: in training, the sample that the latent's bits are of.
+      received: float32, the transmitted group.
+      bits: float32, the cost of each element; None in a decoder, and in training, which computes
+        the bits once for the whole latent.
+      symbols: int32, the coded integers; None in training, which codes nothing.
+      rate: in training, the sample whose bits are counted.
     """
 
     received: Received
@@ -55,15 +56,16 @@ class Passed(NamedTuple):
 
 
 class Exchange:
-    """Takes one latent after the other; keeps what passed.
+    """Transmits one latent after the other and keeps the results.
 
     Attributes:
-      has_latents: whether the caller has the latents, which a decoder has not.
-      replays: whether parameters must come out bit-equal to a decoder's, so that a serial context
-        goes step by step, one picture at a time; otherwise it may use one convolution.
+      has_latents: true if the caller has the latents; false in a decoder.
+      replays: true if parameters must be bit-equal to a decoder's. A serial context then computes
+        step by step, one picture at a time. Otherwise, it may use one convolution.
       bits: latent's name -> bits of each element, [B, ...] float32.
       latents: latent's name -> the unquantized latent.
-      received: latent's name -> the quantized latent that the synthesis or hyper-decoder sees.
+      received: latent's name -> the quantized latent, as the synthesis transform or the
+        hyper-decoder sees it.
       params: latent's name -> its entropy model's parameters, a tuple.
       symbols: every latent's integers, in coding order; empty in training.
     """
@@ -79,41 +81,41 @@ class Exchange:
         self.symbols = []
 
     def __call__(self, model: EntropyModel, latent, *params) -> Received:
-        """Passes a whole latent on.
+        """Transmits a whole latent.
 
         Args:
           model: the latent's entropy model.
-          latent: [B, h, w, C] float, or None where `has_latents` is False.
-          *params: the entropy model's parameters for it.
+          latent: [B, h, w, C] float, or None if `has_latents` is false.
+          *params: the parameters of the entropy model.
         """
         state, passed = self.send(model, self.open(model), 0, latent, *params)
         return self.close(model, state, latent, passed, params)
 
     def open(self, model: EntropyModel):
-        """Begins a latent: the state that `send` takes and gives back, a (nest of) tensor(s)."""
+        """Begins a latent. Returns the state for `send`, a (nest of) tensor(s)."""
         del model
         return ()
 
     def send(self, model: EntropyModel, state, group: int, latent, *params):
-        """Passes a group of elements on.
+        """Transmits a group of elements.
 
         Args:
           model: the latent's entropy model.
-          state: from `open` or the `send` before.
-          group: the group's number, which tells its noise from the other groups'.
+          state: from `open` or the previous `send`.
+          group: index of the group; each group has its own noise.
           latent: [B, ..., C] float, the group's elements in any arrangement, or None.
-          *params: the entropy model's parameters for them.
+          *params: the entropy model's parameters for these elements.
 
         Returns:
-          state, and the group as it `Passed`.
+          The next state, and the transmitted group as `Passed`.
         """
         raise NotImplementedError
 
     def close(self, model: EntropyModel, state, latent, passed: Passed, params) -> Received:
-        """Ends a latent: takes it whole, its groups put together again, and keeps it."""
+        """Ends a latent. Takes the joined groups and keeps the latent's results."""
         del state
         if model.name in self.received:
-            raise ValueError(f"latent {model.name!r} was passed on before; give each its own name")
+            raise ValueError(f"latent {model.name!r} was transmitted before; use distinct names")
         self.latents[model.name] = latent
         self.received[model.name] = passed.received.distortion
         self.params[model.name] = params
@@ -124,27 +126,27 @@ class Exchange:
         return passed.received
 
     def with_context(self, model: EntropyModel, latent, params_of: Callable) -> Received:
-        """Passes on a latent whose parameters depend on itself, all elements at once.
+        """Transmits a latent whose parameters depend on itself, with all elements at once.
 
-        Only where `replays` is False, and for a model that quantizes around 0: otherwise the
-        offset of an element would have to wait for the elements before it.
+        Requires that `replays` is false and that the model quantizes around 0: otherwise, the
+        offset of an element would depend on the previous elements.
 
         Args:
           model: the latent's entropy model.
           latent: [B, h, w, C] float.
           params_of: maps the latent as a context sees it, [B, h, w, C], to the parameters (a
-            tuple), those of an element from elements before it alone.
+            tuple). The parameters of an element may depend only on previous elements.
         """
         raise NotImplementedError
 
     def bits_per_image(self) -> tf.Tensor:
-        """[B] float32: all latents' bits."""
+        """Returns the bits of all latents, [B] float32."""
         return tf.add_n([tf.reduce_sum(b, axis=list(range(1, b.shape.rank)))
                          for b in self.bits.values()])  # fmt: skip
 
 
 class Groups:
-    """One latent's way through an exchange in a number of groups that is known beforehand."""
+    """Transmits one latent in a number of groups that is known beforehand."""
 
     def __init__(self, exchange: Exchange, model: EntropyModel):
         self._exchange = exchange
@@ -154,7 +156,7 @@ class Groups:
         self._params = []
 
     def send(self, latent, *params) -> Received:
-        """Passes the next group on; arguments as in `Exchange.send`."""
+        """Transmits the next group; the arguments are those of `Exchange.send`."""
         group = len(self._passed)
         self._state, passed = self._exchange.send(self._model, self._state, group, latent, *params)
         self._passed.append(passed)
@@ -166,10 +168,10 @@ class Groups:
 
         Args:
           latent: [B, h, w, C] float, or None.
-          join: puts a list of the groups' tensors, in the order sent, together: [B, h, w, C].
+          join: joins a list of the groups' tensors, in the order sent, to [B, h, w, C].
         """
 
-        joined = {}  # by identity, which is safe as long as `_passed` keeps the parts: once each
+        joined = {}  # by identity, which is safe because `_passed` keeps the parts
 
         def whole_of(*parts):
             key = tuple(map(id, parts))
@@ -183,7 +185,7 @@ class Groups:
 
 
 class Surrogates(Exchange):
-    """Training: the plan's surrogates, and a floor of the likelihood.
+    """Training: transmits the plan's surrogates, with a floor of the likelihood.
 
     Args:
       plan: the quantization plan.
@@ -211,7 +213,7 @@ class Surrogates(Exchange):
         return state, self._quantized(model, group, latent, model.offset(*params))
 
     def close(self, model, state, latent, passed, params):
-        # Once, not for every group: a likelihood is some hundred operations to trace.
+        # Once for all groups, because a likelihood takes about a hundred operations to trace.
         bits = model.bits(passed.rate, *params, floor=LIKELIHOOD_FLOOR)
         passed = passed._replace(bits=bits)
         return super().close(model, state, latent, passed, params)
@@ -221,16 +223,16 @@ class Surrogates(Exchange):
         return self.close(model, (), latent, passed, params_of(passed.received.context))
 
 
-# Without tables at hand: about what an escape takes.
+# Approximate cost of an escape, used without tables.
 _ESCAPE_BITS = 24.0
 
 
 class Rounding(Exchange):
-    """Evaluation: the decoder's latents and the price of a file, without the file.
+    """Evaluation: the decoder's latents and the cost of a file, without making the file.
 
-    However small an element's sigma, it can escape at a bounded price. With `tables` that price is
-    exact; without, as while training, it is one number for all, and a serial context may be
-    computed at once.
+    For any sigma, an element can escape at a bounded cost. With `tables`, this cost is exact.
+    Without, as in training, it is a constant, and a serial context may compute all elements at
+    once.
 
     Args:
       tables: latent's name -> its coding table.
@@ -263,7 +265,7 @@ class Rounding(Exchange):
 
 
 class Writing(Rounding):
-    """Encoding: rounding, and range coding what was rounded.
+    """Encoding: rounds, and range codes the rounded integers.
 
     Args:
       tables: latent's name -> its coding table.
@@ -275,7 +277,8 @@ class Writing(Rounding):
 
     def __call__(self, model, latent, *params):
         _, passed = super().send(model, (), 0, latent, *params)
-        # Every latent but the last has one stream, so that their number tells whose is whose.
+        # Every latent except the last has one stream, so the number of streams identifies their
+        # latents.
         last = len(self.symbols) + 1 == len(self._tables)
         streams = choose_streams(tf.reduce_sum(passed.bits)) if last else 1
         table = self._tables[model.name]
@@ -294,12 +297,12 @@ class Writing(Rounding):
         return super().close(model, state, latent, passed, params)
 
     def streams(self) -> tf.Tensor:
-        """[S] string: the coded latents."""
+        """Returns the coded latents, [S] string."""
         return tf.concat(self._streams, axis=0)
 
 
 class Reading(Exchange):
-    """Decoding: reads what `Writing` wrote.
+    """Decoding: reads the streams of `Writing`.
 
     Args:
       tables: latent's name -> its coding table.
@@ -321,12 +324,12 @@ class Reading(Exchange):
         return self.close(model, state, latent, passed, params)
 
     def open(self, model):
-        # Groups have one stream; of a forged file it may be none or several.
+        # Groups have one stream. A forged file may have none or several.
         stream = tf.strings.reduce_join(self._strings())
         return start_decoder(self._tables[model.name], stream[None])
 
     def _strings(self):
-        """The streams of the next latent."""
+        """Returns the streams of the next latent."""
         position = len(self.symbols)
         last = position == len(self._tables) - 1
         return self._streams[position:] if last else self._streams[position : position + 1]

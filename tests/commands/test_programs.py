@@ -54,7 +54,7 @@ def test_a_flagfile_in_the_home_folder_is_found(tmp_path, monkeypatch):
     ("data", "words"),
     [
         (b"--a=1\nb=2\n", "expected a line --flag=value, got 'b=2'"),
-        (b"PK\x03\x04\x00\x00rest", "is no text file"),
+        (b"PK\x03\x04\x00\x00rest", "is not a text file"),
         (b"--flagfile=SELF\n", "names itself"),
         (None, "No such file or directory"),
     ],

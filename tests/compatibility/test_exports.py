@@ -149,7 +149,7 @@ def test_a_damaged_file_of_tables_is_named(archive, tmp_path):
     try:
         for damaged in (data[:100], b"", data[:-40] + bytes(40)):
             tables.write_bytes(damaged)
-            with pytest.raises(ModelError, match=r"tables\.npz is damaged"):
+            with pytest.raises(ModelError, match=r"tables\.npz is corrupt"):
                 rebuilt(str(path), manifest)
     finally:
         tables.write_bytes(data)

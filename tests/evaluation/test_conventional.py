@@ -110,4 +110,4 @@ def test_a_codec_that_pillow_lacks_is_left_out_and_named(monkeypatch):
     monkeypatch.setattr(conventional.features, "check", lambda feature: feature != "avif")
     codecs, notes = conventional.choose(["jpeg", "avif"])
     assert list(codecs) == ["jpeg"]
-    assert len(notes) == 1 and notes[0].startswith("AVIF 4:2:0 is left out: Pillow")
+    assert len(notes) == 1 and notes[0].startswith("AVIF 4:2:0 is skipped: Pillow")

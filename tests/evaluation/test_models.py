@@ -39,7 +39,7 @@ def test_models_of_the_same_name_are_told_apart(tmp_path):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(EvaluationError, match="has no exported model; expected a training run"):
         models.find_models([str(tmp_path)])
-    with pytest.raises(EvaluationError, match="^'.*nowhere' is no folder"):  # of whichever flag
+    with pytest.raises(EvaluationError, match="^'.*nowhere' is not a folder"):  # of whichever flag
         models.find_models([str(tmp_path / "nowhere")])
 
 

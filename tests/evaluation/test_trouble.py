@@ -59,7 +59,7 @@ def test_a_picture_that_cannot_be_read_is_a_row_with_its_reason(tmp_path, folder
     failed = {row["name"]: row["error"] for row in result["failed"]}
     assert set(failed) == {"z", "broken", "text"}
     assert "z.png: has transparent pixels: name a background colour" in failed["z"]
-    assert sum(line.startswith("left out: ") for line in lines) == 3
+    assert sum(line.startswith("skipped: ") for line in lines) == 3
     with open(tmp_path / "report" / "report.csv", newline="") as file:
         rows = {row["image"]: row for row in csv.DictReader(file) if row["error"]}
     assert {name: row["error"] for name, row in rows.items()} == failed
@@ -139,7 +139,7 @@ def test_a_picture_that_a_codec_cannot_hold_costs_the_codec_its_comparison(
     for point in result["conventional"][0]["points"]:
         assert [row["name"] for row in point["images"]] == ["a", "b"]
     reason = f"c_wide: {side}x2 pixels, more than {limit} a side"
-    note = f"{label} cannot hold 1 of 3 pictures ({reason}); its curve is a mean over the others"
+    note = f"{label} cannot encode 1 of 3 pictures ({reason}); its curve is a mean over the others"
     assert note in result["notes"] and note in lines
     (row,) = [r for r in result["bd_rate"] if r["metric"] == "psnr" and r["anchor"] == label]
     assert row["percent"] is None
@@ -155,7 +155,7 @@ def test_a_codec_that_can_hold_no_picture_is_left_out(tmp_path, evaluate):
     Image.linear_gradient("L").resize((66000, 2)).save(tmp_path / "p" / "scan.png")
     result, _ = evaluate(tmp_path / "p", codecs=("jpeg", "webp"))
     assert result["conventional"] == [] and result["nearest_rate"] == []
-    assert sum(note.endswith("its curve is left out") for note in result["notes"]) == 2
+    assert sum(note.endswith("its curve is skipped") for note in result["notes"]) == 2
 
 
 def test_what_a_report_holds_is_not_measured_by_the_next(folder, evaluate):
@@ -166,7 +166,7 @@ def test_what_a_report_holds_is_not_measured_by_the_next(folder, evaluate):
     fourth, _ = evaluate(folder, report_dir=folder)
     for result in (first, again, other, third, fourth):
         assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b"]
-    assert any(f"3 pictures of reports are left out of {folder}" in line for line in lines)
+    assert any(f"3 pictures of reports are skipped in {folder}" in line for line in lines)
     # Named, they are pictures like others.
     own, _ = evaluate(folder / "report" / "reconstructions", report_dir=folder / "third")
     assert own["run"]["number_of_images"] == 2

@@ -96,7 +96,7 @@ def test_a_step_makes_the_file_about_as_small_as_the_entropy_says():
     ],
 )
 def test_damaged_files_are_named(weights, change):
-    with pytest.raises(ValueError, match=r"^weights.tfqw is damaged"):
+    with pytest.raises(ValueError, match=r"^weights.tfqw is corrupt"):
         weight_file.load(change(weight_file.dump(weights)))
 
 

@@ -4,5 +4,5 @@
                                                 v
     symbols ------------------------> range_coder.py -> streams -> container.py -> .tfq file
 
-Importing this package, `container` or `tfquant.cli` loads neither TensorFlow nor NumPy.
+Importing this package, `container` or `tfquant.cli` imports neither TensorFlow nor NumPy.
 """

@@ -1,11 +1,12 @@
-"""CRC-32 in standard TensorFlow operations: what `zlib.crc32` gives, inside a graph.
+"""CRC-32 with standard TensorFlow operations: the same as `zlib.crc32`, but in a graph.
 
 With start value 0 and without the final complement (called the remainder here), CRC-32 is linear
-over GF(2) in its bits, and leading zeros do not change it. So the bytes are filled up in front to
-whole groups of 64, each byte is looked up in the table of its position in the group, and a group's
-look-ups are combined by exclusive or: one 32-bit word per group. These words, as bytes, are the
-next round's data, each of its words standing for 16 times as many. Seven rounds leave one word of
-up to 1 GiB. zlib's start value is a prefix of four bytes, its complement the last operation.
+over GF(2) in its bits, and leading zeros do not change it. The bytes are therefore padded at the
+front to whole groups of 64. Each byte is looked up in the table of its position in the group, and
+the values of a group are combined by exclusive or to one 32-bit word. These words, as bytes, are
+the data of the next round, in which each word represents 16 times as many. Seven rounds reduce up
+to 1 GiB to one word. zlib's start value is a prefix of four bytes, and its complement is the last
+operation.
 """
 
 from __future__ import annotations
@@ -17,24 +18,24 @@ import tensorflow as tf
 
 _POLYNOMIAL = 0xEDB88320  # zlib's, reflected
 _PREFIX = bytes([0x62, 0xF5, 0x26, 0x92])  # its remainder is 0xFFFFFFFF, zlib's start value
-_WORDS = 16  # per group, of 32 bits
+_WORDS = 16  # 32-bit words per group
 _GROUP = 4 * _WORDS
 _ROUNDS = 7
 MAX_BYTES = 4 * _WORDS**_ROUNDS - len(_PREFIX)
 
 
 def _apply(matrix: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Linear map over GF(2), `matrix` [32] holding the images of single bits, of uint32 words."""
+    """Applies a linear map over GF(2), given by the images of single bits [32], to uint32 words."""
     bits = (words[..., None] >> np.arange(32, dtype=np.uint32)) & np.uint32(1)
     return np.bitwise_xor.reduce(bits * matrix, axis=-1)
 
 
 @functools.lru_cache(maxsize=1)
 def _tables() -> np.ndarray:
-    """Remainders of every byte at every position of a group, [rounds, group * 256] int32.
+    """Returns remainders of every byte at every position of a group, [rounds, group * 256] int32.
 
-    In the first round a position is a byte of data followed by the rest of its group. In later ones
-    the words are remainders themselves, and only the distance between them is left to bridge.
+    In the first round, a position is a byte of data followed by the rest of its group. In later
+    rounds, the words are remainders themselves, so only the distance between them is added.
     """
     last = np.arange(256, dtype=np.uint32)
     for _ in range(8):
@@ -46,7 +47,7 @@ def _tables() -> np.ndarray:
 
     tables = []
     for r in range(_ROUNDS):
-        # A word of data has the remainder that its little-endian value gets by one word appended.
+        # The remainder of a word of data is that of its little-endian value with one word appended.
         distance = step if r == 0 else units
         columns = []
         for _ in range(_WORDS):
@@ -63,10 +64,10 @@ def _tables() -> np.ndarray:
     return np.stack(tables).view(np.int32)
 
 
-# A function of its own, so that its tables, half a megabyte, are in a graph once.
+# A separate function, so that a graph contains its tables of 0.5 MB only once.
 @tf.function(input_signature=[tf.TensorSpec([None], tf.uint8)], autograph=False)
 def _remainder(data: tf.Tensor) -> tf.Tensor:
-    """[n] uint8 -> int32 scalar."""
+    """Computes the remainder of [n] uint8, int32 scalar."""
     tables = tf.constant(_tables())
     positions = tf.range(_GROUP) * 256
     for r in range(_ROUNDS):
@@ -82,10 +83,11 @@ def _remainder(data: tf.Tensor) -> tf.Tensor:
 
 
 def crc32(data: tf.Tensor) -> tf.Tensor:
-    """CRC-32 of a string scalar, or of a uint8 or int32 tensor's bytes in row-major order.
+    """Returns the CRC-32 of a string scalar, or of a uint8 or int32 tensor's bytes in row-major
+    order.
 
     Args:
-      data: string [], uint8 [...] or int32 [...] (little-endian); MAX_BYTES at most.
+      data: string [], uint8 [...] or int32 [...] (little-endian); at most MAX_BYTES.
 
     Returns:
       int64 scalar, 0 ... 2**32 - 1.
@@ -106,5 +108,5 @@ def crc32(data: tf.Tensor) -> tf.Tensor:
 
 
 def crc32_of_symbols(symbols) -> tf.Tensor:
-    """CRC-32 of int32 tensors, one after the other, as little-endian bytes: int64 scalar."""
+    """Returns the CRC-32 of consecutive int32 tensors, as little-endian bytes: int64 scalar."""
     return crc32(tf.concat([tf.reshape(s, [-1]) for s in symbols], 0))

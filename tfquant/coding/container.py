@@ -1,6 +1,6 @@
-"""The `.tfq` file. Needs neither TensorFlow nor NumPy.
+"""The `.tfq` file. This module needs neither TensorFlow nor NumPy.
 
-`docs/format.md` describes the format. All fields have a fixed width, numbers are unsigned and
+`docs/format.md` describes the format. All fields have a fixed width. Numbers are unsigned and
 little-endian:
 
 | offset | bytes | field                                                                |
@@ -8,8 +8,8 @@ little-endian:
 | 0      | 4     | magic, 89 54 46 51 (as in PNG, the first byte is not ASCII)          |
 | 4      | 1     | format version, 2                                                    |
 | 5      | 1     | number of streams S, from 1                                          |
-| 6      | 16    | codec's name, ASCII, filled up with zero bytes                       |
-| 22     | 8     | fingerprint of what gives the bits their meaning                     |
+| 6      | 16    | codec's name, ASCII, padded with zero bytes                          |
+| 22     | 8     | fingerprint of everything on which the meaning of the bits depends   |
 | 30     | 4     | height                                                               |
 | 34     | 4     | width                                                                |
 | 38     | 4     | CRC-32 of the decoded symbols                                        |
@@ -18,10 +18,10 @@ little-endian:
 |        |       | the streams, one after the other                                     |
 | end    | 4     | CRC-32 of everything before                                          |
 
-Version 1 has no quality. Nothing is allocated by a number from the file before the file's own size
-and checksum have confirmed it. A picture's size is limited on top of that, since a checksum can be
-forged. The decoder compares the symbols' checksum before it makes a picture, because the range
-coder notices no damage.
+Version 1 has no quality. No number from the file determines an allocation before the file's own
+size and checksum have confirmed it. A checksum can be forged, so a picture's size is also limited.
+The decoder checks the checksum of the symbols before it makes a picture, because the range coder
+does not detect corrupt data.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from typing import BinaryIO
 MAGIC = b"\x89TFQ"
 VERSION = 2
 VERSIONS = (1, VERSION)
-MAX_PIXELS = 1 << 27
+MAX_PIXELS = 1 << 27  # default limit of a model, in both directions
+NO_LIMIT = 1 << 62  # for reading a file before its model, which has the limit, is known
 MAX_STREAMS = 255
 FINGERPRINT_DIGITS = 16  # hexadecimal
 MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
-QUALITY_STEPS = 256  # in 1
+QUALITY_STEPS = 256  # steps per unit of quality
 
-# The header's fields of fixed place, as `struct` writes them.
+# The header's fields at fixed offsets, in the notation of `struct`.
 LAYOUT = {
     "magic": "4s",
     "version": "B",
@@ -56,12 +57,12 @@ LAYOUTS = {1: {name: code for name, code in LAYOUT.items() if name != "quality"}
 _FIXED = {
     version: struct.Struct("<" + "".join(codes.values())) for version, codes in LAYOUTS.items()
 }
-_LEAST = _FIXED[1].size  # up to where both versions are alike
+_LEAST = _FIXED[1].size  # size of the fields that both versions share
 _CHECKSUM = struct.Struct("<I")
 _NAME_BYTES = struct.calcsize(LAYOUT["codec"])
 
-# What can be wrong with a file and what to do, in the order in which it is looked for. Inside a
-# graph, `packing.py` looks for the same and says the same.
+# Errors of a file and their remedies, in the order of the checks. In a graph, `packing.py` checks
+# the same and has the same messages.
 EMPTY = "empty file, not a .tfq file"
 FOREIGN = "not a .tfq file: it does not begin with the .tfq signature"
 CUT_HEADER = "file cut off within the header, after {size} bytes; get another copy"
@@ -81,6 +82,11 @@ TOO_LARGE = (
     "header says {height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
     "raise max_pixels (--max_pixels) if you trust the file"
 )
+# Of a picture that is to be written: what cannot be read by default is not written either.
+TOO_LARGE_TO_WRITE = (
+    "{height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
+    "raise max_pixels (--max_pixels), here and where the file is read"
+)
 OTHER_MODEL = (
     "made by model {codec} {fingerprint}, this one is {own_codec} {own_fingerprint}: "
     "decode it with the model that it was made with"
@@ -88,54 +94,54 @@ OTHER_MODEL = (
 
 
 class BitstreamError(ValueError):
-    """A file that cannot be decoded; the message is one line: what is wrong, what to do."""
+    """Error: a file cannot be decoded. The message is one line with the problem and the remedy."""
 
 
 class ForeignFileError(BitstreamError):
-    """Not a .tfq file."""
+    """Error: the file is not a .tfq file."""
 
 
 class VersionError(BitstreamError):
-    """A format version that this reader does not know."""
+    """Error: this reader does not know the format version."""
 
 
 class TruncatedError(BitstreamError):
-    """The file ends too early."""
+    """Error: the file is truncated."""
 
 
 class TrailingBytesError(BitstreamError):
-    """The file goes on after its end."""
+    """Error: the file has trailing bytes."""
 
 
 class ChecksumError(BitstreamError):
-    """The file's checksum does not fit its content."""
+    """Error: the file's checksum does not match its content."""
 
 
 class FieldError(BitstreamError):
-    """A header field has a value that no encoder writes, or that is too large to be decoded."""
+    """Error: a header field has a value that no encoder writes, or that is too large to decode."""
 
 
 class OtherModelError(BitstreamError):
-    """The file was made by another model."""
+    """Error: another model made the file."""
 
 
 class SymbolsError(BitstreamError):
-    """The decoded symbols are not those that were encoded."""
+    """Error: the decoded symbols differ from the encoded ones."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a .tfq file says about itself.
+    """The header of a .tfq file.
 
     Attributes:
       codec: name of the codec, at most 16 ASCII characters.
       fingerprint: 16 hexadecimal digits.
-      height: pixels.
-      width: pixels.
+      height: height in pixels.
+      width: width in pixels.
       symbols_crc: CRC-32 of the decoded symbols.
-      lengths: bytes of each stream.
-      quality: the level of a model that codes at any rate, None of a model that has one rate.
-      version: of the format.
+      lengths: length of each stream in bytes.
+      quality: the level of a model that codes at any rate; None for a model with one rate.
+      version: format version.
     """
 
     codec: str
@@ -149,12 +155,12 @@ class Header:
 
     @property
     def header_bytes(self) -> int:
-        """Where the streams begin."""
+        """Offset of the first stream in bytes."""
         return _FIXED[self.version].size + 4 * len(self.lengths)
 
     @property
     def file_bytes(self) -> int:
-        """Size of the whole file."""
+        """Size of the whole file in bytes."""
         return self.header_bytes + sum(self.lengths) + _CHECKSUM.size
 
 
@@ -186,7 +192,7 @@ class Bitstream:
             raise ValueError(f"{len(self.streams)} streams; a file holds 1 to {MAX_STREAMS}")
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """Returns the content of the file."""
         fields = {
             "magic": MAGIC,
             "version": self.version,
@@ -205,10 +211,14 @@ class Bitstream:
 
     @classmethod
     def from_bytes(cls, data: bytes, max_pixels: int = MAX_PIXELS) -> Bitstream:
-        """Reads a file, all of which is checked.
+        """Reads a file and checks all of it.
+
+        Args:
+          data: the content of the file; any bytes.
+          max_pixels: limit of the picture's number of pixels.
 
         Raises:
-          BitstreamError: one of its subclasses, whatever the bytes are.
+          BitstreamError: one of its subclasses.
         """
         header = _parse(data)
         _check_size(header, len(data))
@@ -226,7 +236,7 @@ class Bitstream:
         return cls(**fields, streams=tuple(streams))
 
     def check_model(self, codec: str, fingerprint: str) -> None:
-        """Raises OtherModelError unless the file was made by this model."""
+        """Raises OtherModelError unless this model made the file."""
         if (self.codec, self.fingerprint) != (codec, fingerprint):
             raise OtherModelError(
                 OTHER_MODEL.format(
@@ -239,7 +249,7 @@ class Bitstream:
 
 
 def check_identity(codec: str, fingerprint: str) -> None:
-    """Raises a ValueError unless a file's header can name this model."""
+    """Raises a ValueError unless a file's header can contain this model's name and fingerprint."""
     if not isinstance(codec, str) or len(codec) > _NAME_BYTES or not _is_name(codec):
         raise ValueError(
             f"codec name {codec!r}; it takes 1 to {_NAME_BYTES} printable ASCII characters"
@@ -253,10 +263,10 @@ def check_identity(codec: str, fingerprint: str) -> None:
 
 
 def stored_quality(quality: float | None, version: int = VERSION) -> int:
-    """The number that stands for a quality in the header.
+    """Returns the number that represents a quality in the header.
 
     Raises:
-      ValueError: no number does.
+      ValueError: the quality is out of range, or the version has no quality.
     """
     if quality is None:
         return 0
@@ -269,9 +279,9 @@ def stored_quality(quality: float | None, version: int = VERSION) -> int:
 
 
 def read_header(file: BinaryIO) -> Header:
-    """Reads the header alone from a seekable binary file.
+    """Reads only the header of a seekable binary file.
 
-    The fields are checked, and that the file has the size they say, but not the checksum.
+    Checks the fields, and that the file has the size that they imply, but not the checksum.
 
     Raises:
       BitstreamError: one of its subclasses.
@@ -284,7 +294,7 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def _parse(data: bytes) -> Header:
-    """Takes the header apart; says what is wrong before the checksum can be looked for."""
+    """Parses the header. Raises the errors that come before the check of the checksum."""
     if not data:
         raise ForeignFileError(EMPTY)
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:

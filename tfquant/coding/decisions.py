@@ -1,16 +1,16 @@
-"""Coding by decisions: symbols of a Gaussian mixture, with no table for them.
+"""Coding by decisions: symbols of a Gaussian mixture, without a table for them.
 
-The first decision is the side of the element's central integer that the symbol is on. The others
-find its distance from the centre. The distance is halved, from the distribution's reach down to one
-integer. A distance beyond the reach, which is rare, is found by doubling and then halving. The odds
-of a decision are those of two masses (`masses.py`). They choose one of 1024 binary rows by the
+The first decision is the side of the element's central integer on which the symbol is. The others
+determine its distance from the centre, by halving the range from the distribution's reach down to
+one integer. A distance beyond the reach, which is rare, is found by doubling and then halving. The
+odds of a decision are those of two masses (`masses.py`). They select one of 1024 binary rows by the
 exponent and the upper five bits of their float32, which is within 1/64 of the true odds.
 
-`price` returns the resulting code length. It includes the heavy tail that `masses.py` mixes in. An
+`price` returns the resulting code length. It includes the heavy tail that `masses.py` adds. An
 integer further than 4e6 from the centre takes up to 16 bits more.
 
-Decisions go in rounds, one for each element. Encoder and decoder run the same rounds on tensors of
-the same shapes, so all that they compute in floats agrees bit for bit.
+Decisions are coded in rounds, with one decision per element. Encoder and decoder run the same
+rounds on tensors of the same shapes, so all of their floats agree bit for bit.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from tfquant.coding.masses import HALF_HEAVY, HEAVY, Edge, seen_from_centre
 from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL
 from tfquant.coding.tables import CPU, Table, clipped
 
-# Rises with every change that could choose another row, here or where a model makes the arguments:
-# files of one version cannot be read as those of another. Version 1 was never released.
+# Increases with every change that could select another row, here or in a model's arguments. Files
+# of one version cannot be read as those of another. Version 1 was never released.
 VERSION = 4
-VERSIONS = (2, 3, VERSION)  # those that `masses.py` has
-VERSION_OF_FILES_1 = 3  # what models make that write .tfq files of version 1
+VERSIONS = (2, 3, VERSION)  # versions that `masses.py` supports
+VERSION_OF_FILES_1 = 3  # version in models that write .tfq files of version 1
 
-# Distances to begin with, 2**4 doubled until they cover the distribution's reach, at most to 2**12.
+# Initial range of distances: 2**4, doubled until it covers the distribution's reach, at most 2**12.
 _LOG_WIDTH, _LOG_WIDTH_MAX = 4, 12
 
 
 class DecisionTable(Table):
-    """1024 binary rows: two masses, as odds, choose one for each decision.
+    """1024 binary rows; the odds of two masses select one for each decision.
 
-    An element is coded by:
+    An element is coded with these arguments:
 
       centre: [n] int32, an integer near its median.
-      reach: [n] float32, a distance from the centre beyond which little is left.
+      reach: [n] float32, a distance from the centre with little mass beyond it.
       mixture: (weights, start, slope), [K, n] float32 each, as in `masses.seen_from_centre`. With
         `unit = sqrt(2) sigma`, `start = (centre - 1/2 - mu) / unit` and `slope = 1 / unit`.
 
     Args:
-      version: one of VERSIONS, also an attribute.
+      version: one of VERSIONS; also an attribute.
 
     Raises:
-      ValueError: another version.
+      ValueError: the version is unknown.
     """
 
     _STEP_BITS = 5
     _SHIFT = 23 - _STEP_BITS
-    _BOTTOM = (127 - PRECISION) << _STEP_BITS  # the bucket where odds of 2**-16 begin
+    _BOTTOM = (127 - PRECISION) << _STEP_BITS  # the bucket of odds of 2**-16
     _ROWS = 2 * PRECISION << _STEP_BITS
-    # A floor far below all that matters: nothing against nothing becomes even odds.
+    # A negligible floor: two masses of 0 give even odds.
     _LEAST = 1e-30
 
     def __init__(self, version: int = VERSION):
@@ -77,26 +77,30 @@ class DecisionTable(Table):
         return cls(numbers[0])
 
     def index(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
-        """Row of a decision between masses `near` (symbol 0) and `far` (symbol 1), int32."""
+        """Returns the row of a decision between masses `near` (symbol 0) and `far` (symbol 1),
+        int32.
+        """
         odds = tf.maximum(near, self._LEAST) / tf.maximum(far, self._LEAST)
         bucket = tf.bitwise.right_shift(tf.bitcast(odds, tf.int32), self._SHIFT)
         last = self._BOTTOM + self._ROWS - 1
         return clipped(bucket, self._BOTTOM, last) + (self.BASE - self._BOTTOM)
 
     def price(self, bits, symbols, centre, *_) -> tf.Tensor:
-        """What coding takes, [n] float32, where the distribution alone says `bits`, [n] float32."""
+        """Returns the cost of coding, [n] float32; `bits`, [n] float32, is that of the
+        distribution alone.
+        """
         _, distance = _side_and_distance(symbols, centre)
         distance = tf.cast(distance, tf.float32)
         root, next_root = tf.sqrt(1.0 + distance), tf.sqrt(2.0 + distance)
-        # The difference of their reciprocals, without cancelling.
+        # The difference of their reciprocals, computed without cancellation.
         heavy = HALF_HEAVY / (root * next_root * (root + next_root))
         return -_log2((tf.pow(2.0, -bits) + heavy) / (1.0 + HEAVY))
 
     def encode(self, handle, symbols, centre, reach, mixture):
-        """Codes symbols, [n] int32, within MAX_SYMBOL of 0; else an InvalidArgumentError."""
+        """Codes symbols, [n] int32. Raises InvalidArgumentError for symbols beyond +-MAX_SYMBOL."""
         message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
         left, distance = _side_and_distance(symbols, centre)
-        # From a centre that is no number, a distance wraps around.
+        # With a NaN as centre, a distance wraps around.
         bounded = (tf.abs(symbols) <= MAX_SYMBOL) & (distance >= 0) & (distance <= 2 * MAX_SYMBOL)
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(bounded), [message])]):
             left, distance = tf.identity(left), tf.identity(distance)
@@ -109,7 +113,7 @@ class DecisionTable(Table):
             return self._traverse(handle, centre, reach, mixture, code_round)[0]
 
     def decode(self, handle, centre, reach, mixture) -> tuple:
-        """Reads symbols, [n] int32; returns handle and symbols."""
+        """Reads symbols, [n] int32. Returns the handle and the symbols."""
 
         def code_round(handle, rows, answer):
             del answer
@@ -120,11 +124,11 @@ class DecisionTable(Table):
             return self._traverse(handle, centre, reach, mixture, code_round)
 
     def _traverse(self, handle, centre, reach, mixture, code_round):
-        """Walks all decisions.
+        """Runs all decisions.
 
-        `code_round(handle, rows, answer)` codes one round, of [m] elements: the encoder takes the
-        decisions, [m] bool, from `answer(left, distance)`, which it calls with what it codes, [n]
-        both; the decoder takes them from the stream. Both return (handle, decisions).
+        `code_round(handle, rows, answer)` codes one round of [m] elements and returns (handle,
+        decisions). The encoder gets the decisions, [m] bool, from `answer(left, distance)`, called
+        with the coded sides and distances, [n] each. The decoder reads them from the stream.
         """
         above, below, turn = seen_from_centre(self.version, mixture)
         handle, left = code_round(handle, self.index(above, below), lambda left, distance: left)
@@ -133,7 +137,7 @@ class DecisionTable(Table):
         width = tf.bitwise.left_shift(tf.ones_like(centre), _log2_width(reach))
         handle, distance, low = self._within_reach(handle, width, side, low, end, code_round)
 
-        # The last distance stands for all that are beyond.
+        # The last distance represents all distances beyond.
         ids = tf.where(distance == width - 1)[:, 0]
         few = tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), (side, low, end))
         handle, found = self._beyond_reach(
@@ -146,11 +150,13 @@ class DecisionTable(Table):
         return handle, tf.where(left, centre - 1 - distance, centre + distance)
 
     def _rows(self, low: Edge, middle: Edge, high: Edge) -> tf.Tensor:
-        """Rows of the decisions on which side of `middle` symbols between two edges lie."""
+        """Returns the rows of the decisions on which side of `middle` a symbol between two edges
+        is.
+        """
         return self.index(low.to(middle), middle.to(high))
 
     def _within_reach(self, handle, width, side, low, end, code_round):
-        """Halves `width` [n] distances down to one: handle, distance [n], and its edge."""
+        """Halves `width` [n] distances down to one. Returns handle, distance [n], and its edge."""
 
         def halve(handle, distance, half, active, low, high):
             further = distance + half
@@ -162,7 +168,7 @@ class DecisionTable(Table):
             distance, low = tf.where(far, further, distance), _where(far, middle, low)
             return handle, distance, low, _where(far | ~active, high, middle)
 
-        # Those with a longer reach first, until all have the same number of distances left.
+        # Those with a larger reach first, until all have the same number of distances left.
         common = 1 << _LOG_WIDTH
 
         def some_are_wider(handle, distance, width, low, high):
@@ -184,7 +190,9 @@ class DecisionTable(Table):
         return handle, distance, low
 
     def _beyond_reach(self, handle, nearest, side, low, end, code_round):
-        """Doubles `nearest` [m] until it is too far, then halves: handle, distances [m]."""
+        """Doubles `nearest` [m] until it is too far, then halves. Returns handle and distances
+        [m].
+        """
 
         def open_or_wide(handle, nearest, furthest, low, high):
             return tf.reduce_any(furthest != nearest + 1)
@@ -198,7 +206,7 @@ class DecisionTable(Table):
             handle, far = code_round(
                 handle, rows, lambda left, distance: active & (distance >= further)
             )
-            # Only a forged stream goes on beyond the largest distance.
+            # Only a forged stream continues beyond the largest distance.
             far &= further <= 2 * MAX_SYMBOL
             not_far = active & ~far
             return (
@@ -209,25 +217,27 @@ class DecisionTable(Table):
                 _where(not_far, middle, high),
             )
 
-        # Between `nearest` (<= distance) and `furthest` (> distance, 0 for none).
+        # The distance is at least `nearest` and below `furthest`; 0 for no upper limit.
         state = (handle, nearest, tf.zeros_like(nearest), low, end)
         handle, nearest, *_ = tf.while_loop(open_or_wide, narrow, state)
         return handle, nearest
 
 
 def _where(condition, one: Edge, other: Edge) -> Edge:
-    """`tf.where` of edges, [n] bool."""
+    """Selects edges like `tf.where`, with a condition [n] bool."""
     return Edge(*(tf.where(condition, a, b) for a, b in zip(one, other)))
 
 
 def _side_and_distance(symbols, centre):
-    """Whether below the centre, and how many integers lie between it and that side's first."""
+    """Returns true for symbols below the centre, and their distance from that side's first
+    integer.
+    """
     left = symbols < centre
     return left, tf.where(left, centre - 1 - symbols, symbols - centre)
 
 
 def _log2_width(reach):
-    """Exponent of the power of two above `reach`; arbitrary, but within its bounds, for NaN."""
+    """Returns the exponent of the power of two above `reach`; arbitrary, but in range, for NaN."""
     whole = tf.cast(tf.clip_by_value(reach, 1.0, 2.0**_LOG_WIDTH_MAX), tf.int32)
     whole = tf.clip_by_value(whole, 1, 2**_LOG_WIDTH_MAX - 1)
     return tf.maximum(range_coder.log2(whole) + 1, _LOG_WIDTH)

@@ -1,20 +1,21 @@
-"""Masses of a Gaussian mixture's integers, as decisions ask for them (`decisions.py`).
+"""Masses of a Gaussian mixture's integers, as decisions need them (`decisions.py`).
 
-Decisions look at a mixture from its central integer. On either side, the integers are numbered by
-their distance 0, 1, 2, ... from the centre. The *edge* of a distance is the point where the
-integers from that distance on begin. A heavy tail is mixed in: on either side, `HEAVY / (2 sqrt(1 +
-d))` more for distances from d on. With it, any integer up to MAX_SYMBOL can be coded.
+Decisions use a mixture relative to its central integer. On either side, the integers are numbered
+by their distance 0, 1, 2, ... from the centre. The *edge* of a distance is the point where the
+integers from that distance on begin. A heavy tail is added: on either side, distances from d on
+have an additional mass of `HEAVY / (2 sqrt(1 + d))`. With it, any integer up to MAX_SYMBOL can be
+coded. The added mass exceeds float32's error in the mixture's tails, so these need not be accurate.
 
-There are three versions, because the version decides the bits of a file:
+There are three versions, because the version determines the bits of a file:
 
 - Version 4 computes each component's tail probability by additions, multiplications, divisions and
   square roots, which give the same float32 on every machine. The relative error of a tail is below
-  1e-3 up to six standard deviations; beyond, only the heavy tail counts.
+  1e-3 up to six standard deviations. Beyond, only the heavy tail matters.
 - Version 3 has a reciprocal in the heavy tail. TensorFlow's optimizer replaces it by an
-  approximation that depends on the processor and on TensorFlow's version. It serves to read files
-  of version 1.
+  approximation that depends on the processor and on TensorFlow's version. It is needed to read
+  files of version 1.
 - Version 2 computes cumulative probabilities from `tf.math.erf`, whose bits changed with TensorFlow
-  2.20. It serves to read the files of models that were exported by tfquant 0.1.
+  2.20. It is needed to read the files of models that were exported by tfquant 0.1.
 """
 
 from __future__ import annotations
@@ -26,21 +27,23 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-# The first far decision of the tail is then about as improbable as the coder allows.
+# With this value, the first far decision of the tail is about as improbable as the coder allows.
 HEAVY = 2.0**-13
 HALF_HEAVY = 0.5 * HEAVY  # on either side
 
 # erfc(u) / 2 = 1 / (2 P(u)^32) for 0 <= u <= _FAR. P(0) = 1 makes the value at 0 exact. The other
-# five coefficients minimize the largest relative error, 6.4e-4, against scipy.special.log_ndtr: the
-# linear program "minimize e subject to |P(u) erfc(u)^(1/32) - 1| <= e" over 4000 Chebyshev points,
-# solved by scipy.optimize.linprog. A decision's odds are rounded to 1/32, which costs more.
+# five coefficients minimize the largest relative error compared with scipy.special.log_ndtr,
+# 6.4e-4. They solve the linear program "minimize e subject to |P(u) erfc(u)^(1/32) - 1| <= e" over
+# 4000 Chebyshev points (scipy.optimize.linprog). A decision's odds are rounded to 1/32, which costs
+# more.
 _TAIL = (1.0, 0.0354533531, 0.0199537985, 0.00443928363, -0.000496892259, 0.000133236521)
 _SQUARINGS = 5
-_FAR = 6.0 * np.sqrt(0.5)  # six standard deviations, where the heavy tail is all that counts
+_FAR = 6.0 * np.sqrt(0.5)  # six standard deviations; beyond, only the heavy tail matters
 
 
 def tail(u: tf.Tensor) -> tf.Tensor:
-    """`P(X > u) = erfc(u) / 2` for a Gaussian X of variance 1/2, by elementary operations alone.
+    """Returns `P(X > u) = erfc(u) / 2` for a Gaussian X of variance 1/2, with elementary
+    operations.
 
     Args:
       u: [...] float32.
@@ -60,61 +63,71 @@ def tail(u: tf.Tensor) -> tf.Tensor:
 
 
 class Edge(NamedTuple):
-    """What lies beyond the edge of a distance, [n] float32 each, up to a constant per element.
+    """The masses beyond the edge of a distance, [n] float32 each, up to a constant per element.
 
-    The two are kept apart: in their sum, the mixture's mass would round the heavy tail's away.
+    They are separate, because in their sum the mixture's mass would round off that of the heavy
+    tail.
     """
 
     mixture: tf.Tensor
     heavy: tf.Tensor
 
     def to(self, further: Edge) -> tf.Tensor:
-        """Mass between this edge and one further out, [n] float32."""
-        # The mixture's may rise by a last bit where float32 cannot tell the edges apart.
+        """Returns the mass between this edge and one further out, [n] float32."""
+        # The mixture's mass may increase by a last bit if float32 cannot distinguish the edges.
         return tf.maximum(self.mixture - further.mixture, 0.0) + (self.heavy - further.heavy)
 
 
 class Side(NamedTuple):
-    """A mixture on one side of its centre, version 4; attributes as in `seen_from_centre`."""
+    """A mixture on one side of its centre, version 4. The attributes are as in
+    `seen_from_centre`.
+    """
 
     weights: tf.Tensor
     start: tf.Tensor
     slope: tf.Tensor
 
     def edge(self, distance) -> Edge:
-        """The edge of `distance`, [n] or scalar int32."""
+        """Returns the edge of `distance`, [n] or scalar int32."""
         distance = tf.cast(distance, tf.float32)
         return Edge(self.beyond(self.start + self.slope * distance), self.heavy(distance))
 
     def beyond(self, points) -> tf.Tensor:
-        """Mass beyond `points: [K, n]`, one for each component, up to a constant: [n]."""
-        # A reduction: TensorFlow's optimizer would join a chain of additions with others, and add
-        # in another order in the decoder than in the encoder.
+        """Returns the mass beyond `points: [K, n]`, one per component, up to a constant: [n]."""
+        # A reduction: TensorFlow's optimizer would merge a chain of additions with others, and the
+        # decoder would add in another order than the encoder.
         return tf.reduce_sum(self.weights * tail(points), axis=0)
 
     def heavy(self, distance) -> tf.Tensor:
+        """Returns the heavy tail's mass beyond a distance, [n] float32."""
         # TensorFlow's optimizer would turn a division by a root into an approximate `rsqrt`, and
         # `1 / x` into an approximate reciprocal.
         return tf.sqrt(HALF_HEAVY**2 / (1.0 + distance))
 
     def halves(self) -> tuple:
-        """The mixture's masses above and below the centre, and `mixture` of three edges: of
-        distance 0 above, of distance 0 below, and of the one that has nothing beyond."""
+        """Returns the mixture's masses above and below the centre, and the `mixture` of three
+        edges.
+
+        The edges are those of distance 0 above, of distance 0 below, and the edge with no mass
+        beyond.
+        """
         above = self.beyond(self.start)
         below = tf.reduce_sum(self.weights, axis=0) - above
         return above, below, (above, below, tf.zeros_like(above))
 
 
 class SideOfVersion3(Side):
-    """Version 3."""
+    """A mixture on one side of its centre, version 3."""
 
     def heavy(self, distance):
         return HALF_HEAVY * tf.sqrt(1.0 / (1.0 + distance))
 
 
 class SideOfVersion2(Side):
-    """Version 2, which starts from half the weights. An edge's `mixture` is minus the mass between
-    the median and the edge."""
+    """A mixture on one side of its centre, version 2, whose `weights` are half the weights.
+
+    The `mixture` of an edge is minus the mass between the median and the edge.
+    """
 
     def beyond(self, points):
         return -tf.reduce_sum(self.weights * tf.math.erf(points), axis=0)
@@ -123,24 +136,25 @@ class SideOfVersion2(Side):
         return HALF_HEAVY / tf.sqrt(1.0 + distance)
 
     def halves(self):
-        half = tf.reduce_sum(self.weights, axis=0)  # 1/2, but for rounding
+        half = tf.reduce_sum(self.weights, axis=0)  # 1/2 up to rounding
         median = self.beyond(self.start)
         return half + median, half - median, (median, -median, -half)
 
 
 def seen_from_centre(version: int, mixture: tuple) -> tuple:
-    """A mixture's masses on both sides of its centre.
+    """Returns a mixture's masses on both sides of its centre.
 
     Args:
-      version: of the decisions.
+      version: version of the decisions.
       mixture: (weights, start, slope), [K, n] float32 each, of K components. Weights sum to 1. The
-        edge of distance d above the centre is at `start + slope d` in units of a component, whose
-        variance is 1/2 there.
+        edge of distance d above the centre is at `start + slope d` in units of a component with
+        variance 1/2.
 
     Returns:
-      above, below: [n] float32, the masses of the integers from the centre on, and of those below.
+      above: [n] float32, the mass of the integers from the centre on.
+      below: [n] float32, the mass of those below.
       turn: maps `left: [n] bool`, the symbols' sides, to the `Side`, the edge of its distance 0,
-        and the edge that has nothing beyond.
+        and the edge with no mass beyond.
     """
     weights, start, slope = mixture
     if version == 2:
@@ -158,13 +172,13 @@ def seen_from_centre(version: int, mixture: tuple) -> tuple:
     return above + HALF_HEAVY, below + HALF_HEAVY, turn
 
 
-# The bits of `tf.math.erf` on 2**14 points from -4 to 4, in TensorFlow 2.14 to 2.19.
+# CRC-32 of `tf.math.erf` at 2**14 points from -4 to 4, in TensorFlow 2.14 to 2.19.
 _ERF_CHECKSUM = 0x456582F1
 
 
 @functools.lru_cache(maxsize=1)
 def has_version_2() -> bool:
-    """Returns True if `tf.math.erf` gives the bits that files of version 2 were made with."""
+    """Returns true if `tf.math.erf` gives the bits that files of version 2 need."""
     with tf.init_scope(), tf.device("/CPU:0"):
         values = tf.math.erf(tf.range(-(2**13), 2**13, dtype=tf.float32) / 2**11)
     return zlib.crc32(values.numpy().tobytes()) == _ERF_CHECKSUM

@@ -1,8 +1,8 @@
-"""The `.tfq` file inside a `tf.function`: packed, checked and unpacked by standard operations.
+"""The `.tfq` file in a `tf.function`: packed, checked and unpacked by standard operations.
 
-Format, checks, their order and their words are those of `container.py`; whatever is wrong with a
-file is an InvalidArgumentError. Each check waits for the ones before it, so the first thing that is
-wrong is what is said, as there.
+Format, checks, their order and their messages are those of `container.py`. Any error of a file is
+an InvalidArgumentError. Each check waits for the previous ones, so the first error is reported, as
+in `container.py`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ _ENDS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values())))
 _FIXED = {
     version: sum(_SIZES[name] for name in layout) for version, layout in container.LAYOUTS.items()
 }
-_LEAST = _FIXED[1]  # up to where both versions are alike
-_WORD = struct.calcsize("I")  # a stream's length, or the checksum
+_LEAST = _FIXED[1]  # size of the fields that both versions share
+_WORD = struct.calcsize("I")  # size of a stream's length, and of the checksum
 
 
 class Unpacked(NamedTuple):
-    """What a decoder needs of a file.
+    """The content of a file that a decoder needs.
 
     Attributes:
       streams: [S] string.
-      height, width: int32 scalars.
+      height: int32 scalar, in pixels.
+      width: int32 scalar, in pixels.
       symbols_crc: int64 scalar.
-      quality: int32 scalar, as `container.stored_quality` gives it; 0 in a file of version 1.
+      quality: int32 scalar, a result of `container.stored_quality`; 0 in a file of version 1.
     """
 
     streams: tf.Tensor
@@ -53,16 +54,17 @@ def pack(
     quality=0,
     version: int = container.VERSION,
 ) -> tf.Tensor:
-    """The file, a string scalar: what `container.Bitstream.to_bytes` gives.
+    """Returns the file, a string scalar, like `container.Bitstream.to_bytes`.
 
     Args:
-      streams: [S] string, 1 to 255 of them.
-      height, width: int32 scalars.
+      streams: [S] string, with S from 1 to 255.
+      height: int32 scalar, in pixels.
+      width: int32 scalar, in pixels.
       symbols_crc: int64 scalar.
       codec: the codec's name.
       fingerprint: 16 hexadecimal digits.
-      quality: int32 scalar, as `container.stored_quality` gives it.
-      version: of the format.
+      quality: int32 scalar, a result of `container.stored_quality`.
+      version: format version.
     """
     count = tf.size(streams)
     fields = {
@@ -83,12 +85,13 @@ def pack(
 
 
 def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_PIXELS) -> Unpacked:
-    """What is in a file of this model.
+    """Returns the content of a file of this model.
 
     Args:
-      data: string scalar, whatever bytes.
-      codec, fingerprint: this model's.
-      max_pixels: of the picture, at most.
+      data: string scalar; any bytes.
+      codec: this model's codec.
+      fingerprint: this model's fingerprint.
+      max_pixels: limit of the picture's number of pixels.
     """
     size = tf.strings.length(data)
     head = _bytes(tf.strings.substr(data, 0, _FIXED[container.VERSION]), _FIXED[container.VERSION])
@@ -157,7 +160,7 @@ def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_P
 
 
 def sizes(data) -> tf.Tensor:
-    """[B] string -> [B, 2] int64, height and width that the headers say; nothing is checked."""
+    """Maps [B] string to [B, 2] int64, the headers' height and width, without checks."""
     begin, end = _ENDS["height"] - _SIZES["height"], _ENDS["width"]
     padded = tf.strings.join([data, tf.constant(bytes(end))])
     sides = tf.io.decode_raw(tf.strings.substr(padded, begin, end - begin), tf.uint8)
@@ -165,12 +168,14 @@ def sizes(data) -> tf.Tensor:
 
 
 def require(condition, text: str, **values) -> tf.Operation:
-    """InvalidArgumentError with `text`, its fields filled in, unless `condition` holds."""
+    """Raises InvalidArgumentError with `text`, with its fields filled in, unless `condition`
+    holds.
+    """
     return tf.debugging.Assert(condition, [_filled(text, values)])
 
 
 class _Checks:
-    """One after the other; `done` is what has to be waited for."""
+    """A sequence of checks; `done` contains the operations to wait for."""
 
     def __init__(self):
         self.done = []
@@ -181,7 +186,7 @@ class _Checks:
 
 
 def _filled(text: str, values: dict) -> tf.Tensor:
-    """`text.format(**values)`, values being tensors."""
+    """Returns `text.format(**values)` for tensors as values."""
     parts = []
     for literal, name, _, _ in string.Formatter().parse(text):
         parts.append(tf.constant(literal))
@@ -192,29 +197,29 @@ def _filled(text: str, values: dict) -> tf.Tensor:
 
 
 def _bytes(text, count: int) -> tf.Tensor:
-    """String scalar of at most `count` bytes -> [count] int32, filled up with zeros."""
+    """Maps a string scalar of at most `count` bytes to [count] int32, padded with zeros."""
     found = tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32)
     return tf.ensure_shape(tf.pad(found, [[0, count - tf.size(found)]]), [count])
 
 
 def _number(digits) -> tf.Tensor:
-    """Bytes [..., n], the least significant first -> int64 [...]."""
+    """Maps bytes [..., n], least significant first, to int64 [...]."""
     powers = tf.constant([256**i for i in range(digits.shape[-1])], tf.int64)
     return tf.reduce_sum(tf.cast(digits, tf.int64) * powers, axis=-1)
 
 
 def _little_endian(number, count: int) -> tf.Tensor:
-    """Integers [...] -> string [...] of `count` bytes each."""
+    """Maps integers [...] to string [...] of `count` bytes each."""
     shifts = tf.range(0, 8 * count, 8, tf.int64)
     digits = tf.bitwise.right_shift(tf.cast(number, tf.int64)[..., None], shifts) & 255
     return tf.strings.reduce_join(tf.gather(_characters(), digits), axis=-1)
 
 
 def _characters() -> tf.Tensor:
-    """[256] string: every byte. TensorFlow has no inverse of `decode_raw`."""
+    """Returns every byte as a string, [256]. TensorFlow has no inverse of `decode_raw`."""
     return tf.constant([bytes([i]) for i in range(256)])
 
 
 def _hex_digits() -> tf.Tensor:
-    """[256] string: every byte's two digits."""
+    """Returns the two hexadecimal digits of every byte, [256] string."""
     return tf.constant([f"{i:02x}" for i in range(256)])

@@ -1,11 +1,11 @@
-"""Probabilities as integers: how a row of a coding table is made (NumPy, float64, at export time).
+"""Probabilities as integers: the rows of coding tables (NumPy, float64, at export time).
 
 A row gives one integer frequency to each symbol of a window `first ... first + count - 1`, and one
-to the *escape*, which stands for every integer outside the window. Of what escaped, side and
-magnitude class are coded by a fixed row, then the class's bits as they are (`range_coder.py`).
+to the *escape*, which represents every integer outside the window. An escaped value is coded as its
+side and magnitude class, with a fixed row, and then the bits of the class (`range_coder.py`).
 
-All frequencies are at least 1 and add up to 2**PRECISION, so that no symbol is impossible, and
-within that they are those of least expected code length.
+All frequencies are at least 1 and add up to 2**PRECISION, so that no symbol is impossible. Under
+these constraints, they minimize the expected code length.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ import dataclasses
 
 import numpy as np
 
-PRECISION = 16  # bits; the most that TFC's coder takes
+PRECISION = 16  # bits; the maximum of TFC's coder
 TOTAL = 1 << PRECISION
 
-# An escaped value is `excess >= 0` steps beyond its side of the window: class k holds the excesses
-# 2**k - 1 ... 2**(k+1) - 2. The limit keeps integers exact in float32, where classes are computed.
+# An escaped value is `excess >= 0` steps beyond its side of the window. Class k contains the
+# excesses 2**k - 1 ... 2**(k+1) - 2. The limit keeps integers exact in float32, in which classes
+# are computed.
 CLASSES = 24
 MAX_EXCESS = (1 << CLASSES) - 1
 MAX_SYMBOL = (1 << (CLASSES - 1)) - 1
 
-# Candidates for the probability outside a row's window; the cheapest one is taken.
+# Candidates for the probability outside a row's window; the cheapest one is used.
 _TAIL_MASSES = 2.0 ** -np.arange(6, 19)
 
 
 def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
-    """Integer CDF of least expected code length.
+    """Returns an integer CDF with minimal expected code length.
 
     Minimizes `-sum_i p_i log q_i` over integers `q_i >= 1` with `sum_i q_i = 2**precision`. The
-    objective is separable and convex, so a point where no single unit is better placed elsewhere
-    is the optimum; a proportional start leaves only a few units to move.
+    objective is separable and convex, so a point is optimal if moving a single unit does not
+    improve it. Starting from proportional frequencies, only a few units have to move.
 
     Args:
       pmf: [n] float, non-negative, not all zero; need not add up to one.
@@ -52,7 +53,7 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
         raise ValueError("pmf must be finite, non-negative and not all zero")
     p = p / p.sum()
 
-    # Proportional start: the symbols that get the minimum take it from the others' total.
+    # Proportional start: symbols with the minimum frequency take it from the others' total.
     scale = float(total)
     for _ in range(8):
         small = p * scale < 1.0
@@ -61,8 +62,8 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
         scale = max(total - np.count_nonzero(small), 1) / p[~small].sum()
     q = np.maximum(np.floor(p * scale + 0.5), 1.0)
 
-    gain = p * np.log1p(1.0 / q)  # of one unit more
-    loss = np.full_like(p, np.inf)  # of one unit less
+    gain = p * np.log1p(1.0 / q)  # of one additional unit
+    loss = np.full_like(p, np.inf)  # of removing one unit
     loss[q > 1] = -p[q > 1] * np.log1p(-1.0 / q[q > 1])
 
     def move(i, step):
@@ -86,12 +87,12 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
 
 
 def class_of(excess: np.ndarray) -> np.ndarray:
-    """Magnitude class of an escaped value: `floor(log2(excess + 1))`."""
+    """Returns the magnitude class of an escaped value, `floor(log2(excess + 1))`."""
     return np.frexp(np.asarray(excess, np.float64) + 1.0)[1] - 1
 
 
 def _class_pmf(below: float, near: bool) -> np.ndarray:
-    """Probabilities of (class, side) pairs, side 0 below: index `2 * class + side`."""
+    """Returns probabilities of (class, side) pairs, with side 0 below: index `2 * class + side`."""
     classes = 2.0 ** (-np.arange(CLASSES) / 4.0)
     classes /= classes.sum()
     if near:
@@ -100,10 +101,10 @@ def _class_pmf(below: float, near: bool) -> np.ndarray:
     return np.outer(classes, [below, 1.0 - below]).reshape(-1)
 
 
-# Rows of (class, side) pairs that an escape can be coded by. The first decays slowly over the
-# classes. The others serve small scales, where nearly all that escapes are the window's neighbours,
-# class 0, with odds of the two sides from 2**-12 to 2**12 in steps of 2**0.5.
-_NEAR_REST = 2.0**-10  # for all but class 0
+# Rows of (class, side) pairs for coding an escape. The first decays slowly over the classes. The
+# others are for small scales, where nearly all escapes are next to the window (class 0), with odds
+# of the two sides from 2**-12 to 2**12 in steps of 2**0.5.
+_NEAR_REST = 2.0**-10  # probability of all classes except 0
 ESCAPE_CDFS = (
     quantize_pmf(_class_pmf(0.5, near=False)),
     *(
@@ -111,12 +112,12 @@ ESCAPE_CDFS = (
         for steps in range(-24, 25)
     ),
 )
-# Bits of each pair under each row: [rows, 2 * CLASSES].
+# Bits of each pair in each row: [rows, 2 * CLASSES].
 PAIR_BITS = PRECISION - np.log2([np.diff(cdf) for cdf in ESCAPE_CDFS])
 
 
 def escape_bits(excess: np.ndarray, side: int, row: int) -> np.ndarray:
-    """Bits that side and magnitude of escaped values take, without the escape symbol itself.
+    """Returns the bits for side and magnitude of escaped values, without the escape symbol itself.
 
     Args:
       excess: integers from 0.
@@ -134,7 +135,7 @@ class Row:
     Attributes:
       first: first symbol of its window.
       cdf: [count + 2] int32, over the window's symbols and, last, the escape.
-      escape: which of ESCAPE_CDFS codes what escaped.
+      escape: index into ESCAPE_CDFS of the row that codes escaped values.
     """
 
     first: int
@@ -147,7 +148,7 @@ class Row:
         return len(self.cdf) - 2
 
     def bits(self, symbols: np.ndarray) -> np.ndarray:
-        """Code length of any integers under this row, in bits."""
+        """Returns the code length of any integers with this row, in bits."""
         symbols = np.asarray(symbols)
         below = self.first - 1 - symbols
         above = symbols - (self.first + self.count)
@@ -160,19 +161,19 @@ class Row:
 
 
 def make_row(pmf: np.ndarray, first: int, start: int, stop: int) -> Row:
-    """The row with window `start ... stop - 1` that codes `pmf` most cheaply.
+    """Returns the row with window `start ... stop - 1` that codes `pmf` most cheaply.
 
     Args:
-      pmf: [n] float, probabilities of `first`, `first + 1`, ...; far enough into the tails that the
-        rest is beyond the coder's precision.
+      pmf: [n] float, probabilities of `first`, `first + 1`, ... The mass beyond must be below the
+        coder's precision.
       first: the symbol of pmf[0].
       start: first symbol of the window.
-      stop: the one after its last.
+      stop: last symbol of the window, plus 1.
     """
     p = np.asarray(pmf, np.float64)
     low, high = start - first, stop - first
     cdf = quantize_pmf(np.append(p[low:high], p[:low].sum() + p[high:].sum()))
-    # Expected bits of each escape row: mass by (class, side) pairs times their code lengths.
+    # Expected bits of each escape row: the mass of (class, side) pairs times their code lengths.
     pairs = np.zeros(2 * CLASSES)
     np.add.at(pairs, 2 * class_of(np.arange(low)[::-1]), p[:low])
     np.add.at(pairs, 2 * class_of(np.arange(p.size - high)) + 1, p[high:])
@@ -180,11 +181,13 @@ def make_row(pmf: np.ndarray, first: int, start: int, stop: int) -> Row:
 
 
 def fit_row(pmf: np.ndarray, first: int) -> Row:
-    """The row and window that code `pmf` most cheaply; arguments as in `make_row`.
+    """Returns the row and window that code `pmf` most cheaply; the arguments are those of
+    `make_row`.
 
-    A wide window pays the least frequency for each of its improbable symbols, a narrow one pays
-    escape codes, so both ends go through a list of tail masses. Where nearly all is in one symbol,
-    that symbol alone is tried too: a third and fourth least frequency would cost several percent.
+    A wide window spends the least frequency on each of its improbable symbols, and a narrow one
+    spends escape codes. Both ends are therefore tried at a list of tail masses. If nearly all mass
+    is in one symbol, a window with only this symbol is tried too, because a third and fourth least
+    frequency would cost several percent.
     """
     p = np.asarray(pmf, np.float64)
     p = p / p.sum()

@@ -1,17 +1,17 @@
-"""Range coding over several streams, with the coder that this platform has.
+"""Range coding over several streams, with the coder of this platform.
 
 The coder is TensorFlow Compression's operations (`operations.py`) or the portable one
 (`portable.py`). Both write the same bytes.
 
-A *handle* is a tensor or a nest of tensors that stands for S coders, one per stream. Calls on a
-handle form a chain: each takes the handle and returns the next one, also inside `tf.while_loop` and
-`tf.cond`. Symbols come flat, `[n]`, with one table row each. They are cut into S contiguous parts
-of equal length. The last part is filled up with a row that has a single symbol and costs no bits.
+A *handle* is a tensor or a nest of tensors that represents S coders, one per stream. Calls on a
+handle form a chain: each takes the handle and returns the next one, also in `tf.while_loop` and
+`tf.cond`. Symbols are flat, `[n]`, with one table row each. They are cut into S contiguous parts of
+equal length. The last part is padded with a row that has a single symbol and costs no bits.
 
-The overflow code of TFC's operations is not used. Its decoder does not return from some forged
-streams (0xff repeated), and its encoder does not return from the value -2**30. It codes -2**31,
-which a NaN turns into, as another value. Here an escaped value takes a fixed number of ordinary
-symbols: side and magnitude class, then the class's bits in three parts.
+The overflow code of TFC's operations is not used. Its decoder does not return for some forged
+streams (repeated 0xff), and its encoder does not return for the value -2**30. It codes -2**31, the
+result of a NaN, as another value. Here, an escaped value is coded as a fixed number of ordinary
+symbols: side and magnitude class, then the bits of the class in three parts.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import tensorflow as tf
 from tfquant import stack
 from tfquant.coding.pmf import CLASSES, ESCAPE_CDFS, MAX_EXCESS, MAX_SYMBOL, PRECISION, TOTAL
 
-# A stream more costs 4 bytes of length in the container and about 1 byte in the coder: 40 bits,
-# which is to stay below 0.05 % of all bits. More than eight do not make a few cores faster.
+# An additional stream costs 4 bytes of length in the container and about 1 byte in the coder, 40
+# bits in all. This should stay below 0.05 % of all bits. More than eight streams do not make a few
+# cores faster.
 BITS_PER_STREAM = 80_000
 MAX_STREAMS = 8
 
-# Every lookup starts with these rows: uniform over 2**0 (certain), ..., 2**8 symbols; escape rows.
+# Common first rows of every lookup: uniform over 2**0 (certain), ..., 2**8 symbols; escape rows.
 _PART_BITS = 8
 CERTAIN = 0
 _ESCAPES = _PART_BITS + 1
@@ -39,13 +40,13 @@ _PARTS = -(-(CLASSES - 1) // _PART_BITS)
 
 
 def lookup_of(cdfs) -> np.ndarray:
-    """Integer CDFs, one after the other, in the coder's format: [precision, 0, ..., 2**precision].
+    """Concatenates integer CDFs in the coder's format: [precision, 0, ..., 2**precision].
 
     Args:
       cdfs: iterable of [n + 1] integer arrays.
 
     Returns:
-      [length] int32, beginning with the common rows.
+      [length] int32, starting with the common rows.
     """
     head = [np.arange((1 << bits) + 1) << (PRECISION - bits) for bits in range(_PART_BITS + 1)]
     head += ESCAPE_CDFS
@@ -57,16 +58,16 @@ def lookup_of(cdfs) -> np.ndarray:
 
 
 def choose_streams(bits: tf.Tensor) -> tf.Tensor:
-    """Number of streams for a payload of about `bits` bits: int32 scalar, 1 for small ones.
+    """Returns the number of streams for a payload of about `bits` bits: int32 scalar.
 
-    One more for each BITS_PER_STREAM, MAX_STREAMS at most.
+    It is one for small payloads, plus one for each BITS_PER_STREAM, and at most MAX_STREAMS.
     """
     return 1 + tf.cast(tf.clip_by_value(bits / BITS_PER_STREAM, 0.0, MAX_STREAMS - 1.0), tf.int32)
 
 
 @functools.lru_cache(maxsize=1)
 def _coder():
-    """The module with this process's coder."""
+    """Returns the module with this process's coder."""
     return importlib.import_module(f"tfquant.coding.{stack.coder().kind}")
 
 
@@ -74,7 +75,8 @@ def start_encoder(table, streams):
     """Opens encoders.
 
     Args:
-      table: any object with the integer `lookup` that all symbols of these streams are coded by.
+      table: any object with an integer `lookup` that contains the rows of all symbols of these
+        streams.
       streams: int32 scalar S.
 
     Returns:
@@ -85,29 +87,31 @@ def start_encoder(table, streams):
 
 
 def finish(handle) -> tf.Tensor:
-    """Closes encoders: handle -> [S] string."""
+    """Closes encoders. Maps a handle to [S] string."""
     with tf.device("/CPU:0"):
         return _coder().finish(handle)
 
 
 def start_decoder(table, strings: tf.Tensor):
-    """Opens decoders: [S] string -> handle. The number of strings is the number of streams."""
+    """Opens decoders. Maps [S] string to a handle, with one stream for each string."""
     with tf.device("/CPU:0"):
         return _coder().start_decoder(strings, table.lookup)
 
 
 def same_handle(handle):
-    """The handle itself as new tensors, for a branch of `tf.cond` that codes nothing."""
+    """Returns the handle as new tensors, for a branch of `tf.cond` that codes nothing."""
     return tf.nest.map_structure(tf.identity, handle)
 
 
 def _per_stream(handle) -> tf.Tensor:
-    """A tensor of the handle whose first axis has one element for each stream."""
+    """Returns a tensor of the handle whose first axis has one element for each stream."""
     return tf.nest.flatten(handle)[0]
 
 
 def _spread(handle, values):
-    """[n] int32 -> [S, ceil(n / S)], filled up with zeros (the certain row and its only symbol)."""
+    """Maps [n] int32 to [S, ceil(n / S)], padded with zeros (the certain row and its only
+    symbol).
+    """
     if _per_stream(handle).shape[0] == 1:
         return values[None]
     streams = tf.shape(_per_stream(handle))[0]
@@ -117,13 +121,13 @@ def _spread(handle, values):
 
 
 def encode_rows(handle, rows: tf.Tensor, symbols: tf.Tensor):
-    """Codes `symbols` [n] int32, each by its row of the lookup, `rows` [n] int32."""
+    """Codes `symbols` [n] int32, each with its row of the lookup, `rows` [n] int32."""
     with tf.device("/CPU:0"):
         return _coder().encode(handle, _spread(handle, rows), _spread(handle, symbols))
 
 
 def decode_rows(handle, rows: tf.Tensor) -> tuple:
-    """Reads one symbol for each of `rows` [n] int32; returns the handle and [n] int32."""
+    """Reads one symbol for each of `rows` [n] int32. Returns the handle and [n] int32."""
     with tf.device("/CPU:0"):
         handle, symbols = _coder().decode(handle, _spread(handle, rows))
         if _per_stream(handle).shape[0] == 1:
@@ -132,22 +136,24 @@ def decode_rows(handle, rows: tf.Tensor) -> tuple:
 
 
 def _part_rows(classes):
-    """Uniform rows of the three parts that hold the low bits of an escaped value, [3][n] int32."""
+    """Returns uniform rows of the three parts with the low bits of an escaped value, [3][n]
+    int32.
+    """
     return [tf.clip_by_value(classes - _PART_BITS * i, 0, _PART_BITS) for i in range(_PARTS)]
 
 
 def log2(n):
-    """floor(log2(n)) of int32 0 < n < 2**24, exact: the exponent field of a float32."""
+    """Returns floor(log2(n)) of int32 0 < n < 2**24, exactly: the exponent field of a float32."""
     return tf.bitwise.right_shift(tf.bitcast(tf.cast(n, tf.float32), tf.int32), 23) - 127
 
 
 def encode_escapes(handle, excess, side, escape):
-    """Codes what left its row's window.
+    """Codes values outside their rows' windows.
 
     Args:
       handle: the encoders.
-      excess: [n] int32, n > 0, steps beyond the window, from 0; InvalidArgumentError for what
-        is not within 0 ... MAX_EXCESS - 1.
+      excess: [n] int32, n > 0, steps beyond the window, from 0. Values outside 0 ... MAX_EXCESS - 1
+        raise InvalidArgumentError.
       side: [n] int32, 0 below, 1 above.
       escape: [n] int32, indices into `pmf.ESCAPE_CDFS`.
     """
@@ -164,7 +170,7 @@ def encode_escapes(handle, excess, side, escape):
 
 
 def decode_escapes(handle, escape) -> tuple:
-    """Reads what `encode_escapes` wrote: handle, excess [n] int32, side [n] int32."""
+    """Reads values that `encode_escapes` has written: handle, excess [n] int32, side [n] int32."""
     handle, pairs = decode_rows(handle, escape + _ESCAPES)
     classes, side = pairs // 2, pairs % 2
     value = tf.bitwise.left_shift(tf.ones_like(classes), classes)

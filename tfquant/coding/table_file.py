@@ -1,7 +1,7 @@
 """Coding tables in the file `tables.npz` of an exported model.
 
-The file holds an array for each latent, uint8: the bytes of `Table.to_bytes`. A reader takes the
-very integers that the encoder used: another machine could compute a frequency differently.
+The file contains a uint8 array for each latent: the bytes of `Table.to_bytes`. A reader uses
+exactly the integers of the encoder, because another machine could compute a frequency differently.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CLASSES = {cls.__name__: cls for cls in (ChannelTable, ScaleTable, MeanScaleTab
 
 
 def dump(tables: dict) -> bytes:
-    """The file of tables, latent's name -> table."""
+    """Returns the content of the file for tables, latent's name -> table."""
     file = io.BytesIO()
     arrays = {name: np.frombuffer(t.to_bytes(), np.uint8) for name, t in tables.items()}
     np.savez_compressed(file, **arrays)
@@ -26,20 +26,20 @@ def dump(tables: dict) -> bytes:
 
 
 def load(data: bytes) -> dict:
-    """Latent's name -> table, from the file's bytes.
+    """Returns latent's name -> table, from the file's bytes.
 
     Raises:
-      ValueError: the bytes are not those of such a file.
+      ValueError: the bytes are corrupt or not a file of tables.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: table_from_bytes(arrays[name].tobytes()) for name in arrays.files}
-    except Exception as error:  # zip, NumPy and the tables each raise their own
-        raise ValueError(f"{NAME} is damaged: {error}") from None
+    except Exception as error:  # zip, NumPy and the tables raise different types
+        raise ValueError(f"{NAME} is corrupt: {error}") from None
 
 
 def table_from_bytes(data: bytes) -> Table:
-    """The table whose `to_bytes` gave `data`.
+    """Returns the table whose `to_bytes` gave `data`.
 
     Raises:
       ValueError: no table has these bytes.
@@ -49,7 +49,7 @@ def table_from_bytes(data: bytes) -> Table:
     if cls is None or len(rest) % 4 or not rest:
         raise ValueError(f"no coding table begins with {data[:20]!r}")
     count, *numbers = np.frombuffer(rest, "<i4")
-    starts = np.flatnonzero(np.equal(numbers, 0))[-count:]  # a row begins with the only 0 in it
+    starts = np.flatnonzero(np.equal(numbers, 0))[-count:]  # a row starts with its only 0
     if not 0 < count == len(starts):
         raise ValueError(f"a {cls.__name__} of {count} rows has {len(starts)}")
     cdfs = np.split(np.array(numbers, np.int32), starts)[1:]

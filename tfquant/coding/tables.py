@@ -1,20 +1,20 @@
-"""Coding tables: which integers the range coder works with for which distribution.
+"""Coding tables: the integers with which the range coder codes a distribution.
 
-| table          | symbols                                     | row chosen by                 |
+| table          | symbols                                     | row selected by               |
 |----------------|---------------------------------------------|-------------------------------|
 | ChannelTable   | of a fixed distribution per channel         | channel                       |
 | ScaleTable     | of a symmetric family around zero           | scale                         |
 | MeanScaleTable | of a symmetric family around any mean       | scale, distance to a boundary |
 | DecisionTable  | of a mixture, one per element               | odds: see `decisions.py`      |
 
-A table is a value: made once from NumPy arrays in float64, saved with the model as integers, and
-never made again by a decoder. Each one has `lookup` (what `range_coder` starts coders with),
-`encode`, `decode`, `price` (what coding takes, escapes included) and `to_bytes` (for fingerprints
-and exported models; `table_file.py` reads them). Symbols are coded flat, in row-major order, spread
-over the handle's streams.
+A table is a value: it is made once from NumPy arrays in float64, saved with the model as integers,
+and never recomputed by a decoder. Each table has `lookup` (for starting the coders of
+`range_coder`), `encode`, `decode`, `price` (the cost of coding, including escapes) and `to_bytes`
+(for fingerprints and exported models; `table_file.py` reads them). Symbols are coded flat, in
+row-major order, spread over the handle's streams.
 
-But for decisions, rows are chosen by integer operations on float32 bit patterns and by single,
-correctly rounded float operations, never by a logarithm: given the same parameters, the choice
+Except for decisions, rows are selected by integer operations on float32 bit patterns and by single,
+correctly rounded float operations, never by a logarithm. For the same parameters, the selection
 depends on neither the machine, nor an element's neighbours, nor the shape of the batch.
 """
 
@@ -32,39 +32,41 @@ CPU = "/CPU:0"  # where the coder runs
 
 
 def clipped(x: tf.Tensor, low, high) -> tf.Tensor:
-    """`tf.clip_by_value` in one pass over the memory instead of two."""
+    """Returns `tf.clip_by_value`, in one pass over the memory instead of two."""
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=low, clip_value_max=high)
 
 
 class Table:
-    """Rows of a lookup, behind those that all lookups have in common."""
+    """Rows of a lookup, after those that all lookups have in common."""
 
-    BASE = range_coder.COMMON_ROWS  # the first row of a table's own
+    BASE = range_coder.COMMON_ROWS  # index of a table's first own row
 
     def __init__(self, cdfs):
         self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
         self.lookup = range_coder.lookup_of(self._cdfs)
 
     def _numbers(self):
-        """What the table consists of beside its rows: a flat list of integers."""
+        """Returns the content of the table in addition to its rows: a flat list of integers."""
         return []
 
     def to_bytes(self) -> bytes:
-        """Canonical bytes of everything that gives this table's codes their meaning."""
+        """Returns canonical bytes of everything on which the meaning of this table's codes
+        depends.
+        """
         numbers = np.concatenate([[len(self._cdfs)], self._numbers(), *self._cdfs])
         return type(self).__name__.encode() + b"\0" + numbers.astype("<i4").tobytes()
 
     @classmethod
     def from_numbers(cls, numbers: list, cdfs: list) -> Table:
-        """The table that has these numbers, as `_numbers` gives them, and these rows."""
+        """Returns the table with these numbers, a result of `_numbers`, and these rows."""
         raise NotImplementedError
 
 
 class _WindowTable(Table):
     """Rows with a window of symbols each, and an escape for all other integers.
 
-    A window's place and width are computed where they can be: `tf.gather` takes 5 ns an element,
-    a third of what the range coder itself takes.
+    A window's position and width are computed where possible, because `tf.gather` takes 5 ns per
+    element, a third of the time of the range coder.
     """
 
     def __init__(self, rows):
@@ -76,7 +78,7 @@ class _WindowTable(Table):
 
     @classmethod
     def from_numbers(cls, numbers, cdfs):
-        own = len(numbers) - 3 * len(cdfs)  # the subclass's, before three for each row
+        own = len(numbers) - 3 * len(cdfs)  # the subclass's numbers precede three for each row
         rows = [
             Row(first, cdf, escape)
             for (first, _, escape), cdf in zip(np.reshape(numbers[own:], [-1, 3]).tolist(), cdfs)
@@ -87,16 +89,16 @@ class _WindowTable(Table):
         return table
 
     def _restore(self, numbers: list) -> None:
-        """Sets what the subclass's own numbers say."""
+        """Restores the attributes from the subclass's own numbers."""
 
     def _escape_rows(self, rows):
         escapes = np.array([row.escape for row in self.rows], np.int32)
         return tf.gather(escapes, rows - self.BASE)
 
     def _price(self, bits, rows, first, count, symbols):
-        """`bits`, and those of an escape where a symbol leaves its window: [n] float32.
+        """Returns `bits`, or the bits of an escape if a symbol is outside its window: [n] float32.
 
-        Other arguments as in `_encode`.
+        The other arguments are those of `_encode`.
         """
         shifted = symbols - first
         above = shifted >= count
@@ -112,12 +114,13 @@ class _WindowTable(Table):
         """Codes symbols [n] int32.
 
         Args:
-          handle: of `range_coder`.
+          handle: a handle of `range_coder`.
           rows: [n] int32, rows of the lookup.
-          first, count: [n] int32, their windows.
+          first: [n] int32, first symbols of their windows.
+          count: [n] int32, numbers of symbols in their windows.
           symbols: [n] int32.
         """
-        # As unsigned integers what lies below the window is large as well.
+        # As unsigned integers, symbols below the window are large too.
         shifted = tf.bitcast(symbols - first, tf.uint32)
         coded = tf.bitcast(tf.minimum(shifted, tf.bitcast(count, tf.uint32)), tf.int32)
         escaped = coded == count
@@ -134,7 +137,7 @@ class _WindowTable(Table):
         return tf.cond(tf.reduce_any(escaped), escape, lambda: range_coder.same_handle(handle))
 
     def _decode(self, handle, rows, first, count):
-        """Reads symbols [n] int32; arguments as in `_encode`."""
+        """Reads symbols [n] int32; the arguments are those of `_encode`."""
         handle, shifted = range_coder.decode_rows(handle, rows)
         symbols = shifted + first
         escaped = shifted == count
@@ -162,7 +165,7 @@ class ChannelTable(_WindowTable):
       firsts: C integers, the first symbol of each.
     """
 
-    # Tails below this are left to the escape.
+    # Tails below this mass are coded by the escape.
     _TAIL = 2.0**-20
     _WIDEST = 1 << 14
 
@@ -175,14 +178,16 @@ class ChannelTable(_WindowTable):
 
     @classmethod
     def from_cdf(cls, cdf: Callable[[np.ndarray], np.ndarray], channels: int) -> ChannelTable:
-        """Table of the distributions of `cdf`; integer k takes the mass of k - 1/2 ... k + 1/2.
+        """Returns the table of the distributions of `cdf`; integer k has the mass of k - 1/2 ... k
+        + 1/2.
 
-        The support grows until every channel's tails hold less than 2**-20, to 2**14 at most.
+        The support grows until the tails of every channel have a mass below 2**-20, but at most to
+        2**14.
 
         Args:
           cdf: maps points [P, C] float64, relative to each channel's offset, to cumulative
             probabilities [P, C].
-          channels: C.
+          channels: number of channels C.
         """
         reach = 8
         while True:
@@ -198,7 +203,7 @@ class ChannelTable(_WindowTable):
                 break
             reach *= 2
         pmfs = np.maximum(np.diff(cumulative, axis=0), 0.0)
-        # Whatever lies outside belongs to the escape; without it the outermost symbols would do.
+        # The outermost symbols get the mass outside, which belongs to the escape.
         pmfs[0] += np.maximum(cumulative[0], 0.0)
         pmfs[-1] += np.maximum(1.0 - cumulative[-1], 0.0)
         return cls(list(pmfs.T), [-reach] * channels)
@@ -208,13 +213,13 @@ class ChannelTable(_WindowTable):
         return len(self.rows)
 
     def _windows(self, shape):
-        """Row, first symbol and count of every element, [n] int32 each."""
+        """Returns row, first symbol and count of every element, [n] int32 each."""
         numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
         per_channel = (self.BASE + np.arange(self.channels, dtype=np.int32), *numbers.T)
         return [tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel]
 
     def price(self, bits, symbols: tf.Tensor) -> tf.Tensor:
-        """What coding takes, [n] float32, where the distribution alone says `bits`."""
+        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
         return self._price(bits, *self._windows(tf.shape(symbols)), tf.reshape(symbols, [-1]))
 
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
@@ -224,20 +229,20 @@ class ChannelTable(_WindowTable):
             return self._encode(handle, *windows, tf.reshape(symbols, [-1]))
 
     def decode(self, handle: tf.Tensor, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of `shape` [..., C]; returns handle and symbols."""
+        """Reads symbols of `shape` [..., C]. Returns the handle and the symbols."""
         with tf.device(CPU):
             handle, symbols = self._decode(handle, *self._windows(shape))
             return handle, tf.reshape(symbols, shape)
 
 
-# Where a symmetric family's windows end, before they are rounded inwards, and where the support of
-# the probabilities ends that rows are made from: P(X > x) at either end.
+# For symmetric families: tail masses P(X > x) at either end, of a window before it is rounded
+# inwards, and of the probabilities from which rows are made.
 _WINDOW_TAIL = 2.0**-13
 _SUPPORT_TAIL = 2.0**-44
 
 
 def _quantile(tail, probability: float) -> float:
-    """Where `tail` has fallen to `probability`, by bisection."""
+    """Returns the point where `tail` equals `probability`, by bisection."""
     low, high = 0.0, 1.0
     while tail(high) > probability:
         high *= 2.0
@@ -248,16 +253,16 @@ def _quantile(tail, probability: float) -> float:
 
 
 def rounded_pmf(tail, mean: float, sigma: float, radius: int) -> np.ndarray:
-    """Probabilities of -radius ... radius when a symmetric variable is rounded; float64.
+    """Returns the probabilities of -radius ... radius of a rounded symmetric variable; float64.
 
     Args:
       tail: P(X > x) for scale 1 and x >= 0.
-      mean: its mean.
-      sigma: its scale.
+      mean: mean of the variable.
+      sigma: scale of the variable.
       radius: integers beyond it count as the outermost ones.
     """
     edges = (np.arange(-radius, radius) + 0.5 - mean) / sigma
-    outer = tail(np.abs(edges))  # beyond each edge, away from the mean
+    outer = tail(np.abs(edges))  # mass beyond each edge, away from the mean
     below, above = np.append(0.0, outer), np.append(outer, 0.0)
     left, right = np.append(-np.inf, edges), np.append(edges, np.inf)
     return np.where(
@@ -266,20 +271,22 @@ def rounded_pmf(tail, mean: float, sigma: float, radius: int) -> np.ndarray:
 
 
 class _Levels:
-    """Levels of a scale: ranges of float32 bit patterns, 2**step_bits equal steps to an octave.
+    """Levels of a scale: ranges of float32 bit patterns, 2**step_bits equal steps per octave.
 
-    The lowest level is where 16-bit probabilities stop changing: all but zero has the least
-    possible frequency from there on down.
+    At the lowest level, 16-bit probabilities stop changing: below it, all symbols except zero have
+    the least possible frequency.
     """
 
     def __init__(self, shift: int, bottom: int, top: int, window: int):
-        """Takes what `numbers` gives."""
+        """Restores the levels from the result of `numbers`."""
         self._shift, self.bottom, self.top = shift, bottom, top
         self._window = np.array(window, np.int32).view(np.float32)[()]
 
     @classmethod
     def fit(cls, tail, sigma_max: float, step_bits: int) -> _Levels:
-        """Levels of a family whose `P(X > x)` at scale 1 is `tail`, up to a largest scale."""
+        """Returns the levels of a family with `P(X > x) = tail(x)` at scale 1, up to a largest
+        scale.
+        """
         window = np.float32(_quantile(tail, _WINDOW_TAIL)).view(np.int32)
         levels = cls(23 - step_bits, 0, 0, int(window))
         levels.bottom = levels.top = levels.bucket(sigma_max)
@@ -288,28 +295,28 @@ class _Levels:
         return levels
 
     def numbers(self) -> list:
-        """What the levels consist of: integers."""
+        """Returns the integers that define the levels."""
         return [self._shift, self.bottom, self.top, int(self._window.view(np.int32))]
 
     def bucket(self, sigma: float) -> int:
-        """The level of a scale, unbounded."""
+        """Returns the level of a scale, without bounds."""
         return int(np.float32(sigma).view(np.int32)) >> self._shift
 
     def _edge(self, bucket: int) -> np.float32:
         return np.array(bucket << self._shift, np.int32).view(np.float32)[()]
 
     def centre(self, bucket: int) -> float:
-        """The scale that stands for a level."""
+        """Returns the scale that represents a level."""
         return float(np.sqrt(np.float64(self._edge(bucket)) * np.float64(self._edge(bucket + 1))))
 
     def half(self, bucket: int) -> int:
-        """Symbols in a level's window on each side of zero."""
+        """Returns the number of symbols in a level's window on each side of zero."""
         return int(self._edge(bucket) * self._window)
 
     def of(self, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Level and half of the window of each sigma float32, int32 of the same shape.
+        """Returns level and half of the window for each sigma float32, int32 of the same shape.
 
-        By integer operations and one float product, which is correctly rounded on every machine.
+        Uses integer operations and one float product, which is correctly rounded on every machine.
         """
         bucket = tf.bitwise.right_shift(tf.bitcast(sigma, tf.int32), self._shift)
         bucket = clipped(bucket, self.bottom, self.top)
@@ -320,11 +327,11 @@ class _Levels:
 class ScaleTable(_WindowTable):
     """A symmetric family around zero, one row per level of its scale.
 
-    There are 2**6 levels to an octave, so that sigma is off by at most 1/128, to either side.
+    There are 2**6 levels per octave, so the error of sigma is at most 1/128 in either direction.
 
     Args:
-      tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate far out.
-      sigma_max: the largest scale; larger ones are coded as that one.
+      tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate for large x.
+      sigma_max: the largest scale; larger ones are coded with this one.
     """
 
     _STEP_BITS = 6
@@ -346,12 +353,12 @@ class ScaleTable(_WindowTable):
         self._levels = _Levels(*numbers)
 
     def _windows(self, sigma):
-        """Row, first symbol and count of every element, [n] int32 each."""
+        """Returns row, first symbol and count of every element, [n] int32 each."""
         bucket, half = self._levels.of(tf.reshape(sigma, [-1]))
         return bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1
 
     def price(self, bits, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """What coding takes, [n] float32, where the distribution alone says `bits`."""
+        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
         return self._price(bits, *self._windows(sigma), tf.reshape(symbols, [-1]))
 
     def encode(self, handle: tf.Tensor, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
@@ -360,7 +367,7 @@ class ScaleTable(_WindowTable):
             return self._encode(handle, *self._windows(sigma), tf.reshape(symbols, [-1]))
 
     def decode(self, handle: tf.Tensor, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of sigma's shape; returns handle and symbols."""
+        """Reads symbols of sigma's shape. Returns the handle and the symbols."""
         with tf.device(CPU):
             handle, symbols = self._decode(handle, *self._windows(sigma))
             return handle, tf.reshape(symbols, tf.shape(sigma))
@@ -369,20 +376,21 @@ class ScaleTable(_WindowTable):
 class MeanScaleTable(_WindowTable):
     """A symmetric family around any mean, for symbols that are rounded around zero.
 
-    With `centre` the integer next to mu, and mirrored so that the mean is above it, what matters is
-    sigma and the sigmas from it to the boundary centre + 1/2, `g = (1/2 - |mu - centre|) / sigma`.
-    Rows are levels of sigma, 2**5 to an octave, times steps of 1/8 of g. At the lowest level, where
-    `ScaleTable` ends as well, the other boundary is out of reach and g alone counts, however small
-    sigma is. From sigma 4 on, g is less than a step.
+    `centre` is the integer nearest to mu, and symbols are mirrored so that the mean is above it.
+    The distribution then depends on sigma and on the number of sigmas from the mean to the boundary
+    centre + 1/2, `g = (1/2 - |mu - centre|) / sigma`. Rows are levels of sigma, 2**5 per octave,
+    times steps of 1/8 of g. At the lowest level, which is also that of `ScaleTable`, the other
+    boundary is out of reach, and only g matters for any smaller sigma. From sigma 4 on, g is less
+    than one step.
 
     Args:
-      tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate far out.
-      sigma_max: the largest scale; larger ones are coded as that one.
+      tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate for large x.
+      sigma_max: the largest scale; larger ones are coded with this one.
     """
 
     _STEP_BITS = 5
-    _STEPS = np.float32(8.0)  # of g, per sigma
-    # Where less than this lies above, the window has the centre alone.
+    _STEPS = np.float32(8.0)  # steps of g per sigma
+    # If the mass above the centre is below this, the window contains only the centre.
     _NEIGHBOUR_TAIL = 2.0**-8
 
     def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
@@ -401,7 +409,7 @@ class MeanScaleTable(_WindowTable):
             for column in range(columns):
                 low, high = column / steps, min((column + 1) / steps, 0.5 / sigma)
                 previous, window = window, (-half, half + 1 + int(column < self._lonely))
-                # Behind the last one that can be reached are only copies, to fill up the line.
+                # After the last reachable column, there are only copies that fill up the line.
                 if low < high or window != previous:
                     if low < high:
                         pmf = rounded_pmf(tail, 0.5 - 0.5 * (low + high) * sigma, sigma, radius)
@@ -418,7 +426,9 @@ class MeanScaleTable(_WindowTable):
         self._levels = _Levels(*levels)
 
     def _windows(self, mu, sigma):
-        """Row, first symbol, count, centre and direction (+-1) of every element, [n] int32 each."""
+        """Returns row, first symbol, count, centre and direction (+-1) of every element, [n]
+        int32 each.
+        """
         levels = self._levels
         mu, sigma = tf.reshape(mu, [-1]), tf.reshape(sigma, [-1])
         nearest = tf.floor(mu + 0.5)
@@ -437,7 +447,7 @@ class MeanScaleTable(_WindowTable):
         return row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction
 
     def price(self, bits, symbols, mu, sigma) -> tf.Tensor:
-        """What coding takes, [n] float32, where the distribution alone says `bits`."""
+        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
         row, first, count, centre, direction = self._windows(mu, sigma)
         mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
         return self._price(bits, row, first, count, mirrored)
@@ -450,7 +460,7 @@ class MeanScaleTable(_WindowTable):
             return self._encode(handle, row, first, count, mirrored)
 
     def decode(self, handle, mu, sigma) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of sigma's shape; returns handle and symbols."""
+        """Reads symbols of sigma's shape. Returns the handle and the symbols."""
         with tf.device(CPU):
             row, first, count, centre, direction = self._windows(mu, sigma)
             handle, mirrored = self._decode(handle, row, first, count)

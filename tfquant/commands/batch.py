@@ -1,9 +1,8 @@
-"""Folders on the command line: files that go through one by one or several at once.
+"""Folders on the command line: files that are processed one by one or several at once.
 
-One that cannot be read is named and the rest goes on. What cannot be written ends the work, since a
-full disk or a folder that is not ours to write into awaits the rest as well. An output appears when
-it is complete, and is not made again, so a command that was stopped goes on where it stood when it
-is repeated.
+A file that cannot be read is reported, and the others are processed. A file that cannot be written
+ends the command, because a full disk or a read-only folder affects the others as well. An output is
+written atomically and not made again, so the same command resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ class Task:
 
 
 def tasks(sources, folder: str, out: str, extension: str) -> list:
-    """Gives every file below `folder` one of `extension` below `out`, in the same place.
+    """Returns a task for each file below `folder`, with its target at the same place below `out`.
 
-    No two targets are the same file, on file systems that ignore case as well. Files that differ by
-    their extension alone keep it: `a.png.tfq` beside `a.jpg.tfq`. Where this is not enough, a
-    number is added.
+    No two targets are the same file, also on file systems that ignore case. Files that differ only
+    by their extension keep it: `a.png.tfq` and `a.jpg.tfq`. If this is not enough, a number is
+    added.
     """
     places = [os.path.relpath(source, folder) for source in sources]
     stems = [os.path.splitext(place)[0] for place in places]
@@ -43,7 +42,7 @@ def tasks(sources, folder: str, out: str, extension: str) -> list:
 
     def key(name):
         parent, base = os.path.split(target(name))
-        if parent not in folders:  # a link in it may lead to a folder of other targets
+        if parent not in folders:  # a link may lead to a folder of other targets
             folders[parent] = os.path.realpath(parent)
         return files.folded(os.path.join(folders[parent], base))
 
@@ -58,7 +57,7 @@ def tasks(sources, folder: str, out: str, extension: str) -> list:
 
 
 def files_below(folder: str, extension: str) -> list:
-    """Paths of the files with that extension, sorted, without hidden ones."""
+    """Returns the paths of the files with that extension, sorted, without hidden ones."""
     return sorted(path for path in files.below(folder) if path.lower().endswith(extension))
 
 
@@ -69,14 +68,14 @@ def run(
     unreadable: tuple,
     say: Callable[[str], None],
 ) -> list:
-    """What `work` gave for each task, None for those that failed.
+    """Runs `work` for all tasks. Returns the results, None for tasks that failed.
 
     Args:
       work: makes a task's file.
-      tasks: what is to be done.
-      at_once: threads.
-      unreadable: exceptions that a single file is to blame for; any other ends the work.
-      say: takes a line for each of them.
+      tasks: the tasks.
+      at_once: number of threads.
+      unreadable: exceptions that concern a single file; any other ends the work.
+      say: called with a line for each of them.
     """
     bar = ProgressBar(len(tasks), sys.stderr)
     results = [None] * len(tasks)
@@ -98,10 +97,10 @@ def run(
 
 
 def _finished(executor, work, tasks):
-    """Each task's place and its future, when it is done.
+    """Yields each task's index and its future, when it is done.
 
-    Up to the first success they go one after the other: a model's first call takes long, as its
-    graph is optimized, and calls at the same time would each optimize it for themselves.
+    Up to the first success, tasks run one after the other: a model's first call takes long, because
+    its graph is optimized, and parallel calls would each optimize it.
     """
     rest = iter(enumerate(tasks))
     for place, task in rest:
@@ -116,11 +115,11 @@ def _finished(executor, work, tasks):
 
 
 class ProgressBar:
-    """A line that is drawn again and again, on a terminal; elsewhere nothing.
+    """A progress line that is redrawn on a terminal. Without a terminal, prints nothing.
 
     Args:
-      total: of what there is to do.
-      stream: where to draw.
+      total: total number of items.
+      stream: stream to draw on.
     """
 
     _WIDTH = 30
@@ -133,19 +132,19 @@ class ProgressBar:
         self._draw()
 
     def add(self) -> None:
-        """One more is done."""
+        """Counts one more finished item."""
         self._done += 1
         self._draw()
 
     def clear(self) -> None:
-        """Takes the bar away, until it is drawn again."""
+        """Removes the bar until it is drawn again."""
         self._show("")
 
     def _draw(self) -> None:
         filled = self._WIDTH * self._done // max(self._total, 1)
         rate = self._done / max(time.monotonic() - self._since, 1e-9)
         bar = "=" * filled + "." * (self._WIDTH - filled)
-        self._show(f"[{bar}] {self._done}/{self._total}, {rate:.1f} a second")
+        self._show(f"[{bar}] {self._done}/{self._total}, {rate:.1f} per second")
 
     def _show(self, text: str) -> None:
         if self._stream.isatty():

@@ -217,9 +217,9 @@ class Decompressor:
         import_tensorflow()
         return self
 
-    def decompress(self, data: bytes, max_pixels: int):
+    def decompress(self, data: bytes, max_pixels: int | None):
         """Decompresses the bytes of a .tfq file, like `ExportedModel.decompress`."""
-        own, member = self._find(container.Bitstream.from_bytes(data, max_pixels))
+        own, member = self._find(container.Bitstream.from_bytes(data, container.NO_LIMIT))
         return own.load(member).decompress(data, max_pixels)
 
     def _find(self, file: container.Bitstream) -> tuple:

@@ -36,7 +36,7 @@ def compress(arguments) -> None:
         data, note = compressor.compress_to(picture.pixels, arguments)
         notes = [*notes, *filter(None, [note])]
     else:
-        data = compressor.load().compress(picture.pixels)
+        data = compressor.load().compress(picture.pixels, arguments.max_pixels)
     outputs.write(arguments.file, data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(data) / (height * width)
@@ -118,7 +118,7 @@ def _compress_folder(arguments) -> None:
 
     def work(task):
         picture = _read_picture(task.source, arguments)
-        data = model.compress(picture.pixels)
+        data = model.compress(picture.pixels, arguments.max_pixels)
         outputs.write(task.target, data)
         for note in picture.notes:
             notes[note].append(task.source)
@@ -245,7 +245,7 @@ def _changed_ns(path: str) -> int:
     return os.stat(path).st_mtime_ns
 
 
-def _existing_picture(task, max_pixels: int) -> _Existing:
+def _existing_picture(task, max_pixels: int | None) -> _Existing:
     """Compares an existing picture with the one that would be made."""
     from tfquant.data import images
 
@@ -288,8 +288,11 @@ def _read_picture(path: str, arguments):
         raise BadInput(error) from None
 
 
-def _read_file(path: str, max_pixels: int) -> tuple:
-    """Reads a .tfq file. Returns its bytes and its content."""
+def _read_file(path: str, max_pixels: int | None) -> tuple:
+    """Reads a .tfq file and returns its bytes and its content.
+
+    Without a limit of pixels, the limit of the file's model applies when the file is decoded.
+    """
     if path == STANDARD:
         data = sys.stdin.buffer.read()
     else:
@@ -298,7 +301,7 @@ def _read_file(path: str, max_pixels: int) -> tuple:
             container.read_header(file)  # avoids reading all of a file of another kind
             file.seek(0)
             data = file.read()
-    return data, container.Bitstream.from_bytes(data, max_pixels)
+    return data, container.Bitstream.from_bytes(data, max_pixels or container.NO_LIMIT)
 
 
 def _seekable(file):

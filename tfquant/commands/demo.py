@@ -1,4 +1,4 @@
-"""`tfquant demo`: the pretrained models on sample pictures, then two short trainings.
+"""`tfquant demo`: runs the pretrained models on sample pictures, then two short trainings.
 
     tfquant demo --out=runs/demo
 
@@ -9,8 +9,9 @@ It takes under 5 minutes on two cores. The folder then has:
     gap.png                         the train-test gap of two quantization plans
     aun/, sua_ste/                  the two runs, with their TensorBoard logs
 
-The first part needs no training. The second trains a small codec on generated pictures with two
-plans. It shows how far what training sees is from what testing sees; the codecs are not good ones.
+The first part needs no training. The second part trains a small codec on generated pictures with
+two plans. It shows the difference between the costs in training and in testing. The trained codecs
+are not good ones.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tfquant.commands.outcome import CommandError
 PLANS = ("aun", "sua_ste")
 _STEPS, _EPOCH = 500, 50
 _PLAN_NAMES = {"aun": "additive noise", "sua_ste": "stochastic uniform annealing"}
-_SHOWN_QUALITIES = 1  # the lowest one is drawn: there the differences are visible
+_SHOWN_QUALITIES = 1  # the lowest one, at which the differences are visible
 
 
 def add_arguments(parser) -> None:
@@ -36,16 +37,16 @@ def add_arguments(parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--steps", type=int, default=_STEPS, metavar="N",
-        help=f"training steps of each plan, a multiple of {_EPOCH}; 0 leaves the training out"
+        help=f"training steps of each plan, a multiple of {_EPOCH}; 0 skips the training"
         " (default: %(default)s)",
     )  # fmt: skip
 
 
 def run(arguments) -> None:
-    """Does both parts.
+    """Runs both parts.
 
     Raises:
-      CommandError: the number of steps does not fit.
+      CommandError: the number of steps is invalid.
       ModelError: the models cannot be loaded.
       OSError: the folder cannot be written.
     """
@@ -66,7 +67,7 @@ def run(arguments) -> None:
 
 
 def compare(out: Path) -> None:
-    """Compresses the sample pictures with the pretrained models. Prints a table, draws a figure."""
+    """Compresses the sample pictures with the pretrained models, prints a table, draws a figure."""
     from tfquant.evaluation import comparison, pictures
     from tfquant.export import registry
 
@@ -131,7 +132,7 @@ def draw_gaps(records: dict, path: Path) -> None:
 
     Args:
       records: plan -> records of the run's history, see `tfquant/training/history.py`.
-      path: of the PNG.
+      path: path of the PNG.
     """
     from tfquant import plotting
 
@@ -151,7 +152,7 @@ def draw_gaps(records: dict, path: Path) -> None:
     lowest = min(
         row[key] for rows in records.values() for row in rows for key in ("J", "surrogate_J")
     )
-    # The first epochs are far above the rest.
+    # The costs of the first epochs are much higher than the later ones.
     later = [row[key] for rows in records.values() for row in rows[len(rows) // 5 :]
              for key in ("J", "surrogate_J")]  # fmt: skip
     axes[0][0].set_ylim(0.95 * lowest, 1.05 * max(later))

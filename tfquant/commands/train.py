@@ -381,7 +381,8 @@ def main(argv: list) -> None:
     if left_out:
         shown = "; ".join(left_out[:_SHOWN])
         more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
-        message = f"the run is complete without {len(left_out)} pictures: {shown}{more}"
+        noun = "picture" if len(left_out) == 1 else "pictures"
+        message = f"the run is complete without {len(left_out)} {noun}: {shown}{more}"
         end(f"{program}: {message}", LEFT_OUT)
 
 

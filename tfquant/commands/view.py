@@ -1,4 +1,4 @@
-"""`tfquant view`: a page that shows pictures through a model and conventional codecs.
+"""`tfquant view`: writes a page that compares a model with conventional codecs on pictures.
 
     tfquant view pictures/ --out=view.html
 
@@ -30,10 +30,10 @@ def add_arguments(parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--most", type=int, default=8, metavar="N",
-        help="pictures in the page, the worst ones first; each takes 2 to 3 MB at 768x512"
+        help="number of pictures in the page, the worst ones first; each takes 2 to 3 MB at 768x512"
         " (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace the page if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing page")
 
 
 def run(arguments) -> None:

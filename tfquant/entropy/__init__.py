@@ -1,1 +1,1 @@
-"""Entropy models: what a latent costs in bits."""
+"""Entropy models: the distributions of latents and their cost in bits."""

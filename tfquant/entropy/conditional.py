@@ -1,11 +1,11 @@
 """Entropy models whose parameters a network predicts for every element.
 
-Gaussian (mean-scale, or scale only), Laplacian and Gaussian mixture; each with the lower bound of
-sigma of arXiv 2309.17051, section 5.2: larger in joint training (0.11), tiny (1e-6) afterwards.
+The families are Gaussian (mean-scale, or scale only), Laplacian and Gaussian mixture. Each has the
+lower bound of sigma of arXiv 2309.17051, section 5.2: 0.11 in joint training, 1e-6 afterwards.
 
-The network predicts `log sigma`: sigma then spans the four decades between dead and busy channels
-without large weights, and never turns negative, so that lowering the bound after joint training
-finds the sigmas where the rate left them rather than at arbitrary values.
+The network predicts `log sigma`. Without large weights, sigma can then span four decades, from dead
+to active channels, and it is never negative. When the bound is lowered after joint training, the
+sigmas have trained values instead of arbitrary ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tfquant.names import check_known
 from tfquant.ops.gradients import lower_bound, upper_bound
 from tfquant.quantization.quantizer import symbols
 
-# The literature's largest scale; beyond it the coding tables end.
+# The literature's largest scale, and the largest one in the coding tables.
 SIGMA_MAX = 256.0
 _LOG_SIGMA_MAX = math.log(SIGMA_MAX)
 JOINT_SIGMA_BOUND = 0.11
@@ -37,14 +37,15 @@ POST_SIGMA_BOUND = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A parametric family: raw network outputs to a distribution.
+    """A parametric family: maps raw network outputs to a distribution.
 
     Attributes:
-      outputs: network outputs per latent channel; raw outputs hold them one after the other, M
-        channels each.
-      build: `(blocks, to_sigma) -> distribution over [B, ..., M]`, of `outputs` tensors that shape.
-      tail: for a family symmetric about its mean with one scale, `P(X > x)` at scale 1, NumPy: its
-        symbols are coded from tables. None (the mixture): by decisions from the exact CDF.
+      outputs: network outputs per latent channel. Raw outputs contain them as blocks of M channels
+        each.
+      build: `(blocks, to_sigma) -> distribution over [B, ..., M]`, from `outputs` tensors of that
+        shape.
+      tail: `P(X > x)` at scale 1 in NumPy, for a symmetric family with one scale, whose symbols are
+        coded with tables. None (for the mixture) codes by decisions from the exact CDF.
     """
 
     outputs: int
@@ -94,15 +95,15 @@ FAMILIES = {
 
 
 class ConditionalModel(EntropyModel):
-    """`p(y | raw)`, `raw: [B, h, w, outputs * M]` from the hyper-decoder.
+    """Entropy model `p(y | raw)`, with `raw: [B, h, w, outputs * M]` from the hyper-decoder.
 
     Args:
       family: a key of `FAMILIES`.
-      zero_center: quantize around the mean (`round(y - mu) + mu`) rather than around 0.
+      zero_center: if true, quantizes around the mean (`round(y - mu) + mu`), otherwise around 0.
       name: the latent's name.
 
     Raises:
-      ValueError: for an unknown family.
+      ValueError: the family is unknown.
     """
 
     def __init__(self, family: str, zero_center: bool, name: str = "y"):
@@ -126,7 +127,7 @@ class ConditionalModel(EntropyModel):
         self.sigma_bound.assign(bound)
 
     def _to_sigma(self, log_sigma):
-        # Bounded before exp: behind it the gradient that is to raise sigma would shrink with sigma.
+        # Bounds before exp: after it, the gradient that should raise sigma would shrink with sigma.
         log_sigma = upper_bound(log_sigma, math.log(SIGMA_MAX))
         return tf.exp(lower_bound(log_sigma, tf.math.log(self.sigma_bound)))
 
@@ -141,23 +142,23 @@ class ConditionalModel(EntropyModel):
 
     @property
     def has_mean(self) -> bool:
-        return self.outputs == 2  # a mixture's components have one each
+        return self.outputs == 2  # the components of a mixture have several means
 
     def split_mean(self, raw):
         mu, log_sigma = self._blocks(raw)
         return mu, (tf.concat([tf.stop_gradient(mu), log_sigma], axis=-1),)
 
     def mean(self, raw):
-        # Of whatever scale: the real one would be a dozen operations for nothing.
+        # Uses any scale: the real one would add a dozen unused operations.
         return FAMILIES[self.family].build(self._blocks(raw), tf.ones_like).mean()
 
     def sigma(self, raw):
-        """Scale parameters after the bound: [B, ..., M(, K)]."""
+        """Returns scale parameters after the bound, [B, ..., M(, K)]."""
         return self.prior(raw).scale
 
     @property
     def _centred(self) -> bool:
-        """Whether the symbols' distribution is symmetric about 0."""
+        """True if the symbols' distribution is symmetric about 0."""
         return self.zero_center or self.outputs == 1
 
     def coding_table(self):
@@ -183,7 +184,7 @@ class ConditionalModel(EntropyModel):
         return (tf.concat([join(list(parts)) for parts in blocks], axis=-1),)
 
     def _coding_arguments(self, raw) -> tuple:
-        """What `coding_table()` codes by, for all elements in row-major order."""
+        """Returns the arguments for `coding_table()`, for all elements in row-major order."""
         if FAMILIES[self.family].tail is None:
             return self._decisions(raw)
         if self.exact:
@@ -198,13 +199,14 @@ class ConditionalModel(EntropyModel):
         return tf.maximum(exp(tf.minimum(log_sigma, _LOG_SIGMA_MAX)), self.sigma_bound)
 
     def _decisions(self, raw) -> tuple:
-        """What `DecisionTable` asks for, of the integers `round(y - offset)` of a mixture.
+        """Returns the arguments of `DecisionTable`, for the integers `round(y - offset)` of a
+        mixture.
 
-        They decide the bits of a file: see `decisions.VERSION`.
+        They determine the bits of a file: see `decisions.VERSION`.
         """
         blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
         logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
-        # tf.nn.softmax would transpose there and back.
+        # tf.nn.softmax would transpose twice.
         weights = (exp if self.exact else tf.exp)(logits - tf.reduce_max(logits, axis=0))
         weights /= tf.reduce_sum(weights, axis=0)
         sigma = (self._exact_sigma if self.exact else self._to_sigma)(log_sigma)
@@ -219,5 +221,5 @@ class ConditionalModel(EntropyModel):
         return centre, reach, (weights, start, slope)
 
 
-# Beyond this many sigmas of every component that weighs something, a mixture has next to nothing.
+# A mixture has almost no mass beyond _REACH sigmas of every component with a weight above _LIGHT.
 _REACH, _LIGHT = 5.0, 1e-4

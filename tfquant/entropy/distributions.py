@@ -1,22 +1,22 @@
 """Conditional likelihoods: a parametric density convolved with the unit box, in log space.
 
-Additive uniform noise makes the density of `y_tilde = y + u`, `u` uniform on [-1/2, 1/2), and the
-probability of a rounded latent one and the same function (Balle et al., "Variational image
-compression with a scale hyperprior", 2018, appendix 6.2):
+The density of `y_tilde = y + u`, with `u` uniform on [-1/2, 1/2), and the probability of a rounded
+latent are the same function (Balle et al., "Variational image compression with a scale hyperprior",
+2018, appendix 6.2):
 
     p(v) = F(v + 1/2) - F(v - 1/2)
 
 `F` is the CDF of the base density. `NoisyGaussian`, `NoisyLaplacian` and `NoisyGaussianMixture` are
-TFP distributions, so `log_prob` is in nats; `-log_prob / log(2)` is in bits.
+TFP distributions, so `log_prob` is in nats, and `-log_prob / log(2)` is in bits.
 
-What differs from `tfc.NoisyNormal` and its kin is the arithmetic, not the function. Each family's
-`log p` is one closed form with one closed-form gradient that shares its tensors (about 10 times
-faster, forward and backward). It is built for float32: values and gradients stay accurate in the
-far tail (a thousand sigmas and more), at scales from 1e-6 to 256, and no branch of a `tf.where` is
-ever infinite or NaN, as long as `(|v - loc| / scale)^2 / scale` is below 1e38. The lower bound of
-sigma is the caller's.
+The functions are those of `tfc.NoisyNormal` and related classes, but the arithmetic differs. Each
+family's `log p` is one closed form with a closed-form gradient that shares its tensors. This is
+about 10 times faster, forward and backward. It is accurate in float32: values and gradients are
+accurate in the far tail (a thousand sigmas and more), at scales from 1e-6 to 256. No branch of a
+`tf.where` is infinite or NaN, as long as `(|v - loc| / scale)^2 / scale` is below 1e38. The caller
+applies the lower bound of sigma.
 
-Both families are symmetric about `loc`, hence everything below is in `c = |v - loc|`.
+Both families are symmetric about `loc`, so all functions below use `c = |v - loc|`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ tfd = tfp.distributions
 
 _SQRT_HALF = math.sqrt(0.5)
 
-# erfcx(x) = exp(x^2) erfc(x) for x >= _TAIL, as t P(t) with t = 1 / (x + _SHIFT). P(0) = 1/sqrt(pi)
-# makes the limit exact (erfcx(x) -> 1 / (x sqrt(pi))); the other six coefficients minimize the
-# largest relative error, 7.3e-7, against scipy.special.erfcx: the linear program
-# "minimize e subject to |t P(t) / erfcx(x) - 1| <= e" over 6000 Chebyshev points of t, solved by
-# scipy.optimize.linprog. _SHIFT is the best of those tried in steps of 0.05.
+# Coefficients of erfcx(x) = exp(x^2) erfc(x) for x >= _TAIL, as t P(t) with t = 1 / (x + _SHIFT).
+# P(0) = 1/sqrt(pi) makes the limit exact (erfcx(x) -> 1 / (x sqrt(pi))). The other six coefficients
+# minimize the largest relative error compared with scipy.special.erfcx, 7.3e-7. They solve the
+# linear program "minimize e subject to |t P(t) / erfcx(x) - 1| <= e" over 6000 Chebyshev points of
+# t (scipy.optimize.linprog). _SHIFT is the best of values in steps of 0.05.
 _TAIL = 0.7
 _SHIFT = 1.65
 _ERFCX = (
@@ -49,7 +49,7 @@ _ERFCX = (
 
 
 def _erfcx(x: tf.Tensor) -> tf.Tensor:
-    """`exp(x^2) erfc(x)` for `x >= _TAIL`, to 1e-6."""
+    """Returns `exp(x^2) erfc(x)` for `x >= _TAIL`, accurate to 1e-6."""
     t = tf.math.reciprocal(x + _SHIFT)
     value = _ERFCX[-1] * t
     for coefficient in _ERFCX[-2::-1]:
@@ -59,15 +59,15 @@ def _erfcx(x: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
-    """`log(Phi((c + 1/2) / scale) - Phi((c - 1/2) / scale))` for `c >= 0`.
+    """Returns `log(Phi((c + 1/2) / scale) - Phi((c - 1/2) / scale))` for `c >= 0`.
 
     With `a, b = (c -+ 1/2) / (scale sqrt 2)` and `S = 2 p exp(a^2)`,
 
-        S = erfcx(a) - exp(a^2 - b^2) erfcx(b),    b^2 - a^2 = c / scale^2,
+        S = erfcx(a) - exp(a^2 - b^2) erfcx(b),    b^2 - a^2 = c / scale^2.
 
-    which neither underflows nor, with `expm1`, cancels; so `log p = log(S / 2) - a^2`. Up to
-    `a = _TAIL` (left of it `erfcx` would overflow) `2 p = erf(b) - erf(a)` serves directly. In
-    either case `r = exp(-a^2) / (2 p)` is at hand, and with `E = exp(-c / scale^2)`
+    This does not underflow, and with `expm1` it does not cancel. The result is `log p = log(S / 2)
+    - a^2`. For `a < _TAIL`, where `erfcx` may overflow, `2 p = erf(b) - erf(a)` is used directly.
+    In both cases, `r = exp(-a^2) / (2 p)` is available, and with `E = exp(-c / scale^2)`
 
         dlog p / dc     = -sqrt(2 / pi) / scale   r (1 - E)
         dlog p / dscale =  2 / sqrt(pi) / scale   r (a - b E).
@@ -79,15 +79,15 @@ def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
     k = _SQRT_HALF / scale
     a = (c - 0.5) * k
     b = a + k
-    # 1 - E, kept in this form because c / scale^2 can be far below float32's epsilon.
+    # 1 - E in this form, because c / scale^2 may be far below float32's epsilon.
     one_minus_e = -tf.math.expm1(-2.0 * c * k * k)
 
     central = a < _TAIL
-    a_tail = tf.maximum(a, _TAIL)  # the unselected branch stays finite
+    a_tail = tf.maximum(a, _TAIL)  # keeps the unselected branch finite
     near, far = _erfcx(a_tail), _erfcx(a_tail + k)
     mass = tf.where(central, tf.math.erf(b) - tf.math.erf(a), near - far + one_minus_e * far)
     minus_a2 = -tf.square(a)
-    # mass is 2 p where central, 2 p exp(a^2) in the tail.
+    # mass is 2 p if central, and 2 p exp(a^2) in the tail.
     exponent = tf.where(central, minus_a2, tf.zeros_like(a))
     # erf may exceed 1 by an ulp.
     log_p = tf.math.log(tf.minimum(0.5 * mass, 1.0)) + (minus_a2 - exponent)
@@ -103,15 +103,15 @@ def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
 
 @tf.custom_gradient
 def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor):
-    """`log(F(c + 1/2) - F(c - 1/2))`, `F` the CDF of the Laplacian density, for `c >= 0`.
+    """Returns `log(F(c + 1/2) - F(c - 1/2))`, `F` the CDF of the Laplacian density, for `c >= 0`.
 
     With `n = min(c - 1/2, 0) / scale`, `m = max(c - 1/2, 0) / scale` and
     `g = 1 - exp(-min(2 c, 1) / scale)`,
 
         2 p exp(m) = S = exp(n) g + 2 (1 - exp(n))
 
-    holds on both sides of `c = 1/2`, and both its terms are positive: nothing cancels and there is
-    no branch. With `r = exp(n) / (scale S)`
+    holds on both sides of `c = 1/2`. Both terms are positive, so nothing cancels, and there is no
+    branch. With `r = exp(n) / (scale S)`
 
         dlog p / dc     = -r g
         dlog p / dscale =  r ((c - 1/2) - (c + 1/2) (1 - g)) / scale.
@@ -137,7 +137,9 @@ def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor):
 
 
 def _broadcast(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Both tensors in their common shape; no operation when they plainly have it."""
+    """Broadcasts both tensors to their common shape; adds no operation if they statically have
+    it.
+    """
     if x.shape.is_fully_defined() and x.shape == y.shape:
         return x, y
     shape = tf.broadcast_dynamic_shape(tf.shape(x), tf.shape(y))
@@ -145,7 +147,7 @@ def _broadcast(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 class UniformNoise(tfd.Distribution):
-    """`X + U`, `X` from `base` and `U` uniform on [-1/2, 1/2); events are scalars.
+    """Distribution of `X + U`, `X` from `base` and `U` uniform on [-1/2, 1/2); events are scalars.
 
     A subclass adds `_log_prob`.
     """
@@ -168,7 +170,7 @@ class UniformNoise(tfd.Distribution):
 
     @property
     def base(self) -> tfd.Distribution:
-        """The distribution before the noise: that of `y`, where this one is that of `y_tilde`."""
+        """The distribution before the noise: that of `y`, if this one is that of `y_tilde`."""
         return self._base
 
     def _event_shape_tensor(self):
@@ -193,16 +195,16 @@ class UniformNoise(tfd.Distribution):
 
 
 class _NoisyLocationScale(UniformNoise):
-    """A base density symmetric about `loc`; `_log_mass(c, scale)` is its `log p`."""
+    """Noisy density that is symmetric about `loc`; `_log_mass(c, scale)` is its `log p`."""
 
     @property
     def loc(self) -> tf.Tensor:
-        """Mean: [...]."""
+        """The mean, [...]."""
         return self.base.loc
 
     @property
     def scale(self) -> tf.Tensor:
-        """Scale parameter of the base density: [...]."""
+        """The scale parameter of the base density, [...]."""
         return self.base.scale
 
     def _log_prob(self, v):
@@ -215,12 +217,12 @@ class NoisyGaussian(_NoisyLocationScale):
     Args:
       loc: [...] float32 or float64, mean `mu`.
       scale: [...] float, `sigma > 0`; broadcasts with `loc`.
-      validate_args: check the parameters' values when run, as TFP does.
+      validate_args: if true, checks the parameters' values at run time, as in TFP.
       allow_nan_stats: as in TFP.
       name: name of the distribution.
 
     Raises:
-      ValueError: for parameters in reduced precision.
+      ValueError: the parameters have reduced precision.
     """
 
     _log_mass = staticmethod(_log_gaussian_mass)
@@ -241,12 +243,12 @@ class NoisyLaplacian(_NoisyLocationScale):
     Args:
       loc: [...] float32 or float64, mean `mu`.
       scale: [...] float, positive; broadcasts with `loc`. The variance of the base is `2 scale^2`.
-      validate_args: check the parameters' values when run, as TFP does.
+      validate_args: if true, checks the parameters' values at run time, as in TFP.
       allow_nan_stats: as in TFP.
       name: name of the distribution.
 
     Raises:
-      ValueError: for parameters in reduced precision.
+      ValueError: the parameters have reduced precision.
     """
 
     _log_mass = staticmethod(_log_laplacian_mass)
@@ -264,18 +266,19 @@ class NoisyLaplacian(_NoisyLocationScale):
 
 
 class NoisyGaussianMixture(UniformNoise):
-    """`sum_k w_k N(loc_k, scale_k^2)` plus uniform noise, `w = softmax(logits)`.
+    """`sum_k w_k N(loc_k, scale_k^2)` plus uniform noise, with `w = softmax(logits)`.
 
     Args:
       logits: [..., K] float32 or float64, unnormalized log weights.
       loc: [..., K] float, means of the components.
-      scale: [..., K] float, their `sigma > 0`. The three broadcast; `batch_shape` is [...].
-      validate_args: check the parameters' values when run, as TFP does.
+      scale: [..., K] float, `sigma > 0` of the components. All three broadcast; `batch_shape` is
+        [...].
+      validate_args: if true, checks the parameters' values at run time, as in TFP.
       allow_nan_stats: as in TFP.
       name: name of the distribution.
 
     Raises:
-      ValueError: for parameters in reduced precision.
+      ValueError: the parameters have reduced precision.
     """
 
     def __init__(
@@ -311,17 +314,17 @@ class NoisyGaussianMixture(UniformNoise):
 
     @property
     def logits(self) -> tf.Tensor:
-        """Unnormalized log weights: [..., K]."""
+        """The unnormalized log weights, [..., K]."""
         return self.base.mixture_distribution.logits
 
     @property
     def loc(self) -> tf.Tensor:
-        """Means of the components: [..., K]."""
+        """The means of the components, [..., K]."""
         return self._components.loc
 
     @property
     def scale(self) -> tf.Tensor:
-        """`sigma` of the components: [..., K]."""
+        """The `sigma` of the components, [..., K]."""
         return self._components.scale
 
     def _log_prob(self, v):

@@ -19,14 +19,14 @@ tfd = tfp.distributions
 class Density(tfd.Distribution):
     """A learned density per channel, whose CDF `F` is the sigmoid of a monotone network.
 
-    Balle et al., "Variational image compression with a scale hyperprior" (2018), appendix 6.1. The
-    network alternates affine maps of positive weights, `softplus(matrix) x + bias`, with
+    Source: Balle et al., "Variational image compression with a scale hyperprior" (2018), appendix
+    6.1. The network alternates affine maps with positive weights, `softplus(matrix) x + bias`, and
     `x + tanh(factor) tanh(x)`. Each channel has its own network from one unit to one unit.
 
     Args:
       channels: C; `batch_shape` is [C].
       filters: widths of the hidden layers.
-      init_scale: width of the density at first, in quantization steps.
+      init_scale: initial width of the density, in quantization steps.
     """
 
     def __init__(self, channels: int, filters: tuple = (3, 3, 3), init_scale: float = 10.0):
@@ -37,15 +37,15 @@ class Density(tfd.Distribution):
             validate_args=False,
             allow_nan_stats=False,
             parameters={"channels": channels, "filters": filters, "init_scale": init_scale},
-            name="DeepFactorized",  # part of the variables' names, which weights are matched by
+            name="DeepFactorized",  # part of the variables' names, by which weights are restored
         )
         self._matrices, self._biases, self._factors = [], [], []
         widths = (1, *filters, 1)
-        # At first the network multiplies by 1 / init_scale, the same share in each layer.
+        # Initially, the network multiplies by 1 / init_scale, with the same factor in each layer.
         gain = init_scale ** (-1.0 / (len(widths) - 1))
         with self.name_scope:
             for layer, (inputs, outputs) in enumerate(zip(widths, widths[1:])):
-                weight = math.log(math.expm1(gain / outputs))  # of which softplus is the inverse
+                weight = math.log(math.expm1(gain / outputs))  # the inverse of softplus
                 matrix = tf.fill([channels, outputs, inputs], weight)
                 bias = tf.random.uniform([channels, outputs, 1], -0.5, 0.5)
                 self._matrices.append(tf.Variable(matrix, name=f"matrix_{layer}"))
@@ -55,7 +55,7 @@ class Density(tfd.Distribution):
                     self._factors.append(tf.Variable(factor, name=f"factor_{layer}"))
 
     def logit_cdf(self, v) -> tf.Tensor:
-        """`log(F(v) / (1 - F(v)))`, of `v: [..., C]` or what broadcasts to it, of that shape."""
+        """Returns `log(F(v) / (1 - F(v)))` for `v` that broadcasts to [..., C], in that shape."""
         v = self._per_channel(v)
         row = tf.transpose(tf.reshape(v, [-1, self.channels]))[:, None]
         (weights, bias), *rest = zip(map(tf.nn.softplus, self._matrices), self._biases)
@@ -65,14 +65,14 @@ class Density(tfd.Distribution):
         return tf.reshape(tf.transpose(units[:, 0]), tf.shape(v))
 
     def _per_channel(self, v) -> tf.Tensor:
-        """`v` broadcast to [..., C]."""
+        """Broadcasts `v` to [..., C]."""
         v = tf.convert_to_tensor(v, tf.float32)
         return tf.broadcast_to(v, tf.broadcast_dynamic_shape(tf.shape(v), [self.channels]))
 
     def cdf64(self, v: np.ndarray) -> np.ndarray:
-        """`F(v)`, of `v: [n, C]` float64, for coding tables: by NumPy in float64.
+        """Returns `F(v)` for `v: [n, C]` float64, computed by NumPy in float64, for coding tables.
 
-        Another machine may round a last bit of float64 otherwise, which changes a frequency of
+        Another machine may round a last bit of float64 differently. This changes a frequency of
         2**-16 only once in many thousand models.
         """
         units = v.T[:, None]  # [C, units, n]
@@ -81,7 +81,7 @@ class Density(tfd.Distribution):
             for group in (self._matrices, self._biases, self._factors)
         )
         for layer, (matrix, bias) in enumerate(zip(weights, biases)):
-            # log(1 + exp(x)), which is softplus, without overflow
+            # log(1 + exp(x)), i.e. softplus, without overflow
             units = np.logaddexp(0.0, matrix) @ units + bias
             if layer < len(factors):
                 units = units + np.tanh(factors[layer]) * np.tanh(units)
@@ -94,7 +94,7 @@ class Density(tfd.Distribution):
         return tf.math.sigmoid(self.logit_cdf(v))
 
     def _log_prob(self, v):
-        v = self._per_channel(v)  # or the slopes of all channels would be added up
+        v = self._per_channel(v)  # otherwise the slopes of all channels would be added
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)
             logit = self.logit_cdf(v)
@@ -115,11 +115,11 @@ class Density(tfd.Distribution):
 
 
 def _product(a, b):
-    """`a [C, m, k]` times `b [C, k, n]`: [C, m, n].
+    """Returns `a [C, m, k]` times `b [C, k, n]`, as [C, m, n].
 
-    Where `a` is one row or one column, a sum replaces the matrix product. oneDNN in TensorFlow 2.14
-    confuses a matrix of one row with the transpose of one of one column. If two threads create both
-    for the first time, it writes outside of its memory. Later versions of TensorFlow do not.
+    If `a` has one row or one column, a sum replaces the matrix product. oneDNN in TensorFlow 2.14
+    mixes up a matrix of one row with the transpose of one of one column. If two threads create both
+    for the first time, it writes outside its memory. Later versions of TensorFlow do not.
     """
     if 1 in a.shape[1:]:
         return tf.reduce_sum(a[..., None] * b[:, None], axis=2)
@@ -129,9 +129,9 @@ def _product(a, b):
 class NoisyDensity(UniformNoise):
     """A `Density` plus uniform noise: `p(v) = F(v + 1/2) - F(v - 1/2)`.
 
-    With `above` and `below`, the logits of the two, and `s`, the sigmoid,
-    `p = s(above) s(-below) (1 - exp(below - above))`: no factor of it cancels in either tail, and
-    the network runs once at each end.
+    With `above` and `below`, the logits at both ends, and the sigmoid `s`, `p = s(above) s(-below)
+    (1 - exp(below - above))`. No factor cancels in either tail, and the network runs once at each
+    end.
     """
 
     def __init__(self, density: Density):
@@ -153,22 +153,22 @@ class NoisyDensity(UniformNoise):
         )
 
 
-# What a logit rises by across the box where it is so large that float32 no longer tells.
+# Lower bound of the logit's increase across the box, for logits so large that float32 shows none.
 _LEAST_RISE = 1e-12
 
 
 class FactorizedModel(EntropyModel):
-    """`p(z)`: a learned `Density` for each channel, plus uniform noise.
+    """Entropy model `p(z)`: a learned `Density` for each channel, plus uniform noise.
 
-    The quantization offset is each channel's median. It is a weight that gets no gradient: one
-    Newton step on the density's logit a training step (`track_offset`) keeps it at the median
-    while the density moves, at the price of one evaluation a channel, and leaving those steps out
-    freezes it, as post-training wants.
+    The quantization offset is each channel's median, a weight without gradient. In each training
+    step, `track_offset` takes one Newton step on the density's logit. This keeps the weight at the
+    median while the density changes, and costs one evaluation per channel. Without these steps the
+    median is constant, as post-training requires.
 
     Args:
-      channels: the latent's channels.
-      filters: hidden widths of the density network; (3, 3, 3) as in the papers' networks.
-      init_scale: width of the density at first.
+      channels: channels of the latent.
+      filters: hidden widths of the density network; (3, 3, 3) as in the papers.
+      init_scale: initial width of the density, in quantization steps.
       name: the latent's name.
     """
 
@@ -191,7 +191,7 @@ class FactorizedModel(EntropyModel):
         return self.medians
 
     def track_offset(self):
-        """One Newton step of every median towards `F(median) = 1/2`, at most 1 long."""
+        """Takes one Newton step of every median towards `F(median) = 1/2`, of length at most 1."""
         medians = tf.identity(self.medians)
         with tf.GradientTape() as tape:
             tape.watch(medians)
@@ -204,9 +204,10 @@ class FactorizedModel(EntropyModel):
         return ChannelTable.from_cdf(lambda v: self.density.cdf64(v + medians), self.channels)
 
     def coding_table_of_0_1(self) -> ChannelTable:
-        """The table that tfquant 0.1 made of the same weights, with TensorFlow's float32 kernels.
+        """Returns the table of tfquant 0.1 for the same weights, from TensorFlow's float32 kernels.
 
-        It depends on the version of TensorFlow: softplus, tanh and sigmoid differ by a last bit.
+        It depends on the version of TensorFlow: softplus, tanh and sigmoid may differ in the last
+        bit.
         """
         medians = self.medians.numpy()
 

@@ -1,4 +1,4 @@
-"""What every entropy model offers, and the bits of a quantized latent with the chosen gradient."""
+"""Base class of entropy models, and the bits of a quantized latent with the chosen gradient."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import attach_gradient, beyond_floor, floor_log
 from tfquant.quantization.surrogates import Sample
 
-# The literature's, for training: 29.9 bits. Evaluation and coding have no floor.
+# The literature's floor in training: 29.9 bits. Evaluation and coding have no floor.
 LIKELIHOOD_FLOOR = 1e-9
 
 
 class EntropyModel(keras.layers.Layer):
-    """A distribution of one latent, elementwise; always float32.
+    """An elementwise distribution of one latent; always float32.
 
-    The layer's `name` is the latent's: `y` or `z`. A subclass says which distribution its
-    parameters give (`prior`), where quantization is centred (`offset`), and how its integers are
-    coded (`coding_table`, `write`, `read`).
+    The layer's `name` is the latent's name: `y` or `z`. A subclass defines the distribution for
+    given parameters (`prior`), the centre of the quantization (`offset`), and the coding of the
+    integers (`coding_table`, `write`, `read`).
 
     Attributes:
-      sigma_bound: variable, the lower bound of sigma; None where the distribution has none.
-      exact: True if the rows of coding tables must come out the same on every machine, given the
+      sigma_bound: variable, the lower bound of sigma; None if the distribution has none.
+      exact: if true, the rows of coding tables are the same on every machine for the same
         parameters. Files of version 1 were made without.
     """
 
@@ -36,87 +36,96 @@ class EntropyModel(keras.layers.Layer):
 
     @property
     def is_hyper(self) -> bool:
-        """Whether the latent is side information: `y` is what the synthesis transform decodes."""
+        """True if the latent is side information; false for `y`, which the synthesis transform
+        decodes.
+        """
         return self.name != "y"
 
     @property
     def has_mean(self) -> bool:
-        """Whether one of the parameters is a mean that the distribution is symmetric about."""
+        """True if one of the parameters is a mean about which the distribution is symmetric."""
         return False
 
     def split_mean(self, *params) -> tuple:
-        """Where `has_mean`: that parameter, and the parameters without gradient to it."""
+        """Returns the mean, and the parameters without gradient to it. Requires `has_mean`."""
         raise NotImplementedError
 
     def mean(self, *params) -> tf.Tensor:
-        """Where the distribution is centred, for display: broadcasts to the latent."""
+        """Returns the centre of the distribution, for display; broadcasts to the latent."""
         return self.offset(*params)
 
     def sigma(self, *params) -> tf.Tensor | None:
-        """Scale of every element after the bound, None where there is no such parameter."""
+        """Returns the scale of every element after the bound, or None if there is none."""
         del params
         return None
 
     def set_sigma_bound(self, bound: float) -> None:
-        """Sets the lower bound of sigma, where the distribution has one."""
+        """Sets the lower bound of sigma, if the distribution has one."""
 
     def track_offset(self) -> None:
-        """Moves an offset that no gradient reaches after the weights, one step; once a step."""
-        return  # AutoGraph cannot read a body that is a docstring alone
+        """Moves an offset without gradient by one step, to follow the weights; called once per
+        step.
+        """
+        return  # AutoGraph cannot read a body that contains only a docstring
 
     def prior(self, *params):
-        """The distribution of the latent plus uniform noise, a TFP distribution over `[B, ...]`."""
+        """Returns the distribution of the latent plus uniform noise, a TFP distribution over
+        `[B, ...]`.
+        """
         raise NotImplementedError
 
     def offset(self, *params) -> tf.Tensor:
-        """The quantization offset, broadcasts to the latent: decoding adds it to the integers."""
+        """Returns the quantization offset, which decoding adds to the integers; broadcasts to
+        the latent.
+        """
         raise NotImplementedError
 
     def coding_table(self):
-        """Integer tables for the range coder, made from the weights as they are now."""
+        """Returns integer tables for the range coder, made from the current weights."""
         raise NotImplementedError
 
     def write(self, table, handle: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
-        """Range codes `integers: [..., C] int32` with `coding_table()`; the next handle."""
+        """Range codes `integers: [..., C] int32` with `coding_table()`. Returns the next handle."""
         raise NotImplementedError
 
     def read(self, table, handle: tf.Tensor, shape: tf.Tensor, *params):
-        """Reads what `write` wrote: the next handle and the integers.
+        """Reads integers that `write` has written. Returns the next handle and the integers.
 
-        Where there are parameters, these say how many; else `shape`, int32 [4], does.
+        The parameters determine the number of integers. Without parameters, `shape`, int32 [4],
+        does.
         """
         raise NotImplementedError
 
     def join_params(self, groups: list, join: Callable) -> tuple:
-        """The parameters of a latent that went in groups.
+        """Returns the parameters of a latent that was transmitted in groups.
 
         Args:
-          groups: each group's parameters.
-          join: puts a list of the groups' tensors together.
+          groups: the parameters of each group.
+          join: joins a list of the groups' tensors.
         """
         raise NotImplementedError
 
     def price(self, table, bits: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
-        """What each element takes in the stream, where the distribution alone says `bits`.
+        """Returns the cost of each element in the stream; `bits` is that of the distribution alone.
 
-        They differ for improbable elements, which escape at a bounded price.
+        They differ for improbable elements, which escape at a bounded cost.
         """
         raise NotImplementedError
 
     def bits(self, sample: Sample, *params, floor: float | None = None) -> tf.Tensor:
-        """Bits of every element, `-log2 p(value)`, [B, ...] float32.
+        """Returns the bits of every element, `-log2 p(value)`, [B, ...] float32.
 
-        Under the expected gradient the value is the sampled one, its gradient reaches the model's
-        parameters as usual, and the latent gets `slope (R(high) - R(low))` in closed form. A sample
-        with a `mean` gives its gradient to the distribution's mean, where there is one.
+        With the expected gradient, the value is the sampled one and its gradient reaches the
+        model's parameters as usual. The latent gets `slope (R(high) - R(low))` in closed form. A
+        sample with a `mean` gives its gradient to the distribution's mean, if there is one.
 
         Args:
           sample: the quantized latent.
           *params: the model's parameters.
-          floor: of the likelihood, for training: no element costs more than `-log2 floor` bits.
-            Below it gradients are those of `beyond_floor` in `tfquant/ops/gradients.py`, the
-            expected one included, so that an element far out of its sigma still moves, and leaves
-            the rest of the step as it is. None: no floor.
+          floor: lower bound of the likelihood, for training: no element costs more than `-log2
+            floor` bits. Below it, all gradients, including the expected one, are those of
+            `beyond_floor` in `tfquant/ops/gradients.py`. An element far out of its sigma still
+            moves, without dominating the rest of the step. None: no floor.
         """
         mean = None
         if sample.mean is not None and self.has_mean:

@@ -1,22 +1,23 @@
-"""Serial context: an element's distribution depends on the elements before it in raster order.
+"""Serial context: an element's distribution depends on the previous elements in raster order.
 
-Minnen, Balle and Toderici, "Joint Autoregressive and Hierarchical Priors" (2018):
+Source: Minnen, Balle and Toderici, "Joint Autoregressive and Hierarchical Priors" (2018):
 
     y_hat --> causal 5x5 --+
                            +--> 1x1, 1x1, 1x1 --> raw --> p(y_i | z_hat, y_hat before i)
     z_hat ---> h_s --------+
 
-Training computes all elements at once. A decoder cannot, and whoever must get its very numbers
-(evaluation, the encoder) takes its steps. The window reaches two rows up and two columns to the
-right, so elements with equal `column + 3 row`, a *front*, do not see each other and go together, in
-`w + 3 (h - 1)` steps instead of `w h`. In a picture of 3 rows and 6 columns the fronts are
+Training computes all elements at once. A decoder cannot. Evaluation and the encoder need exactly
+the decoder's numbers, so they take the same steps. The window reaches two rows up and two columns
+to the right. Elements with equal `column + 3 row`, a *front*, therefore do not depend on each other
+and are computed together, in `w + 3 (h - 1)` steps instead of `w h`. In a picture of 3 rows and 6
+columns, the fronts are
 
     0 1 2 3 4  5
     3 4 5 6 7  8
     6 7 8 9 10 11
 
-Each step computes as many rows as the longest front has: the same matrix product for every front,
-since the same row may come out differently in a product of another shape.
+Each step computes as many rows as the longest front has. Every front then has the same matrix
+product, because a row may have another result in a product of another shape.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ from tfquant.layers.chain import Chain
 from tfquant.layers.exact import Dense
 from tfquant.legacy_keras import keras
 
-# One row up is as far as this many columns to the left: beyond the window's right end.
+# One row up counts as this many columns to the left, which is beyond the window's right end.
 _ROW = REACH + 1
-# So many fronts back lies the farthest neighbour.
+# Distance to the farthest neighbour, in fronts.
 _FRONTS = -min(column + _ROW * row for row, column in NEIGHBOURS)
 
 
 class SerialContext(keras.layers.Layer):
-    """`features: [B, h, w, F]` and the elements before -> `raw`, passed on with the latent.
+    """Maps `features: [B, h, w, F]` and the previous elements to `raw`, and transmits the latent.
 
     Args:
-      M: the latent's channels.
-      outputs: parameters per channel.
-      widths: of the hidden 1x1 convolutions.
+      M: channels of the latent.
+      outputs: number of parameters per channel.
+      widths: widths of the hidden 1x1 convolutions.
     """
 
     def __init__(self, M: int, outputs: int, widths: tuple, name: str = "context"):
@@ -56,7 +57,15 @@ class SerialContext(keras.layers.Layer):
         self.parameters = Chain([*hidden, last])
 
     def call(self, features, context):
-        """All at once: `features: [B, h, w, F]`, `context: [B, h, w, M]` -> [B, h, w, out M]."""
+        """Computes all elements at once.
+
+        Args:
+          features: [B, h, w, F].
+          context: [B, h, w, M].
+
+        Returns:
+          [B, h, w, outputs * M].
+        """
         return self._raw(features, self.causal(context))
 
     def _raw(self, features, context):
@@ -65,12 +74,12 @@ class SerialContext(keras.layers.Layer):
         return self.parameters(tf.concat(parts, axis=-1))
 
     def transmit(self, exchange: Exchange, model: ConditionalModel, y, features) -> Received:
-        """Passes `y: [B, h, w, M]` on, quantized around 0; one picture where `exchange` replays.
+        """Transmits `y: [B, h, w, M]`, quantized around 0; only one picture if `exchange` replays.
 
         Args:
           exchange: the exchange.
           model: the latent's entropy model, which must not be zero-center.
-          y: the latent, or None for a decoder.
+          y: the latent, or None in a decoder.
           features: [B, h, w, F] float.
         """
         if model.zero_center:
@@ -89,18 +98,18 @@ class SerialContext(keras.layers.Layer):
         order = tf.argsort(front * height + row)
         sizes = tf.math.bincount(front)
         starts = tf.cumsum(sizes, exclusive=True)
-        rows = tf.minimum(height, -(-width // _ROW))  # of the longest front
+        rows = tf.minimum(height, -(-width // _ROW))  # number of elements in the longest front
 
         def in_order(t):
-            """[h w, ...] -> [h w + rows, ...], fronts one after the other."""
+            """Sorts [h w, ...] into [h w + rows, ...], front by front."""
             return tf.pad(tf.gather(t, order), [[0, rows], [0, 0]])
 
-        # The last `_FRONTS` fronts, `rows` elements each, and one that is zero, for what a window
-        # sees outside the picture.
+        # The last `_FRONTS` fronts with `rows` elements each, and one zero element for window
+        # positions outside the picture.
         recent = tf.zeros([_FRONTS * rows + 1, self.M])
         up, right = np.int32(NEIGHBOURS).T
         above, beside = row[:, None] + up, column[:, None] + right
-        seen = beside + _ROW * above  # the neighbours' fronts, whose first rows these are:
+        seen = beside + _ROW * above  # the neighbours' fronts; their first rows are:
         first = tf.maximum((seen - width) // _ROW + 1, 0)
         near = (_FRONTS - front[:, None] + seen) * rows + above - first
         inside = (above >= 0) & (beside >= 0) & (beside < width)
@@ -146,11 +155,12 @@ class SerialContext(keras.layers.Layer):
         return exchange.close(model, state, y, passed, ())
 
     def _split(self, features):
-        """What of `_raw` takes no step: all features' part of the first hidden layer.
+        """Precomputes the part of `_raw` that needs no context: the features' part of the first
+        layer.
 
         Returns:
-          That part, [h w, width] of `features: [1, h, w, F]`, and the rest, which maps some of its
-          rows and the causal convolution's to `raw`.
+          This part, [h w, width] for `features: [1, h, w, F]`, and a function that maps some of its
+          rows and those of the causal convolution to `raw`.
         """
         first, *rest = self.parameters.layers
         size = features.shape[-1]

@@ -1,4 +1,4 @@
-"""One picture through several codecs in the same number of bytes: a table and a figure."""
+"""Comparison of codecs on a picture at the same number of bytes: a table and a figure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Comparison(NamedTuple):
     """A picture and its versions.
 
     Attributes:
-      name: of the picture.
+      name: name of the picture.
       original: uint8 [H, W, 3].
-      quality: of the model that made the first version.
-      versions: that of the model, then those of conventional codecs of at least the same size.
+      quality: quality of the model that made the first version.
+      versions: the version of the model, then those of conventional codecs, which are not smaller.
     """
 
     name: str
@@ -37,11 +37,11 @@ def compare(
     """Compresses a picture with a model, and with conventional codecs to the same size.
 
     Args:
-      models: the set of the model.
+      models: the set that contains the model.
       member: the model.
-      name: of the picture.
+      name: name of the picture.
       original: uint8 [H, W, 3].
-      codecs: keys of `conventional.CODECS`; those that Pillow lacks are left out.
+      codecs: keys of `conventional.CODECS`; those that Pillow lacks are skipped.
 
     Raises:
       ModelError: the model cannot be loaded.
@@ -55,7 +55,7 @@ def compare(
 
 
 def table(comparisons: list) -> str:
-    """A Markdown table: a row for each picture and quality, PSNR and MS-SSIM of each codec."""
+    """Returns a Markdown table with PSNR and MS-SSIM of each codec at each picture and quality."""
     labels = [version.label for version in comparisons[0].versions]
     heads = ["picture", "quality", "bytes", "bpp", *(f"{label} PSNR" for label in labels),
              *(f"{label} MS-SSIM" for label in labels)]  # fmt: skip
@@ -73,13 +73,13 @@ def table(comparisons: list) -> str:
 
 
 def draw(comparisons: list, path: str) -> None:
-    """Writes a PNG: a row for each picture with its versions, and a row with a part of each.
+    """Writes a PNG with two rows for each picture: all versions, and a detail of each.
 
-    The part is the one in which the versions differ most.
+    The detail is the part in which the versions differ most.
 
     Args:
       comparisons: with equal numbers of versions.
-      path: of the PNG.
+      path: path of the PNG.
     """
     columns = 1 + len(comparisons[0].versions)
     heights = []
@@ -120,7 +120,7 @@ def _rectangle(corner: tuple, width: int, height: int):
 
 
 def _busiest(comparison: Comparison) -> tuple:
-    """Top, left, height and width of the part in which the versions' errors vary most."""
+    """Returns top, left, height and width of the part where the versions' errors differ most."""
     errors = [
         np.mean(np.square(version.image.astype(np.float64) - comparison.original), axis=-1)
         for version in comparison.versions

@@ -1,8 +1,8 @@
-"""The conventional codecs that Pillow brings, as rate-distortion curves over the same pictures.
+"""Conventional codecs of Pillow, measured as rate-distortion curves on the same pictures.
 
-Every rate is that of the whole file that the codec wrote, headers included. Measurements are kept
-in a cache file, by picture content, codec, setting and Pillow's version, so that a second report
-over the same pictures costs little; times are those of the first run.
+A rate counts the whole file, headers included. A cache file keeps the measurements, by the
+picture's content, the codec, the setting and Pillow's version. A second report on the same pictures
+is therefore cheap. Its times are those of the first run.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tfquant.names import check_known
 
 @dataclasses.dataclass(frozen=True)
 class ConventionalCodec:
-    """A codec of Pillow and how its rate is swept.
+    """A codec of Pillow and the settings of its curve.
 
     Attributes:
-      label: as plots and tables show it.
+      label: label in plots and tables.
       format: Pillow's name of the format.
-      feature: Pillow's name of the library it needs; a build may lack it.
-      setting: what `settings` are, with their unit.
-      settings: the points of its curve, from low to high rate.
-      options: setting -> arguments of `Image.save`.
+      feature: Pillow's name of the library that the codec needs. A build may lack it.
+      setting: meaning and unit of `settings`.
+      settings: settings of the curve's points, from low to high rate.
+      options: function from a setting to the arguments of `Image.save`.
     """
 
     label: str
@@ -43,37 +43,39 @@ class ConventionalCodec:
     options: Callable[[float], dict]
 
     def encode(self, image: np.ndarray, setting: float) -> bytes:
-        """`image: uint8 [H, W, 3]` -> the file's bytes."""
+        """Encodes `image: uint8 [H, W, 3]` and returns the file's bytes."""
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, self.format, **self.options(setting))
         return buffer.getvalue()
 
-    def why_not(self, image: np.ndarray, error: Exception) -> str:
-        """Describes why the codec cannot hold `image: uint8 [H, W, 3]`; `error` is the codec's."""
+    def too_large(self, image: np.ndarray) -> str:
+        """Describes how `image: uint8 [H, W, 3]` exceeds the codec's limit; "" if it does not."""
         height, width, _ = image.shape
         limit = _MOST_PIXELS_A_SIDE.get(self.format, 0)
-        if max(height, width) > limit > 0:
-            return f"{width}x{height} pixels, more than {limit} a side"
-        return f"{width}x{height} pixels: {' '.join(str(error).split()) or type(error).__name__}"
+        return (
+            f"{width}x{height} pixels, more than {limit} a side"
+            if max(height, width) > limit > 0
+            else ""
+        )
 
     def decode(self, data: bytes) -> np.ndarray:
-        """The file's bytes -> uint8 [H, W, 3]."""
+        """Decodes a file's bytes to uint8 [H, W, 3]."""
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.convert("RGB"))
 
 
-# Pillow's name of a format -> pixels; libjpeg's and libwebp's limits.
+# Limits of libjpeg and libwebp in pixels, by Pillow's name of the format.
 _MOST_PIXELS_A_SIDE = {"JPEG": 65500, "WEBP": 16383}
 
 
 def _jpeg(subsampling: str) -> Callable[[float], dict]:
-    # Huffman tables made for the picture: at low rates the default ones cost a fifth of the file.
+    # Optimized Huffman tables. At low rates, the default tables take a fifth of the file.
     return lambda q: {"quality": int(q), "subsampling": subsampling, "optimize": True}
 
 
 def _jpeg2000(bpp: float) -> dict:
-    # A bare codestream with the 9/7 wavelet. OpenJPEG takes a ratio to 24 bits per pixel. Pillow
-    # leaves the colour transform off, which would cost JPEG 2000 some 3 dB.
+    # A bare codestream with the 9/7 wavelet. OpenJPEG's rate is a ratio to 24 bpp. Pillow
+    # does not use the colour transform by default, which would cost JPEG 2000 about 3 dB.
     return {
         "quality_mode": "rates",
         "quality_layers": [24 / bpp],
@@ -120,7 +122,7 @@ CODECS = {
 
 
 def is_available(name: str) -> bool:
-    """Whether the installed Pillow was built with the codec."""
+    """Returns true if the installed Pillow was built with the codec."""
     codec = CODECS[name]
     # Pillow before 11.3 does not know the word "avif" and would warn.
     return codec.feature in (*features.modules, *features.codecs) and bool(
@@ -129,23 +131,29 @@ def is_available(name: str) -> bool:
 
 
 def choose(names) -> tuple[dict, list]:
-    """Names -> (the codecs that this Pillow has, by name; a line for each that it lacks).
+    """Selects codecs by name.
+
+    Args:
+      names: keys of `CODECS`.
+
+    Returns:
+      (available codecs by name, a line for each codec that the installed Pillow lacks).
 
     Raises:
-      EvaluationError: an unknown name.
+      EvaluationError: unknown name.
     """
     for name in names:
         check_known("--conventional: codec", name, CODECS, EvaluationError)
     missing = [name for name in names if not is_available(name)]
-    notes = [f"{CODECS[m].label} is left out: Pillow {PILLOW_VERSION} lacks it" for m in missing]
+    notes = [f"{CODECS[m].label} is skipped: Pillow {PILLOW_VERSION} lacks it" for m in missing]
     return {name: CODECS[name] for name in names if name not in missing}, notes
 
 
 class Measurer:
-    """Measures conventional codecs, each combination of picture, codec and setting once.
+    """Measures conventional codecs, and each combination of picture, codec and setting only once.
 
     Args:
-      cache_path: a JSON file, read now, rewritten by `save`.
+      cache_path: a JSON file. It is read now and rewritten by `save`.
     """
 
     def __init__(self, cache_path: Path):
@@ -154,34 +162,34 @@ class Measurer:
         if cache_path.is_file():
             try:
                 self._cache = json.loads(cache_path.read_text())
-            except ValueError:  # Cut short by a full disk, say: measured again.
+            except ValueError:  # for example truncated by a full disk: measure again
                 self._cache = {}
 
     def save(self) -> None:
         self._path.write_text(json.dumps(self._cache))
 
     def curve(self, codec: ConventionalCodec, pictures, progress, fail=None) -> list:
-        """A point per setting, over the pictures that the codec can hold.
+        """Measures a point for each setting on the pictures that the codec can encode.
 
         Args:
           codec: the codec.
           pictures: the `Picture`s.
-          progress: called after each picture.
-          fail: called with (picture, reason) for a picture that the codec cannot hold; None raises
-            the codec's error.
+          progress: function that is called after each picture.
+          fail: function that is called with (picture, reason) for a picture that the codec cannot
+            encode. None raises the codec's error.
 
         Returns:
-          The points; none if it can hold no picture.
+          The points; empty if the codec can encode no picture.
         """
         images = {setting: [] for setting in codec.settings}
         for picture in pictures:
             image = picture.read()
             try:
-                row = {s: self.measure(codec, s, picture.name, image) for s in codec.settings}
-            except Exception as error:  # whatever Pillow raises for what a format cannot hold
+                row = self._row(codec, picture.name, image)
+            except Exception as error:  # Pillow raises various errors for unsuitable pictures
                 if fail is None:
                     raise
-                fail(picture, codec.why_not(image, error))
+                fail(picture, " ".join(str(error).split()) or type(error).__name__)
             else:
                 for setting, measured in row.items():
                     images[setting].append(measured)
@@ -189,8 +197,15 @@ class Measurer:
         self.save()
         return [_point(setting, measured) for setting, measured in images.items() if measured]
 
+    def _row(self, codec: ConventionalCodec, name: str, image: np.ndarray) -> dict:
+        """Measures one picture with every setting."""
+        reason = codec.too_large(image)
+        if reason:  # libjpeg would print on standard error
+            raise ValueError(reason)
+        return {setting: self.measure(codec, setting, name, image) for setting in codec.settings}
+
     def nearest_rate(self, codec: ConventionalCodec, pictures, bpp: float) -> dict:
-        """The point whose mean rate is nearest to `bpp`, over every integer setting."""
+        """Returns the point with the mean rate nearest to `bpp`, among all integer settings."""
         rates = {}
 
         def rate(setting: int) -> float:
@@ -212,7 +227,7 @@ class Measurer:
         return _point(setting, measured)
 
     def measure(self, codec, setting, name: str, image: np.ndarray) -> dict:
-        """A measurement of one picture."""
+        """Returns the measurement of a picture."""
         key = "|".join(
             [
                 hashlib.sha256(image.tobytes()).hexdigest(),

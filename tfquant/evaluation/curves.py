@@ -1,18 +1,18 @@
-"""Rate-distortion curves and what is read off them: the rate for a quality, BD-rate.
+"""Rate-distortion curves, their interpolation, and BD-rate.
 
 BD-rate (Bjontegaard, VCEG-M33, 2001) is the mean difference of two curves' log rates over the
-qualities that both reach, in percent of the anchor's rate: negative means that the test needs fewer
-bits. The package `bjontegaard` computes it, with one of its interpolations of log rate over
-quality:
+qualities that both reach, in percent of the anchor's rate. A negative value means that the test
+needs fewer bits. The package `bjontegaard` computes it, with one of its interpolations of log rate
+over quality:
 
     akima  piecewise cubic, the package's recommendation; straight lines through two points
-    pchip  piecewise cubic and monotone, as JVET's common test conditions do it
-    cubic  one third-order polynomial through the whole curve, Bjontegaard's own; poor on curves of
-           many points over a wide range
+    pchip  piecewise cubic and monotone, as in JVET's common test conditions
+    cubic  one third-order polynomial through the whole curve, Bjontegaard's original; poor on
+           curves of many points over a wide range
 
-Over MS-SSIM the quality axis is in dB, as it is in the papers' plots.
+The quality axis of MS-SSIM is in dB, as in the papers' plots.
 
-A BD-rate is refused where the qualities in common are too few, see `MIN_OVERLAP`.
+There is no BD-rate if the curves have too few qualities in common, see `MIN_OVERLAP`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ import numpy as np
 from tfquant import files
 from tfquant.evaluation import EvaluationError, measure
 
-# Quality measure -> its name in published files, and how a value there becomes ours.
+# Quality measure -> (its name in published files, conversion of a value from there).
 METRICS = {
     "psnr": ("PSNR", float),
     "ms_ssim_db": ("MS-SSIM", measure.decibels),
 }
 LABELS = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
 
-# Interpolation -> the fewest points it takes.
+# Interpolation -> minimum number of points.
 METHODS = {"akima": 2, "pchip": 2, "cubic": 4}
 
-# The least overlap that a BD-rate is averaged over: a share of the shorter curve's range, and dB.
-# Below half, most qualities of both curves are left out, and the mean describes neither. A single
-# run's PSNR means little below some 0.02 dB: an overlap of less than five times that is noise.
+# Minimum overlap of two curves for a BD-rate: a share of the shorter curve's range, and dB. Below
+# one half, the mean ignores most qualities of both curves and describes neither. PSNR of a single
+# run has a noise of about 0.02 dB. An overlap of less than five times that is noise.
 MIN_OVERLAP, MIN_OVERLAP_DB = 0.5, 0.1
 
 ANCHOR_COLUMNS = ("metric", "codec", "bpp", "value")
@@ -50,14 +50,14 @@ ANCHOR_COLUMNS = ("metric", "codec", "bpp", "value")
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A codec's mean rate and quality at several settings.
+    """Mean rate and quality of a codec at several settings.
 
     Attributes:
-      name: as tables and plots show it.
+      name: name in plots and tables.
       kind: "model", "conventional" or "published".
       points: dicts with `bpp` and the keys of `METRICS`, from low to high rate.
-      plan: the quantization plan that all of a model's points were trained with, or empty.
-      pictures: names of the pictures that its points are means over; empty where nobody knows.
+      plan: the quantization plan with which all points of a model were trained, or empty.
+      pictures: names of the pictures of the means; empty if they are unknown.
     """
 
     name: str
@@ -67,16 +67,16 @@ class Curve:
     pictures: tuple[str, ...] = ()
 
     def samples(self, metric: str) -> np.ndarray:
-        """(bpp, quality) where both exist, [P, 2] float64."""
+        """Returns (bpp, quality) of the points that have both, [P, 2] float64."""
         pairs = [(p["bpp"], p[metric]) for p in self.points if p.get(metric) is not None]
         return np.array(sorted(pairs), np.float64).reshape(-1, 2)
 
 
 class BDRate(NamedTuple):
-    """A BD-rate, or why there is none.
+    """A BD-rate, or the reason why there is none.
 
     Attributes:
-      percent: the test's mean rate difference in percent of the anchor's; None if there is none.
+      percent: mean rate difference of the test in percent of the anchor's rate; None if undefined.
       quality: (lowest, highest) quality in dB that both curves reach; None if there is none.
       note: one line if `percent` is None, else empty.
     """
@@ -87,7 +87,7 @@ class BDRate(NamedTuple):
 
 
 def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
-    """BD-rate of `test` against `anchor` over `metric`, a key of `METRICS`."""
+    """Returns the BD-rate of `test` against `anchor` over `metric`, a key of `METRICS`."""
     if not comparable(anchor, test):
         few, many = sorted((anchor, test), key=lambda curve: (len(curve.pictures), curve.name))
         return BDRate(
@@ -117,7 +117,7 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
     if note:
         return BDRate(None, quality, note)
     with warnings.catch_warnings():
-        # A published curve reaches far beyond two models; the interval in common is reported.
+        # A published curve may extend far beyond two models. The common interval is reported.
         warnings.simplefilter("ignore")
         percent = bjontegaard.bd_rate(
             anchor_bpp,
@@ -132,15 +132,15 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, method: str) -> BDRate:
 
 
 def comparable(curve: Curve, other: Curve) -> bool:
-    """Says if two curves are means over the same pictures, as far as is known."""
+    """Returns true if two curves are means over the same pictures, as far as known."""
     known = curve.pictures and other.pictures
     return not known or set(curve.pictures) == set(other.pictures)
 
 
 def _too_little(anchor, test, common, metric: str) -> str:
-    """One line if two curves have too few qualities in common for a BD-rate, else empty.
+    """Returns a line if two curves have too few qualities in common for a BD-rate, else "".
 
-    The line is the same when the curves change places.
+    The line does not depend on the order of the curves.
 
     Args:
       anchor, test: (name, qualities from low to high) of each.
@@ -167,9 +167,9 @@ def _too_little(anchor, test, common, metric: str) -> str:
 
 
 def bpp_at(curve: Curve, metric: str, quality: float) -> float | None:
-    """The rate that a curve needs for a quality, None outside of it.
+    """Returns the rate that a curve needs for a quality; None if the quality is out of its range.
 
-    Straight lines of log rate over quality between neighbouring points.
+    Log rate is interpolated linearly over quality between neighbouring points.
     """
     samples = curve.samples(metric)
     samples = samples[np.argsort(samples[:, 1], kind="stable")]
@@ -228,7 +228,7 @@ def _anchor_rows(text: str, name: str) -> tuple:
     lines = text.split("\n")
     first = 0
     delimiter = None
-    if lines[0].lower().startswith("sep=") and len(lines[0]) >= 5:  # Excel's
+    if lines[0].lower().startswith("sep=") and len(lines[0]) >= 5:  # from Excel
         first, delimiter = 1, lines[0][4]
     head = lines[first] if first < len(lines) else ""
     delimiter = delimiter or max(",;\t", key=head.count)
@@ -249,7 +249,7 @@ def _anchor_rows(text: str, name: str) -> tuple:
                 cells += [""] * (len(columns) - len(cells))
                 rows.append((first + reader.line_num, dict(zip(columns, cells))))
     except csv.Error as error:
-        raise EvaluationError(f"--anchor: {name} is no CSV: {error}") from None
+        raise EvaluationError(f"--anchor: {name} is not a CSV file: {error}") from None
     return rows, delimiter != ","
 
 
@@ -263,7 +263,7 @@ def _anchor_number(text: str, where: str, comma: bool) -> float:
 
 
 def _anchor_points(values: list) -> tuple:
-    """Makes points of (place, key of METRICS, true if named as dB, bpp, value)."""
+    """Returns points from tuples (location, key of METRICS, true if in dB by name, bpp, value)."""
     linear = [
         (where, value) for where, key, in_db, _, value in values
         if key == "ms_ssim_db" and not in_db

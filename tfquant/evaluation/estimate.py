@@ -1,8 +1,9 @@
-"""A mean over repeated trainings, with an interval that says how sure it is.
+"""Mean over repeated trainings with an interval.
 
-With three values or more it is Student's 95 % interval of the mean, for independent and normal
-values. With two it is their range: Student's interval would reach 13 standard errors to each side.
-The range of two holds the true mean one time in two.
+With three or more values, the interval is Student's 95 % interval of the mean, for independent and
+normal values. With two values, it is their range, because Student's interval would extend 13
+standard errors to each side. The range of two values contains the true mean with a probability of
+50 %.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ MEANING = (
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean.
+    """A mean with its interval.
 
     Attributes:
-      mean: of the values.
-      low, high: the ends of its interval; both the mean where there is one value.
-      count: how many values.
+      mean: mean of the values.
+      low, high: ends of the interval; both are the mean if there is only one value.
+      count: number of values.
     """
 
     mean: float
@@ -37,7 +38,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values) -> Estimate | None:
-        """The estimate from the values that are not None; None where there are none."""
+        """Returns the estimate from the values that are not None; None if there are none."""
         values = [value for value in values if value is not None]
         if not values:
             return None
@@ -50,6 +51,8 @@ class Estimate:
         return cls(mean, low, high, count)
 
     def text(self, decimals: int) -> str:
-        """`-9.8 [-10.2, -9.4]`; the mean alone where there is one value."""
+        """Returns text such as `-9.8 [-10.2, -9.4]`, or the mean alone if there is only one
+        value.
+        """
         mean, low, high = (f"{value:.{decimals}f}" for value in (self.mean, self.low, self.high))
         return mean if self.count == 1 else f"{mean} [{low}, {high}]"

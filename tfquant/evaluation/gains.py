@@ -1,13 +1,14 @@
-"""What rectified models gain over their baselines on the same pictures: quality, latent, time.
+"""Gains of rectified models over their baselines on the same pictures: quality, latent, time.
 
-A model and its baseline share an encoder and an entropy model where the rectifier was trained by
-the predictive stage alone: then they have one fingerprint, and every file is the other's, byte for
-byte. A soft stage moves the encoder; the difference in bits is then said beside the gain.
+If only the predictive stage trained the rectifier, a model and its baseline share an encoder and an
+entropy model. They then have the same fingerprint, and their files are byte-identical. A soft stage
+changes the encoder. The difference in bits is then reported with the gain.
 
-Gains follow Luo and Chen (2023): `error_reduction` is `1 - ||y - y_bar||^2 / ||y - y_hat||^2` in
-percent, the mean over pictures; the gain of a codec is the mean and the largest over its models,
-one a quality (their Table 2), its time the mean of encoding plus decoding (Table 3). Their Table 1
-lists the quality with every weight that was tried: `weights` reads it from explorations.
+Gains follow Luo and Chen (2023). `error_reduction` is `1 - ||y - y_bar||^2 / ||y - y_hat||^2` in
+percent, as a mean over pictures. The gain of a codec is the mean and the largest gain over its
+models, one for each quality (their Table 2). Its time is the mean of encoding plus decoding (their
+Table 3). Their Table 1 lists the quality for every tested weight. `weights` reads these from
+explorations.
 """
 
 from __future__ import annotations
@@ -17,25 +18,26 @@ import statistics
 from tfquant.evaluation import EvaluationError, measure
 from tfquant.training import exploration
 
-# Times are compared on so many pictures, each as often, in turns.
+# Number of pictures and of rounds, in which both models alternate, for the comparison of times.
 TIMED_PICTURES, TIMED_ROUNDS = 4, 5
 
-# What a search is listed by, the quality that it trained for: the distortion -> a key of
-# `curves.METRICS`.
+# Quality in the list of an exploration: distortion of the training -> a key of `curves.METRICS`.
 _QUALITIES = {"mse": "psnr", "ms_ssim": "ms_ssim_db"}
 
-# Without one fingerprint: what a model and its baseline have in common.
+# Settings that a model and its baseline share if their fingerprints differ.
 _SHARED = ("codec", "codec_options", "lmbda", "distortion")
 
 
 def pair(models, baselines) -> list:
-    """(model, baseline) for each model: the baseline with its fingerprint, or of its settings.
+    """Returns (model, baseline) for each model.
+
+    The baseline has the model's fingerprint or, if there is none, its settings.
 
     Args:
-      models, baselines: as `report.json` lists them.
+      models, baselines: as listed in `report.json`.
 
     Raises:
-      EvaluationError: a model without baseline.
+      EvaluationError: a model has no baseline.
     """
     return [(model, _baseline_of(model, baselines)) for model in models]
 
@@ -53,15 +55,15 @@ def _baseline_of(model: dict, baselines) -> dict:
 
 
 def gain(model: dict, baseline: dict, seconds: dict) -> dict:
-    """One model's gain.
+    """Returns the gain of a model.
 
     Args:
-      model, baseline: as `report.json` lists them, over the same pictures.
-      seconds: what `timing` gave for the two.
+      model, baseline: as listed in `report.json`, on the same pictures.
+      seconds: result of `timing` for the two.
     """
     pairs = list(zip(model["images"], baseline["images"]))
     psnr = [a["psnr"] - b["psnr"] for a, b in pairs if None not in (a["psnr"], b["psnr"])]
-    # The decibels of a mean are no mean of decibels.
+    # The decibels of a mean differ from the mean of decibels.
     ms_ssim = (model["mean"]["ms_ssim_db"], baseline["mean"]["ms_ssim_db"])
     return {
         "model": model["name"],
@@ -80,14 +82,14 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
 
 
 def timing(model, baseline, pictures) -> dict:
-    """Seconds of both, taken in turns, and what the model takes more, in percent.
+    """Measures the seconds of both models in alternation, and the difference in percent.
 
-    The mean over pictures of the fastest of several turns: whatever else the machine does can only
-    add to a time.
+    The result is the mean over pictures of the fastest of several rounds. Other load on the machine
+    can only increase a time.
 
     Args:
-      model, baseline: what `models.evaluate` takes.
-      pictures: the `Picture`s, of which the first are used.
+      model, baseline: models as for `models.evaluate`.
+      pictures: the `Picture`s. Only the first ones are used.
     """
     both = {"": model, "baseline_": baseline}
     fastest = {f"{name}{way}_s": [] for name in both for way in ("encode", "decode")}
@@ -113,7 +115,7 @@ def timing(model, baseline, pictures) -> dict:
 
 
 def by_codec(gains) -> list:
-    """The mean and the largest gain over the models of each curve, and the mean time both ways."""
+    """Returns mean and largest gain over the models of each curve, and the mean time both ways."""
     rows = []
     for curve in dict.fromkeys(g["curve"] for g in gains):
         members = [g for g in gains if g["curve"] == curve]
@@ -131,20 +133,20 @@ def by_codec(gains) -> list:
 
 
 def weights(directory: str) -> dict:
-    """What an exploration of the feature distance's weight found.
+    """Returns the results of an exploration of the feature distance's weight.
 
     Args:
       directory: the exploration's folder.
 
     Returns:
-      `experiment`, `lmbda` and `distortion` of what was trained; `metric`, a key of
-      `curves.METRICS`, of the `start_quality` of its baseline and the `quality` by weight, None
-      where training diverged, both on the exploration's validation pictures; the `best` weight,
-      None where all diverged.
+      A dict. `experiment`, `lmbda` and `distortion` describe the training. `metric` is a key of
+      `curves.METRICS`. `start_quality` is the quality of the baseline, and `quality` maps a weight
+      to its quality, None if training diverged. Both are measured on the exploration's validation
+      pictures. `best` is the best weight, None if all diverged.
 
     Raises:
-      EvaluationError: the folder holds no exploration, none that has tried anything, or one by an
-        earlier version.
+      EvaluationError: the folder has no exploration, its exploration has not tried any weight, or
+        an earlier version made it.
     """
     try:
         found = exploration.read(directory)

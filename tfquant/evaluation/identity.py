@@ -1,22 +1,22 @@
-"""The curve that a model is a point of: the experiment that trained it, and a short name for it.
+"""Identity and short name of the curve to which a model belongs.
 
-A curve is one experiment at several `lmbda`. All fields of an experiment identify it, codec options
-and fields of later versions included, except:
+A curve is one experiment at several `lmbda`. All fields of an experiment identify it, including
+codec options and fields of later versions, except:
 
-    lmbda              what moves along the curve
+    lmbda              varies along the curve
     N, M               widths, which follow lmbda: the papers widen their codecs at high rates
-    *_steps            lengths of the stages; that a stage was gone through identifies
-    seed               the same experiment again
-    validation_images  they are looked at, not learned from
-    init_from          the folder; that a run started from another one identifies
+    *_steps            lengths of the stages; only whether a stage was executed identifies
+    seed               a repetition of the same experiment
+    validation_images  training does not use them
+    init_from          the folder; only whether a run started from another one identifies
 
-A curve has one model at each lmbda. Where two models would share one, the exceptions in which those
-two differ identify the curve as well: two seeds at the same lmbda are two curves, `seed=1` and
-`seed=2`. Models that differ in nothing that is recorded are `repeat=1` and `repeat=2`, in the order
-given.
+A curve has one model at each lmbda. If two models had the same lmbda, the exceptions in which the
+two differ also identify the curve. Two seeds at the same lmbda are therefore two curves, `seed=1`
+and `seed=2`. Models without any recorded difference are `repeat=1` and `repeat=2`, in the given
+order.
 
-A setting without effect on a run takes no part: that of a stage that neither the run nor a run
-before it went through, or that of a rectifier which is not there.
+A setting without effect on a run is ignored. Such settings belong to a stage that neither the run
+nor a preceding run executed, or to a rectifier that does not exist.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _AT_ONE_LMBDA = ("seed", *WIDTHS, *(f"{stage}_steps" for stage in STAGES), "vali
 NOT_IDENTIFYING = ("lmbda", *_AT_ONE_LMBDA)
 
 _RECTIFYING = ("qr_soft", "qr_predictive")
-# Stages that keep the encoder: a run whose first one is among them started from another run.
+# Stages that keep the encoder. A run that begins with one of them started from another run.
 _NEED_A_START = ("post", "qr_predictive")
-# Settings of the rectifier itself. Its width says whether there is one.
+# Settings of the rectifier itself. The width is 0 if there is no rectifier.
 _OF_RECTIFIER = ("rectifier_depth", "qr_distance", "qr_weight", "qr_stop_gradient")
-# The transforms' arithmetic in the exported model, which `tfquant export` may change.
+# Precision of the transforms in the exported model, which `tfquant export` may change.
 EXPORT_PRECISION = "export_precision"
 _REPEAT = "repeat"
 _IN_EVERY_NAME = ("codec", "plan")
-# They differ wherever the rectifier's stages do, which the codec's suffix says: compared among
-# curves of one suffix.
+# These settings differ whenever the rectifier's stages do, which the codec's suffix shows. They are
+# compared only among curves with the same suffix.
 _FOLLOWING = ("stages", "init_from", "rectifier_width")
 
 _DEFAULTS = json.loads(json.dumps(dataclasses.asdict(Experiment())))
 
 
 class Trained(NamedTuple):
-    """What is known of a model.
+    """Known facts about a model.
 
     Attributes:
-      codec: its name.
-      experiment: as its manifest has it; fields that it lacks have their defaults.
-      precision: of the exported transforms, or None for what is not exported.
+      codec: name of the codec.
+      experiment: the experiment from the manifest. Missing fields have their defaults.
+      precision: precision of the exported transforms, or None for a model that is not exported.
     """
 
     codec: str
@@ -64,11 +64,11 @@ class Trained(NamedTuple):
 
 
 class Identified(NamedTuple):
-    """The curve of a model.
+    """Curve of a model.
 
     Attributes:
-      name: its legend, one for each identity among the models that were named together.
-      identity: setting -> value, of all that identifies it.
+      name: legend, unique for each identity among the models of a report.
+      identity: map from setting to value with all identifying settings.
     """
 
     name: str
@@ -76,14 +76,14 @@ class Identified(NamedTuple):
 
 
 def name_curves(models) -> list:
-    """The curve of each of the models of a report.
+    """Returns the curve of each model of a report.
 
     Args:
-      models: the `Trained`.
+      models: the `Trained` models.
 
     Returns:
-      An `Identified` for each. A name is the codec, what rectifier stages made of it, the plan, and
-      all other settings that differ among the models.
+      An `Identified` for each. A name has the codec, a suffix for the rectifier stages, the plan,
+      and all other settings that differ among the models.
     """
     settings = [_settings(model) for model in models]
     identities = [
@@ -109,7 +109,7 @@ def name_curves(models) -> list:
 
 
 def shared(identities) -> dict:
-    """The settings that all identities have in common and that are not the defaults."""
+    """Returns the settings that all identities have in common and that are not the defaults."""
     first, *others = identities
     default = {**_DEFAULTS, "init_from": False, EXPORT_PRECISION: _DEFAULTS["precision"]}
     return {
@@ -121,12 +121,12 @@ def shared(identities) -> dict:
 
 
 def describe(settings: dict) -> str:
-    """`key=value` for each setting that has a value, named as the flags of train.py."""
+    """Returns `key=value` for each setting that has a value, named as the flags of train.py."""
     return " ".join(f"{key}={_text(value)}" for key, value in settings.items() if _text(value))
 
 
 def _settings(model: Trained) -> dict:
-    """All settings that had an effect on a model, codec options among them, in a fixed order."""
+    """Returns all settings with an effect on a model, codec options included, in a fixed order."""
     experiment = {**_DEFAULTS, **current_values(model.experiment), "codec": model.codec}
     options = experiment.pop("codec_options") or {}
     passed = [s for s in experiment["stages"] if experiment.get(f"{s}_steps", 1) > 0]
@@ -141,7 +141,7 @@ def _settings(model: Trained) -> dict:
 
 
 def _takes_part(key: str, experiment: dict) -> bool:
-    """Whether a setting had an effect on the run, or on the run that it started from."""
+    """Returns true if a setting had an effect on the run or on the run that it started from."""
     stages = experiment["stages"]
     if key == "init_from":
         return not stages or stages[0] not in _NEED_A_START
@@ -149,13 +149,13 @@ def _takes_part(key: str, experiment: dict) -> bool:
         return False
     if key in _OF_RECTIFIER and not experiment["rectifier_width"]:
         return False
-    # Joint training's settings serve other stages as well.
+    # Other stages also use the settings of joint training.
     own = next((s for s in STAGES if s != "joint" and key.startswith(f"{s}_")), None)
     return own is None or own in stages or experiment["init_from"]
 
 
 def _plain(value):
-    """A value as JSON gives it back, whichever number type it was."""
+    """Returns a value as JSON would give it back, regardless of its number type."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -164,7 +164,7 @@ def _plain(value):
 
 
 def _groups(identities) -> list:
-    """Places of the same identity, as lists."""
+    """Returns lists of indices with the same identity."""
     found = collections.defaultdict(list)
     for i, each in enumerate(identities):
         found[json.dumps(each, sort_keys=True)].append(i)
@@ -189,9 +189,9 @@ def _names(identities) -> list:
 
 
 def _differs(key: str, identities) -> bool:
-    """Whether a setting has several values; where it takes no part, it has none.
+    """Returns true if a setting has several values among the identities that have it.
 
-    A codec option that is not there has one, the codec's own.
+    A missing codec option counts as a value, the codec's default.
     """
     found = identities
     if key in _DEFAULTS:
@@ -200,11 +200,12 @@ def _differs(key: str, identities) -> bool:
 
 
 def _rectified(identity: dict) -> str:
-    """What the rectifier's stages made of a codec; empty where there were none.
+    """Returns a suffix for the rectifier stages of a codec; empty if there were none.
 
-    `+STP` is a codec with a rectifier by soft-to-predictive training, `+QR` one by the predictive
-    stage alone, `+decoder` one whose decoder alone was trained on without, for comparison, `+soft`
-    one whose soft stage moved everything: alone, it decodes without rectifier.
+    `+STP` is a codec with a rectifier from soft-to-predictive training, `+QR` one with a rectifier
+    from the predictive stage alone. `+decoder` is a codec without rectifier whose decoder alone was
+    trained further, for comparison. `+soft` is a codec whose soft stage changed all weights. Alone,
+    it decodes without rectifier.
     """
     soft, predictive = (stage in identity["stages"] for stage in _RECTIFYING)
     if not predictive:

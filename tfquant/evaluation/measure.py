@@ -1,7 +1,7 @@
-"""One picture through one codec, and means over pictures.
+"""Measurement of a picture through a codec, and means over pictures.
 
 A measurement is a plain dict with the keys of `report.json`: `name`, `bpp`, `psnr`, `ms_ssim`,
-`ms_ssim_db`, `encode_s`, `decode_s`, of models also `estimated_bpp`.
+`ms_ssim_db`, `encode_s` and `decode_s`. Measurements of models also have `estimated_bpp`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tfquant import metrics
 
 
 def quality(picture: np.ndarray, decoded: np.ndarray) -> dict:
-    """PSNR in dB, MS-SSIM, and MS-SSIM in dB of two pictures, uint8 [H, W, 3] each.
+    """Returns PSNR in dB, MS-SSIM, and MS-SSIM in dB of two pictures, uint8 [H, W, 3] each.
 
-    MS-SSIM is the published one of five scales or None: means over pictures with different numbers
-    of scales would compare with nothing.
+    MS-SSIM is the published one with five scales, or None. Means over pictures with different
+    numbers of scales would not be comparable with anything.
     """
     psnr = float(metrics.psnr(picture, decoded))
     ms_ssim = None
@@ -32,27 +32,27 @@ def quality(picture: np.ndarray, decoded: np.ndarray) -> dict:
 
 
 def decibels(ms_ssim) -> float | None:
-    """-10 log10(1 - MS-SSIM) in dB; None of None and of 1."""
+    """Returns -10 log10(1 - MS-SSIM) in dB; None for None and for 1."""
     return None if ms_ssim is None or ms_ssim >= 1 else float(metrics.ms_ssim_db(ms_ssim))
 
 
 def bits_per_pixel(num_bytes: int, picture: np.ndarray) -> float:
-    """Bits of a whole file per pixel of its picture."""
+    """Returns the bits of a whole file per pixel of its picture."""
     return 8 * num_bytes / (picture.shape[0] * picture.shape[1])
 
 
 def timed(function, *arguments):
-    """(what the function returns, seconds it took)."""
+    """Returns (the function's result, its duration in seconds)."""
     start = time.perf_counter()
     result = function(*arguments)
     return result, time.perf_counter() - start
 
 
 def mean(measurements) -> dict:
-    """The mean of each key over the pictures that have a value; None where none has.
+    """Returns the mean of each key over the pictures that have a value; None if no picture has one.
 
-    PSNR is the mean of the pictures' decibels, and `ms_ssim_db` the decibels of the mean MS-SSIM:
-    published curves are averaged in this way.
+    PSNR is the mean of the pictures' decibels. `ms_ssim_db` is the mean MS-SSIM in decibels.
+    Published curves are averaged in this way.
     """
     keys = [key for key in measurements[0] if key not in ("name", "ms_ssim_db")]
     result = {}
@@ -65,7 +65,7 @@ def mean(measurements) -> dict:
 
 
 def missing_values(measurements) -> list:
-    """Lines that say which pictures a mean leaves out, and why."""
+    """Returns a line for each mean that excludes pictures, with their names and the reason."""
     lines = []
     small = [m["name"] for m in measurements if m["ms_ssim"] is None]
     if small:
@@ -78,12 +78,12 @@ def missing_values(measurements) -> list:
     if identical:
         lines.append(
             f"PSNR is infinite where picture and reconstruction are identical: {len(identical)} of "
-            f"{len(measurements)} pictures are left out of its mean ({some_names(identical)})"
+            f"{len(measurements)} pictures are excluded from its mean ({some_names(identical)})"
         )
     return lines
 
 
 def some_names(names, most: int = 5) -> str:
-    """The first few names, and how many more there are."""
+    """Returns the first few names and the number of the other ones."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Exported models under evaluation: where they lie, and what they do to a picture."""
+"""Exported models under evaluation: their paths and their measurements."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Entry:
     """A model to evaluate.
 
     Attributes:
-      name: unique in its evaluation, fit for a file name.
+      name: unique in its evaluation and usable as a file name.
       path: the exported model's folder.
     """
 
@@ -30,10 +30,10 @@ class Entry:
 
 
 def find_models(model_dirs) -> list:
-    """Training runs or exported models -> entries, in the given order.
+    """Returns entries for training runs or exported models, in the given order.
 
     Raises:
-      EvaluationError: a folder that is neither.
+      EvaluationError: a folder is neither.
     """
     entries = []
     for text in model_dirs:
@@ -41,7 +41,7 @@ def find_models(model_dirs) -> list:
         candidates = [text, os.path.join(text, FOLDER)]
         path = next((c for c in candidates if files.isfile(os.path.join(c, MANIFEST))), None)
         if path is None:
-            what = "has no exported model" if files.isdir(text) else "is no folder"
+            what = "has no exported model" if files.isdir(text) else "is not a folder"
             raise EvaluationError(
                 f"{text!r} {what}; expected a training run with "
                 f"{FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
@@ -51,7 +51,7 @@ def find_models(model_dirs) -> list:
 
 
 def _name(path: str, entries) -> str:
-    """The run's name; its whole path where another of the models has the same."""
+    """Returns the run's name, or its whole path if another model has the same name."""
     path = os.path.realpath(path) if files.is_local(path) else path
     run = os.path.dirname(path) if os.path.basename(path) == FOLDER else path
     name = os.path.basename(run)
@@ -60,28 +60,30 @@ def _name(path: str, entries) -> str:
     return name
 
 
-# What a single picture can be to blame for. Errors of the file system are not among them.
+# Errors that a single picture can cause. Errors of the file system are not among them.
 _OF_ONE_PICTURE = (EvaluationError, images.ImageError, ModelError, BitstreamError, MemoryError)
 
 
 def evaluate(model, pictures, folder: Path | None, progress, fail=None) -> list:
     """Compresses and decompresses every picture.
 
+    Each size is run once without timing before its first picture is measured.
+
     Args:
-      model: `compress(image) -> bytes`, `decompress(bytes) -> image` and `evaluate(image) ->
-        {"image", "bits"}`, images uint8 [H, W, 3].
+      model: an object with `compress(image) -> bytes`, `decompress(bytes) -> image` and
+        `evaluate(image) -> {"image", "bits"}`. Images are uint8 [H, W, 3].
       pictures: the `Picture`s.
-      folder: where `NAME.tfq` and `NAME.png`, the reconstruction, are written; None writes neither.
-      progress: called with each measurement when it is done.
-      fail: called with (picture, error) for a picture that cannot be measured, which then has no
-        measurement; None raises the error.
+      folder: folder for `NAME.tfq` and the reconstruction `NAME.png`; None writes neither.
+      progress: function that is called with each measurement.
+      fail: function that is called with (picture, error) for a picture that cannot be measured and
+        then has no measurement. None raises the error.
 
     Returns:
-      A measurement per picture. Each size is run once untimed before its first picture counts.
+      A measurement for each picture.
 
     Raises:
-      EvaluationError: a file decodes to another picture than evaluation gives, or the model's bits
-        are not finite; and without `fail` what the model raises.
+      EvaluationError: a file decodes to another picture than the one from `evaluate`, or the
+        model's bits are not finite. Without `fail`, errors of the model are raised too.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +103,7 @@ def evaluate(model, pictures, folder: Path | None, progress, fail=None) -> list:
 
 
 def _measure(model, picture, folder: Path | None, warm_sizes: set) -> dict:
-    """One picture's measurement; see `evaluate`."""
+    """Returns the measurement of a picture, see `evaluate`."""
     image = picture.read()
     if image.shape not in warm_sizes:
         model.decompress(model.compress(image))
@@ -129,7 +131,7 @@ def _measure(model, picture, folder: Path | None, warm_sizes: set) -> dict:
 
 
 def _error_reduction(evaluated: dict) -> dict:
-    """What a rectifier takes off the quantization error; nothing of models that do not tell."""
+    """Returns the error reduction by a rectifier; empty for models without this information."""
     if "y_bar" not in evaluated:
         return {}
     before, after = (

@@ -1,32 +1,33 @@
-"""The BD-rates that arXiv 2309.17051 prints, for a look beside one's own.
+"""BD-rates that arXiv 2309.17051 prints, for comparison with own results.
 
-`paper_tables.csv` has Tables III and V to XI as the paper's text has them. Each row is one method
-on one codec and one set of pictures:
+`paper_tables.csv` has Tables III and V to XI as in the paper's text. Each row is one method on one
+codec and one set of pictures:
 
-    table              the paper's number of it
+    table              the paper's number of the table
     codec              `--codec`
     family             `--family`: gaussian, mixture or laplacian
     plan               `--plan`
-    stop_gradient      yes or no: whether the offset mu is kept from the distortion's gradient
+    stop_gradient      yes if the distortion's gradient does not reach the offset mu, else no
     alpha_max          `--alpha_max`
-    joint_sigma_bound  `--joint_sigma_bound`; the one of post-training is always 1e-6
+    joint_sigma_bound  `--joint_sigma_bound`; the bound of post-training is always 1e-6
     images             kodak, tecnick, or average: the mean of the two
     joint, post        BD-rate of PSNR against BPG after that stage, in percent
 
-An empty field is one that the table does not name, or that has no meaning for its codec. Tables III
-and V to VII are of four low rates, VIII to XI of six rates.
+An empty field is one that the table does not specify, or that has no meaning for its codec. Tables
+III and V to VII cover four low rates, Tables VIII to XI cover six rates.
 
-Four readings are this project's:
+Four interpretations are this project's:
 
-- Table VII names no codec. Its Gaussian columns are those of MS-hyper-zero in Table V, so that all
-  of its columns are taken for that codec.
-- Table VII says SUA without estimator; the numbers are near those of `sua_ste` in Table VI.
-- The text calls the codec of Table III MS-hyper. Two of its rows have the numbers that Table VI has
-  for MS-hyper-zero.
-- The stop-gradient of zero-center codecs is in use where a table says nothing (section 6.1.2).
+- Table VII does not name a codec. Its Gaussian columns equal those of MS-hyper-zero in Table V, so
+  all of its columns are assigned to that codec.
+- Table VII says SUA without estimator. Its numbers are close to those of `sua_ste` in Table VI.
+- The text calls the codec of Table III MS-hyper. Two of its rows have the numbers of MS-hyper-zero
+  in Table VI.
+- The stop-gradient of zero-center codecs is assumed to be in use if a table does not say (section
+  6.1.2).
 
-Two things are left out: the methods that did not converge, and Table IV, which compares costs of
-codecs and rates that the text does not name.
+The methods that did not converge are not included. Table IV is not included either, because it
+compares costs of codecs at rates that the text does not name.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ AVERAGE = "average"
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A row of `paper_tables.csv`; None or an empty string is a field that it leaves open."""
+    """A row of `paper_tables.csv`. A field that the row does not specify is None or an empty
+    string.
+    """
 
     table: str
     codec: str
@@ -62,7 +65,9 @@ class Published:
     post: float
 
     def describes(self, experiment: Experiment) -> bool:
-        """Whether the experiment is this method on this codec, whatever its length and widths."""
+        """Returns true if the experiment is this method on this codec, at any length and any
+        widths.
+        """
         family = "mixture" if experiment.codec in _MIXTURES else "gaussian"
         options = experiment.codec_options
         plan, theirs = experiment.joint_plan(), PLANS[self.plan]
@@ -84,7 +89,7 @@ class Published:
 
 @functools.lru_cache(maxsize=1)
 def rows() -> tuple:
-    """All rows, in the file's order."""
+    """Returns all rows in the file's order."""
     with open(_FILE, newline="", encoding="utf-8") as file:
         return tuple(
             Published(
@@ -101,6 +106,6 @@ def rows() -> tuple:
 
 
 def find(experiments) -> list:
-    """The rows that describe each of the experiments, which are the points of a curve."""
+    """Returns the rows that describe all of the experiments, which are the points of a curve."""
     experiments = list(experiments)
     return [row for row in rows() if experiments and all(map(row.describes, experiments))]

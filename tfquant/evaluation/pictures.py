@@ -1,7 +1,7 @@
-"""The pictures of an evaluation: files of the user's, or a few that need no download.
+"""Pictures of an evaluation: files of the user, or samples that need no download.
 
-`--images=sample` means `SAMPLE`: two photographs that installed packages ship, halved so that the
-artefacts of the JPEG one was stored as do not help JPEG, and one of dead leaves.
+`--images=sample` means `SAMPLE`: two photographs that installed packages ship and one picture of
+dead leaves. The photographs are halved, so that the artefacts of a stored JPEG do not favour JPEG.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tfquant.evaluation import measure
 SAMPLE = "sample"
 # Folders of pictures in the folder of a report.
 RECONSTRUCTIONS = "reconstructions"
-# The files that mark the folder of a report, of a sweep and of an exploration, and their plots.
+# Plots of reports, sweeps and explorations, and the files by which their folders are recognized.
 _REPORT = ("report.json", "report.md")
 _PLOTS = {
     re.compile(r"rd\.png|gains\.png"): _REPORT,
@@ -35,7 +35,7 @@ _PLOTS = {
     re.compile(r"exploration\.png"): ("exploration.json",),
 }
 _SAMPLE_FILES = ("hopper.png", "raccoon.png", "leaves.png")
-# Not a seed that training uses by default, so that the leaves are new to a model trained on leaves.
+# Training does not use this seed by default, so the picture is new to a model trained on leaves.
 _LEAVES_SEED = 2026
 
 
@@ -44,9 +44,9 @@ class Picture:
     """A picture in a file.
 
     Attributes:
-      name: unique in its evaluation, fit for a file name and printable.
+      name: unique in its evaluation, printable and usable as a file name.
       path: the file.
-      background: (red, green, blue) seen through transparent pixels, or None to refuse them.
+      background: (red, green, blue) that transparent pixels show, or None to reject such pictures.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Picture:
     background: tuple | None = None
 
     def read(self) -> np.ndarray:
-        """The picture, uint8 [H, W, 3].
+        """Reads the picture, uint8 [H, W, 3].
 
         Raises:
           images.ImageError: it cannot be read.
@@ -67,7 +67,7 @@ class Found(NamedTuple):
 
     Attributes:
       pictures: the `Picture`s, sorted by path.
-      notes: lines on what was left out of the folder.
+      notes: lines about skipped files of the folder.
     """
 
     pictures: list
@@ -77,19 +77,19 @@ class Found(NamedTuple):
 def find_pictures(
     spec: str, folder: Path, background: tuple | None = None, report_dir: Path | None = None
 ) -> Found:
-    """The pictures that `spec` means, as `finding.search` does, or `sample`.
+    """Finds the pictures of `spec`, as `finding.search` does, or makes the samples.
 
-    What an evaluation wrote into the folder of a report is left out, unless `spec` names that very
-    place.
+    Pictures that an evaluation, a sweep or an exploration wrote are skipped, unless `spec` names
+    their folder or file itself.
 
     Args:
       spec: a folder, a glob, a file, or `sample`.
-      folder: where `sample` writes its PNGs; otherwise untouched.
+      folder: folder in which `sample` writes its PNGs; otherwise unused.
       background: see `Picture`.
-      report_dir: the folder of the report that is to be made.
+      report_dir: the folder of the new report.
 
     Raises:
-      images.ImageError: nothing found.
+      images.ImageError: there are no pictures.
     """
     if spec == SAMPLE:
         write_sample(folder)
@@ -98,10 +98,12 @@ def find_pictures(
         found = finding.search(spec)
     paths, own = _without_reports(found.paths, spec, report_dir)
     if not paths:
-        raise images.ImageError(f"{files.shown(spec)}: no pictures but those of an earlier report")
-    notes = [f"{len(own)} pictures of reports are left out of {files.shown(spec)}"] if own else []
+        raise images.ImageError(
+            f"{files.shown(spec)}: no pictures except those of an earlier report"
+        )
+    notes = [f"{len(own)} pictures of reports are skipped in {files.shown(spec)}"] if own else []
     if found.left_out():
-        notes.append(f"left out of {files.shown(spec)}: {found.left_out()}")
+        notes.append(f"skipped in {files.shown(spec)}: {found.left_out()}")
     names = _unique_names([Path(path) for path in paths])
     made = [Picture(name, Path(path), background) for name, path in zip(names, paths)]
     return Found(made, notes)
@@ -112,14 +114,14 @@ def readable(pictures, say) -> tuple:
 
     Args:
       pictures: the `Picture`s.
-      say: takes a line for each that cannot be read.
+      say: function that is called with a line for each picture that cannot be read.
 
     Returns:
-      (the pictures that can be read, a failure for each other one as `failure` gives it, lines on
-      how pictures were converted).
+      (the pictures that can be read, the `failure` of each other one, lines about conversions of
+      pictures).
 
     Raises:
-      images.ImageError: none can be read.
+      images.ImageError: no picture can be read.
     """
     kept, failed, notes = [], [], collections.defaultdict(list)
     for picture in pictures:
@@ -183,7 +185,7 @@ def _without_reports(paths: list, spec: str, report_dir: Path | None) -> tuple:
 
 
 def write_sample(folder: Path) -> None:
-    """Writes the sample pictures as PNG files, every one with sides that MS-SSIM accepts."""
+    """Writes the sample pictures as PNG files. Their sides are large enough for MS-SSIM."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = {"hopper": _hopper, "raccoon": _raccoon, "leaves": _leaves}
     for name, source in sources.items():
@@ -193,13 +195,13 @@ def write_sample(folder: Path) -> None:
 
 
 def _hopper():
-    """Rear Admiral Grace Hopper, 256x300, from Matplotlib's sample data (public domain)."""
+    """Returns Rear Admiral Grace Hopper, 256x300, from Matplotlib's sample data (public domain)."""
     path = _package_file("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")
     return None if path is None else _halved(images.read_image(path))
 
 
 def _raccoon():
-    """A raccoon's face, 512x384, where the installed SciPy still ships it (public domain)."""
+    """Returns a raccoon's face, 512x384, if the installed SciPy still has it (public domain)."""
     path = _package_file("scipy", "misc/face.dat")
     if path is None:
         return None
@@ -208,12 +210,12 @@ def _raccoon():
 
 
 def _leaves() -> np.ndarray:
-    """Dead leaves, 256x256, of the kind that the embedded training data has."""
+    """Returns dead leaves, 256x256, as in the embedded training data."""
     return dead_leaves(_LEAVES_SEED, 256)
 
 
 def _package_file(package: str, name: str):
-    """A file of an installed package, found without importing it; None where it is not there."""
+    """Returns a file of an installed package without importing it; None if it does not exist."""
     spec = importlib.util.find_spec(package)
     path = None if spec is None else Path(spec.submodule_search_locations[0]) / name
     return path if path is not None and path.is_file() else None
@@ -224,7 +226,7 @@ def _halved(picture: np.ndarray) -> np.ndarray:
 
 
 def _unique_names(paths) -> list:
-    """Each file's stem; where two are the same, with its folders; then with its extension."""
+    """Returns each file's stem; if two are equal, with the folders; then with the extension."""
     above = os.path.commonpath([path.parent for path in paths])
     choices = []
     for path in paths:
@@ -233,13 +235,13 @@ def _unique_names(paths) -> list:
     return files.distinct_names(choices, files.folded, _RESERVED)
 
 
-# The name of a report's row of means.
+# Name of the row of means in a report.
 _RESERVED = ("mean",)
 _LONGEST = 120  # characters; a file name has 255 bytes, and an extension is added
 
 
 def _fit(name: str) -> str:
-    """The name, printable and short enough for a file."""
+    """Returns the name in a form that is printable and short enough for a file."""
     name = files.shown(name).replace("\\", "_")
     if len(name) <= _LONGEST:
         return name

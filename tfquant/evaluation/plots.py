@@ -1,4 +1,4 @@
-"""The rate-distortion plot, and that of the gains over baselines."""
+"""Plots of rate-distortion curves and of gains over baselines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tfquant import plotting
 from tfquant.evaluation import conventional, curves
 from tfquant.quantization.plans import PLANS
 
-# The models' rates are what the plot is about: conventional curves go far beyond.
+# The plot shows the range of the models' rates. Conventional curves extend far beyond it.
 _BEYOND_MODELS = 1.6
 _WIDEST_BPP = 2.0
 
@@ -16,8 +16,8 @@ _WIDEST_BPP = 2.0
 def plot_rd(rd_curves, path: Path, title: str) -> None:
     """Writes a PNG with PSNR and MS-SSIM, both in dB, over bpp.
 
-    Learned codecs are thick lines with the looks of `model_looks`, conventional ones thin, grey and
-    dashed, published points a dotted black line.
+    Learned codecs are thick lines in the style of `model_looks`. Conventional ones are thin, grey
+    and dashed. Published points are a dotted black line.
     """
     panels = [m for m in curves.METRICS if any(len(c.samples(m)) for c in rd_curves)]
     count = max(len(panels), 1)
@@ -42,9 +42,9 @@ def plot_rd(rd_curves, path: Path, title: str) -> None:
 
 
 def plot_gains(gains, rd_curves, path: Path) -> None:
-    """Writes a PNG with error reduction and gain over bpp, a line a curve, as `plot_rd` draws it.
+    """Writes a PNG with error reduction and gain over bpp, a line for each curve, as in `plot_rd`.
 
-    Figures 3 to 5 of Luo and Chen (2023) say as much.
+    It corresponds to figures 3 to 5 of Luo and Chen (2023).
     """
     panels = {
         "error_reduction": "quantization error reduction [%]",
@@ -75,10 +75,11 @@ def _right_edge(rd_curves) -> float:
 
 
 def model_looks(rd_curves) -> dict:
-    """Name of each model's curve -> how it is drawn.
+    """Returns a map from the name of each model's curve to its style.
 
-    Curves of several plans have the looks that the plans have in all figures, those of one plan
-    going from pale to full; curves that differ in something else have colours by their place.
+    Curves of several plans have the styles of the plans as in all figures. Those of the same plan
+    have shades from pale to full. If the curves do not differ in the plan, their position
+    determines the style.
     """
     models = [curve for curve in rd_curves if curve.kind == "model"]
     plans = {curve.plan for curve in models}
@@ -100,7 +101,9 @@ def model_looks(rd_curves) -> dict:
 
 
 def other_looks(rd_curves) -> dict:
-    """The same for all other curves: each conventional codec has its shade and marker."""
+    """Returns the same for all other curves. Each conventional codec has its own shade and
+    marker.
+    """
     codecs = [codec.label for codec in conventional.CODECS.values()]
     drawn = {}
     for curve in rd_curves:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: report.json, report.csv, report.md, and the tables on the terminal."""
+"""Output of an evaluation: report.json, report.csv, report.md, and the tables on the terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DECIMALS = {"bpp": 4, "estimated_bpp": 4, "psnr": 2, "ms_ssim": 4, "ms_ssim_db"
 
 
 def number(value, decimals: int, missing: str = "-") -> str:
-    """A value with that many decimals, or what stands for None."""
+    """Returns a value with `decimals` decimals, or `missing` for None."""
     return missing if value is None else f"{value:.{decimals}f}"
 
 
@@ -71,7 +71,7 @@ def write(result: dict, folder: Path) -> None:
 
 
 def summary(result: dict) -> str:
-    """The tables that say how well the models do, Markdown that also reads well on a terminal."""
+    """Returns the main result tables in Markdown that also reads well on a terminal."""
     parts = [_means(result)] if _measured(result) else []
     parts += _curves(result)
     if result["same_psnr"]:
@@ -93,7 +93,7 @@ def summary(result: dict) -> str:
 
 
 def _write_csv(result: dict, path: Path) -> None:
-    """A row per codec, setting and picture, and one named `mean` for each setting.
+    """Writes a row for each codec, setting and picture, and a row `mean` for each setting.
 
     A picture without measurement has a row with its error.
     """
@@ -109,7 +109,7 @@ def _write_csv(result: dict, path: Path) -> None:
 
 
 def _measured(result: dict) -> bool:
-    """Whether any codec was; otherwise the report lists explorations."""
+    """Returns true if any codec was measured. Otherwise the report only lists explorations."""
     return bool(result["models"] or result["conventional"])
 
 
@@ -184,7 +184,7 @@ def _failed(result: dict) -> str:
 
 
 def _gains(result: dict) -> str:
-    """Tables of the models and of the codecs, of either's times, and what to know of them."""
+    """Returns tables of the gains of models and codecs, of their times, and a remark."""
     models, codecs, times, totals = [], [], [], []
     for g in result["gains"]:
         bits = "the same" if g["same_bits"] else f"{g['bits_percent']:+.2f} %"
@@ -225,7 +225,9 @@ def _gains(result: dict) -> str:
 
 
 def _explorations(result: dict) -> str:
-    """A row an exploration, a column a weight, from the largest."""
+    """Returns a table with a row for each exploration and a column for each weight, largest
+    first.
+    """
     found = result["explorations"]
     columns = sorted({weight for e in found for weight in e["quality"]}, key=float, reverse=True)
     rows = []
@@ -240,7 +242,9 @@ def _explorations(result: dict) -> str:
 
 
 def _curves(result: dict) -> list:
-    """A row per curve of models, and one line of what no name says as it is common to all."""
+    """Returns a table with a row for each curve, and a line with the settings that all curves
+    share.
+    """
     found = result["curves"]
     if not found:
         return []
@@ -273,7 +277,10 @@ def _bd_heading(result: dict, metric: str) -> str:
 
 
 def _bd_table(result: dict, metric: str, tests) -> str:
-    """A row per curve of `tests`, a column per curve; empty where no BD-rate is defined."""
+    """Returns a table with a row for each curve of `tests` and a column for each curve.
+
+    It is empty if no BD-rate is defined.
+    """
     rows = [r for r in result["bd_rate"] if r["metric"] == metric and r["test"] in tests]
     if all(row["percent"] is None for row in rows):
         return ""

@@ -1,4 +1,4 @@
-"""An evaluation from beginning to end: the only module that knows the order of things."""
+"""A complete evaluation. Only this module knows the order of its steps."""
 
 from __future__ import annotations
 
@@ -31,30 +31,31 @@ from tfquant.export import model_file
 from tfquant.legacy_keras import keras
 from tfquant.names import check_known
 
-# The codec whose nearest rate is put beside every model.
+# The report lists this codec at the nearest rate to every model.
 NEAREST = "jpeg"
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate and where to put it.
+    """Input and output of an evaluation.
 
     Attributes:
       model_dirs: training runs or exported models; may be empty.
-      baselines: training runs or exported models to measure the others' gains against.
-      explorations: folders of `train.py --explore_qr`, whose weights are to be listed; with them
-        there may be neither models nor conventional codecs, and then no picture is read.
+      baselines: training runs or exported models with which the others are compared.
+      explorations: folders of `train.py --explore_qr`, whose weights the report lists. With
+        explorations, models and conventional codecs may both be missing, and then no picture is
+        read.
       images: a folder, a glob, a file, or `pictures.SAMPLE`.
-      report_dir: made if it is not there.
+      report_dir: folder of the report; it is created if it does not exist.
       conventional: names from `conventional.CODECS`.
       anchor: a CSV of published points, or None.
-      anchor_codec: the codec in it.
+      anchor_codec: codec in `anchor`.
       bd_method: a key of `curves.METHODS`.
-      reconstructions: whether to write every file and its reconstruction.
-      background: (red, green, blue) seen through transparent pixels, or None to refuse them.
+      reconstructions: true to write every file and its reconstruction.
+      background: (red, green, blue) that transparent pixels show, or None to reject such pictures.
 
     Raises:
-      EvaluationError: nothing to evaluate, or an unknown name.
+      EvaluationError: there is nothing to evaluate, or a name is unknown.
     """
 
     model_dirs: tuple[str, ...]
@@ -100,7 +101,7 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
     learned, drawn = _describe(entries)
     asked = len(evaluation.model_dirs)
-    # Before anything is measured: a model may turn out to have no baseline.
+    # This precedes all measurements, because a model may have no baseline.
     pairs = gains.pair(learned[:asked], learned[asked:]) if evaluation.baselines else []
     anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
@@ -171,7 +172,7 @@ def _find(evaluation: Evaluation, say) -> tuple:
         evaluation.images, folder / pictures.SAMPLE, evaluation.background, folder
     )
     say(f"{len(found.pictures)} picture(s) from {files.shown(evaluation.images)}")
-    kept, failed, notes = pictures.readable(found.pictures, lambda line: say(f"left out: {line}"))
+    kept, failed, notes = pictures.readable(found.pictures, lambda line: say(f"skipped: {line}"))
     return kept, failed, found.notes + notes
 
 
@@ -189,14 +190,16 @@ def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
     if chosen and not common:
         raise EvaluationError(f"no picture can be measured; first: {failed[0]['error']}")
     for model in learned:
-        # Means over different pictures would compare with nothing.
+        # Means over different pictures would not be comparable.
         model["images"] = [row for row in model["images"] if row["name"] not in broken]
         model["mean"] = measure.mean(model["images"])
     return common, failed
 
 
 def _sweep(codecs, measurer, chosen, say) -> tuple:
-    """Returns (curves as in `report.json`, codec's name -> pictures it can hold, notes)."""
+    """Returns (curves as in `report.json`, map from codec to pictures that it can encode,
+    notes).
+    """
     swept, held, notes = [], {}, []
     for name, codec in codecs.items():
         say(f"{codec.label}: {len(codec.settings)} settings")
@@ -209,9 +212,9 @@ def _sweep(codecs, measurer, chosen, say) -> tuple:
         )
         if lacking:
             reasons = measure.some_names([f"{p.name}: {reason}" for p, reason in lacking], 3)
-            kept = "is a mean over the others" if points else "is left out"
+            kept = "is a mean over the others" if points else "is skipped"
             notes.append(
-                f"{codec.label} cannot hold {len(lacking)} of {len(chosen)} pictures ({reasons});"
+                f"{codec.label} cannot encode {len(lacking)} of {len(chosen)} pictures ({reasons});"
                 f" its curve {kept}"
             )
             say(notes[-1])
@@ -225,7 +228,7 @@ def _sweep(codecs, measurer, chosen, say) -> tuple:
 
 
 def _explored(directories) -> list:
-    """What explorations found, each with the name of its curve."""
+    """Returns the results of explorations, each with the name of its curve."""
     found = [gains.weights(directory) for directory in directories]
     asked = [identity.Trained(each["experiment"]["codec"], each["experiment"]) for each in found]
     names = identity.name_curves(asked)
@@ -233,7 +236,7 @@ def _explored(directories) -> list:
 
 
 def _describe(entries) -> tuple:
-    """(models, curves) as `report.json` lists them, less what is measured."""
+    """Returns (models, curves) as in `report.json`, without the measurements."""
     manifests = [model_file.read_manifest(entry.path) for entry in entries]
     found = identity.name_curves(
         [identity.Trained(m.codec, m.experiment, m.precision) for m in manifests]
@@ -258,7 +261,7 @@ def _describe(entries) -> tuple:
 
 
 def _measure(described, evaluation, chosen, load_model, say, failed: list) -> dict:
-    """A described model's measurements; adds to `failed` what cannot be measured."""
+    """Measures a described model, and appends pictures that cannot be measured to `failed`."""
     model = load_model(described["path"])
     say(f"{described['name']}: {described['codec']}, {described['path']}")
 
@@ -307,7 +310,7 @@ def _conventional_curves(swept, held) -> list:
 
 
 def _nearest(learned, codecs, measurer, held) -> list:
-    """JPEG at the rate of every model, over the pictures that it can hold."""
+    """Returns JPEG's point at the rate of every model, over the pictures that it can encode."""
     if NEAREST not in codecs or not held:
         return []
     codec, names = codecs[NEAREST], {picture.name for picture in held}

@@ -1,4 +1,4 @@
-"""A picture as a conventional codec writes it in as many bytes as a learned one took."""
+"""Conventional compression of a picture to the size of a learned codec's file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tfquant.evaluation import conventional, measure
 
 
 class Version(NamedTuple):
-    """A picture that went through a codec.
+    """A picture that a codec has encoded and decoded.
 
     Attributes:
-      label: of the codec, for plots and tables.
+      label: label of the codec in plots and tables.
       data: the file's bytes.
       image: decoded, uint8 [H, W, 3].
       quality: PSNR in dB and MS-SSIM, as `measure.quality` gives them.
@@ -26,18 +26,18 @@ class Version(NamedTuple):
 
 
 def version(label: str, data: bytes, image: np.ndarray, original: np.ndarray) -> Version:
-    """A version with its quality measured against the original."""
+    """Returns a version with its quality, measured against the original."""
     return Version(label, data, image, measure.quality(original, image))
 
 
 def of_size(name: str, image: np.ndarray, size: int) -> Version:
-    """The smallest file with at least a number of bytes: the codec has no disadvantage.
+    """Returns the smallest file with at least `size` bytes, so the codec has no disadvantage.
 
     Args:
       name: a key of `conventional.CODECS` whose setting is a quality from 0 or 1 to 95.
       image: uint8 [H, W, 3].
-      size: bytes. If even the lowest quality takes more, that one is given; if the highest takes
-        less, the highest.
+      size: bytes. If even the lowest quality takes more, the file has the lowest quality. If the
+        highest takes less, the file has the highest quality.
     """
     codec = conventional.CODECS[name]
     files = {}

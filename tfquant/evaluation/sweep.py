@@ -1,8 +1,8 @@
-"""A grid of experiments as data: its cells, their runs, and the pictures to measure on.
+"""Data of a grid of experiments: its cells, their runs, and the pictures to measure.
 
-A cell is one value for each flag of the grid; it is trained at every `lmbda`, jointly and then
-post-trained from that, which gives it two rate-distortion curves. Tables III to XI of arXiv
-2309.17051 are such grids, told in BD-rates.
+A cell is one value for each flag of the grid. At every `lmbda`, it is trained jointly and then
+post-trained, so it has two rate-distortion curves. Tables III to XI of arXiv 2309.17051 are such
+grids with BD-rates.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tfquant.training.experiment import Experiment
 STAGES = ("joint", "post")
 REPORT = "report"
 
-# What a sweep.json of an earlier version means by its silence, at every key.
+# Defaults of the entries that a sweep.json of an earlier version lacks, for every key.
 _EARLIER = {"follow": {}}
 _OF_PLAN = ("plan", "rate_branch", "distortion_branch", "context_branch")
 _NAME = re.compile(r"[A-Za-z][\w-]*")
@@ -32,9 +32,9 @@ class Pictures:
     """A set of pictures.
 
     Attributes:
-      name: as tables show it.
-      images: as eval.py takes it.
-      folder: of the reports on it, in the folder of a run.
+      name: name in tables.
+      images: pictures as for eval.py.
+      folder: folder of the reports on the set, inside the folder of a run.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Pictures:
 
     @classmethod
     def parse(cls, text: str) -> list:
-        """The sets in `NAME=IMAGES;NAME=IMAGES`.
+        """Returns the sets in `NAME=IMAGES;NAME=IMAGES`.
 
         A set without name is named after its file or folder.
 
         Raises:
-          EvaluationError: there is none, two have one name or one that of the average, or several
-            lack a name.
+          EvaluationError: there is no set, two sets have the same name, a set has the name of the
+            average, or there are several sets and one has no name.
         """
         found = {}
         for part in filter(None, (part.strip() for part in text.split(";"))):
@@ -74,12 +74,12 @@ class Run:
     """One training of both stages.
 
     Attributes:
-      cell: flag -> value, the cell of the grid.
-      lmbda: its `--lmbda`, as written.
-      flags: flag of train.py -> value, all that the sweep sets for this run but lmbda.
-      seed: its `--seed`, as written; empty where the sweep sets none.
-      alpha: its `--alpha_max`, one of those to choose from; empty where there is no choice.
-      below: the folders that lead to it from that of its cell and lmbda.
+      cell: map from flag to value, the cell of the grid.
+      lmbda: value of `--lmbda`, as written.
+      flags: map from flag of train.py to value, all that the sweep sets for this run except lmbda.
+      seed: value of `--seed`, as written; empty if the sweep sets none.
+      alpha: value of `--alpha_max`, one of the candidates; empty if there is no choice.
+      below: folders from the folder of its cell and lmbda to the folder of the run.
     """
 
     cell: dict
@@ -90,7 +90,9 @@ class Run:
     below: tuple = ()
 
     def folder(self, sweep: Path) -> Path:
-        """The run's folder in that of the sweep: `joint/`, `post/`, `report/`."""
+        """Returns the run's folder, which has `joint/`, `post/` and `report/`, inside the
+        sweep's.
+        """
         return sweep.joinpath(name(self.cell), f"lmbda={self.lmbda}", *self.below)
 
     def __str__(self):
@@ -102,21 +104,21 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Which experiments.
+    """Definition of the experiments of a sweep.
 
     Attributes:
-      axes: flag of train.py -> its values, as written.
-      lmbdas: values of `--lmbda`, as written; two at least make a curve.
-      follow: flag of train.py -> its values, as written, one for each of `lmbdas`.
-      seeds: values of `--seed`, as written; none: that of the base alone.
-      alphas: values of `--alpha_max` that annealed plans choose from at each lmbda, as written;
-        none: no choice.
-      base: flag of train.py -> value, what all cells share.
+      axes: map from flag of train.py to its values, as written.
+      lmbdas: values of `--lmbda`, as written. A curve needs at least two.
+      follow: map from flag of train.py to its values, as written, one for each of `lmbdas`.
+      seeds: values of `--seed`, as written. If empty, only the seed of the base is used.
+      alphas: values of `--alpha_max` from which annealed plans choose at each lmbda, as written. If
+        empty, there is no choice.
+      base: map from flag of train.py to value, shared by all cells.
 
     Raises:
-      EvaluationError: an axis without values or one that the sweep sets itself; a value twice; a
-        flag that follows lmbda with too few or too many values, or that is an axis as well; a seed
-        or a temperature that is no number.
+      EvaluationError: an axis has no values or the sweep sets it itself, a value appears twice, a
+        flag that follows lmbda has too few or too many values or is also an axis, or a seed or a
+        temperature is not a number.
     """
 
     axes: dict
@@ -153,9 +155,9 @@ class Grid:
 
     @classmethod
     def parse(cls, text: str, lmbdas, follow: str = "", seeds=(), alphas=(), base=()) -> Grid:
-        """From `flag=value,value;flag=value,value`, and what follows lmbda in the same form.
+        """Returns the grid of `flag=value,value;flag=value,value`; `follow` has the same form.
 
-        The base is train.py's arguments, `--flag=value`, of which the last of a flag counts.
+        The base is a list of train.py's arguments, `--flag=value`. The last value of a flag counts.
         """
         given = filter(None, (re.fullmatch(r"--?(\w+)=(.*)", argument) for argument in base))
         return cls(
@@ -168,16 +170,16 @@ class Grid:
         )
 
     def cells(self) -> list:
-        """Every combination: a list of dicts, flag -> value."""
+        """Returns every combination as a list of dicts from flag to value."""
         return [dict(zip(self.axes, values)) for values in itertools.product(*self.axes.values())]
 
     def followed(self, lmbda: str) -> dict:
-        """The flags that follow lmbda, at one of its values."""
+        """Returns the flags that follow lmbda, at one of its values."""
         place = self.lmbdas.index(lmbda)
         return {flag: values[place] for flag, values in self.follow.items()}
 
     def runs(self) -> list:
-        """All runs, cell by cell."""
+        """Returns all runs, cell by cell."""
         return [
             self._run(cell, lmbda, seed, alpha)
             for cell in self.cells()
@@ -187,13 +189,16 @@ class Grid:
         ]
 
     def _alphas(self, flags: dict) -> tuple:
-        """The temperatures that a run chooses from: one empty one where it has no choice."""
+        """Returns the temperatures from which a run chooses, or one empty string without a
+        choice.
+        """
         return self.alphas if self.alphas and _is_annealed({**self.base, **flags}) else ("",)
 
     def _run(self, cell: dict, lmbda: str, seed: str, alpha: str) -> Run:
         own = {"seed": seed, "alpha_max": alpha}
         own = {flag: value for flag, value in own.items() if value}
-        # The base's own value lies where a sweep of that value alone has it, which thus goes on.
+        # A run with the base's value has the same folder as in a sweep without this flag, so that
+        # the sweep can be extended.
         below = [
             f"{flag}={value}"
             for flag, value in own.items()
@@ -204,7 +209,7 @@ class Grid:
 
 
 def _is_annealed(flags: dict) -> bool:
-    """Whether alpha matters to a run; not for flags that train.py will refuse."""
+    """Returns true if alpha affects a run; false also for flags that train.py rejects."""
     fields = {name: flags[name] for name in _OF_PLAN if name in flags}
     try:
         return Experiment(**fields).joint_plan().annealed
@@ -236,16 +241,16 @@ def _axes(text: str, option: str) -> dict:
 
 
 def claim(folder: Path, asked: dict, extendable: dict | None = None) -> None:
-    """Makes the sweep's folder, for what is asked: cells may be added later, these things not.
+    """Creates the sweep's folder, or checks that an existing one belongs to the same sweep.
 
     Args:
-      folder: of the sweep.
-      asked: name -> value; each has to stay what it was.
-      extendable: name -> {key: value}; keys may be added and left out later, the value of a key
-        has to stay what it was.
+      folder: folder of the sweep.
+      asked: map from name to value. All values must stay the same.
+      extendable: map from name to {key: value}. Keys may be added and omitted later. The value of a
+        key must stay the same.
 
     Raises:
-      ValueError: the folder is another sweep's.
+      ValueError: the folder belongs to another sweep.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "sweep.json"
@@ -265,8 +270,9 @@ def claim(folder: Path, asked: dict, extendable: dict | None = None) -> None:
 
 
 def name(cell: dict) -> str:
-    """`plan=mix+joint_sigma_bound=0.11`, `all` for the only cell.
+    """Returns text such as `plan=mix+joint_sigma_bound=0.11`, or `all` for the only cell.
 
-    Also a folder's name: without the commas that separate folders on eval.py's command line.
+    It is also a folder's name. It has no commas, because these separate folders on eval.py's
+    command line.
     """
     return "+".join(f"{flag}={value}" for flag, value in cell.items()).replace("/", "_") or "all"

@@ -1,4 +1,4 @@
-"""What the runs of a sweep have measured so far, read from their folders."""
+"""Results of the runs of a sweep, read from their folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tfquant.training.experiment import Experiment
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A stage of a run.
+    """Results of a stage of a run.
 
     Attributes:
-      J: R + lmbda D under rounding, on the validation pictures at the stage's end; None: not there.
-      surrogate_J: the same under the stage's surrogates.
-      means: name of a set of pictures -> the means of its report, where there is one.
+      J: R + lmbda D under rounding, on the validation pictures at the stage's end; None if missing.
+      surrogate_J: the same cost under the stage's surrogates.
+      means: map from the name of a set of pictures to the means of its report, if there is one.
     """
 
     J: float | None
@@ -31,13 +31,13 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A run.
+    """Results of a run.
 
     Attributes:
       run: the run.
       joint, post: its stages.
-      experiment: what its joint stage trained; None where this version cannot read it.
-      chosen: whether it stands for its cell at its lmbda and seed.
+      experiment: the experiment of its joint stage; None if this version cannot read it.
+      chosen: true if the run represents its cell at its lmbda and seed.
     """
 
     run: Run
@@ -47,15 +47,15 @@ class Result:
     chosen: bool = True
 
     def stage(self, name: str) -> Measured:
-        """The stage of that name."""
+        """Returns the stage with the given name."""
         return {"joint": self.joint, "post": self.post}[name]
 
 
 def read(sweep: Path, grid: Grid, pictures) -> list:
-    """The results of all runs of the grid, in its order.
+    """Returns the results of all runs of the grid, in its order.
 
-    Among runs that differ in alpha alone, the one with the lowest J after post-training is chosen;
-    none, if none has come so far.
+    Among runs that differ only in alpha, the one with the lowest J after post-training is chosen.
+    None of them is chosen if none has a result yet.
 
     Args:
       sweep: the folder of the sweep.
@@ -77,7 +77,7 @@ def read(sweep: Path, grid: Grid, pictures) -> list:
 
 
 def _place(run: Run) -> tuple:
-    """What runs have in common that a choice is made among."""
+    """Returns the key that runs share among which one is chosen."""
     return name(run.cell), run.lmbda, run.seed
 
 
@@ -95,6 +95,6 @@ def _read_run(run: Run, folder: Path, pictures: list[Pictures]) -> Result:
         measured[stage] = Measured(last.get("J"), last.get("surrogate_J"), means.get(stage, {}))
     try:
         experiment = run_folder.read_experiment(str(folder / STAGES[0]))
-    except ValueError:  # not begun, or by another version of tfquant
+    except ValueError:  # not started, or made by another version of tfquant
         experiment = None
     return Result(run, **measured, experiment=experiment)

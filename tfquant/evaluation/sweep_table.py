@@ -1,14 +1,16 @@
-"""The tables and plots of a sweep.
+"""Tables and plots of a sweep.
 
     table.csv  a row for each cell and set of pictures: BD-rates, and bpp and PSNR at each lmbda
     runs.csv   a row for each run: its flags, its costs, and bpp and PSNR on each set of pictures
-    table.md   both for reading
-    rd.png     the curves on the first set; `rd_NAME.png` are those on the others
+    table.md   both tables for reading
+    rd.png     the curves on the first set; `rd_NAME.png` has those on another set
 
-With several sets, a cell has one more row, `average`: the mean of its BD-rates on all of them.
+With several sets, a cell has an additional row, `average`, with the mean of its BD-rates on all
+sets.
 
-With several seeds, each has its curve and BD-rate; if the anchor is a cell of the sweep, it is that
-cell's curve with the same seed. The tables have their mean, with an interval: see `estimate`.
+With several seeds, each seed has its own curve and BD-rate. If the anchor is a cell of the sweep,
+it is that cell's curve with the same seed. The tables have the mean with an interval, see
+`estimate`.
 """
 
 from __future__ import annotations
@@ -38,11 +40,11 @@ class Row:
     """A cell on one set of pictures, or on the average of all sets.
 
     Attributes:
-      cell: flag -> value.
+      cell: map from flag to value.
       pictures: the name of the set, or `paper_tables.AVERAGE`.
-      bd: stage -> BD-rate in percent of each seed, None where it has none.
-      paper: stage -> the paper's BD-rates as text, empty where it has none.
-      points: stage -> the points of the mean curve; empty for an average.
+      bd: map from stage to the BD-rate of each seed in percent, None if it is undefined.
+      paper: map from stage to the paper's BD-rates as text, empty if there is none.
+      points: map from stage to the points of the mean curve; empty for an average.
     """
 
     cell: dict
@@ -53,7 +55,7 @@ class Row:
 
 
 class _Sweep:
-    """All that is known of a sweep, and what is derived from it."""
+    """Data of a sweep and values derived from them."""
 
     def __init__(self, folder: Path, grid: Grid, pictures, anchors: dict, method: str):
         self.folder, self.grid, self.pictures, self.method = folder, grid, pictures, method
@@ -63,12 +65,12 @@ class _Sweep:
         self.notes = []
 
     def at(self, cell: dict, lmbda: str) -> list:
-        """The chosen results of a cell at that lmbda, one for each seed."""
+        """Returns the chosen results of a cell at an lmbda, one for each seed."""
         found = [r for r in self.results if r.run.cell == cell and r.run.lmbda == lmbda]
         return [result for result in found if result.chosen]
 
     def curve(self, cell: dict, stage: str, pictures: str, seed: str | None = None) -> curves.Curve:
-        """The curve of a seed, or the mean curve of all seeds."""
+        """Returns the curve of a seed, or the mean curve of all seeds."""
         points = []
         for lmbda in self.grid.lmbdas:
             found = [r for r in self.at(cell, lmbda) if seed in (None, r.run.seed)]
@@ -79,13 +81,13 @@ class _Sweep:
         return curves.Curve(title, "model", tuple(points), cell.get("plan", ""))
 
     def anchor(self, pictures: str, seed: str | None = None) -> curves.Curve:
-        """The curve that BD-rates compare with."""
+        """Returns the curve with which BD-rates compare."""
         if pictures in self.anchors:
             return self.anchors[pictures]
         return self.curve(self.grid.cells()[0], STAGES[0], pictures, seed)
 
     def bd_rates(self, cell: dict, stage: str, pictures: str) -> list:
-        """The BD-rate of each seed in percent; where it is None, a note says why."""
+        """Returns the BD-rate of each seed in percent, and adds a note for each that is None."""
         rates = []
         for seed in self.seeds:
             curve = self.curve(cell, stage, pictures, seed)
@@ -98,7 +100,7 @@ class _Sweep:
         return rates
 
     def rows(self, cell: dict) -> list:
-        """The rows of a cell: one for each set of pictures, and their average."""
+        """Returns the rows of a cell: one for each set of pictures, and their average."""
         trained = [r.experiment for lmbda in self.grid.lmbdas for r in self.at(cell, lmbda)]
         published = paper_tables.find(filter(None, trained))
         single, rows = len(self.pictures) == 1, []
@@ -120,7 +122,7 @@ class _Sweep:
 
 
 def _mean_point(means) -> dict:
-    """The mean of what a curve needs over seeds; None where a seed has none."""
+    """Returns means over seeds of a point's rate and qualities; None if a seed lacks the value."""
     point = {}
     for key in ("bpp", *curves.METRICS):
         values = [mean.get(key) for mean in means]
@@ -129,19 +131,21 @@ def _mean_point(means) -> dict:
 
 
 def _averages(rates) -> list:
-    """The average over sets for each seed, from rates [set][seed]; None where a set has none."""
+    """Returns the average over sets for each seed, from rates [set][seed]; None if a set lacks
+    one.
+    """
     return [None if None in each else sum(each) / len(each) for each in zip(*rates)]
 
 
 def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) -> str:
-    """Writes the tables and plots into the folder of the sweep; returns `table.md`.
+    """Writes the tables and plots into the folder of the sweep and returns `table.md`.
 
     Args:
-      folder: of the sweep; what is not there yet is a dash in the tables.
+      folder: folder of the sweep. Missing results are a dash in the tables.
       grid: its grid.
       pictures: the sets of `sweep.Pictures`.
-      anchors: name of a set -> the curve that BD-rates compare with; where there is none, it is the
-        first cell after joint training.
+      anchors: map from the name of a set to the curve with which BD-rates compare. For other sets,
+        it is the first cell after joint training.
       method: interpolation, see `curves.METHODS`.
     """
     whole = _Sweep(folder, grid, pictures, anchors, method)
@@ -161,7 +165,9 @@ def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) ->
 
 
 def _paper(published, names: set) -> dict:
-    """Stage -> `-9.89 (VI, VII)`: the numbers on pictures of these names, with their tables."""
+    """Returns stage -> text such as `-9.89 (VI, VII)`: numbers with their tables, by pictures'
+    names.
+    """
     texts = {}
     for stage in STAGES:
         tables = {}
@@ -297,7 +303,9 @@ def _choice_table(whole: _Sweep) -> str:
 
 
 def _text(values, decimals: int) -> str:
-    """The mean over seeds with its interval, and of how many where some have no value."""
+    """Returns the mean over seeds with its interval, and the number of values if some are
+    missing.
+    """
     found = Estimate.of(values)
     if found is None:
         return "-"

@@ -1,8 +1,8 @@
-"""A page that shows pictures through codecs: one HTML file, without server or network.
+"""Page that compares codecs on pictures: one HTML file that needs no server and no network.
 
-The page has rate-distortion curves and, for each picture, two versions behind a slider and a map of
-the bits per pixel. The pictures on which the model loses most against the best other codec come
-first. Files of JPEG, WebP and AVIF are in the page as they are; other pictures are lossless.
+The page has rate-distortion curves. Each picture has two versions behind a slider and a map of the
+bits per pixel. The pictures on which the model loses most against the best other codec come first.
+The page contains JPEG, WebP and AVIF files unchanged. Other pictures are stored losslessly.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _AXES = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
 
 
 def page(title: str, note: str, comparisons: list, rate_maps: dict, most: int) -> str:
-    """The page as text.
+    """Returns the page as text.
 
     Args:
       title: its heading.
       note: a sentence under the heading.
       comparisons: `Comparison`s of all pictures and qualities.
       rate_maps: (picture's name, quality) -> bits of each pixel, float32 [H, W].
-      most: pictures to show; the curves and the table are of all.
+      most: number of pictures to show; the curves and the table cover all pictures.
     """
     by_picture = {}
     for each in comparisons:
@@ -55,7 +55,7 @@ def page(title: str, note: str, comparisons: list, rate_maps: dict, most: int) -
 
 
 def _advantage(comparisons: list) -> float:
-    """PSNR of the model minus that of the best other codec, the mean over qualities, in dB."""
+    """Returns the mean over qualities of the model's PSNR minus the best other codec's, in dB."""
     differences = []
     for each in comparisons:
         own, *others = (version.quality["psnr"] or np.inf for version in each.versions)
@@ -65,7 +65,7 @@ def _advantage(comparisons: list) -> float:
 
 
 def _picture(comparisons: list, rate_maps: dict) -> dict:
-    """What the page's script needs of a picture."""
+    """Returns the data of a picture for the page's script."""
     original = comparisons[0].original
     qualities = []
     for each in comparisons:
@@ -113,7 +113,7 @@ def _lossless(image: np.ndarray) -> str:
     file = io.BytesIO()
     try:
         Image.fromarray(image).save(file, "WEBP", lossless=True, method=4)
-    except (KeyError, OSError, ValueError):  # this Pillow has no WebP, or the picture is too large
+    except (KeyError, OSError, ValueError):  # Pillow has no WebP, or the picture is too large
         pass
     else:
         data, kind = min((data, kind), (file.getvalue(), "webp"), key=lambda each: len(each[0]))
@@ -121,14 +121,14 @@ def _lossless(image: np.ndarray) -> str:
 
 
 def _heat(spent: np.ndarray) -> np.ndarray:
-    """A map from black over red and yellow to white, uint8 [H, W, 3]; white is its maximum."""
+    """Returns a picture, uint8 [H, W, 3], from black over red and yellow to white, the maximum."""
     share = np.clip(spent / max(float(np.max(spent)), 1e-9), 0, 1)
     channels = (np.clip(3 * share - start, 0, 1) for start in (0, 1, 2))
     return np.stack([np.rint(255 * channel) for channel in channels], axis=-1).astype(np.uint8)
 
 
 def _table(order: list, by_picture: dict) -> str:
-    """An HTML table, a row for each picture and quality, worst pictures first."""
+    """Returns an HTML table with a row for each picture and quality, worst pictures first."""
     labels = [version.label for version in by_picture[order[0]][0].versions]
     heads = ["picture", "quality", "bytes", "bpp", *(f"{label} [dB]" for label in labels)]
     rows = ["".join(f"<th>{html.escape(head)}</th>" for head in heads)]
@@ -144,7 +144,7 @@ def _table(order: list, by_picture: dict) -> str:
 
 
 def _points(comparisons: list, key: str) -> dict:
-    """Codec -> means over the pictures, (bpp, value), a point for each quality."""
+    """Returns a map from codec to means over the pictures, (bpp, value) for each quality."""
     found = {}
     for quality in sorted({each.quality for each in comparisons}):
         of_quality: list[Comparison] = [c for c in comparisons if c.quality == quality]
@@ -161,7 +161,7 @@ def _points(comparisons: list, key: str) -> dict:
 
 
 def _curves(comparisons: list, key: str, label: str) -> str:
-    """A plot as SVG; empty where nothing was measured."""
+    """Returns a plot as SVG; empty if there are no measurements."""
     curves = _points(comparisons, key)
     everything = [point for points in curves.values() for point in points]
     if not everything:
@@ -195,7 +195,7 @@ def _curves(comparisons: list, key: str, label: str) -> str:
 
 
 def _grid(place, rates: tuple, values: tuple, width: int, height: int) -> list:
-    """Lines and numbers of a plot, as SVG; `place` maps a point to "x,y"."""
+    """Returns lines and numbers of a plot as SVG; `place` maps a point to "x,y"."""
     parts = []
     for tick in _ticks(*rates):
         x, y = place(tick, values[0]).split(",")
@@ -210,7 +210,7 @@ def _grid(place, rates: tuple, values: tuple, width: int, height: int) -> list:
 
 
 def _ticks(low: float, high: float) -> list:
-    """Round numbers between two values, about five."""
+    """Returns about five round numbers between two values."""
     step = 10.0 ** np.floor(np.log10((high - low) / 4))
     step = max((factor * step for factor in (1, 2, 5) if (high - low) / (factor * step) >= 3),
                default=step)  # fmt: skip

@@ -16,9 +16,8 @@ from tfquant.codec import Codec
 from tfquant.coding import container, packing
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
-from tfquant.data.pixels import to_float, to_uint8
 from tfquant.exchange import Reading, Writing
-from tfquant.export import stock
+from tfquant.export import stock, tiles
 from tfquant.export.stock import IMAGE, IMAGES, PICTURE, SIDES, one_by_one, traced
 
 # TensorFlow Serving encodes outputs whose name ends in _bytes as base64 in JSON.
@@ -40,10 +39,6 @@ _OTHER_SIZE = (
     "one batch has files of {height}x{width} and {other_height}x{other_width} pixels;"
     " all pictures of a batch must have the same size"
 )
-_OTHER_SHAPE = (
-    "y has {rows}x{columns} elements; a picture of {height}x{width} pixels needs"
-    " {expected_rows}x{expected_columns}"
-)
 
 
 class CodecModule(tf.Module):
@@ -55,9 +50,12 @@ class CodecModule(tf.Module):
     Args:
       codec: the codec with its trained weights.
       tables: latent's name -> its coding table; None makes them from the weights.
+      max_pixels: limit of the pictures that the signatures write or read.
     """
 
-    def __init__(self, codec: Codec, tables: dict | None = None):
+    def __init__(
+        self, codec: Codec, tables: dict | None = None, max_pixels: int = container.MAX_PIXELS
+    ):
         super().__init__(name="codec")
         # Saves the weights, but hides the Keras object from the saver behind a function: Keras
         # would otherwise try to trace its call with one argument.
@@ -66,6 +64,7 @@ class CodecModule(tf.Module):
         if tables is None:
             tables = {model.name: model.coding_table() for model in codec.entropy_models}
         self._tables = tables
+        self._max_pixels = max_pixels
         y = stock.latent_spec(codec, "y")
         self.encode_latent = traced(y, *SIDES)(self._encode_latent)
         self._write = traced(tf.TensorSpec([1, *y.shape[1:]], name="y"))(self._write_latent)
@@ -123,7 +122,7 @@ class CodecModule(tf.Module):
         Returns:
           A dictionary with streams (string [S]), symbols_crc (int64) and bits (float32).
         """
-        return self._write(self._codec().analyze(to_float(image[None])))
+        return self._write(tiles.analyze(self._codec(), image))
 
     @traced(*_CODED)
     def decode(self, streams, height, width, symbols_crc):
@@ -134,7 +133,7 @@ class CodecModule(tf.Module):
         size may be forged.
         """
         y_bar = self._codec().rectify(self.read(streams, height, width, symbols_crc))
-        return {"image": to_uint8(self._codec().synthesize(y_bar, height, width)[0])}
+        return {"image": tiles.synthesize(self._codec(), y_bar, height, width)}
 
     @traced(IMAGE)
     def evaluate(self, image):
@@ -174,8 +173,10 @@ class CodecModule(tf.Module):
     @traced(IMAGE)
     def compress_one(self, image):
         """Compresses `image: uint8 [H, W, 3]` to tfq_bytes: string scalar."""
-        shape = tf.shape(image)
-        return {"tfq_bytes": self._pack(self.encode(image), shape[0], shape[1])}
+        height, width = self._within_limit(tf.shape(image)[0], tf.shape(image)[1])
+        with tf.control_dependencies([height]):
+            image = tf.identity(image)
+        return {"tfq_bytes": self._pack(self.encode(image), height, width)}
 
     @traced(_FILE)
     def decompress_one(self, tfq_bytes):
@@ -189,16 +190,13 @@ class CodecModule(tf.Module):
 
         def one(inputs):
             y, height, width = inputs
-            _, *expected, _ = tf.unstack(self._codec().latent_shapes(height, width)["y"])
-            rows, columns = tf.shape(y)[0], tf.shape(y)[1]
-            fits = (rows == expected[0]) & (columns == expected[1])
-            values = {"rows": rows, "columns": columns, "height": height, "width": width,
-                      "expected_rows": expected[0], "expected_columns": expected[1]}  # fmt: skip
-            with tf.control_dependencies([packing.require(fits, _OTHER_SHAPE, **values)]):
+            height, width = self._within_limit(height, width)
+            with tf.control_dependencies([height]):
                 y = tf.identity(y)
             return self._pack(self._write(y[None]), height, width)
 
-        return {"tfq_bytes": one_by_one(one, (y, height, width), tf.TensorSpec([], tf.string))}
+        fitting = stock.with_sides(self._codec(), "y", y, height, width)
+        return {"tfq_bytes": one_by_one(one, fitting, tf.TensorSpec([], tf.string))}
 
     @traced(_FILES)
     def decode_latent(self, tfq_bytes):
@@ -253,14 +251,24 @@ class CodecModule(tf.Module):
 
     @traced(_FILE)
     def _unpack(self, tfq_bytes):
-        return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint())
+        return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint(), self._max_pixels)
+
+    def _within_limit(self, height, width) -> tuple:
+        """The sides of a picture, if it is not larger than what is read."""
+        pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+        values = {"height": height, "width": width, "pixels": pixels,
+                  "max_pixels": self._max_pixels}  # fmt: skip
+        small = packing.require(pixels <= self._max_pixels, container.TOO_LARGE_TO_WRITE, **values)
+        with tf.control_dependencies([small]):
+            return tf.identity(height), tf.identity(width)
 
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
         return self.decode(*_what_decodes(file))["image"]
 
     def _of_one_size(self, files):
         """Returns a function that checks that a file has the size of the first one."""
-        first = packing.sizes(files[:1])
+        with tf.control_dependencies([packing.require(tf.size(files) > 0, stock.NO_BATCH)]):
+            first = packing.sizes(files[:1])
 
         def check(file: packing.Unpacked) -> packing.Unpacked:
             size = tf.cast([file.height, file.width], tf.int64)
@@ -297,7 +305,7 @@ class EagerModule(CodecModule):
         height, width, _ = image.shape
         if height * width >= _LARGE_PICTURE:
             return self._traced.encode(image)
-        return self._write_latent(self._codec().analyze(to_float(image[None])))
+        return self._write_latent(tiles.analyze(self._codec(), image))
 
     def decode(self, streams, height, width, symbols_crc):
         if int(height) * int(width) >= _LARGE_PICTURE:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from tfquant.export.model_set import QUALITIES, ModelSet
 
-TOLERANCE = 0.02  # share of the wanted size
-_FINEST = 0.05  # of a quality: less changes a file's size by less than the tolerance
+TOLERANCE = 0.02  # relative to the wanted size
+_FINEST = 0.05  # in units of quality; smaller changes of the size are within the tolerance
 _MOST_TRIALS = 16
 
 
@@ -17,8 +17,8 @@ class Fitted(NamedTuple):
 
     Attributes:
       data: the bytes of the .tfq file.
-      quality: that it was made with.
-      deviation: share by which it is larger than wanted; negative if it is smaller.
+      quality: quality of the file, see `ModelSet`.
+      deviation: relative difference from the wanted size; negative if the file is smaller.
       trials: number of files that were made.
     """
 
@@ -34,10 +34,10 @@ class Fitted(NamedTuple):
 
 
 def compress_to(models: ModelSet, image, size: int) -> Fitted:
-    """Compresses a picture to about a number of bytes; the quality is found by bisection.
+    """Compresses a picture to about `size` bytes; a bisection finds the quality.
 
-    A model of any rate comes within 2 % unless the size is beyond its range. A set of models of one
-    rate each has only as many sizes as models. The nearest size is chosen, by the ratio of sizes.
+    A model of any rate comes within 2 % unless the size is out of its range. A set of models of one
+    rate has only as many sizes as models. The size with the ratio nearest to 1 is then returned.
 
     Args:
       models: the set.

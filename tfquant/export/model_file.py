@@ -64,6 +64,8 @@ class Manifest:
         none.
       files: maps the name of each other file of a packed export to its SHA-256, hexadecimal.
       format: format of the folder, one of FORMATS.
+      max_pixels: limit of the pictures that the model writes or reads, unless the caller gives
+        another one.
     """
 
     codec: str
@@ -75,6 +77,7 @@ class Manifest:
     metrics: dict = dataclasses.field(default_factory=dict)
     files: dict = dataclasses.field(default_factory=dict)
     format: int = FORMAT
+    max_pixels: int = container.MAX_PIXELS
 
     @property
     def file_version(self) -> int:
@@ -112,6 +115,9 @@ def read_manifest(path: str) -> Manifest:
                if name not in fields]  # fmt: skip
     if missing:
         raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
+    limit = fields.get("max_pixels", container.MAX_PIXELS)
+    if not isinstance(limit, int) or limit < 1:
+        raise ModelError(f"{path}: {MANIFEST} has max_pixels {limit!r}; export the model again")
     if not isinstance(fields["experiment"], dict):
         raise ModelError(f"{path}: {MANIFEST} has no valid experiment; export the model again")
     try:
@@ -173,18 +179,25 @@ class ExportedModel:
         """The experiment that trained the model, as a dictionary."""
         return self.manifest.experiment
 
-    def compress(self, image) -> bytes:
+    def compress(self, image, max_pixels: int | None = None) -> bytes:
         """Compresses a picture to the bytes of a .tfq file.
 
         Args:
           image: [H, W, 3] uint8.
+          max_pixels: limit of the picture's number of pixels; None for the model's limit. The limit
+            for reading is the same, so that every file that was written can be read.
 
         Raises:
-          ModelError: the latents cannot be coded, or there is not enough memory.
+          ModelError: the picture is too large, the latents cannot be coded, or there is not enough
+            memory.
         """
         import tensorflow as tf
 
         height, width, _ = image.shape
+        limit = self.manifest.max_pixels if max_pixels is None else max_pixels
+        if height * width > limit:
+            values = {"height": height, "width": width, "pixels": height * width}
+            raise ModelError(container.TOO_LARGE_TO_WRITE.format(**values, max_pixels=limit))
         try:
             coded = self._functions.encode(tf.constant(image))
         except tf.errors.OpError as error:
@@ -199,12 +212,12 @@ class ExportedModel:
             version=self.manifest.file_version,
         ).to_bytes()
 
-    def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
+    def decompress(self, data: bytes, max_pixels: int | None = None):
         """Decompresses the bytes of a .tfq file.
 
         Args:
           data: the bytes.
-          max_pixels: limit of the picture's number of pixels.
+          max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
         Returns:
           The picture, uint8 [H, W, 3].
@@ -215,7 +228,8 @@ class ExportedModel:
         """
         import tensorflow as tf
 
-        bitstream = container.Bitstream.from_bytes(data, max_pixels)
+        limit = self.manifest.max_pixels if max_pixels is None else max_pixels
+        bitstream = container.Bitstream.from_bytes(data, limit)
         bitstream.check_model(self.codec, self.fingerprint)
         try:
             decoded = self._functions.decode(

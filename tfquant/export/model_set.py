@@ -133,28 +133,33 @@ class ModelSet:
                 self._loaded[member.path] = model_file.ExportedModel.load(member.path)
             return self._loaded[member.path]
 
-    def compress(self, image, quality: float | None = None) -> bytes:
+    def compress(self, image, quality: float | None = None, max_pixels: int | None = None) -> bytes:
         """Compresses a picture to the bytes of a .tfq file, with the member of the nearest quality.
 
         Args:
           image: [H, W, 3] uint8.
           quality: 0 to 100, see the start of this module; None for `default_quality`.
+          max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
         Raises:
           ValueError: the quality is not from 0 to 100.
           ModelError: as in `ExportedModel.load` and `ExportedModel.compress`.
         """
-        return self.load(self.choose(quality)).compress(image)
+        return self.load(self.choose(quality)).compress(image, max_pixels)
 
-    def decompress(self, data: bytes, max_pixels: int = container.MAX_PIXELS):
+    def decompress(self, data: bytes, max_pixels: int | None = None):
         """Decompresses the bytes of a .tfq file to the picture, uint8 [H, W, 3].
+
+        Args:
+          data: the bytes.
+          max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
         Raises:
           container.BitstreamError: the data is corrupt, forged, not a .tfq file, or from a model
             that is not in this set.
           ModelError: as in `ExportedModel.load`.
         """
-        bitstream = container.Bitstream.from_bytes(data, max_pixels)
+        bitstream = container.Bitstream.from_bytes(data, max_pixels or container.NO_LIMIT)
         member = self.find(bitstream.fingerprint)
         if member is None:
             raise container.OtherModelError(

@@ -20,13 +20,27 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfquant.codec import Codec
-from tfquant.data.pixels import to_float, to_uint8
+from tfquant.coding import packing
 from tfquant.exchange import Exchange, Rounding
+from tfquant.export import tiles
 
 IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
 SIDES = tuple(tf.TensorSpec([None], tf.int32, name=name) for name in ("height", "width"))
 PICTURE = tf.TensorSpec([None, None, 3], tf.uint8)
+
+NO_BATCH = "a batch of 0; it takes at least 1"
+_OTHER_COUNT = (
+    "{count} latents, {heights} heights and {widths} widths; there must be as many of each"
+)
+_OTHER_SIZE = (
+    "pictures of {height}x{width} and {other_height}x{other_width} pixels in one batch;"
+    " the pictures of a batch have one size"
+)
+_OTHER_SHAPE = (
+    "{name} has {rows}x{columns} elements, that of {height}x{width} pixels has"
+    " {expected_rows}x{expected_columns}"
+)
 
 
 def traced(*signature):
@@ -62,7 +76,7 @@ class StockModule(tf.Module):
         """Maps `images: uint8 [B, H, W, 3]` to y: float32 [B, h, w, M], not quantized."""
 
         def one(image):
-            return self._codec().analyze(to_float(image[None]))[0]
+            return tiles.analyze(self._codec(), image)[0]
 
         spec = tf.TensorSpec(latent_spec(self._codec(), "y").shape[1:])
         return {"y": one_by_one(one, images, spec)}
@@ -70,15 +84,17 @@ class StockModule(tf.Module):
     def _synthesize(self, y_hat, height, width):
         """Maps `y_hat: float32 [B, h, w, M]` to images: uint8 [B, H, W, 3].
 
-        `height` and `width`, int32 [B], are the sizes of the pictures. All must be equal.
+        `height` and `width`, int32 [B], are the sizes of the pictures. All must be equal. Other
+        sides are an InvalidArgumentError.
         """
 
         def one(inputs):
             y_hat, height, width = inputs
             y_bar = self._codec().rectify(y_hat[None])
-            return to_uint8(self._codec().synthesize(y_bar, height, width)[0])
+            return tiles.synthesize(self._codec(), y_bar, height, width)
 
-        return {"images": one_by_one(one, (y_hat, height, width), PICTURE)}
+        fitting = with_sides(self._codec(), "y_hat", y_hat, height, width)
+        return {"images": one_by_one(one, fitting, PICTURE)}
 
     @traced(IMAGES)
     def reconstruct(self, images):
@@ -106,9 +122,45 @@ def one_by_one(function, batch, spec):
     """Applies `function` to each element of (a nest of) tensors [B, ...]; `spec` describes its
     result.
 
-    Runs sequentially, because parallel calls would take several times the memory.
+    Runs sequentially, because parallel calls would take several times the memory. A batch of 0 is
+    an InvalidArgumentError.
     """
+    count = tf.shape(tf.nest.flatten(batch)[0])[0]
+    with tf.control_dependencies([packing.require(count > 0, NO_BATCH)]):
+        batch = tf.nest.map_structure(tf.identity, batch)
     return tf.map_fn(function, batch, fn_output_signature=spec, parallel_iterations=1)
+
+
+def with_sides(codec: Codec, name: str, y, height, width) -> tuple:
+    """Latents and the sizes of their pictures, after a check that these fit.
+
+    Args:
+      codec: the codec.
+      name: of `y` in the message of the InvalidArgumentError.
+      y: [B, h, w, M] float32.
+      height, width: [B] int32.
+    """
+    counts = {"count": tf.shape(y)[0], "heights": tf.size(height), "widths": tf.size(width)}
+    same_count = (counts["count"] == counts["heights"]) & (counts["count"] == counts["widths"])
+    with tf.control_dependencies(
+        [
+            packing.require(counts["count"] > 0, NO_BATCH),
+            packing.require(same_count, _OTHER_COUNT, **counts),
+        ]
+    ):
+        height, width = tf.identity(height), tf.identity(width)
+    other = tf.argmax(tf.cast((height != height[0]) | (width != width[0]), tf.int32))
+    sizes = {"height": height[0], "width": width[0],
+             "other_height": height[other], "other_width": width[other]}  # fmt: skip
+    with tf.control_dependencies([packing.require(other == 0, _OTHER_SIZE, **sizes)]):
+        _, *expected, _ = tf.unstack(codec.latent_shapes(height[0], width[0])["y"])
+    rows, columns = tf.shape(y)[1], tf.shape(y)[2]
+    fits = (rows == expected[0]) & (columns == expected[1]) & (height[0] > 0) & (width[0] > 0)
+    values = {"name": tf.constant(name), "rows": rows, "columns": columns, "height": height[0],
+              "width": width[0], "expected_rows": expected[0],
+              "expected_columns": expected[1]}  # fmt: skip
+    with tf.control_dependencies([packing.require(fits, _OTHER_SHAPE, **values)]):
+        return tf.identity(y), height, width
 
 
 def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
@@ -121,12 +173,11 @@ def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
         Without a rectifier, y_bar is y_hat.
     """
     exchange = Rounding(tables)
-    y = codec.analyze(to_float(image[None]))
+    y = tiles.analyze(codec, image)
     y_hat = codec.transmit(y, exchange)
     y_bar = codec.rectify(y_hat)
-    x_hat = codec.synthesize(y_bar, tf.shape(image)[0], tf.shape(image)[1])
     evaluated = {
-        "image": to_uint8(x_hat[0]),
+        "image": tiles.synthesize(codec, y_bar, tf.shape(image)[0], tf.shape(image)[1]),
         "bits": exchange.bits_per_image()[0],
         "y": y,
         "y_hat": y_hat,

@@ -87,7 +87,7 @@ def load(data: bytes) -> list:
     if data[: len(_MAGIC)] != _MAGIC:
         newer = data[: len(_MAGIC) - 1] == _MAGIC[:-1]
         raise ValueError(
-            f"{NAME} has another format: update tfquant" if newer else f"{NAME} is damaged"
+            f"{NAME} has another format: update tfquant" if newer else f"{NAME} is corrupt"
         )
     try:
         start = len(_MAGIC) + _LENGTH.size
@@ -102,7 +102,7 @@ def load(data: bytes) -> list:
                 start += size
             weights.append((tensor["name"], _array(tensor, streams)))
     except Exception as error:  # zlib, JSON and NumPy each raise their own
-        raise ValueError(f"{NAME} is damaged: {error}") from None
+        raise ValueError(f"{NAME} is corrupt: {error}") from None
     return weights
 
 

@@ -35,6 +35,7 @@ def export_run(
     path: str | None = None,
     precision: str = "float32",
     version: int = container.VERSION,
+    max_pixels: int = container.MAX_PIXELS,
 ) -> tuple[str, str]:
     """Exports the newest readable checkpoint of a run that is finished, interrupted or diverged.
 
@@ -43,6 +44,7 @@ def export_run(
       path: the folder to write; None for `<run_dir>/export`.
       precision: arithmetic of the exported transforms; may differ from that of the training.
       version: version of the files that the model is for, as in `export_codec`.
+      max_pixels: limit of the pictures that the model writes or reads.
 
     Returns:
       The exported model's folder, and the name of the checkpoint.
@@ -60,7 +62,8 @@ def export_run(
     path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
-    export_codec(codec, experiment, path, measured[-1] if measured else None, version)
+    metrics = measured[-1] if measured else None
+    export_codec(codec, experiment, path, metrics, version, max_pixels)
     return path, name
 
 
@@ -70,6 +73,7 @@ def export_codec(
     path: str,
     metrics: dict | None = None,
     version: int = container.VERSION,
+    max_pixels: int = container.MAX_PIXELS,
 ) -> None:
     """Writes both flavours of the exported model to `path`, atomically.
 
@@ -81,6 +85,7 @@ def export_codec(
       metrics: results of the last validation, for the manifest.
       version: version of the files that the model is for. Files of version 2 decode on every
         machine. Version 1 is for a model that has to read older files.
+      max_pixels: limit of the pictures that the model writes or reads.
 
     Raises:
       ValueError: something other than an exported model exists at `path`, or the codec is exact and
@@ -94,7 +99,7 @@ def export_codec(
             raise ValueError(f"{path}: an exact codec makes no files of version 1")
     elif not exact.is_exact(codec):
         exact.become_exact(codec)
-    full = CodecModule(codec)
+    full = CodecModule(codec, max_pixels=max_pixels)
     manifest = {
         "format": model_file.FORMAT if version > 1 else model_file.FORMAT_OF_VERSION_1,
         "version": tfquant.__version__,
@@ -102,6 +107,7 @@ def export_codec(
         "fingerprint": full.fingerprint(),
         "precision": codec.parts()["g_s"].compute_dtype,
         "metrics": metrics or {},
+        "max_pixels": max_pixels,
         "experiment": json.loads(experiment.to_json()),
     }
     with files.new_folder(path) as partial:

@@ -1,19 +1,19 @@
-"""Layers that give the same numbers on every machine.
+"""Layers that compute the same numbers on every machine.
 
 A sum of float32 products depends on the order in which a kernel adds them, unless every partial sum
-is exact. Here both factors are small integers, and their number and size are limited so that no
-partial sum exceeds 2**24. Every kernel then computes the same integers:
+is exact. Here both factors are small integers. Their number and size are limited so that no partial
+sum exceeds 2**24. Every kernel then computes the same integers:
 
     x --> round(2**p x), clipped --> products with integer weights --> round --> * 2**-e --> raw
 
-The exponents `p` and `e` belong to a channel of the input and of the output. They are found once,
-when a model is exported, from the weights and from what the layer sees of some pictures. The step
-from real weights to integers is the only approximation.
+An input channel has the exponent `p`, an output channel has the exponent `e`. Both are chosen once,
+when a model is exported, from the weights and from the layer's inputs for some pictures. The
+conversion from real weights to integers is the only approximation.
 
-The second rounding does nothing where a kernel adds products. It repairs the result of algorithms
-that transform the products first, as cuDNN's Winograd convolutions do.
+The second rounding has no effect where a kernel adds products. It repairs the result of algorithms
+that transform the products first, such as cuDNN's Winograd convolutions.
 
-Integers have at most 11 bits, so that TensorFloat-32 multiplies them exactly.
+Integers have at most 11 bits, so TensorFloat-32 multiplies them exactly.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ import tensorflow as tf
 
 from tfquant.legacy_keras import keras
 
-# The largest magnitude below which float32 holds every integer, and that of a factor.
+# Largest sum below which float32 holds every integer, and largest factor.
 MAX_SUM = (1 << 24) - 1
 MAX_FACTOR = (1 << 11) - 1
 
-# Inputs are clipped at so many times the largest value that was seen, or so many times their
-# root mean square. More would leave fewer bits to the usual values.
+# Inputs are clipped at the larger of these multiples: of the largest value that was seen, and of
+# the root mean square. Larger limits would leave fewer bits for typical values.
 _ROOM, _DEVIATIONS = 2.0, 16.0
-# A layer's input channels are summed in more groups until rounding adds at most this much noise,
-# relative to the output, and as long as more groups reduce the noise to this share.
+# The number of groups of a layer's input channels grows while rounding adds more noise than
+# `_NOISE`, relative to the output, and while each step reduces the noise below the share `_GAIN`.
 _NOISE, _GROUPS, _GAIN = 0.02, (1, 2, 4, 8), 0.9
 _LOWEST_SHARE = 1.0 / 64.0  # of the range, for the negative side of a leaky ReLU
 
 
 class Seen:
-    """What a layer saw of one part of its input channels.
+    """Statistics of one part of a layer's input channels.
 
     Attributes:
-      low, high: the least and the largest value.
+      low, high: the smallest and the largest value.
       whole: True if all values are integers.
     """
 
@@ -52,7 +52,7 @@ class Seen:
         self._squares, self._count = 0.0, 0
 
     def add(self, values: np.ndarray) -> None:
-        """Takes further values into account."""
+        """Adds values to the statistics."""
         self.low = min(self.low, float(values.min(initial=0.0)))
         self.high = max(self.high, float(values.max(initial=0.0)))
         self.whole = self.whole and bool(np.all(values == np.rint(values)))
@@ -64,7 +64,7 @@ class Seen:
         return float(np.sqrt(self._squares / max(self._count, 1)))
 
     def range(self) -> tuple[float, float]:
-        """Magnitudes at which lower and upper values are clipped."""
+        """Returns the magnitudes at which lower and upper values are clipped."""
         high = max(_ROOM * max(self.high, -self.low), _DEVIATIONS * self.rms)
         if high == 0.0:
             return 1.0, 1.0
@@ -76,13 +76,13 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Integers:
-    """How a layer's numbers become integers and back.
+    """Parameters of the conversion from a layer's real numbers to integers and back.
 
     Attributes:
       inputs: [C_in] int32. A value x of channel c becomes the integer `round(2**inputs[c] x)`.
-      low, high: [C_in] int32, the integers' limits.
-      outputs: [C_out] int32. The sum s of channel o stands for `2**-outputs[o] s`.
-      groups: [1] int32, the number of groups of input channels that are summed apart.
+      low, high: [C_in] int32, the limits of the integers.
+      outputs: [C_out] int32. The sum s of channel o represents `2**-outputs[o] s`.
+      groups: [1] int32, the number of groups of input channels with separate sums.
     """
 
     inputs: np.ndarray
@@ -92,7 +92,7 @@ class Integers:
     groups: np.ndarray
 
     def of(self, x: tf.Tensor, channels: slice = slice(None)) -> tf.Tensor:
-        """`x: [..., C]`, real -> integers, float32; C are `channels` of the layer's inputs."""
+        """Converts `x: [..., C]`, the inputs' `channels`, from real numbers to float32 integers."""
         scale = _power(self.inputs[channels])
         low, high = (np.float32(limit[channels]) for limit in (self.low, self.high))
         if len({*zip(scale, low, high)}) == 1:
@@ -101,36 +101,38 @@ class Integers:
         return tf.minimum(tf.maximum(tf.round(tf.cast(x, tf.float32) * scale), low), high)
 
     def real(self, sums: tf.Tensor) -> tf.Tensor:
-        """Integer sums [..., C_out] -> what they stand for."""
+        """Converts integer sums [..., C_out] to the real numbers that they represent."""
         return sums * _power(-self.outputs)
 
     def of_kernel(self, kernel: np.ndarray) -> np.ndarray:
-        """Real weights [..., C_in, C_out] -> integers."""
-        # Adding 0 turns -0 into 0, so that equal weights have equal bytes.
+        """Converts real weights [..., C_in, C_out] to integers."""
+        # Adding 0 turns -0 into 0, so equal weights have equal bytes.
         return np.rint(np.ldexp(kernel, self.outputs - self.inputs[:, None])) + 0.0
 
     def of_bias(self, bias: np.ndarray) -> np.ndarray:
-        """A real bias [C_out] -> integers."""
+        """Converts a real bias [C_out] to integers."""
         return np.rint(np.ldexp(bias, self.outputs)) + 0.0
 
     def slices(self) -> list:
-        """The groups of input channels."""
+        """Returns the groups of input channels as slices."""
         return self.slices_of(len(self.inputs), int(self.groups[0]))
 
     @staticmethod
     def slices_of(channels: int, groups: int) -> list:
-        """So many groups of input channels."""
+        """Splits input channels into `groups` slices."""
         edges = np.linspace(0, channels, groups + 1).astype(int)
         return [slice(a, b) for a, b in zip(edges, edges[1:])]
 
 
 class ExactLayer:
-    """Mixed into a Keras layer that adds products: real arithmetic, or integers once it has them.
+    """Mixin for a Keras layer that adds products. It computes with integers once it has them.
 
     Attributes:
-      integers: `Integers`, or None for real arithmetic. The kernel and the bias are integers then.
-      parts: [n] integers, the numbers of channels that the input was joined from; None for one.
-      seen: a function that takes every input, or None.
+      integers: `Integers`, with which the kernel and the bias are integers too. None for real
+        arithmetic.
+      parts: [n] integers, the numbers of channels of the concatenated parts of the input. None for
+        one part.
+      seen: a function that is called with every input, or None.
       may_split: True if input channels may be summed in groups.
     """
 
@@ -146,11 +148,11 @@ class ExactLayer:
         return self.kernel
 
     def products(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Sums of products, without bias and activation."""
+        """Returns sums of products, without bias and activation."""
         raise NotImplementedError
 
     def phases(self, kernel: np.ndarray) -> list:
-        """The parts of a kernel that are summed for one output: arrays of the kernel's axes."""
+        """Returns the parts of a kernel that are summed for one output, with the kernel's axes."""
         return [kernel]
 
     def call(self, x):
@@ -161,16 +163,18 @@ class ExactLayer:
         x, (first, *others) = self.integers.of(x), self.integers.slices()
         total = self._products_of(x, first)
         for channels in others:
-            # Rounding in between keeps the order of the sum from TensorFlow's optimizer.
+            # The rounding in between prevents TensorFlow's optimizer from reordering the sum.
             total = tf.round(tf.round(total) + tf.round(self._products_of(x, channels)))
         return self.finish(total)
 
     def call_real(self, x):
-        """`call` in real arithmetic."""
+        """Calls the layer in real arithmetic."""
         return super().call(x)
 
     def finish(self, sums: tf.Tensor) -> tf.Tensor:
-        """Integer sums of products -> with bias, activated, and real."""
+        """Adds the bias to integer sums of products, applies the activation, returns real
+        numbers.
+        """
         if self.bias is not None:
             sums = tf.nn.bias_add(sums, self.bias)
         if getattr(self, "activation", None) is not None:
@@ -185,7 +189,7 @@ class ExactLayer:
         return self.products(x[..., channels], kernel)
 
     def become_exact(self, seen: list) -> None:
-        """Turns the weights into integers, fitted to a `Seen` for each part."""
+        """Converts the weights to integers that fit a `Seen` for each part."""
         kernel = np.moveaxis(self.factors.numpy(), (self.in_axis, self.out_axis), (-2, -1))
         bias = np.zeros(kernel.shape[-1]) if self.bias is None else self.bias.numpy()
         phases = [
@@ -203,17 +207,17 @@ class ExactLayer:
 
 
 def fit(phases: list, bias: np.ndarray, parts, seen: list, may_split: bool) -> Integers:
-    """The finest integers whose sums stay exact.
+    """Returns the finest integers whose sums stay exact.
 
-    With inputs of magnitude A and weights W, a sum has at most the magnitude `sum(A |W|)`, in any
-    order. What is left of 24 bits is shared between the rounding of the inputs, in steps of
-    s, and of the weights, in steps of g / s, where g is the step of the output. Both add the same
+    With inputs of magnitude A and weights W, the magnitude of a sum is at most `sum(A |W|)`, in any
+    order. The remaining bits of 24 are shared between the rounding of the inputs, in steps of s,
+    and of the weights, in steps of g / s, where g is the step of the output. Both add the same
     noise where `s**4 = mean(x**2) / mean((W / g)**2)`.
 
     Args:
       phases: [taps, C_in, C_out] each, the weights that are summed for one output.
       bias: [C_out].
-      parts: numbers of input channels, each part with one exponent.
+      parts: numbers of input channels of each part.
       seen: a `Seen` for each part.
       may_split: True if input channels may be summed in groups.
     """
@@ -268,17 +272,17 @@ def fit(phases: list, bias: np.ndarray, parts, seen: list, may_split: bool) -> I
 
 
 def _floor_log2(x) -> np.ndarray:
-    """floor(log2(x)), int32: the exponent, exact."""
+    """Returns floor(log2(x)), int32. The exponent is exact."""
     return (np.frexp(np.clip(x, 2.0**-60, 2.0**60))[1] - 1).astype(np.int32)
 
 
 def _power(exponents: np.ndarray) -> np.ndarray:
-    """2**exponents, float32. NumPy's `exp2` of float32 is not exact."""
+    """Returns 2**exponents, float32. NumPy's `exp2` of float32 is not exact."""
     return np.ldexp(np.float32(1.0), exponents)
 
 
 def _bound(phases, slices, low, high) -> np.ndarray:
-    """The largest magnitude of a partial sum for each output, [C_out]."""
+    """Returns the largest magnitude of a partial sum for each output, [C_out]."""
     low, high, bounds = low[:, None], high[:, None], []
     for phase in phases:
         up, down = np.maximum(phase, 0.0).sum(0), np.maximum(-phase, 0.0).sum(0)
@@ -289,7 +293,9 @@ def _bound(phases, slices, low, high) -> np.ndarray:
 
 
 def _noise(phases, integers: Integers, rms, whole) -> float:
-    """What rounding inputs (those not `whole`) and weights adds, relative to the outputs."""
+    """Returns the noise of rounding weights and inputs (those not `whole`), relative to the
+    outputs.
+    """
     step = np.ldexp(1.0, -integers.inputs)[:, None]
     weight_step = np.ldexp(1.0, -integers.outputs) / step
     step = np.where(whole[:, None], 0.0, step)

@@ -198,7 +198,7 @@ STARTS = ("klt", "glorot")
 
 
 def start_at_random(network: keras.layers.Layer) -> None:
-    """Gives a built `g_a` or `g_s` the initial weights of the papers instead of the linear start.
+    """Sets a built `g_a` or `g_s` to the initial weights of the papers, not the linear start.
 
     Kernels are Glorot's, biases are 0, and GDN has beta 1 and gamma 0.1 on its diagonal. The
     constant by which residual synthesis divides its input stays, because it is not a weight.

@@ -1,0 +1,108 @@
+"""Transforms tile by tile: memory for the largest pictures does not grow with their area.
+
+A transform sees only so far. A tile is computed with a margin of that width from its neighbours,
+and the margin of the result is cut off. The result is that of the whole picture, but for last bits
+where a kernel adds in another order for another size. A picture of one tile is computed whole.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfquant.codec import Codec
+from tfquant.data.pixels import to_float, to_uint8
+from tfquant.layers.reach import reach
+
+SIDE = 1024  # of a tile in pixels, a multiple of every codec's downsampling
+
+
+def analyze(codec: Codec, image: tf.Tensor, side: int = SIDE) -> tf.Tensor:
+    """`image: uint8 [H, W, 3]` -> y: float32 [1, h, w, M], as `Codec.analyze` gives it."""
+    down, channels = codec.latent_channels()["y"]
+    step = codec.downsampling
+    margin = _margin(reach(codec.g_a, 1.0)[0], down)
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+
+    def tile(rows, columns):
+        # What lies beyond the picture repeats its last row and column, as in `pad_to_multiple`.
+        part = tf.gather(image, tf.minimum(tf.range(*rows.seen), height - 1))
+        part = tf.gather(part, tf.minimum(tf.range(*columns.seen), width - 1), axis=1)
+        y = tf.cast(codec.g_a(to_float(part)[None]), tf.float32)[0]
+        return y[rows.inner(down)][:, columns.inner(down)]
+
+    padded = [-(-extent // step) * step for extent in (height, width)]
+    spec = tf.TensorSpec([None, None, channels])
+    return _assembled(tile, spec, padded, side, margin)[None]
+
+
+def synthesize(codec: Codec, y_bar: tf.Tensor, height, width, side: int = SIDE) -> tf.Tensor:
+    """`y_bar: float32 [1, h, w, M]` -> the picture, uint8 [height, width, 3]."""
+    down, _ = codec.latent_channels()["y"]
+    margin = _margin(reach(codec.g_s, float(down))[0], down)
+
+    def tile(rows, columns):
+        (top, bottom), (left, right) = ([end // down for end in s.seen] for s in (rows, columns))
+        x_hat = tf.cast(codec.g_s(y_bar[:, top:bottom, left:right]), tf.float32)[0]
+        return to_uint8(x_hat[rows.inner(1)][:, columns.inner(1)])
+
+    padded = [down * tf.shape(y_bar)[axis] for axis in (1, 2)]
+    spec = tf.TensorSpec([None, None, 3], tf.uint8)
+    return _assembled(tile, spec, padded, side, margin)[:height, :width]
+
+
+def _margin(distance: float, down: int) -> int:
+    """The next multiple of `down`: a tile begins at an element of the latent."""
+    return int(-(-distance // down) * down)
+
+
+class _Span:
+    """A tile's rows or columns.
+
+    Attributes:
+      seen: the first pixel that the tile sees, and the one after the last.
+    """
+
+    def __init__(self, number, side: int, margin: int, extent):
+        self._start = number * side
+        self._stop = tf.minimum(self._start + side, extent)
+        self.seen = (
+            tf.maximum(self._start - margin, 0), tf.minimum(self._stop + margin, extent)
+        )  # fmt: skip
+
+    def inner(self, down: int) -> slice:
+        """The tile without its margin, in elements of `down` pixels."""
+        first, _ = self.seen
+        return slice((self._start - first) // down, (self._stop - first) // down)
+
+
+def _assembled(tile, spec: tf.TensorSpec, padded: list, side: int, margin: int) -> tf.Tensor:
+    """The tiles of a picture of `padded` rows and columns, side by side; `spec` says of one."""
+    rows, columns = (-(-extent // side) for extent in padded)
+
+    def line(row):
+        def one(column):
+            spans = zip((row, column), padded)
+            made = tile(*(_Span(number, side, margin, extent) for number, extent in spans))
+            return _turned(made, columns)
+
+        # Tensors are joined along their first axis.
+        return _turned(_joined(one, spec, columns), columns)
+
+    return _joined(line, spec, rows)
+
+
+def _turned(x: tf.Tensor, count) -> tf.Tensor:
+    """`x` with its first two axes exchanged if there are several to join, else `x`."""
+    return tf.cond(count > 1, lambda: tf.transpose(x, [1, 0, 2]), lambda: tf.identity(x))
+
+
+def _joined(make, spec: tf.TensorSpec, count) -> tf.Tensor:
+    """`make(0) ... make(count - 1)`, made one after the other, along the first axis."""
+    parts = tf.TensorArray(spec.dtype, count, infer_shape=False, element_shape=spec.shape)
+    _, parts = tf.while_loop(
+        lambda number, _: number < count,
+        lambda number, parts: (number + 1, parts.write(number, make(number))),
+        (tf.constant(0), parts),
+        parallel_iterations=1,
+    )
+    return parts.concat()
