@@ -148,7 +148,7 @@ def test_info_prints_the_header(compressed, manifest, capsys):
 
 
 def test_help_and_info_load_neither_tensorflow_nor_numpy(compressed, fresh_python):
-    """So that they are there at once: TensorFlow takes seconds to load."""
+    """Tests that they start fast, because TensorFlow takes seconds to load."""
     fresh_python(
         """
         import sys

@@ -133,7 +133,9 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory) -> dict:
-    """The environment of a process that sees NumPy's and TensorFlow's versions of a wrong stack."""
+    """Returns the environment of a process with the NumPy and TensorFlow versions of a wrong
+    stack.
+    """
     folder = tmp_path_factory.mktemp("strangers")
     for name, version in (("numpy", "2.9.0"), ("tensorflow", "2.16.9")):
         info = folder / f"{name}-{version}.dist-info"
