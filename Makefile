@@ -65,7 +65,7 @@ lint: venv
 	$(BIN)/ruff check .
 
 docs: $(VENV)/installed-docs
-	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
+	$(BIN)/python -m sphinx -E -b html -W --keep-going -q docs build/docs
 	@echo "documentation: build/docs/index.html"
 
 $(VENV)/installed-docs: $(STAMP)

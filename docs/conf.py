@@ -21,6 +21,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # they would make a dash of the two hyphens of a flag
 
 html_theme = "furo"
 html_title = "tfquant"
@@ -41,4 +42,4 @@ napoleon_use_rtype = False
 def setup(app):
     """Registers the conversion of docstrings, which comes before that of their sections."""
     app.connect("autodoc-process-docstring", docstrings.convert, priority=100)
-    app.connect("autodoc-skip-member", docstrings.skip_unwritten)
+    app.connect("autodoc-skip-member", docstrings.skip_foreign)

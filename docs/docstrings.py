@@ -22,11 +22,12 @@ def convert(app, what, name, obj, options, lines: list) -> None:
         lines.insert(0, "\\ ")
 
 
-def skip_unwritten(app, what, name, obj, skip, options):
-    """Leaves out the fields of named tuples that have no text of their own."""
+def skip_foreign(app, what, name, obj, skip, options):
+    """Leaves out members that other packages wrote, and fields that have no text of their own."""
     del app, what, name, options
+    module = getattr(obj, "__module__", None) or "tfquant"
     unwritten = (getattr(obj, "__doc__", None) or "").startswith("Alias for field number")
-    return True if unwritten else skip
+    return True if unwritten or not module.startswith("tfquant") else skip
 
 
 def to_rst(text: str) -> str:

@@ -276,7 +276,7 @@ def test_a_model_with_a_cut_file_is_refused(picture, tmp_path, refused, request,
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     line = refused(1, "compress", damaged, picture, tmp_path / "new.tfq")
     full = json.loads((damaged / "tfquant.json").read_text()).get("flavour") == "full"
-    said = "load the SavedModel" if full else "build the model again"
+    said = "load the SavedModel" if full else "rebuild the model"
     assert line.startswith(f"tfquant: {damaged}: cannot {said}: ")
 
 

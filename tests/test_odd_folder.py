@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -297,7 +298,8 @@ def test_it_is_compressed_and_comes_back(folder, trained):
     assert f"{folder.hidden} hidden files or folders" in last
     assert lines(done.stderr)[-1] == f"tfquant: {len(folder.bad)} of {total} files failed"
     again = command("compress", model, folder.root, work / "files", cwd=work)
-    assert f"0 of {total} files made; {len(folder.good)} there already" in again.stdout.decode()
+    kept = rf"\b0 of {total} files made; {len(folder.good)} \w+ already"
+    assert re.search(kept, again.stdout.decode())
 
     done = command("decompress", model, work / "files", work / "back", cwd=work)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -359,8 +361,8 @@ def test_an_interrupted_run_says_where_it_stands(folder, trained):
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130 and "Traceback" not in err.decode()
     last = lines(err)[-1]
-    assert last.startswith("tfquant train: interrupted; interrupted stands at step ")
-    assert last.endswith(" of 100000; the same command resumes there")
+    assert last.startswith("tfquant train: interrupted; interrupted ")
+    assert re.search(r" step [1-9]\d* of 100000\b.* same command", last)
 
 
 def test_files_of_another_folder_are_read_or_refused_in_one_line():

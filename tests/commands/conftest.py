@@ -21,6 +21,7 @@ class PixelModel:
         self.fingerprint = fingerprint
 
     def compress(self, image, max_pixels=None) -> bytes:
+        del max_pixels
         stream = zlib.compress(np.ascontiguousarray(image).tobytes())
         height, width, _ = image.shape
         return container.Bitstream(

@@ -13,6 +13,8 @@ from tfquant.training.experiment import Experiment
 
 EXPERIMENT = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=0.0036)
 
+LIMIT = 1 << 20  # of the pixels of a picture
+
 
 def codec_with(seed):
     """Returns an untrained codec with weights that depend on the seed."""
@@ -26,7 +28,7 @@ def codec_with(seed):
 @pytest.fixture(scope="module", name="export")
 def _export(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "mine" / "export"
-    export_codec(codec_with(1), EXPERIMENT, str(path))
+    export_codec(codec_with(1), EXPERIMENT, str(path), max_pixels=LIMIT)
     return path
 
 
@@ -49,6 +51,7 @@ def test_either_reads_the_files_of_the_other(export, packed_export, make_photogr
     picture = make_photograph(70, 90)
     saved, small = ExportedModel.load(export), ExportedModel.load(packed_export)
     assert small.fingerprint == saved.fingerprint
+    assert small.manifest.max_pixels == saved.manifest.max_pixels == LIMIT
     data = saved.compress(picture)
     decoded = saved.decompress(data)
     np.testing.assert_array_equal(small.decompress(data), decoded)

@@ -297,9 +297,11 @@ class EagerModule(CodecModule):
     graph, which needs less memory.
     """
 
-    def __init__(self, codec: Codec, tables: dict | None = None):
-        super().__init__(codec, tables)
-        self._traced = CodecModule(codec, self.tables)
+    def __init__(
+        self, codec: Codec, tables: dict | None = None, max_pixels: int = container.MAX_PIXELS
+    ):
+        super().__init__(codec, tables, max_pixels)
+        self._traced = CodecModule(codec, self.tables, max_pixels)
 
     def encode(self, image):
         height, width, _ = image.shape

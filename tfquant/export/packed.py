@@ -55,6 +55,7 @@ def pack_export(export: str, path: str) -> model_file.Manifest:
         "codec": manifest.codec,
         "fingerprint": manifest.fingerprint,
         "precision": manifest.precision,
+        "max_pixels": manifest.max_pixels,
         "metrics": manifest.metrics,
         "experiment": manifest.experiment,
     }

@@ -1,8 +1,9 @@
-"""Transforms tile by tile: memory for the largest pictures does not grow with their area.
+"""Transforms tile by tile, so that the memory for large pictures does not grow with their area.
 
-A transform sees only so far. A tile is computed with a margin of that width from its neighbours,
-and the margin of the result is cut off. The result is that of the whole picture, but for last bits
-where a kernel adds in another order for another size. A picture of one tile is computed whole.
+A pixel of a transform's result depends on inputs up to a limited distance. Each tile is computed
+with a margin of that width from its neighbours, and the margin of the result is cut off. The result
+equals that for the whole picture, except for last bits if a kernel adds in another order for
+another size. A picture of one tile is computed as a whole.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ SIDE = 1024  # of a tile in pixels, a multiple of every codec's downsampling
 
 
 def analyze(codec: Codec, image: tf.Tensor, side: int = SIDE) -> tf.Tensor:
-    """`image: uint8 [H, W, 3]` -> y: float32 [1, h, w, M], as `Codec.analyze` gives it."""
+    """Maps `image: uint8 [H, W, 3]` to y: float32 [1, h, w, M], like `Codec.analyze`."""
     down, channels = codec.latent_channels()["y"]
     step = codec.downsampling
-    margin = _margin(reach(codec.g_a, 1.0)[0], down)
+    margin = _margin(codec.g_a, 1.0, down)
+    if margin is None:
+        return codec.analyze(to_float(image[None]))
     height, width = tf.shape(image)[0], tf.shape(image)[1]
 
     def tile(rows, columns):
@@ -36,9 +39,11 @@ def analyze(codec: Codec, image: tf.Tensor, side: int = SIDE) -> tf.Tensor:
 
 
 def synthesize(codec: Codec, y_bar: tf.Tensor, height, width, side: int = SIDE) -> tf.Tensor:
-    """`y_bar: float32 [1, h, w, M]` -> the picture, uint8 [height, width, 3]."""
+    """Maps `y_bar: float32 [1, h, w, M]` to the picture, uint8 [height, width, 3]."""
     down, _ = codec.latent_channels()["y"]
-    margin = _margin(reach(codec.g_s, float(down))[0], down)
+    margin = _margin(codec.g_s, float(down), down)
+    if margin is None:
+        return to_uint8(codec.synthesize(y_bar, height, width)[0])
 
     def tile(rows, columns):
         (top, bottom), (left, right) = ([end // down for end in s.seen] for s in (rows, columns))
@@ -50,8 +55,15 @@ def synthesize(codec: Codec, y_bar: tf.Tensor, height, width, side: int = SIDE) 
     return _assembled(tile, spec, padded, side, margin)[:height, :width]
 
 
-def _margin(distance: float, down: int) -> int:
-    """The next multiple of `down`: a tile begins at an element of the latent."""
+def _margin(transform, scale: float, down: int) -> int | None:
+    """Returns the width of a tile's margin in pixels, a multiple of `down`.
+
+    None if the reach of the transform is unknown: it is then computed for the whole picture.
+    """
+    try:
+        distance, _ = reach(transform, scale)
+    except TypeError:
+        return None
     return int(-(-distance // down) * down)
 
 

@@ -29,9 +29,9 @@ def reach(layer: keras.layers.Layer, scale: float) -> tuple[float, float]:
       pixels that the output represents; and `scale` of the output.
 
     Raises:
-      TypeError: the layer has another kind.
+      TypeError: the layer is of a kind whose reach is unknown here, such as a user's own.
     """
-    if isinstance(layer, Chain):
+    if isinstance(layer, (Chain, keras.Sequential)):
         distance = 0.0
         for part in layer.layers:
             further, scale = reach(part, scale)
