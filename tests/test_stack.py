@@ -177,6 +177,7 @@ E0000 00:00:1795816769.463131   13278 cuda_dnn.cc:8579] Unable to register cuDNN
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment, kept", [({}, slice(2, 3)), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, slice(4))]
 )
