@@ -92,8 +92,8 @@ def forgotten_garbage() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def stir() -> Callable:
-    """`stir(rectifier)`: changes the rectifier so that it is not the identity; always the same
-    weights.
+    """Returns `stir(rectifier)`, which changes the rectifier to fixed weights that are not the
+    identity.
     """
 
     def stirred(rectifier):
@@ -106,7 +106,7 @@ def stir() -> Callable:
 
 @pytest.fixture(scope="session")
 def nodes_of() -> Callable[..., list]:
-    """`nodes_of(graph_def)`: its nodes, including those of its functions."""
+    """Returns `nodes_of(graph_def)`, which returns its nodes, including those of its functions."""
     return lambda graph: [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
 
 
@@ -184,7 +184,7 @@ def rebuilt_export(tmp_path_factory) -> Path:
     """
     import tensorflow as tf
 
-    from tfquant import models
+    from tfquant import exact, models
     from tfquant.coding import table_file
     from tfquant.export import model_file
     from tfquant.export.codec_module import CodecModule
@@ -192,10 +192,13 @@ def rebuilt_export(tmp_path_factory) -> Path:
 
     random.seed(0)
     experiment = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, lmbda=0.01)
-    full = CodecModule(models.build("factorized", N=4, M=6))
+    codec = models.build("factorized", N=4, M=6)
+    exact.become_exact(codec)
+    full = CodecModule(codec)
     path = tmp_path_factory.mktemp("rebuilt") / "run" / "export"
     tf.train.Checkpoint(_weights=full.weights).write(str(path / "variables" / "variables"))
     (path / table_file.NAME).write_bytes(table_file.dump(full.tables))
+    (path / exact.NAME).write_bytes(exact.dump(codec))
     manifest = {
         "format": model_file.FORMAT,
         "version": "0.1.0",
@@ -263,10 +266,11 @@ def kodak_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def fresh_python() -> Callable[..., str]:
-    """`fresh_python(source, *arguments, **environment)`: runs source text in a new Python process.
+    """Returns `fresh_python(source, *arguments, **environment)`, which runs source in a new Python.
 
-    For settings that TensorFlow reads when it starts, such as the number of logical devices, and
-    for effects of imports. Returns its standard output; a failure shows both outputs.
+    It is for settings that TensorFlow reads when it starts, such as the number of logical devices,
+    and for effects of imports. It returns the standard output. A failure shows standard output and
+    error.
     """
 
     def run(source: str, *arguments: str, **environment: str) -> str:

@@ -148,7 +148,7 @@ def test_info_prints_the_header(compressed, manifest, capsys):
 
 
 def test_help_and_info_load_neither_tensorflow_nor_numpy(compressed, fresh_python):
-    """So that they are there at once: TensorFlow takes seconds to load."""
+    """Tests that they start fast, because TensorFlow takes seconds to load."""
     fresh_python(
         """
         import sys
@@ -223,16 +223,16 @@ def test_other_symbols_than_the_encoders_are_refused(model, compressed, tmp_path
 
 
 def test_a_stream_of_other_symbols_is_refused(model, compressed, tmp_path, refused):
-    _resealed(compressed, lambda content: content.__setitem__(slice(46, 49), b"xyz"))
+    _resealed(compressed, lambda content: content.__setitem__(slice(48, 51), b"xyz"))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
     assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
 
 
-def test_forged_size_is_refused_before_the_model_loads(compressed, tmp_path, refused):
+def test_a_forged_size_is_refused(model, compressed, tmp_path, refused):
     _resealed(
         compressed, lambda content: content.__setitem__(slice(30, 38), b"\xff\xff\xff\x7f" * 2)
     )
-    line = refused(1, "decompress", "no_such_model", compressed, tmp_path / "back.png")
+    line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
     assert "--max_pixels" in line
 
 

@@ -1,7 +1,7 @@
-"""One random folder of a hundred odd files goes through every command; each file is accounted for.
+"""Tests every command on one random folder of a hundred odd files, and accounts for each file.
 
-`TFQUANT_ODD_SEED` chooses another folder. `TFQUANT_AWKWARD` may name a folder of further files, all
-of which must be read or refused in one line.
+`TFQUANT_ODD_SEED` chooses another folder. `TFQUANT_AWKWARD` may name a folder of more files, each
+of which must be read or rejected in one line.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ STEMS = ("plain", "two words", " blank", "x[1]", "a*b", "snow\u2603", "u\u0308",
 
 
 class Folder:
-    """A folder in the making, and what is expected of each of its files.
+    """Builder of a folder, with the expected result of each of its files.
 
     Attributes:
-      good: path -> (height, width) of each picture.
-      bad: paths of pictures that no command can take.
+      good: map from the path of each picture to (height, width).
+      bad: paths of pictures that every command rejects.
       other: paths of files of other kinds.
-      hidden: how many hidden files and folders there are.
+      hidden: number of hidden files and folders.
     """
 
     def __init__(self, root: Path, seed: int):
@@ -65,7 +65,7 @@ class Folder:
         self.good, self.bad, self.other, self.hidden = {}, [], [], 0
 
     def path(self, extension: str, stem: str | None = None) -> Path:
-        """A new path with the extension, somewhere below the folder."""
+        """Returns a new path with the extension, somewhere below the folder."""
         while True:
             place = self.random.choice(("", "", "deep", "deep/er", "far away"))
             found = self.root / place / ((stem or self.random.choice(STEMS)) + extension)
@@ -81,7 +81,7 @@ class Folder:
         return noise.integers(0, 256, shape, np.uint8)
 
     def save(self, extension: str, picture: Image.Image, turned: bool = False, **options) -> Path:
-        """Saves a picture that every command must take."""
+        """Saves a picture that every command reads."""
         path, (width, height) = self.path(extension), picture.size
         with open(path, "wb") as file:
             picture.save(file, Image.registered_extensions()[extension.lower()], **options)
@@ -239,14 +239,14 @@ def lines(data: bytes) -> list:
 
 
 def shown(path) -> str:
-    """A path as messages show it, by an independent rule."""
+    """Returns a path as messages show it, by an independent rule."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     escaped = text.encode("unicode_escape").decode() if not text.isprintable() else text
     return escaped.replace("\\\\", "\\").encode("ascii", "backslashreplace").decode()
 
 
 def check_named(folder, printed: bytes):
-    """Every bad picture is named in a line, and nothing ended in a traceback."""
+    """Checks that a line names every bad picture, and that there is no traceback."""
     text = printed.decode()
     assert "Traceback" not in text
     for path in folder.bad:
@@ -255,7 +255,7 @@ def check_named(folder, printed: bytes):
 
 @pytest.fixture(scope="module")
 def trained(folder):
-    """(what train printed, its exit code, the run's folder)."""
+    """Returns (output of train, its exit code, the run's folder)."""
     work = folder.root.parent
     text = TINY + f"--train_images={os.fsdecode(folder.root)}\n"
     (work / "tiny.flags").write_bytes(text.replace("\n", "\r\n").encode("utf-16"))

@@ -1,4 +1,4 @@
-"""docs/paper.md: it lists every table and figure, and what it names exists."""
+"""Tests docs/paper.md: it lists every table and figure, and everything that it names exists."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEFINE = {
 
 
 def summary() -> list[list[str]]:
-    """The rows of the two summary tables: [what, claim, holds, details]."""
+    """Returns the rows of the two summary tables: [subject, claim, result, details]."""
     text = PAGE.partition("\n## Summary\n")[2].partition("\n## ")[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -56,8 +56,9 @@ def variables() -> dict[str, str]:
 
 
 def commands() -> list[list[str]]:
-    """The commands of the page, split into words as a shell does it: [python, program, ...] or
-    [tfquant, analyze, ...].
+    """Returns the page's commands, split as in a shell.
+
+    They are [python, program, ...] or [tfquant, analyze, ...].
     """
     text = "".join(blocks()).replace("\\\n", " ")
     start = ("python", "PYTHONPATH", "tfquant analyze")
@@ -173,7 +174,7 @@ def test_a_sweep_trains_experiments_that_exist(words):
 
 
 def test_the_page_counts_the_runs_of_each_sweep():
-    """`The sweep has 36 runs`, or `The sweeps have 32 and 16 runs`, before the commands."""
+    """Tests sentences such as `The sweep has 36 runs` before the commands."""
     counted = []
     for text in re.findall(r"(?:sweep|sweeps)\b[^.:;]*? (?:has|have) ([\d and]+) runs", PAGE):
         counted += [int(number) for number in re.findall(r"\d+", text)]

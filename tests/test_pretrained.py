@@ -1,4 +1,4 @@
-"""The models that tfquant brings along: whole, small, and better than JPEG."""
+"""Tests the pretrained models: complete, small, and better than JPEG."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _models():
 
 @pytest.fixture(scope="module", name="photograph_file")
 def _photograph_file(tmp_path_factory):
-    """A photograph that an installed package ships."""
+    """Returns the path of a photograph that an installed package ships."""
     folder = tmp_path_factory.mktemp("sample")
     pictures.write_sample(folder)
     return folder / "hopper.png"

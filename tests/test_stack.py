@@ -133,7 +133,9 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory) -> dict:
-    """The environment of a process that sees NumPy's and TensorFlow's versions of a wrong stack."""
+    """Returns the environment of a process with the NumPy and TensorFlow versions of a wrong
+    stack.
+    """
     folder = tmp_path_factory.mktemp("strangers")
     for name, version in (("numpy", "2.9.0"), ("tensorflow", "2.16.9")):
         info = folder / f"{name}-{version}.dist-info"
@@ -175,6 +177,7 @@ E0000 00:00:1795816769.463131   13278 cuda_dnn.cc:8579] Unable to register cuDNN
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment, kept", [({}, slice(2, 3)), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, slice(4))]
 )

@@ -117,7 +117,7 @@ run_program("eval")
 
 @pytest.fixture(name="beside")
 def _beside(tmp_path):
-    """`beside(train, evaluate, base)`: `run(*arguments)`.
+    """Returns `beside(train, evaluate, base)`, which returns `run(*arguments)`.
 
     It runs sweep.py in a folder where train.py, eval.py and the base have these contents.
     """
@@ -140,7 +140,7 @@ def _beside(tmp_path):
 
 @pytest.fixture(name="beside_stand_ins")
 def _beside_stand_ins(beside):
-    """`run(*arguments)`: sweep.py beside stand-ins for train.py and eval.py."""
+    """Returns `run(*arguments)`, which runs sweep.py with substitutes for train.py and eval.py."""
     return beside(TRAIN, EVAL, "--N=1\n--seed=2\n")
 
 

@@ -1,4 +1,4 @@
-"""The wheel: it contains the whole package, and nothing else."""
+"""Tests that the wheel contains the whole package and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ PARTS = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "tfquant", "model
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """The wheel that a copy of the checkout builds; a build writes into its folder."""
+    """Returns the wheel built from a copy of the checkout, because a build writes into its
+    folder.
+    """
     pytest.importorskip("wheel")
     folder = tmp_path_factory.mktemp("wheel")
     for name in PARTS:
@@ -46,7 +48,7 @@ def test_a_wheel_has_every_file_of_the_package(wheel):
 
 
 def test_an_unpacked_wheel_works_without_the_checkout(wheel, tmp_path):
-    """The commands of a wheel find their code and their data in it."""
+    """Tests that the commands of a wheel find their code and their data in it."""
     wheel.extractall(tmp_path)
     code = """if True:
         import importlib
