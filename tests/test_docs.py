@@ -21,6 +21,7 @@ from tfquant.training import losses
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("results/*/*.md")])
+SLOW_FIXTURES = ("trained",)  # see conftest.py
 REGISTRIES = (
     tq.SURROGATES, tq.PLANS, tq.models.CODECS, losses.TERMS, losses.DISTORTIONS,
     experiment_module.STAGES,
@@ -195,11 +196,13 @@ def test_a_round_trip_refuses_only_what_is_damaged():
     assert not example.is_refused(Model(), b"good")
 
 
+@pytest.mark.slow
 def test_a_users_model_is_better_prepared_for_rounding_with_a_quantizer():
     errors = module_at(EXAMPLES / "quantizer_in_keras.py").main(epochs=8)
     assert max(errors["aun"], errors["sua_ste"]) < 0.6 * errors[""]
 
 
+@pytest.mark.slow
 def test_the_cells_of_the_notebook_run(workplace, capsys, monkeypatch):
     from matplotlib import pyplot
 

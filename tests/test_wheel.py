@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOW_FIXTURES = ("wheel",)  # see conftest.py
 PARTS = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "tfquant", "models")
 
 
