@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "tfquant", "models")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
