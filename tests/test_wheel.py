@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SLOW_FIXTURES = ("wheel",)  # see conftest.py
 PARTS = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "tfquant", "models")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

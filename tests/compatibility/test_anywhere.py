@@ -20,6 +20,7 @@ from tfquant.export import rebuilding
 from tfquant.export.model_file import ExportedModel, read_manifest
 
 ARCHIVES = sorted((Path(__file__).parent / "exports").glob("exact-*.tar.xz"))
+SLOW_FIXTURES = {"models"}
 
 CONDITIONS = {
     "oneDNN off": {"TF_ENABLE_ONEDNN_OPTS": "0"},

@@ -77,7 +77,11 @@ def test_no_coding_graph_contains_a_pattern_that_onednn_computes_wrongly(runs, t
     assert runs[1] == []
 
 
-@pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 64), (100, 37), (192, 256)])
+@pytest.mark.parametrize(
+    "size",
+    # Eager steps of a serial context take seconds on the largest.
+    [(1, 1), (17, 33), (64, 64), (100, 37), pytest.param((192, 256), marks=pytest.mark.slow)],
+)
 def test_decoded_latents_and_pictures_are_the_evaluated_ones_bit_for_bit(
     module, make_photograph, size
 ):
@@ -166,6 +170,7 @@ def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, ko
         np.testing.assert_array_equal(decoded["image"], evaluated["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm_zero"])
 def test_files_of_version_1_are_made_with_real_arithmetic(fitted, label, make_photograph):
     """Tests models that were exported for files of version 1, as in tfquant 0.2."""

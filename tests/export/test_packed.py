@@ -14,6 +14,7 @@ from tfquant.training.experiment import Experiment
 EXPERIMENT = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=0.0036)
 
 LIMIT = 1 << 20  # of the pixels of a picture
+SLOW_FIXTURES = {"export"}
 
 
 def codec_with(seed):
