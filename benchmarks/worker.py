@@ -7,9 +7,11 @@ also multiplies large matrices in the same precision, which measures the machine
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
+from pathlib import Path
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,6 +24,7 @@ import piped
 import tensorflow as tf
 from absl import flags
 
+import tfquant
 from tfquant import cli, models
 from tfquant.codec import Codec
 from tfquant.coding import range_coder
@@ -88,6 +91,9 @@ def folder(settings: dict) -> tuple:
         model_file.ExportedModel, "load", lambda path: model_file.ExportedModel(manifest, module)
     )
     place = tempfile.TemporaryDirectory()  # noqa: SIM115  exists as long as the process
+    fields = {"codec": codec.name, "fingerprint": manifest.fingerprint, "experiment": {}}
+    content = {**fields, "format": model_file.FORMAT, "version": tfquant.__version__}
+    Path(place.name, model_file.MANIFEST).write_text(json.dumps(content))
     pictures, made = (os.path.join(place.name, name) for name in ("pictures", "files"))
     os.mkdir(pictures)
     for number in range(_PICTURES):

@@ -77,7 +77,7 @@ def test_the_table_has_every_row_of_every_codec_width_and_precision(
     assert {row[2] for row in rows if row[0] == "compress"} == {"float32", "bfloat16"}
     assert all(row[4] for row in rows)
     assert all(row[5] and row[7] and row[8] for row in rows if row[0] in ("step", "compress"))
-    assert all("one at a time" in row[4] and not row[8] for row in rows if row[0] == "folder")
+    assert all("with one job" in row[4] and not row[8] for row in rows if row[0] == "folder")
     assert "nothing 1.0" in last
 
 

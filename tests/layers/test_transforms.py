@@ -15,6 +15,7 @@ from tfquant.layers.blocks import (
     ResidualUp,
     SubpixelConv,
 )
+from tfquant.layers.exact import Conv2D, Conv2DTranspose
 from tfquant.layers.gdn import GDN
 from tfquant.legacy_keras import keras
 
@@ -86,7 +87,7 @@ def test_elic_is_four_5x5_layers_with_bottlenecks_between(kind, blocks, attentio
     latent.
     """
     g_a, g_s = pairs[kind]
-    down, up = keras.layers.Conv2D, keras.layers.Conv2DTranspose
+    down, up = Conv2D, Conv2DTranspose
     stage = blocks * [ResidualUnit]
     assert [type(layer) for layer in g_a.layers] == [
         down, *stage, down, *stage, *attention, down, *stage, PreciseConv, *attention,
@@ -94,7 +95,8 @@ def test_elic_is_four_5x5_layers_with_bottlenecks_between(kind, blocks, attentio
     assert [type(layer) for layer in g_s.layers] == [
         *attention, up, *stage, up, *attention, *stage, up, *stage, PictureDeconv,
     ]  # fmt: skip
-    for network, kind, ends in ((g_a, down, M), (g_s, up, 3)):
+    kinds = keras.layers.Conv2D, keras.layers.Conv2DTranspose
+    for network, kind, ends in ((g_a, kinds[0], M), (g_s, kinds[1], 3)):
         layers = [layer for layer in network.layers if isinstance(layer, kind)]
         assert [layer.filters for layer in layers] == [N, N, N, ends]
         assert {(layer.kernel_size, layer.strides) for layer in layers} == {((5, 5), (2, 2))}

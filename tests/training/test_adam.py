@@ -75,7 +75,7 @@ def test_each_weight_adds_three_operations_to_the_graph(devices, monkeypatch):
 
 def test_gradients_are_not_applied_without_the_check():
     optimizer, some = Adam(1e-3, scales_loss=True), weights(np.random.default_rng(0))
-    with pytest.raises(RuntimeError, match="by Adam.step"):
+    with pytest.raises(RuntimeError, match="use Adam.step to apply gradients"):
         optimizer.apply_gradients(zip(gradients(np.random.default_rng(1)), some))
 
 

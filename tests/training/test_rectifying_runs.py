@@ -190,7 +190,7 @@ def test_a_resumed_exploration_equals_an_uninterrupted_one(folder, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(run.Checkpointing, "on_epoch_end", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             call(folder, "killed", *arguments)
     assert [trial["weight"] for trial in explored(folder, "killed")] == [1]
     call(folder, "killed", *arguments)

@@ -38,7 +38,7 @@ _OTHER_SIZE = (
     " the pictures of a batch have one size"
 )
 _OTHER_SHAPE = (
-    "{name} has {rows}x{columns} elements, that of {height}x{width} pixels has"
+    "{name} has {rows}x{columns} elements; a picture of {height}x{width} pixels needs"
     " {expected_rows}x{expected_columns}"
 )
 
