@@ -160,7 +160,7 @@ def test_differences_between_hosts_are_reported():
     Host(0, 1).check_agreement(Gathered([0, 0]), facts)
     with pytest.raises(ValueError, match="do not have the same newest checkpoint: start all"):
         Host(0, 2).check_agreement(Gathered([same[0], zlib.crc32(b"None")]), facts)
-    with pytest.raises(ValueError, match="the same flags and newest checkpoint: all"):
+    with pytest.raises(ValueError, match="the same flags and newest checkpoint: start all"):
         Host(1, 2).check_agreement(Gathered([1, 2]), facts)
 
 
