@@ -183,7 +183,7 @@ PORTABLE_ROUND_TRIPS = """
         if folder == sys.argv[1]:
             options = model.experiment["codec_options"]
             experiment = Experiment(codec=model.codec, codec_options=options)
-            export_codec(codec, experiment, folder + "/again")
+            export_codec(codec, experiment, folder + "/again", version=1)
             reader = ExportedModel.load(folder + "/again")
         same = bool((reader.decompress(data) == model.evaluate(picture)["image"]).all())
         print("made", json.dumps([data.hex(), same, said]))
