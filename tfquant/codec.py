@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfquant.entropy.model import EntropyModel
 from tfquant.exchange import Exchange, Rounding
 from tfquant.layers.gain import Gain
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH, QuantizationRectifier
@@ -43,16 +44,16 @@ class Codec(keras.Model):
     """
 
     downsampling = 64
-    encoder_parts: tuple = ("g_a", "h_a")
-    decoder_parts: tuple = ("g_s",)
-    entropy_models: tuple = ()
+    encoder_parts: tuple[str, ...] = ("g_a", "h_a")
+    decoder_parts: tuple[str, ...] = ("g_s",)
+    entropy_models: tuple[EntropyModel, ...] = ()
 
     def __init__(self, **options: Any):
         super().__init__(**options)
         # Keras does not track an attribute that the class defines as well.
-        self.rectifier = None
-        self.gain = None
-        self.inverse_gain = None
+        self.rectifier: QuantizationRectifier | None = None
+        self.gain: Gain | None = None
+        self.inverse_gain: Gain | None = None
 
     def add_rectifier(self, width: int = LIGHT_WIDTH, depth: int = LIGHT_DEPTH) -> None:
         """Inserts a Quantization Rectifier between quantizer and `g_s`. It starts as the identity.
@@ -101,7 +102,7 @@ class Codec(keras.Model):
         """
         raise NotImplementedError
 
-    def latent_channels(self) -> dict:
+    def latent_channels(self) -> dict[str, tuple[int, int]]:
         """Returns latent's name -> (downsampling factor relative to the picture, channels)."""
         raise NotImplementedError
 
@@ -149,13 +150,15 @@ class Codec(keras.Model):
         y_bar = self._scaled(y_bar, self.inverse_gain, quality)
         return tf.cast(self.g_s(y_bar), tf.float32)[:, :height, :width]
 
-    def _scaled(self, y, gain: Gain | None, quality) -> tf.Tensor:
+    def _scaled(self, y: tf.Tensor, gain: Gain | None, quality: tf.Tensor | None) -> tf.Tensor:
         if (gain is None) != (quality is None):
             state = "no gains: it takes no quality" if gain is None else "gains: it needs a quality"
             raise ValueError(f"the codec {self.name} has {state}")
         return y if gain is None else gain(y, quality)
 
-    def latent_shapes(self, height: tf.Tensor | int, width: tf.Tensor | int) -> dict:
+    def latent_shapes(
+        self, height: tf.Tensor | int, width: tf.Tensor | int
+    ) -> dict[str, tf.Tensor]:
         """Returns latent's name -> shape, int32 [4], for one picture of that size in pixels."""
         shapes = {}
         for name, (down, channels) in self.latent_channels().items():
@@ -166,13 +169,13 @@ class Codec(keras.Model):
             shapes[name] = tf.stack([1, rows, columns, channels])
         return shapes
 
-    def parts(self) -> dict:
+    def parts(self) -> dict[str, keras.layers.Layer]:
         """Returns name -> Keras layer: the networks, such as g_a and h_s, and the entropy
         models.
         """
         return {n: v for n, v in vars(self).items() if isinstance(v, keras.layers.Layer)}
 
-    def group(self, name: str) -> dict:
+    def group(self, name: str) -> dict[str, keras.layers.Layer]:
         """Returns the parts in a group of `GROUPS`. A ValueError lists the known groups."""
         check_known("group of parts", name, GROUPS)
         members = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import sys
 import types
+from typing import TYPE_CHECKING
 
 from tfquant import stack
 
@@ -19,7 +20,9 @@ stack.require()  # must come before the import of TensorFlow, which may fail
 
 import tensorflow as tf
 
-if stack.has_keras_2():
+if TYPE_CHECKING:
+    import tf_keras as keras  # a type checker cannot follow a choice at run time
+elif stack.has_keras_2():
     keras = tf.keras
 else:
     import tf_keras
@@ -30,7 +33,7 @@ else:
 class _WholeRandom(random.Random):
     """Draws integers between bounds of any type, as Python did before version 3.12."""
 
-    def randint(self, a, b):
+    def randint(self, a: float, b: float) -> int:
         return super().randint(int(a), int(b))
 
 
@@ -43,9 +46,9 @@ def _accept_float_bounds() -> None:
     from tf_keras.src.utils import tf_utils
 
     module = types.ModuleType("random")
-    module.__dict__.update(random.__dict__)
-    module.Random = _WholeRandom
-    module.randint = lambda a, b: random.randint(int(a), int(b))
+    module.__dict__.update(
+        random.__dict__, Random=_WholeRandom, randint=lambda a, b: random.randint(int(a), int(b))
+    )
     tf_utils.random = module
 
 

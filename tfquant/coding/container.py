@@ -177,7 +177,7 @@ class Bitstream:
     quality: float | None = None
     version: int = VERSION
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_identity(self.codec, self.fingerprint)
         if self.version not in VERSIONS:
             raise ValueError(f"version {self.version}; known: {', '.join(map(str, VERSIONS))}")
@@ -334,7 +334,7 @@ def _check_size(header: Header, size: int) -> None:
         )
 
 
-def _check_fields(header: Header, max_pixels) -> None:
+def _check_fields(header: Header, max_pixels: int | None) -> None:
     height, width = header.height, header.width
     if not header.lengths:
         raise FieldError(NO_STREAMS)

@@ -66,7 +66,7 @@ def run(
     tasks: list,
     at_once: int,
     unreadable: tuple,
-    say: Callable[[str], None],
+    say: Callable[[str], object],
 ) -> list:
     """Runs `work` for all tasks. Returns the results, None for tasks that failed.
 

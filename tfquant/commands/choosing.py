@@ -16,11 +16,15 @@ import gc
 import importlib
 import math
 import os
+from typing import TYPE_CHECKING
 
 from tfquant import files, stack
 from tfquant.coding import container
 from tfquant.commands import outputs
 from tfquant.export import model_file, model_set, registry
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class UsageError(ValueError):
@@ -81,7 +85,7 @@ def _positive(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
 
 
-def has_target(arguments) -> bool:
+def has_target(arguments: argparse.Namespace) -> bool:
     """Returns true if the command line asks for a size."""
     return arguments.target_size is not None or arguments.target_bpp is not None
 
@@ -94,7 +98,7 @@ def _quality(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a quality from {low:.0f} to {high:.0f}")
 
 
-def split_paths(arguments, source: str, target: str, extension: str) -> None:
+def split_paths(arguments: argparse.Namespace, source: str, target: str, extension: str) -> None:
     """Sets `arguments.model` and the attributes for input and output from the paths.
 
     Args:
@@ -157,7 +161,7 @@ class Compressor:
             return self.set.name
         return f"{self.set.name}, quality {self.member.low:g}"
 
-    def compress_to(self, image, arguments) -> tuple:
+    def compress_to(self, image: np.ndarray, arguments: argparse.Namespace) -> tuple[bytes, str]:
         """Compresses a picture to the size that the command line asks for.
 
         Args:
@@ -217,18 +221,19 @@ class Decompressor:
         import_tensorflow()
         return self
 
-    def decompress(self, data: bytes, max_pixels: int | None):
+    def decompress(self, data: bytes, max_pixels: int | None) -> np.ndarray:
         """Decompresses the bytes of a .tfq file, like `ExportedModel.decompress`."""
         own, member = self._find(container.Bitstream.from_bytes(data, container.NO_LIMIT))
         return own.load(member).decompress(data, max_pixels)
 
-    def _find(self, file: container.Bitstream) -> tuple:
+    def _find(self, file: container.Bitstream) -> tuple[model_set.ModelSet, model_set.Member]:
         if self._given is None:
             return registry.of_file(file.codec, file.fingerprint)
         member = self._given.find(file.fingerprint)
         if member is None:
             nearest = self._given.members[0].manifest
             file.check_model(nearest.codec, nearest.fingerprint)
+        assert member is not None  # else check_model has raised
         return self._given, member
 
 

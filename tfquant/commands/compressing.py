@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
 import hashlib
 import io
 import os
 import sys
-from typing import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable
 
 from tfquant import files
 from tfquant.coding import container
@@ -17,11 +18,17 @@ from tfquant.commands.outcome import BadInput, CommandError, OutputError, fail
 from tfquant.commands.outputs import STANDARD
 from tfquant.export import model_file
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfquant.commands import batch
+    from tfquant.data import images
+
 _STANDARD_INPUT = "standard input"
 _NAMED = 3  # number of files that a note lists by name
 
 
-def compress(arguments) -> None:
+def compress(arguments: argparse.Namespace) -> None:
     """Runs `tfquant compress`."""
     choosing.split_paths(arguments, "picture", "file", ".tfq")
     if files.isdir(arguments.picture):
@@ -34,7 +41,7 @@ def compress(arguments) -> None:
     compressor, notes = choosing.Compressor(arguments.model, arguments.quality), picture.notes
     if choosing.has_target(arguments):
         data, note = compressor.compress_to(picture.pixels, arguments)
-        notes = [*notes, *filter(None, [note])]
+        notes = (*notes, *filter(None, [note]))
     else:
         data = compressor.load().compress(picture.pixels, arguments.max_pixels)
     outputs.write(arguments.file, data)
@@ -46,7 +53,7 @@ def compress(arguments) -> None:
         _say(arguments.file, f"{files.shown(arguments.picture)}: {note}")
 
 
-def decompress(arguments) -> None:
+def decompress(arguments: argparse.Namespace) -> None:
     """Runs `tfquant decompress`."""
     choosing.split_paths(arguments, "file", "picture", ".png")
     if files.isdir(arguments.file):
@@ -64,7 +71,7 @@ def decompress(arguments) -> None:
     _say(arguments.picture, f"{files.shown(arguments.picture)}: {width}x{height} pixels")
 
 
-def info(arguments) -> None:
+def info(arguments: argparse.Namespace) -> None:
     """Runs `tfquant info`."""
     if arguments.file == STANDARD:
         header = container.read_header(io.BytesIO(sys.stdin.buffer.read()))
@@ -103,7 +110,7 @@ class _Existing:
     replaceable: bool = True
 
 
-def _compress_folder(arguments) -> None:
+def _compress_folder(arguments: argparse.Namespace) -> None:
     from tfquant.commands import batch
     from tfquant.data import finding, images
 
@@ -116,7 +123,7 @@ def _compress_folder(arguments) -> None:
     model = choosing.Compressor(arguments.model, arguments.quality).load()
     notes = collections.defaultdict(list)
 
-    def work(task):
+    def work(task: batch.Task) -> tuple[int, int]:
         picture = _read_picture(task.source, arguments)
         data = model.compress(picture.pixels, arguments.max_pixels)
         outputs.write(task.target, data)
@@ -124,14 +131,14 @@ def _compress_folder(arguments) -> None:
             notes[note].append(task.source)
         return len(data), picture.pixels.shape[0] * picture.pixels.shape[1]
 
-    def describe(done):
+    def describe(done: list[tuple[int, int]]) -> str:
         size, pixels = map(sum, zip(*done))
         return f", {size} bytes, {8 * size / pixels:.4f} bpp"
 
-    def existing(task):
+    def existing(task: batch.Task) -> _Existing:
         return _existing_file(task, model.codec, model.fingerprint, arguments.page)
 
-    def end():
+    def end() -> None:
         for note, paths in notes.items():
             print(f"{some_names(paths)}: {note}")
         if found.left_out():
@@ -140,7 +147,7 @@ def _compress_folder(arguments) -> None:
     _run_folder(work, tasks, arguments, arguments.file, existing, describe, end)
 
 
-def _decompress_folder(arguments) -> None:
+def _decompress_folder(arguments: argparse.Namespace) -> None:
     from tfquant.commands import batch
 
     sources = batch.files_below(arguments.file, ".tfq")
@@ -150,26 +157,26 @@ def _decompress_folder(arguments) -> None:
     tasks = batch.tasks(sources, arguments.file, arguments.picture, ".png")
     model = choosing.Decompressor(arguments.model).load()
 
-    def work(task):
+    def work(task: batch.Task) -> bool:
         data, bitstream = _read_file(task.source, arguments.max_pixels)
         image = model.decompress(data, arguments.max_pixels)
         outputs.write(task.target, _encoded(image, ".png", _mark(data, bitstream)))
         return True
 
-    def existing(task):
+    def existing(task: batch.Task) -> _Existing:
         return _existing_picture(task, arguments.max_pixels)
 
     _run_folder(work, tasks, arguments, arguments.picture, existing)
 
 
 def _run_folder(
-    work: Callable,
-    tasks: list,
-    arguments,
+    work: Callable[[batch.Task], Any],
+    tasks: list[batch.Task],
+    arguments: argparse.Namespace,
     out: str,
-    existing: Callable,
-    describe: Callable = lambda done: "",
-    end: Callable = lambda: None,
+    existing: Callable[[batch.Task], _Existing],
+    describe: Callable[[list], str] = lambda done: "",
+    end: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs all tasks whose output does not exist yet, and prints a summary.
 
@@ -215,7 +222,7 @@ def _run_folder(
         raise CommandError(f"{failed} of {len(tasks)} files failed")
 
 
-def _existing_file(task, codec: str, fingerprint: str, page) -> _Existing:
+def _existing_file(task: batch.Task, codec: str, fingerprint: str, page: int | None) -> _Existing:
     """Compares an existing .tfq file with the one that would be made."""
     from tfquant.data import images
 
@@ -245,7 +252,7 @@ def _changed_ns(path: str) -> int:
     return os.stat(path).st_mtime_ns
 
 
-def _existing_picture(task, max_pixels: int | None) -> _Existing:
+def _existing_picture(task: batch.Task, max_pixels: int | None) -> _Existing:
     """Compares an existing picture with the one that would be made."""
     from tfquant.data import images
 
@@ -269,14 +276,14 @@ def _mark(data: bytes, bitstream: container.Bitstream) -> str:
     return f"{bitstream.codec} {bitstream.fingerprint} {digest}"
 
 
-def some_names(paths: list) -> str:
+def some_names(paths: list[str]) -> str:
     """Returns the first few paths in sorted order, and the number of the others."""
     names = [files.shown(path) for path in sorted(paths)]
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _read_picture(path: str, arguments):
+def _read_picture(path: str, arguments: argparse.Namespace) -> images.Decoded:
     from tfquant.data import images
 
     data, name = None, path
@@ -288,7 +295,7 @@ def _read_picture(path: str, arguments):
         raise BadInput(error) from None
 
 
-def _read_file(path: str, max_pixels: int | None) -> tuple:
+def _read_file(path: str, max_pixels: int | None) -> tuple[bytes, container.Bitstream]:
     """Reads a .tfq file and returns its bytes and its content.
 
     Without a limit of pixels, the limit of the file's model applies when the file is decoded.
@@ -304,7 +311,7 @@ def _read_file(path: str, max_pixels: int | None) -> tuple:
     return data, container.Bitstream.from_bytes(data, max_pixels or container.NO_LIMIT)
 
 
-def _seekable(file):
+def _seekable(file: BinaryIO) -> BinaryIO:
     """Returns the file, or a copy of its content if it is a pipe."""
     return file if file.seekable() else io.BytesIO(file.read())
 
@@ -326,7 +333,7 @@ def _extension(path: str) -> str:
     raise CommandError(f"{files.shown(path)}: a picture must be {known}; got {extension!r}")
 
 
-def _encoded(image, extension: str, mark: str) -> bytes:
+def _encoded(image: np.ndarray, extension: str, mark: str) -> bytes:
     from tfquant.data import images
 
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from typing import Callable
 
 import tensorflow as tf
 
@@ -16,6 +17,7 @@ from tfquant.codec import Codec
 from tfquant.coding import container, packing
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
+from tfquant.coding.tables import Table
 from tfquant.exchange import Reading, Writing
 from tfquant.export import stock, tiles
 from tfquant.export.stock import IMAGE, IMAGES, PICTURE, SIDES, one_by_one, traced
@@ -54,7 +56,10 @@ class CodecModule(tf.Module):
     """
 
     def __init__(
-        self, codec: Codec, tables: dict | None = None, max_pixels: int = container.MAX_PIXELS
+        self,
+        codec: Codec,
+        tables: dict[str, Table] | None = None,
+        max_pixels: int = container.MAX_PIXELS,
     ):
         super().__init__(name="codec")
         # Saves the weights, but hides the Keras object from the saver behind a function: Keras
@@ -70,7 +75,7 @@ class CodecModule(tf.Module):
         self._write = traced(tf.TensorSpec([1, *y.shape[1:]], name="y"))(self._write_latent)
 
     @property
-    def tables(self) -> dict:
+    def tables(self) -> dict[str, Table]:
         """The coding tables, by the name of the latent."""
         return self._tables
 
@@ -85,11 +90,11 @@ class CodecModule(tf.Module):
         return container.VERSION if exact.is_exact(self._codec()) else 1
 
     @property
-    def weights(self) -> list:
+    def weights(self) -> list[tf.Variable]:
         """The codec's variables."""
         return list(self._weights)
 
-    def signatures(self) -> dict:
+    def signatures(self) -> dict[str, Callable]:
         """Returns name -> function, for `tf.saved_model.save`.
 
         Raises:
@@ -116,7 +121,7 @@ class CodecModule(tf.Module):
         return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
     @traced(IMAGE)
-    def encode(self, image):
+    def encode(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Encodes `image: uint8 [H, W, 3]`.
 
         Returns:
@@ -125,7 +130,9 @@ class CodecModule(tf.Module):
         return self._write(tiles.analyze(self._codec(), image))
 
     @traced(*_CODED)
-    def decode(self, streams, height, width, symbols_crc):
+    def decode(
+        self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, symbols_crc: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """Decodes streams of a picture with that size and `symbols_crc` to image (uint8 [H, W, 3]).
 
         Raises InvalidArgumentError if the streams contain other symbols. The check runs before the
@@ -136,28 +143,28 @@ class CodecModule(tf.Module):
         return {"image": tiles.synthesize(self._codec(), y_bar, height, width)}
 
     @traced(IMAGE)
-    def evaluate(self, image):
+    def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
         return stock.evaluate(self._codec(), self._tables, image)[0]
 
-    def rate_map(self, image):
+    def rate_map(self, image: tf.Tensor) -> tf.Tensor:
         """Returns the bits spent on each pixel of `image: uint8 [H, W, 3]`, float32 [H, W]."""
         _, exchange = stock.evaluate(self._codec(), self._tables, image)
         return stock.rate_map(self._codec(), exchange, *image.shape[:2])
 
     @traced(IMAGES)
-    def compress(self, images):
+    def compress(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Compresses `images: uint8 [B, H, W, 3]` to tfq_bytes: string [B], one `.tfq` file
         each.
         """
 
-        def one(image):
+        def one(image: tf.Tensor) -> tf.Tensor:
             return self.compress_one(image)["tfq_bytes"]
 
         return {"tfq_bytes": one_by_one(one, images, tf.TensorSpec([], tf.string))}
 
     @traced(_FILES)
-    def decompress(self, tfq_bytes):
+    def decompress(self, tfq_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decompresses `tfq_bytes: string [B]`, files of one size, to images: uint8 [B, H, W, 3].
 
         Raises InvalidArgumentError for a file that is corrupt, not a .tfq file, or from another
@@ -165,13 +172,13 @@ class CodecModule(tf.Module):
         """
         of_one_size = self._of_one_size(tfq_bytes)
 
-        def one(data):
+        def one(data: tf.Tensor) -> tf.Tensor:
             return self._picture(of_one_size(self._unpack(data)))
 
         return {"images": one_by_one(one, tfq_bytes, PICTURE)}
 
     @traced(IMAGE)
-    def compress_one(self, image):
+    def compress_one(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Compresses `image: uint8 [H, W, 3]` to tfq_bytes: string scalar."""
         height, width = self._within_limit(tf.shape(image)[0], tf.shape(image)[1])
         with tf.control_dependencies([height]):
@@ -179,16 +186,18 @@ class CodecModule(tf.Module):
         return {"tfq_bytes": self._pack(self.encode(image), height, width)}
 
     @traced(_FILE)
-    def decompress_one(self, tfq_bytes):
+    def decompress_one(self, tfq_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decompresses `tfq_bytes: string scalar` to image: uint8 [H, W, 3]."""
         return {"image": self._picture(self._unpack(tfq_bytes))}
 
-    def _encode_latent(self, y, height, width):
+    def _encode_latent(
+        self, y: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """Codes `y: float32 [B, h, w, M]` of pictures with sizes int32 [B] to tfq_bytes: string
         [B].
         """
 
-        def one(inputs):
+        def one(inputs: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
             y, height, width = inputs
             height, width = self._within_limit(height, width)
             with tf.control_dependencies([height]):
@@ -199,14 +208,14 @@ class CodecModule(tf.Module):
         return {"tfq_bytes": one_by_one(one, fitting, tf.TensorSpec([], tf.string))}
 
     @traced(_FILES)
-    def decode_latent(self, tfq_bytes):
+    def decode_latent(self, tfq_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Decodes `tfq_bytes: string [B]` to `y_hat: float32 [B, h, w, M]`, height and width:
         int32 [B].
         """
         of_one_size = self._of_one_size(tfq_bytes)
         y_hat = stock.latent_spec(self._codec(), "y_hat")
 
-        def one(data):
+        def one(data: tf.Tensor) -> dict[str, tf.Tensor]:
             file = of_one_size(self._unpack(data))
             y_hat = self.read(*_what_decodes(file))[0]
             return {"y_hat": y_hat, "height": file.height, "width": file.width}
@@ -215,7 +224,7 @@ class CodecModule(tf.Module):
         spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
         return one_by_one(one, tfq_bytes, spec)
 
-    def _write_latent(self, y):
+    def _write_latent(self, y: tf.Tensor) -> dict[str, tf.Tensor]:
         """Codes `y: [1, h, w, M]`. Returns the same as `encode`."""
         exchange = Writing(self._tables)
         self._codec().transmit(y, exchange)
@@ -226,7 +235,9 @@ class CodecModule(tf.Module):
         }
 
     @traced(*_CODED)
-    def read(self, streams, height, width, symbols_crc):
+    def read(
+        self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, symbols_crc: tf.Tensor
+    ) -> tf.Tensor:
         """Decodes the arguments of `decode` to y_hat: [1, h, w, M]."""
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
@@ -234,11 +245,11 @@ class CodecModule(tf.Module):
         with tf.control_dependencies([packing.require(same, _OTHER_SYMBOLS)]):
             return tf.identity(y_hat)
 
-    def _crc(self, symbols: list) -> tf.Tensor:
+    def _crc(self, symbols: list[tf.Tensor]) -> tf.Tensor:
         """Returns the checksum of integers in coding order, int64 scalar."""
         return crc32_of_symbols(symbols)
 
-    def _pack(self, coded: dict, height, width) -> tf.Tensor:
+    def _pack(self, coded: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
         return packing.pack(
             coded["streams"],
             height,
@@ -250,10 +261,10 @@ class CodecModule(tf.Module):
         )
 
     @traced(_FILE)
-    def _unpack(self, tfq_bytes):
+    def _unpack(self, tfq_bytes: tf.Tensor) -> packing.Unpacked:
         return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint(), self._max_pixels)
 
-    def _within_limit(self, height, width) -> tuple:
+    def _within_limit(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The sides of a picture, if it is not larger than what is read."""
         pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
         values = {"height": height, "width": width, "pixels": pixels,
@@ -265,7 +276,7 @@ class CodecModule(tf.Module):
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
         return self.decode(*_what_decodes(file))["image"]
 
-    def _of_one_size(self, files):
+    def _of_one_size(self, files: tf.Tensor) -> Callable[[packing.Unpacked], packing.Unpacked]:
         """Returns a function that checks that a file has the size of the first one."""
         with tf.control_dependencies([packing.require(tf.size(files) > 0, stock.NO_BATCH)]):
             first = packing.sizes(files[:1])
@@ -298,29 +309,36 @@ class EagerModule(CodecModule):
     """
 
     def __init__(
-        self, codec: Codec, tables: dict | None = None, max_pixels: int = container.MAX_PIXELS
+        self,
+        codec: Codec,
+        tables: dict[str, Table] | None = None,
+        max_pixels: int = container.MAX_PIXELS,
     ):
         super().__init__(codec, tables, max_pixels)
         self._traced = CodecModule(codec, self.tables, max_pixels)
 
-    def encode(self, image):
+    def encode(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         height, width, _ = image.shape
         if height * width >= _LARGE_PICTURE:
             return self._traced.encode(image)
         return self._write_latent(tiles.analyze(self._codec(), image))
 
-    def decode(self, streams, height, width, symbols_crc):
+    def decode(
+        self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, symbols_crc: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         if int(height) * int(width) >= _LARGE_PICTURE:
             return self._traced.decode(streams, height, width, symbols_crc)
         return CodecModule.decode.python_function(self, streams, height, width, symbols_crc)
 
-    def evaluate(self, image):
+    def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         return CodecModule.evaluate.python_function(self, image)
 
-    def read(self, streams, height, width, symbols_crc):
+    def read(
+        self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, symbols_crc: tf.Tensor
+    ) -> tf.Tensor:
         return CodecModule.read.python_function(self, streams, height, width, symbols_crc)
 
-    def _crc(self, symbols):
+    def _crc(self, symbols: list[tf.Tensor]) -> tf.Tensor:
         content = b"".join(each.numpy().astype("<i4").tobytes() for each in symbols)
         return tf.constant(zlib.crc32(content), tf.int64)
 
@@ -336,6 +354,6 @@ class PortableModule(tf.Module):
         self._weights = full.weights
         self.evaluate = full.evaluate
 
-    def signatures(self) -> dict:
+    def signatures(self) -> dict[str, Callable]:
         """Returns name -> function, for `tf.saved_model.save`."""
         return {}

@@ -30,10 +30,13 @@ import dataclasses
 import json
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfquant import files, stack
 from tfquant.coding import container
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MANIFEST = "tfquant.json"
 # 1: decode had no checksum. 2: real arithmetic, for files of version 1. 3: exact arithmetic.
@@ -179,7 +182,7 @@ class ExportedModel:
         """The experiment that trained the model, as a dictionary."""
         return self.manifest.experiment
 
-    def compress(self, image, max_pixels: int | None = None) -> bytes:
+    def compress(self, image: np.ndarray, max_pixels: int | None = None) -> bytes:
         """Compresses a picture to the bytes of a .tfq file.
 
         Args:
@@ -212,7 +215,7 @@ class ExportedModel:
             version=self.manifest.file_version,
         ).to_bytes()
 
-    def decompress(self, data: bytes, max_pixels: int | None = None):
+    def decompress(self, data: bytes, max_pixels: int | None = None) -> np.ndarray:
         """Decompresses the bytes of a .tfq file.
 
         Args:
@@ -246,7 +249,7 @@ class ExportedModel:
             raise container.SymbolsError(f"cannot be decoded: {_cause(error)}") from None
         return decoded["image"].numpy()
 
-    def evaluate(self, image) -> dict:
+    def evaluate(self, image: np.ndarray) -> dict[str, Any]:
         """Computes a decoder's result without coding.
 
         Args:
@@ -264,7 +267,7 @@ class ExportedModel:
         return {**values, "bits": float(values["bits"])}
 
 
-def _saved_functions(path: str):
+def _saved_functions(path: str) -> Any:
     """Loads the functions of the full SavedModel."""
     import tensorflow as tf
 
@@ -284,7 +287,7 @@ def _one_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _cause(error) -> str:
+def _cause(error: Any) -> str:
     """Returns the last line of a TensorFlow error that is not a source location."""
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
     cause = lines[-1] if lines else type(error).__name__

@@ -23,10 +23,15 @@ import json
 import math
 import os
 import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tfquant import files, stack
 from tfquant.coding import container
 from tfquant.export import model_file
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MANIFEST = "models.json"
 FORMAT = 1
@@ -91,14 +96,14 @@ class ModelSet:
       members: the `Member`s, from low to high quality.
     """
 
-    def __init__(self, name: str, path: str, members: list, fields: dict):
+    def __init__(self, name: str, path: str, members: Sequence[Member], fields: Mapping[str, Any]):
         self.name, self.path = name, path
         self.members = tuple(sorted(members, key=lambda member: (member.low, member.high)))
         self.description = str(fields.get("description", ""))
         self.training = str(fields.get("training", ""))
         middle = self.members[len(self.members) // 2]
         self.default_quality = float(fields.get("default_quality", middle.low))
-        self._loaded = {}
+        self._loaded: dict[str, model_file.ExportedModel] = {}
         self._lock = threading.Lock()
 
     def choose(self, quality: float | None = None) -> Member:
@@ -133,7 +138,9 @@ class ModelSet:
                 self._loaded[member.path] = model_file.ExportedModel.load(member.path)
             return self._loaded[member.path]
 
-    def compress(self, image, quality: float | None = None, max_pixels: int | None = None) -> bytes:
+    def compress(
+        self, image: np.ndarray, quality: float | None = None, max_pixels: int | None = None
+    ) -> bytes:
         """Compresses a picture to the bytes of a .tfq file, with the member of the nearest quality.
 
         Args:
@@ -147,7 +154,7 @@ class ModelSet:
         """
         return self.load(self.choose(quality)).compress(image, max_pixels)
 
-    def decompress(self, data: bytes, max_pixels: int | None = None):
+    def decompress(self, data: bytes, max_pixels: int | None = None) -> np.ndarray:
         """Decompresses the bytes of a .tfq file to the picture, uint8 [H, W, 3].
 
         Args:
@@ -168,14 +175,14 @@ class ModelSet:
             )
         return self.load(member).decompress(data, max_pixels)
 
-    def evaluate(self, image, quality: float | None = None) -> dict:
+    def evaluate(self, image: np.ndarray, quality: float | None = None) -> dict[str, Any]:
         """Computes a decoder's result for `image: [H, W, 3]` uint8, like `ExportedModel.evaluate`.
 
         The arguments and errors are those of `compress`.
         """
         return self.load(self.choose(quality)).evaluate(image)
 
-    def rate_map(self, image, quality: float | None = None):
+    def rate_map(self, image: np.ndarray, quality: float | None = None) -> np.ndarray:
         """Returns the bits spent on each pixel of `image: [H, W, 3]` uint8, float32 [H, W].
 
         Args and errors are those of `compress`.
@@ -220,12 +227,14 @@ def read(path: str) -> ModelSet:
         raise model_file.ModelError(f"{path}: cannot read {MANIFEST}: {said}") from None
 
 
-def entry(folder: str, manifest: model_file.Manifest, kodak=()) -> dict:
+def entry(
+    folder: str, manifest: model_file.Manifest, kodak: Iterable[Mapping[str, float]] = ()
+) -> dict[str, Any]:
     """Returns the entry of `members` for a model with one rate, from its export's manifest."""
     return {"folder": folder, "quality": round(_own_quality(manifest), 1), "kodak": list(kodak)}
 
 
-def write(path: str, name: str, members: list, **fields) -> None:
+def write(path: str, name: str, members: Sequence[Mapping[str, Any]], **fields: Any) -> None:
     """Writes the manifest of a set whose members are already in their folders.
 
     Args:

@@ -16,6 +16,7 @@ from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import masses, table_file
 from tfquant.coding.decisions import DecisionTable
+from tfquant.coding.tables import Table
 from tfquant.export import model_file, weight_file
 from tfquant.export.codec_module import CodecModule, EagerModule
 from tfquant.layers import klt
@@ -52,8 +53,8 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
             if not is_packed:
                 content = {exact.NAME: files.read(tf.io.gfile.join(path, exact.NAME))}
             exact.load(codec, content[exact.NAME])
-        tables = tf.io.gfile.join(path, table_file.NAME)
-        tables = table_file.load(files.read(tables)) if files.exists(tables) else None
+        stored = tf.io.gfile.join(path, table_file.NAME)
+        tables = table_file.load(files.read(stored)) if files.exists(stored) else None
         lacking = {model.name for model in codec.entropy_models} - set(tables or {})
         if tables is not None and lacking:
             raise ValueError(f"{table_file.NAME} has no table for {', '.join(sorted(lacking))}")
@@ -61,7 +62,8 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         said = " ".join(str(error).split())
         raise model_file.ModelError(f"{path}: cannot rebuild the model: {said}") from None
     of_0_1 = tables is None
-    tables = _tables_of_0_1(codec) if of_0_1 else tables
+    if tables is None:
+        tables = _tables_of_0_1(codec)
     old = [t for t in tables.values() if isinstance(t, DecisionTable) and t.version == 2]
     if old and not masses.has_version_2():
         raise model_file.ModelError(
@@ -96,7 +98,7 @@ def set_weights(codec: Codec, data: bytes) -> None:
         variable.assign(array)
 
 
-def _packed_files(path: str, digests: dict) -> dict:
+def _packed_files(path: str, digests: dict[str, str]) -> dict[str, bytes]:
     """Returns the files of a packed export, name -> bytes, after checking their SHA-256."""
     content = {}
     for name in (weight_file.NAME, table_file.NAME):
@@ -109,7 +111,7 @@ def _packed_files(path: str, digests: dict) -> dict:
     return content
 
 
-def _tables_of_0_1(codec: Codec) -> dict:
+def _tables_of_0_1(codec: Codec) -> dict[str, Table]:
     """Computes the coding tables of an export of tfquant 0.1, which has no file of them.
 
     Its channel tables were computed in float32, and its decisions have version 2.

@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
+from logging import LogRecord
 
 import tensorflow as tf
 from absl import logging
@@ -138,10 +140,10 @@ def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _without_chatter():
+def _without_chatter() -> Iterator[None]:
     """Hides TensorFlow's message about every captured tensor to which it has assigned a name."""
 
-    def told_by_others(record):
+    def told_by_others(record: LogRecord) -> bool:
         return record.module not in ("signature_serialization", "fingerprinting_utils")
 
     logger = logging.get_absl_logger()
