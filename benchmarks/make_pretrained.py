@@ -50,16 +50,15 @@ def main(argv) -> None:
         with np.load(source.with_suffix(".npz")) as arrays:
             for variable, name in zip(codec.variables, arrays.files):
                 variable.assign(arrays[name].astype(np.float32))
-        quality = round(model_set.quality_of(experiment.lmbda, experiment.distortion), 1)
-        folder = f"q{quality:.0f}"
+        folder = _name(experiment)
         path = os.path.join(_OUT.value, folder)
         manifest = packed.pack_codec(codec, experiment, path, _STEP.value)
         steps.append(experiment.joint_steps)
-        row = before.get(folder)
+        entry = model_set.entry(folder, manifest, before.get(folder, []))
         if _MEASURE.value:
-            row = {"quality": quality, **_measure(path)}
-        print(folder, manifest.fingerprint, row, flush=True)
-        members.append(model_set.entry(folder, manifest, [row] if row else []))
+            entry["kodak"] = _measure(path, entry["quality"])
+        print(folder, manifest.fingerprint, *entry["kodak"], sep="\n  ", flush=True)
+        members.append(entry)
     training = _TRAINING.format(
         steps=" to ".join(f"{count:,}" for count in sorted({min(steps), max(steps)})),
         post=f"{experiment.post_steps:,}",
@@ -71,27 +70,39 @@ def main(argv) -> None:
 
 
 def _measured(out: str) -> dict:
-    """Folder -> the row of a set that is there."""
+    """Returns folder -> the measured rows of the set that exists."""
     path = Path(out) / "models.json"
     members = json.loads(path.read_text())["members"] if path.is_file() else []
-    return {member["folder"]: next(iter(member["kodak"]), None) for member in members}
+    return {member["folder"]: member["kodak"] for member in members}
 
 
-def _measure(path: str) -> dict:
-    """Mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
+def _name(experiment) -> str:
+    """Returns the name of a model's folder: its quality, or its range of qualities."""
+    from tfquant.export import quality
+
+    lmbdas = experiment.lmbda_range or [experiment.lmbda]
+    ends = (f"{quality.of_lmbda(lmbda, experiment.distortion):.0f}" for lmbda in lmbdas)
+    return "q" + "-".join(ends)
+
+
+def _measure(path: str, quality) -> list:
+    """Returns rows of quality, mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
     from tfquant.data import images
     from tfquant.evaluation import measure
     from tfquant.export.model_file import ExportedModel
 
-    model, measured = ExportedModel.load(path), []
-    for source in images.find_images(_IMAGES.value):
-        picture = images.read_image(source)
-        data = model.compress(picture)
-        bpp = measure.bits_per_pixel(len(data), picture)
-        measured.append({"bpp": bpp, **measure.quality(picture, model.decompress(data))})
-    mean = measure.mean(measured)
-    return {"bpp": round(mean["bpp"], 4), "psnr": round(mean["psnr"], 2),
-            "ms_ssim": round(mean["ms_ssim"], 4)}  # fmt: skip
+    model, rows = ExportedModel.load(path), []
+    for each in [quality] if model.qualities is None else model.qualities.samples():
+        measured = []
+        for source in images.find_images(_IMAGES.value):
+            picture = images.read_image(source)
+            data = model.compress(picture, each)
+            bpp = measure.bits_per_pixel(len(data), picture)
+            measured.append({"bpp": bpp, **measure.quality(picture, model.decompress(data))})
+        mean = measure.mean(measured)
+        decimals = {"bpp": 4, "psnr": 2, "ms_ssim": 4}
+        rows.append({"quality": each, **{key: round(mean[key], n) for key, n in decimals.items()}})
+    return rows
 
 
 if __name__ == "__main__":

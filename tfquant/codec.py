@@ -77,8 +77,8 @@ class Codec(keras.Model):
     def add_gains(self, factors: Sequence[float]) -> None:
         """Makes a codec for a range of rates, which takes a quality from 0 to 1.
 
-        The latent is multiplied by a gain before quantization, and by an inverse gain before the
-        rectifier and `g_s`. Both are trained.
+        The latent is multiplied by a gain before quantization, and by an inverse gain before `g_s`.
+        Both are trained. A rectifier is in between: it predicts the scaled latent.
 
         Args:
           factors: the initial gain of each level, from quality 0 to quality 1. The inverse gain
@@ -128,6 +128,12 @@ class Codec(keras.Model):
         `call`.
         """
         y = tf.cast(self.g_a(pad_to_multiple(x, self.downsampling)), tf.float32)
+        return self.scale(y, quality)
+
+    def scale(self, y: tf.Tensor, quality: tf.Tensor | None) -> tf.Tensor:
+        """Multiplies the output of `g_a`, [B, h, w, M] float32, by the gain; `quality` as in
+        `call`.
+        """
         return self._scaled(y, self.gain, quality)
 
     def rectify(self, y_hat: tf.Tensor) -> tf.Tensor:
@@ -147,8 +153,14 @@ class Codec(keras.Model):
         """Maps `y_bar` to x_hat: [B, height, width, 3] float32, not clipped; `quality` as in
         `call`.
         """
-        y_bar = self._scaled(y_bar, self.inverse_gain, quality)
+        y_bar = self.scale_back(y_bar, quality)
         return tf.cast(self.g_s(y_bar), tf.float32)[:, :height, :width]
+
+    def scale_back(self, y_bar: tf.Tensor, quality: tf.Tensor | None) -> tf.Tensor:
+        """Multiplies `y_bar`, [B, h, w, M] float32, by the inverse gain: the input of `g_s`;
+        `quality` as in `call`.
+        """
+        return self._scaled(y_bar, self.inverse_gain, quality)
 
     def _scaled(self, y: tf.Tensor, gain: Gain | None, quality: tf.Tensor | None) -> tf.Tensor:
         if (gain is None) != (quality is None):

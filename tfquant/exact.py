@@ -22,6 +22,7 @@ NAME = "integers.npz"  # in the folder of an exported model
 _FIELDS = ("inputs", "low", "high", "outputs", "groups")
 # Calibration input of the networks: generated pictures, the same for every model.
 _SEEDS, _SIDE = (1, 2), 512
+_QUALITIES = ([0.0], [0.5], [1.0])  # of a codec with gains
 
 
 def is_exact(codec: Codec) -> bool:
@@ -35,15 +36,17 @@ def become_exact(codec: Codec, pictures=None) -> None:
     Args:
       codec: a codec with trained weights.
       pictures: [H, W, 3] uint8 each, with which the ranges of the layers' inputs are measured. None
-        uses generated pictures.
+        uses generated pictures. A codec with gains codes each at its lowest, middle and highest
+        quality.
     """
     layers = _layers(codec)
     seen = {name: _Watch(layer) for name, layer in layers.items()}
     try:
         if layers:
             for picture in _made_pictures() if pictures is None else pictures:
-                y = codec.analyze(to_float(tf.constant(picture)[None]))
-                codec.transmit(y, Rounding())
+                for quality in [None] if codec.gain is None else _QUALITIES:
+                    y = codec.analyze(to_float(tf.constant(picture)[None]), quality)
+                    codec.transmit(y, Rounding())
     finally:
         for layer in layers.values():
             layer.seen = None

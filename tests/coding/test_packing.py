@@ -22,11 +22,12 @@ FILE = Bitstream(
     streams=(b"hello", b"", b"\x00\xff"),
 )
 MAX_PIXELS = 10_000
+QUALITIES = (0, 900)  # in steps; a model has either 0 or a range above 0
 
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def unpacked(data):
-    return packing.unpack(data, **OWN, max_pixels=MAX_PIXELS)
+    return packing.unpack(data, **OWN, max_pixels=MAX_PIXELS, qualities=QUALITIES)
 
 
 @tf.function(
@@ -94,7 +95,7 @@ def forged(offset, field):
 def refusal(data):
     """Returns Python's error message for the bytes; None if they are a file of this model."""
     try:
-        Bitstream.from_bytes(data, MAX_PIXELS).check_model(**OWN)
+        Bitstream.from_bytes(data, MAX_PIXELS).check_model(**OWN, qualities=QUALITIES)
     except container.BitstreamError as error:
         return str(error)
     return None
@@ -125,6 +126,7 @@ WRONG = {
     "too long": DATA + b"\0\0",
     "damaged": DATA[:-6] + b"~" + DATA[-5:],
     "other version": DATA[:4] + b"\x07" + DATA[5:],
+    "another quality": forged(42, struct.pack("<H", 901)),
     "no streams": sealed(DATA[:5] + b"\0" + DATA[6:44]),
     "255 streams": forged(5, b"\xff"),
     "a length beyond the file": forged(44, b"\xff\xff\xff\xff"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfquant import models
-from tfquant.export import model_file, model_set, packed, registry, weight_file
+from tfquant.export import model_file, model_set, packed, quality, registry, weight_file
 from tfquant.export.model_file import ExportedModel, ModelError
 from tfquant.export.writing import export_codec
 from tfquant.training.experiment import Experiment
@@ -143,13 +143,13 @@ def test_exports_of_several_rates_are_one_set(user_folder, tmp_path, make_photog
     assert [round(member.low) for member in added.members] == [10, 81]
     assert added.description == "two rates"
     picture = make_photograph(64, 64)
-    for quality, member in ((0, 0), (45, 0), (46, 1), (100, 1)):
-        assert added.choose(quality) is added.members[member]
-        data = added.compress(picture, quality)
+    for asked, member in ((0, 0), (45, 0), (46, 1), (100, 1)):
+        assert added.choose(asked) is added.members[member]
+        data = added.compress(picture, asked)
         fingerprint = added.members[member].manifest.fingerprint
         assert data[22:30].hex() == fingerprint
         np.testing.assert_array_equal(
-            added.decompress(data), added.evaluate(picture, quality)["image"]
+            added.decompress(data), added.evaluate(picture, asked)["image"]
         )
 
 
@@ -185,7 +185,7 @@ def test_an_unknown_name_lists_the_known_ones(user_folder):
 def test_a_quality_is_a_logarithm_of_lmbda():
     # The papers' lists for MSE and for MS-SSIM pair up.
     for mse, ms_ssim in ((0.0018, 2.4), (0.0067, 8.73), (0.025, 31.73), (0.0483, 60.5)):
-        quality = model_set.quality_of(mse)
-        assert model_set.quality_of(2 * mse) == pytest.approx(quality + 15)
-        assert model_set.quality_of(ms_ssim, "ms_ssim") == pytest.approx(quality, abs=1.2)
-    assert model_set.quality_of(1e-9) == 0 and model_set.quality_of(1e9) == 100
+        own = quality.of_lmbda(mse)
+        assert quality.of_lmbda(2 * mse) == pytest.approx(own + 15)
+        assert quality.of_lmbda(ms_ssim, "ms_ssim") == pytest.approx(own, abs=1.2)
+    assert quality.of_lmbda(1e-9) == 0 and quality.of_lmbda(1e9) == 100

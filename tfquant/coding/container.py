@@ -91,6 +91,11 @@ OTHER_MODEL = (
     "made by model {codec} {fingerprint}, this one is {own_codec} {own_fingerprint}: "
     "decode it with the model that it was made with"
 )
+OTHER_QUALITY = (
+    f"header says quality {{quality}}/{QUALITY_STEPS}, files of this model have"
+    f" {{least}}/{QUALITY_STEPS} to {{most}}/{QUALITY_STEPS}; the file was not made by tfquant"
+)
+ONE_RATE = (0, 0)  # the stored qualities of a model with one rate
 
 
 class BitstreamError(ValueError):
@@ -140,7 +145,8 @@ class Header:
       width: width in pixels.
       symbols_crc: CRC-32 of the decoded symbols.
       lengths: length of each stream in bytes.
-      quality: the level of a model that codes at any rate; None for a model with one rate.
+      quality: quality of a file of a model for a range of rates, above 0; None for a model with
+        one rate.
       version: format version.
     """
 
@@ -235,8 +241,20 @@ class Bitstream:
         del fields["lengths"]
         return cls(**fields, streams=tuple(streams))
 
-    def check_model(self, codec: str, fingerprint: str) -> None:
-        """Raises OtherModelError unless this model made the file."""
+    def check_model(
+        self, codec: str, fingerprint: str, qualities: tuple[int, int] = ONE_RATE
+    ) -> None:
+        """Checks that a model made the file.
+
+        Args:
+          codec: name of the model's codec.
+          fingerprint: the model's fingerprint.
+          qualities: the model's lowest and highest quality, results of `stored_quality`.
+
+        Raises:
+          OtherModelError: another model made the file.
+          FieldError: the header has a quality that no file of this model has.
+        """
         if (self.codec, self.fingerprint) != (codec, fingerprint):
             raise OtherModelError(
                 OTHER_MODEL.format(
@@ -246,6 +264,9 @@ class Bitstream:
                     own_fingerprint=fingerprint,
                 )
             )
+        stored, (least, most) = stored_quality(self.quality, self.version), qualities
+        if not least <= stored <= most:
+            raise FieldError(OTHER_QUALITY.format(quality=stored, least=least, most=most))
 
 
 def check_identity(codec: str, fingerprint: str) -> None:

@@ -84,7 +84,13 @@ def pack(
     return tf.strings.join([content, _little_endian(crc32(content), _WORD)])
 
 
-def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_PIXELS) -> Unpacked:
+def unpack(
+    data,
+    codec: str,
+    fingerprint: str,
+    max_pixels: int = container.MAX_PIXELS,
+    qualities: tuple[int, int] = container.ONE_RATE,
+) -> Unpacked:
     """Returns the content of a file of this model.
 
     Args:
@@ -92,6 +98,7 @@ def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_P
       codec: this model's codec.
       fingerprint: this model's fingerprint.
       max_pixels: limit of the picture's number of pixels.
+      qualities: as in `container.Bitstream.check_model`.
     """
     size = tf.strings.length(data)
     head = _bytes(tf.strings.substr(data, 0, _FIXED[container.VERSION]), _FIXED[container.VERSION])
@@ -145,6 +152,10 @@ def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_P
     ours = {"own_codec": codec, "own_fingerprint": fingerprint}
     same = (theirs["codec"] == codec) & (theirs["fingerprint"] == fingerprint)
     checks.require(same, container.OTHER_MODEL, **theirs, **ours)
+    quality = tf.where(is_first, 0, tf.cast(_number(field["quality"]), tf.int32))
+    least, most = qualities
+    known = (quality >= least) & (quality <= most)
+    checks.require(known, container.OTHER_QUALITY, quality=quality, least=least, most=most)
 
     with tf.control_dependencies(checks.done):
         starts = begin + tf.cumsum(tf.cast(lengths, tf.int32), exclusive=True)
@@ -155,8 +166,9 @@ def unpack(data, codec: str, fingerprint: str, max_pixels: int = container.MAX_P
     )
     with tf.control_dependencies(checks.done):
         height, width = (tf.cast(side, tf.int32) for side in sides.values())
-        quality = tf.where(is_first, 0, tf.cast(_number(field["quality"]), tf.int32))
-        return Unpacked(streams, height, width, _number(field["symbols_crc"]), quality)
+        return Unpacked(
+            streams, height, width, _number(field["symbols_crc"]), tf.identity(quality)
+        )  # fmt: skip
 
 
 def sizes(data) -> tf.Tensor:

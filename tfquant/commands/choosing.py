@@ -22,6 +22,7 @@ from tfquant import files, stack
 from tfquant.coding import container
 from tfquant.commands import outputs
 from tfquant.export import model_file, model_set, registry
+from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +62,8 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         "--quality",
         type=_quality,
         metavar="Q",
-        help="0 to 100; 15 more double the weight of the quality against the size; the model with"
-        " the nearest quality is used (default: 50)",
+        help="0 to 100; 15 more double the weight of the quality against the size; the nearest"
+        " quality that the model has is used (default: 50)",
     )
     group.add_argument(
         "--target_size",
@@ -91,7 +92,7 @@ def has_target(arguments: argparse.Namespace) -> bool:
 
 
 def _quality(text: str) -> float:
-    low, high = model_set.QUALITIES
+    low, high = scale.LOWEST, scale.HIGHEST
     with contextlib.suppress(ValueError):
         if low <= float(text) <= high:
             return float(text)
@@ -141,6 +142,7 @@ class Compressor:
     Attributes:
       set: the set of models.
       member: the one of its models that the quality chooses.
+      quality: the quality of the file, the nearest one that the member has.
     """
 
     def __init__(self, name: str | None, quality: float | None):
@@ -154,12 +156,20 @@ class Compressor:
           ModelError: there is no such model.
         """
         self.set = registry.find(registry.DEFAULT if name is None else name)
+        self._choose(quality)
+
+    def _choose(self, quality: float | None) -> None:
         self.member = self.set.choose(quality)
+        self.quality = self.member.nearest(self.set.default_quality if quality is None else quality)
 
     def __str__(self) -> str:
-        if len(self.set.members) == 1:
+        if len(self.set.members) == 1 and self.member.low == self.member.high:
             return self.set.name
-        return f"{self.set.name}, quality {self.member.low:g}"
+        return f"{self.set.name}, quality {self.quality:.4g}"
+
+    def compress(self, image, max_pixels: int | None) -> bytes:
+        """Compresses a picture, uint8 [H, W, 3], like `ExportedModel.compress`."""
+        return self.load().compress(image, self.quality, max_pixels)
 
     def compress_to(self, image: np.ndarray, arguments: argparse.Namespace) -> tuple[bytes, str]:
         """Compresses a picture to the size that the command line asks for.
@@ -179,7 +189,7 @@ class Compressor:
             size = arguments.target_bpp * image.shape[0] * image.shape[1] / 8
         size = max(round(size), 1)
         fitted = fitting.compress_to(self.set, image, size)
-        self.member = self.set.choose(fitted.quality)
+        self._choose(fitted.quality)
         if fitted.fits:
             return fitted.data, ""
         return fitted.data, (

@@ -43,7 +43,7 @@ def compress(arguments: argparse.Namespace) -> None:
         data, note = compressor.compress_to(picture.pixels, arguments)
         notes = (*notes, *filter(None, [note]))
     else:
-        data = compressor.load().compress(picture.pixels, arguments.max_pixels)
+        data = compressor.compress(picture.pixels, arguments.max_pixels)
     outputs.write(arguments.file, data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(data) / (height * width)
@@ -80,11 +80,13 @@ def info(arguments: argparse.Namespace) -> None:
             header = container.read_header(_seekable(file))
     name = _STANDARD_INPUT if arguments.file == STANDARD else files.shown(arguments.file)
     bpp = 8 * header.file_bytes / (header.height * header.width)
+    quality = "" if header.quality is None else f"quality      {header.quality:.4g}\n"
     print(
         f"file         {name}\n"
-        f"format       {container.VERSION}\n"
+        f"format       {header.version}\n"
         f"codec        {header.codec}\n"
         f"fingerprint  {header.fingerprint}\n"
+        f"{quality}"
         f"picture      {header.width}x{header.height} (width x height)\n"
         f"size         {header.file_bytes} bytes, {bpp:.4f} bpp\n"
         f"streams      {len(header.lengths)}: {' '.join(map(str, header.lengths))} bytes\n"
@@ -120,12 +122,13 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
         raise CommandError(error) from None
     outputs.make_folder(arguments.file)
     tasks = batch.tasks(found.paths, arguments.picture, arguments.file, ".tfq")
-    model = choosing.Compressor(arguments.model, arguments.quality).load()
+    compressor = choosing.Compressor(arguments.model, arguments.quality)
+    model = compressor.load()
     notes = collections.defaultdict(list)
 
     def work(task: batch.Task) -> tuple[int, int]:
         picture = _read_picture(task.source, arguments)
-        data = model.compress(picture.pixels, arguments.max_pixels)
+        data = compressor.compress(picture.pixels, arguments.max_pixels)
         outputs.write(task.target, data)
         for note in picture.notes:
             notes[note].append(task.source)
@@ -136,7 +139,7 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
         return f", {size} bytes, {8 * size / pixels:.4f} bpp"
 
     def existing(task: batch.Task) -> _Existing:
-        return _existing_file(task, model.codec, model.fingerprint, arguments.page)
+        return _existing_file(task, model, compressor.quality, arguments.page)
 
     def end() -> None:
         for note, paths in notes.items():
@@ -222,7 +225,9 @@ def _run_folder(
         raise CommandError(f"{failed} of {len(tasks)} files failed")
 
 
-def _existing_file(task: batch.Task, codec: str, fingerprint: str, page: int | None) -> _Existing:
+def _existing_file(
+    task: batch.Task, model: model_file.ExportedModel, quality: float, page: int | None
+) -> _Existing:
     """Compares an existing .tfq file with the one that would be made."""
     from tfquant.data import images
 
@@ -235,8 +240,10 @@ def _existing_file(task: batch.Task, codec: str, fingerprint: str, page: int | N
         found = container.Bitstream.from_bytes(data, sys.maxsize)
     except container.BitstreamError as error:
         return _Existing(str(error), ours)
-    if (found.codec, found.fingerprint) != (codec, fingerprint):
+    if (found.codec, found.fingerprint) != (model.codec, model.fingerprint):
         return _Existing(f"another model made it, {found.codec} {found.fingerprint}")
+    if model.qualities is not None and found.quality != model.qualities.nearest(quality):
+        return _Existing(f"it has quality {found.quality:.4g}")
     try:
         sides = images.sides(task.source, page)
     except images.ImageError:

@@ -79,9 +79,9 @@ def compare(out: Path) -> None:
     )
     found = pictures.find_pictures(pictures.SAMPLE, out / "originals").pictures
     compared = [
-        comparison.compare(models, member, picture.name, picture.read(), ["webp", "jpeg"])
+        comparison.compare(models, quality, picture.name, picture.read(), ["webp", "jpeg"])
         for picture in found
-        for member in models.members
+        for quality in models.samples()
     ]
     (out / "files").mkdir(exist_ok=True)
     for each in compared:

@@ -28,6 +28,7 @@ from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
 from tfquant.data import background
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
+from tfquant.export import quality
 from tfquant.export.model_file import ExportedModel, ModelError
 
 
@@ -94,6 +95,13 @@ def define_flags(values: flags.FlagValues) -> None:
         " JVET) or cubic (the original; needs 4 points).",
         flag_values=values,
     )
+    flags.DEFINE_list(
+        "qualities",
+        [],
+        "Qualities from 0 to 100, separated by commas, at which models for a range of rates are"
+        " measured. Empty: five at equal distances. Other models have one quality.",
+        flag_values=values,
+    )
     flags.DEFINE_string("background", None, f"A colour: {background.HELP}.", flag_values=values)
     flags.DEFINE_bool(
         "reconstructions",
@@ -101,6 +109,18 @@ def define_flags(values: flags.FlagValues) -> None:
         "If true, keeps every compressed file and its reconstruction.",
         flag_values=values,
     )
+
+
+def _qualities(texts: list) -> tuple[float, ...]:
+    """Returns the numbers of --qualities. An EvaluationError says which one is invalid."""
+    numbers = []
+    for text in texts:
+        try:
+            numbers.append(float(text))
+            quality.check(numbers[-1])
+        except ValueError as error:
+            raise EvaluationError(f"--qualities: {error}") from None
+    return tuple(numbers)
 
 
 def main(argv: list) -> None:
@@ -127,6 +147,7 @@ def main(argv: list) -> None:
             bd_method=values.bd_rate_method,
             reconstructions=values.reconstructions,
             background=background.parse(values.background) if values.background else None,
+            qualities=_qualities(values.qualities),
         )
         result = run.run(evaluation, ExportedModel.load)
     except (

@@ -48,7 +48,7 @@ def describe(models: ModelSet) -> str:
         lines.append(f"  trained: {models.training}")
     lines.append(f"  size:    {_megabytes(models)}, {_count(models)}")
     lines.append(
-        f"  {'quality':<9}{'codec':<17}{'lmbda':<8}{'fingerprint':<18}"
+        f"  {'quality':<9}{'codec':<17}{'lmbda':<14}{'fingerprint':<18}"
         "Kodak: bpp, PSNR, MS-SSIM"
     )  # fmt: skip
     for member in models.members:
@@ -58,18 +58,20 @@ def describe(models: ModelSet) -> str:
 
 def _rows(member: Member) -> list:
     """Returns a row for each measured quality of a model, or one row without measurements."""
-    lmbda = member.manifest.experiment.get("lmbda", "-")
+    experiment = member.manifest.experiment
+    lmbdas = experiment.get("lmbda_range") or [experiment.get("lmbda", "-")]
+    lmbda = "-".join(map(str, lmbdas))
     rows = []
     for measured in member.kodak or ({},):
         quality = f"{member.low:g}"
         if member.high > member.low:
-            quality = f"{measured['quality']:g}" if measured else f"{quality}-{member.high:g}"
+            quality = f"{measured['quality']:.4g}" if measured else f"{quality}-{member.high:g}"
         kodak = "not measured"
         if measured:
             kodak = (f"{measured['bpp']:.3f} bpp, {measured['psnr']:.2f} dB,"
                      f" {measured['ms_ssim']:.4f}")  # fmt: skip
         rows.append(
-            f"  {quality:<9}{member.manifest.codec:<17}{lmbda:<8}"
+            f"  {quality:<9}{member.manifest.codec:<17}{lmbda:<14}"
             f"{member.manifest.fingerprint:<18}{kodak}"
         )
     return rows

@@ -56,15 +56,16 @@ def run(arguments) -> None:
     try:
         spec = files.expanded(arguments.pictures)
         found = pictures.find_pictures(spec, Path(out).parent / "sample pictures").pictures
-        bar = batch.ProgressBar(len(found) * len(models.members), sys.stderr)
+        qualities = models.samples()
+        bar = batch.ProgressBar(len(found) * len(qualities), sys.stderr)
         compared, maps = [], {}
         for picture in found:
             image = picture.read()
-            for member in models.members:
+            for quality in qualities:
                 compared.append(
-                    comparison.compare(models, member, picture.name, image, list(_CODECS))
+                    comparison.compare(models, quality, picture.name, image, list(_CODECS))
                 )
-                maps[picture.name, member.low] = models.rate_map(image, member.low)
+                maps[picture.name, quality] = models.rate_map(image, quality)
                 bar.add()
         bar.clear()
     except images.ImageError as error:

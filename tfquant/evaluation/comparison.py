@@ -9,7 +9,7 @@ import numpy as np
 from tfquant import markdown, plotting
 from tfquant.evaluation import conventional, measure, same_size
 from tfquant.evaluation.same_size import Version
-from tfquant.export.model_set import Member, ModelSet
+from tfquant.export.model_set import ModelSet
 
 _CROP = 0.3  # share of each side of the picture
 _DECIMALS = {"psnr": 2, "ms_ssim": 4}
@@ -32,13 +32,13 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    models: ModelSet, member: Member, name: str, original: np.ndarray, codecs: list
+    models: ModelSet, quality: float, name: str, original: np.ndarray, codecs: list
 ) -> Comparison:
     """Compresses a picture with a model, and with conventional codecs to the same size.
 
     Args:
-      models: the set that contains the model.
-      member: the model.
+      models: the set of models.
+      quality: one of `ModelSet.samples`.
       name: name of the picture.
       original: uint8 [H, W, 3].
       codecs: keys of `conventional.CODECS`; those that Pillow lacks are skipped.
@@ -46,12 +46,11 @@ def compare(
     Raises:
       ModelError: the model cannot be loaded.
     """
-    model = models.load(member)
-    data = model.compress(original)
-    own = same_size.version("tfquant", data, model.decompress(data), original)
+    data = models.compress(original, quality)
+    own = same_size.version("tfquant", data, models.decompress(data), original)
     others = [same_size.of_size(codec, original, len(data)) for codec in codecs
               if conventional.is_available(codec)]  # fmt: skip
-    return Comparison(name, original, member.low, (own, *others))
+    return Comparison(name, original, quality, (own, *others))
 
 
 def table(comparisons: list) -> str:

@@ -43,13 +43,17 @@ def pair(models, baselines) -> list:
 
 
 def _baseline_of(model: dict, baselines) -> dict:
-    settings = [model["experiment"].get(name) for name in _SHARED]
+    def settings(each: dict) -> list:
+        return [each["experiment"].get(name) for name in _SHARED]
+
+    names = [b["name"] for b in baselines]
+    baselines = [b for b in baselines if b.get("quality") == model.get("quality")]
     same_bits = [b for b in baselines if b["fingerprint"] == model["fingerprint"]]
-    alike = [b for b in baselines if [b["experiment"].get(n) for n in _SHARED] == settings]
+    alike = [b for b in baselines if settings(b) == settings(model)]
     if not same_bits + alike:
         raise EvaluationError(
             f"--baseline: none for {model['name']}; expected the run that it started from, or one"
-            f" with the same {', '.join(_SHARED)}; got {', '.join(b['name'] for b in baselines)}"
+            f" with the same {', '.join(_SHARED)}; got {', '.join(names)}"
         )
     return (same_bits + alike)[0]
 

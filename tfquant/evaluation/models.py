@@ -13,7 +13,7 @@ from tfquant import files, metrics
 from tfquant.coding.container import BitstreamError
 from tfquant.data import images
 from tfquant.evaluation import EvaluationError, measure
-from tfquant.export.model_file import FOLDER, MANIFEST, ModelError
+from tfquant.export.model_file import FOLDER, MANIFEST, ExportedModel, ModelError, read_manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,12 @@ class Entry:
     Attributes:
       name: unique in its evaluation and usable as a file name.
       path: the exported model's folder.
+      quality: the quality to code with; None for a model with one rate.
     """
 
     name: str
     path: str
+    quality: float | None = None
 
 
 def find_models(model_dirs) -> list:
@@ -48,6 +50,50 @@ def find_models(model_dirs) -> list:
             )
         entries.append(Entry(_name(path, entries), path))
     return entries
+
+
+def at_qualities(entry: Entry, qualities: tuple[float, ...] = ()) -> list[Entry]:
+    """Returns an entry for each quality of a model for a range of rates; else `[entry]`.
+
+    Args:
+      entry: a result of `find_models`.
+      qualities: from 0 to 100. Qualities that the model does not have are left out. Empty: a few at
+        equal distances.
+
+    Raises:
+      EvaluationError: the model has none of the qualities.
+      ModelError: the folder has no valid manifest.
+    """
+    known = read_manifest(entry.path).qualities
+    if known is None:
+        return [entry]
+    chosen = [q for q in qualities if known.low <= q <= known.high]
+    if qualities and not chosen:
+        raise EvaluationError(
+            f"--qualities: {entry.name} has qualities from {known.low:.4g} to {known.high:.4g};"
+            f" got {', '.join(f'{q:g}' for q in qualities)}"
+        )
+    chosen = [known.nearest(q) for q in chosen] or known.samples()
+    return [Entry(f"{entry.name}_q{q:.4g}", entry.path, q) for q in dict.fromkeys(chosen)]
+
+
+class AtQuality:
+    """A model for a range of rates that codes with one quality, for `evaluate`."""
+
+    def __init__(self, model: ExportedModel, quality: float):
+        self._model, self._quality = model, quality
+
+    def compress(self, image: np.ndarray) -> bytes:
+        """Returns the bytes of a .tfq file, see `ExportedModel.compress`."""
+        return self._model.compress(image, self._quality)
+
+    def decompress(self, data: bytes) -> np.ndarray:
+        """Returns the picture of a file, see `ExportedModel.decompress`."""
+        return self._model.decompress(data)
+
+    def evaluate(self, image: np.ndarray) -> dict:
+        """Returns the decoder's result, see `ExportedModel.evaluate`."""
+        return self._model.evaluate(image, self._quality)
 
 
 def _name(path: str, entries) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import platform
 import shlex
@@ -28,6 +29,7 @@ from tfquant.evaluation import (
     report,
 )
 from tfquant.export import model_file
+from tfquant.export import quality as scale
 from tfquant.legacy_keras import keras
 from tfquant.names import check_known
 
@@ -53,6 +55,8 @@ class Evaluation:
       bd_method: a key of `curves.METHODS`.
       reconstructions: true to write every file and its reconstruction.
       background: (red, green, blue) that transparent pixels show, or None to reject such pictures.
+      qualities: qualities at which models for a range of rates are measured, as in
+        `models.at_qualities`.
 
     Raises:
       EvaluationError: there is nothing to evaluate, or a name is unknown.
@@ -69,6 +73,7 @@ class Evaluation:
     baselines: tuple[str, ...] = ()
     explorations: tuple[str, ...] = ()
     background: tuple[int, int, int] | None = None
+    qualities: tuple[float, ...] = ()
 
     def __post_init__(self):
         if not (self.model_dirs or self.conventional or self.explorations):
@@ -90,7 +95,8 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
 
     Args:
       evaluation: the input and the output.
-      load_model: function from an exported model's path to a model for `models.evaluate`.
+      load_model: function from an exported model's path to a model for `models.evaluate`. If the
+        model has a range of rates, its functions take a quality, see `models.AtQuality`.
       say: function that is called with each line of progress.
 
     Raises:
@@ -99,8 +105,10 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     """
     explored = _explored(evaluation.explorations)
     entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
-    learned, drawn = _describe(entries)
-    asked = len(evaluation.model_dirs)
+    entries = [models.at_qualities(entry, evaluation.qualities) for entry in entries]
+    learned, drawn = _describe([each for several in entries for each in several])
+    asked = sum(map(len, entries[: len(evaluation.model_dirs)]))
+    load = _loader(load_model)
     # This precedes all measurements, because a model may have no baseline.
     pairs = gains.pair(learned[:asked], learned[asked:]) if evaluation.baselines else []
     anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
@@ -115,11 +123,8 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     for note in notes:
         say(note)
 
-    chosen, broken = _measure_all(learned, evaluation, chosen, load_model, say)
-    gained = [
-        gains.gain(m, b, gains.timing(*(load_model(x["path"]) for x in (m, b)), chosen))
-        for m, b in pairs
-    ]
+    chosen, broken = _measure_all(learned, evaluation, chosen, load, say)
+    gained = [gains.gain(m, b, gains.timing(load(m), load(b), chosen)) for m, b in pairs]
     measurer = conventional.Measurer(folder / "conventional_cache.json")
     swept, held, lacking = _sweep(codecs, measurer, chosen, say)
     nearest = _nearest(learned, codecs, measurer, held.get(NEAREST, []))
@@ -176,7 +181,22 @@ def _find(evaluation: Evaluation, say) -> tuple:
     return kept, failed, found.notes + notes
 
 
-def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
+def _loader(load_model: Callable) -> Callable:
+    """Returns a function from a described model to the model that `models.evaluate` takes.
+
+    The two last models stay in memory: a model for a range of rates is described once for each
+    quality, and a model is timed in turn with its baseline.
+    """
+    loaded = functools.lru_cache(maxsize=2)(lambda path: load_model(path))
+
+    def load(described: dict):
+        model, quality = loaded(described["path"]), described["quality"]
+        return model if quality is None else models.AtQuality(model, quality)
+
+    return load
+
+
+def _measure_all(learned, evaluation, chosen, load, say) -> tuple:
     """Adds measurements to every model. Returns (pictures that all measured, failures).
 
     Raises:
@@ -184,7 +204,7 @@ def _measure_all(learned, evaluation, chosen, load_model, say) -> tuple:
     """
     failed = []
     for model in learned:
-        model.update(_measure(model, evaluation, chosen, load_model, say, failed))
+        model.update(_measure(model, evaluation, chosen, load, say, failed))
     broken = {each["name"] for each in failed}
     common = [picture for picture in chosen if picture.name not in broken]
     if chosen and not common:
@@ -238,11 +258,15 @@ def _explored(directories) -> list:
 def _describe(entries) -> tuple:
     """Returns (models, curves) as in `report.json`, without the measurements."""
     manifests = [model_file.read_manifest(entry.path) for entry in entries]
+    lmbdas = [_lmbda(entry, manifest) for entry, manifest in zip(entries, manifests)]
     found = identity.name_curves(
-        [identity.Trained(m.codec, m.experiment, m.precision) for m in manifests]
+        [
+            identity.Trained(m.codec, {**m.experiment, "lmbda": lmbda}, m.precision)
+            for m, lmbda in zip(manifests, lmbdas)
+        ]
     )
     described, drawn = [], {}
-    for entry, manifest, curve in zip(entries, manifests, found):
+    for entry, manifest, lmbda, curve in zip(entries, manifests, lmbdas, found):
         described.append(
             {
                 "name": entry.name,
@@ -250,7 +274,8 @@ def _describe(entries) -> tuple:
                 "codec": manifest.codec,
                 "curve": curve.name,
                 "plan": curve.identity["plan"],
-                "lmbda": manifest.experiment.get("lmbda"),
+                "lmbda": lmbda,
+                "quality": entry.quality,
                 "fingerprint": manifest.fingerprint,
                 "experiment": manifest.experiment,
             }
@@ -260,9 +285,17 @@ def _describe(entries) -> tuple:
     return described, list(drawn.values())
 
 
-def _measure(described, evaluation, chosen, load_model, say, failed: list) -> dict:
+def _lmbda(entry: models.Entry, manifest: model_file.Manifest) -> float | None:
+    """Returns the weight of the distortion at the entry's quality."""
+    if entry.quality is None:
+        return manifest.experiment.get("lmbda")
+    lmbda = scale.to_lmbda(entry.quality, manifest.experiment.get("distortion", "mse"))
+    return float(f"{lmbda:.4g}")
+
+
+def _measure(described, evaluation, chosen, load, say, failed: list) -> dict:
     """Measures a described model, and appends pictures that cannot be measured to `failed`."""
-    model = load_model(described["path"])
+    model = load(described)
     say(f"{described['name']}: {described['codec']}, {described['path']}")
 
     done = itertools.count(1)

@@ -20,7 +20,18 @@ from tfquant.coding.container import FINGERPRINT_DIGITS
 from tfquant.coding.tables import Table
 from tfquant.exchange import Reading, Writing
 from tfquant.export import stock, tiles
-from tfquant.export.stock import IMAGE, IMAGES, PICTURE, SIDES, one_by_one, traced
+from tfquant.export.quality import QualityRange
+from tfquant.export.stock import (
+    IMAGE,
+    IMAGES,
+    PICTURE,
+    QUALITIES,
+    QUALITY,
+    SIDES,
+    one_by_one,
+    traced,
+    with_quality,
+)
 
 # TensorFlow Serving encodes outputs whose name ends in _bytes as base64 in JSON.
 _FILE = tf.TensorSpec([], tf.string, name="tfq_bytes")
@@ -49,10 +60,14 @@ class CodecModule(tf.Module):
     Pictures are coded one at a time. The parameters for the range coder must be bit-equal when a
     file is decoded alone.
 
+    Every function that takes a picture or a latent takes a quality as its last argument if the
+    model has a range of rates.
+
     Args:
       codec: the codec with its trained weights.
       tables: latent's name -> its coding table; None makes them from the weights.
       max_pixels: limit of the pictures that the signatures write or read.
+      qualities: the model's qualities; None for a model with one rate.
     """
 
     def __init__(
@@ -60,6 +75,7 @@ class CodecModule(tf.Module):
         codec: Codec,
         tables: dict[str, Table] | None = None,
         max_pixels: int = container.MAX_PIXELS,
+        qualities: QualityRange | None = None,
     ):
         super().__init__(name="codec")
         # Saves the weights, but hides the Keras object from the saver behind a function: Keras
@@ -70,8 +86,15 @@ class CodecModule(tf.Module):
             tables = {model.name: model.coding_table() for model in codec.entropy_models}
         self._tables = tables
         self._max_pixels = max_pixels
+        self._qualities = qualities
         y = stock.latent_spec(codec, "y")
-        self.encode_latent = traced(y, *SIDES)(self._encode_latent)
+        one, several = ((), ()) if qualities is None else ((QUALITY,), (QUALITIES,))
+        self.encode = traced(IMAGE, *one)(self._encode)
+        self.decode = traced(*_CODED, *one)(self._decode)
+        self.evaluate = traced(IMAGE, *one)(self._evaluate)
+        self.compress = traced(IMAGES, *several)(self._compress)
+        self.compress_one = traced(IMAGE, *one)(self._compress_one)
+        self.encode_latent = traced(y, *SIDES, *several)(self._encode_latent)
         self._write = traced(tf.TensorSpec([1, *y.shape[1:]], name="y"))(self._write_latent)
 
     @property
@@ -120,18 +143,23 @@ class CodecModule(tf.Module):
                     digest.update(weight.numpy().tobytes())
         return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
-    @traced(IMAGE)
-    def encode(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _encode(
+        self, image: tf.Tensor, quality: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Encodes `image: uint8 [H, W, 3]`.
 
         Returns:
           A dictionary with streams (string [S]), symbols_crc (int64) and bits (float32).
         """
-        return self._write(tiles.analyze(self._codec(), image))
+        return self._write(tiles.analyze(self._codec(), image, self._level(quality)))
 
-    @traced(*_CODED)
-    def decode(
-        self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, symbols_crc: tf.Tensor
+    def _decode(
+        self,
+        streams: tf.Tensor,
+        height: tf.Tensor,
+        width: tf.Tensor,
+        symbols_crc: tf.Tensor,
+        quality: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Decodes streams of a picture with that size and `symbols_crc` to image (uint8 [H, W, 3]).
 
@@ -140,28 +168,35 @@ class CodecModule(tf.Module):
         size may be forged.
         """
         y_bar = self._codec().rectify(self.read(streams, height, width, symbols_crc))
-        return {"image": tiles.synthesize(self._codec(), y_bar, height, width)}
+        level = self._level(quality)
+        return {"image": tiles.synthesize(self._codec(), y_bar, height, width, level)}
 
-    @traced(IMAGE)
-    def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _evaluate(
+        self, image: tf.Tensor, quality: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
-        return stock.evaluate(self._codec(), self._tables, image)[0]
+        return stock.evaluate(self._codec(), self._tables, image, self._level(quality))[0]
 
-    def rate_map(self, image: tf.Tensor) -> tf.Tensor:
+    def rate_map(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the bits spent on each pixel of `image: uint8 [H, W, 3]`, float32 [H, W]."""
-        _, exchange = stock.evaluate(self._codec(), self._tables, image)
+        _, exchange = stock.evaluate(self._codec(), self._tables, image, self._level(quality))
         return stock.rate_map(self._codec(), exchange, *image.shape[:2])
 
-    @traced(IMAGES)
-    def compress(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _level(self, quality: tf.Tensor | None) -> tf.Tensor | None:
+        return stock.level_of(self._qualities, quality)
+
+    def _compress(
+        self, images: tf.Tensor, quality: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Compresses `images: uint8 [B, H, W, 3]` to tfq_bytes: string [B], one `.tfq` file
         each.
         """
 
-        def one(image: tf.Tensor) -> tf.Tensor:
-            return self.compress_one(image)["tfq_bytes"]
+        def one(image: tf.Tensor, *quality: tf.Tensor) -> tf.Tensor:
+            return self.compress_one(image, *quality)["tfq_bytes"]
 
-        return {"tfq_bytes": one_by_one(one, images, tf.TensorSpec([], tf.string))}
+        batch = with_quality(images, quality)
+        return {"tfq_bytes": one_by_one(one, batch, tf.TensorSpec([], tf.string))}
 
     @traced(_FILES)
     def decompress(self, tfq_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -175,15 +210,17 @@ class CodecModule(tf.Module):
         def one(data: tf.Tensor) -> tf.Tensor:
             return self._picture(of_one_size(self._unpack(data)))
 
-        return {"images": one_by_one(one, tfq_bytes, PICTURE)}
+        return {"images": one_by_one(one, (tfq_bytes,), PICTURE)}
 
-    @traced(IMAGE)
-    def compress_one(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _compress_one(
+        self, image: tf.Tensor, quality: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Compresses `image: uint8 [H, W, 3]` to tfq_bytes: string scalar."""
         height, width = self._within_limit(tf.shape(image)[0], tf.shape(image)[1])
         with tf.control_dependencies([height]):
             image = tf.identity(image)
-        return {"tfq_bytes": self._pack(self.encode(image), height, width)}
+        coded = self._encode(image, quality)
+        return {"tfq_bytes": self._pack(coded, height, width, quality)}
 
     @traced(_FILE)
     def decompress_one(self, tfq_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -191,38 +228,48 @@ class CodecModule(tf.Module):
         return {"image": self._picture(self._unpack(tfq_bytes))}
 
     def _encode_latent(
-        self, y: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+        self,
+        y: tf.Tensor,
+        height: tf.Tensor,
+        width: tf.Tensor,
+        quality: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """Codes `y: float32 [B, h, w, M]` of pictures with sizes int32 [B] to tfq_bytes: string
         [B].
         """
 
-        def one(inputs: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-            y, height, width = inputs
+        def one(
+            y: tf.Tensor, height: tf.Tensor, width: tf.Tensor, quality: tf.Tensor | None = None
+        ) -> tf.Tensor:
             height, width = self._within_limit(height, width)
             with tf.control_dependencies([height]):
                 y = tf.identity(y)
-            return self._pack(self._write(y[None]), height, width)
+            return self._pack(self._write(y[None]), height, width, quality)
 
-        fitting = stock.with_sides(self._codec(), "y", y, height, width)
-        return {"tfq_bytes": one_by_one(one, fitting, tf.TensorSpec([], tf.string))}
+        y, *sides = stock.with_sides(self._codec(), "y", y, height, width)
+        batch = with_quality(y, quality, *sides)
+        return {"tfq_bytes": one_by_one(one, batch, tf.TensorSpec([], tf.string))}
 
     @traced(_FILES)
     def decode_latent(self, tfq_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Decodes `tfq_bytes: string [B]` to `y_hat: float32 [B, h, w, M]`, height and width:
-        int32 [B].
+        """Decodes `tfq_bytes: string [B]` to `y_hat: float32 [B, h, w, M]`, height and width: int32
+        [B]. A model for a range of rates also returns the files' quality: float32 [B].
         """
         of_one_size = self._of_one_size(tfq_bytes)
         y_hat = stock.latent_spec(self._codec(), "y_hat")
+        side = tf.TensorSpec([], tf.int32)
+        spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
+        if self._qualities is not None:
+            spec["quality"] = tf.TensorSpec([], tf.float32)
 
         def one(data: tf.Tensor) -> dict[str, tf.Tensor]:
             file = of_one_size(self._unpack(data))
-            y_hat = self.read(*_what_decodes(file))[0]
-            return {"y_hat": y_hat, "height": file.height, "width": file.width}
+            inputs = self._what_decodes(file)
+            found = {"y_hat": self.read(*inputs[: len(_CODED)])[0], "height": file.height,
+                     "width": file.width, "quality": inputs[-1]}  # fmt: skip
+            return {name: found[name] for name in spec}
 
-        side = tf.TensorSpec([], tf.int32)
-        spec = {"y_hat": tf.TensorSpec(y_hat.shape[1:]), "height": side, "width": side}
-        return one_by_one(one, tfq_bytes, spec)
+        return one_by_one(one, (tfq_bytes,), spec)
 
     def _write_latent(self, y: tf.Tensor) -> dict[str, tf.Tensor]:
         """Codes `y: [1, h, w, M]`. Returns the same as `encode`."""
@@ -249,7 +296,14 @@ class CodecModule(tf.Module):
         """Returns the checksum of integers in coding order, int64 scalar."""
         return crc32_of_symbols(symbols)
 
-    def _pack(self, coded: dict[str, tf.Tensor], height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    def _pack(
+        self,
+        coded: dict[str, tf.Tensor],
+        height: tf.Tensor,
+        width: tf.Tensor,
+        quality: tf.Tensor | None,
+    ) -> tf.Tensor:
+        steps = 0 if self._qualities is None else stock.steps_of(self._qualities, quality)
         return packing.pack(
             coded["streams"],
             height,
@@ -257,12 +311,15 @@ class CodecModule(tf.Module):
             coded["symbols_crc"],
             self._codec().name,
             self.fingerprint(),
-            version=self.version,
+            steps,
+            self.version,
         )
 
     @traced(_FILE)
     def _unpack(self, tfq_bytes: tf.Tensor) -> packing.Unpacked:
-        return packing.unpack(tfq_bytes, self._codec().name, self.fingerprint(), self._max_pixels)
+        steps = container.ONE_RATE if self._qualities is None else self._qualities.steps
+        codec, fingerprint = self._codec().name, self.fingerprint()
+        return packing.unpack(tfq_bytes, codec, fingerprint, self._max_pixels, steps)
 
     def _within_limit(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The sides of a picture, if it is not larger than what is read."""
@@ -274,7 +331,14 @@ class CodecModule(tf.Module):
             return tf.identity(height), tf.identity(width)
 
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
-        return self.decode(*_what_decodes(file))["image"]
+        return self.decode(*self._what_decodes(file))["image"]
+
+    def _what_decodes(self, file: packing.Unpacked) -> tuple[tf.Tensor, ...]:
+        """Returns the arguments of `decode`."""
+        coded = (file.streams, file.height, file.width, file.symbols_crc)
+        if self._qualities is None:
+            return coded
+        return (*coded, tf.cast(file.quality, tf.float32) / container.QUALITY_STEPS)
 
     def _of_one_size(self, files: tf.Tensor) -> Callable[[packing.Unpacked], packing.Unpacked]:
         """Returns a function that checks that a file has the size of the first one."""
@@ -296,16 +360,11 @@ class CodecModule(tf.Module):
 _LARGE_PICTURE = 1 << 22
 
 
-def _what_decodes(file: packing.Unpacked) -> tuple:
-    """Returns the arguments of `CodecModule.decode`."""
-    return file.streams, file.height, file.width, file.symbols_crc
-
-
 class EagerModule(CodecModule):
     """A `CodecModule` that encodes, decodes and evaluates eagerly.
 
     No graph is traced, so the first picture takes no longer than the others. A large picture uses a
-    graph, which needs less memory.
+    graph, which needs less memory. The arguments are those of `CodecModule`.
     """
 
     def __init__(
@@ -313,25 +372,25 @@ class EagerModule(CodecModule):
         codec: Codec,
         tables: dict[str, Table] | None = None,
         max_pixels: int = container.MAX_PIXELS,
+        qualities: QualityRange | None = None,
     ):
-        super().__init__(codec, tables, max_pixels)
-        self._traced = CodecModule(codec, self.tables, max_pixels)
+        super().__init__(codec, tables, max_pixels, qualities)
+        self._traced = CodecModule(codec, self.tables, max_pixels, qualities)
+        self.encode, self.decode = self._encode_eagerly, self._decode_eagerly
+        self.evaluate = self._evaluate
+        self._write = self._write_latent
 
-    def encode(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _encode_eagerly(self, image: tf.Tensor, *quality: tf.Tensor) -> dict[str, tf.Tensor]:
         height, width, _ = image.shape
-        if height * width >= _LARGE_PICTURE:
-            return self._traced.encode(image)
-        return self._write_latent(tiles.analyze(self._codec(), image))
+        encode = self._traced.encode if height * width >= _LARGE_PICTURE else self._encode
+        return encode(image, *quality)
 
-    def decode(
-        self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, symbols_crc: tf.Tensor
+    def _decode_eagerly(
+        self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, *others: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        if int(height) * int(width) >= _LARGE_PICTURE:
-            return self._traced.decode(streams, height, width, symbols_crc)
-        return CodecModule.decode.python_function(self, streams, height, width, symbols_crc)
-
-    def evaluate(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return CodecModule.evaluate.python_function(self, image)
+        is_large = int(height) * int(width) >= _LARGE_PICTURE
+        decode = self._traced.decode if is_large else self._decode
+        return decode(streams, height, width, *others)
 
     def read(
         self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, symbols_crc: tf.Tensor

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from tfquant.export.model_set import QUALITIES, ModelSet
+from tfquant.export import quality as scale
+from tfquant.export.model_set import ModelSet
 
 TOLERANCE = 0.02  # relative to the wanted size
 _FINEST = 0.05  # in units of quality; smaller changes of the size are within the tolerance
@@ -61,7 +62,7 @@ def compress_to(models: ModelSet, image, size: int) -> Fitted:
             made[key] = Fitted(data, quality, len(data) / size - 1, 0)
         return made[key]
 
-    low, high = QUALITIES
+    low, high = scale.LOWEST, scale.HIGHEST
     while high - low > _FINEST and len(made) < _MOST_TRIALS:
         middle = (low + high) / 2
         found = trial(middle)

@@ -34,9 +34,11 @@ from typing import TYPE_CHECKING, Any
 
 from tfquant import files, stack
 from tfquant.coding import container
+from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
     import numpy as np
+    import tensorflow as tf
 
 MANIFEST = "tfquant.json"
 # 1: decode had no checksum. 2: real arithmetic, for files of version 1. 3: exact arithmetic.
@@ -87,6 +89,11 @@ class Manifest:
         """The version of the files that the model writes."""
         return 1 if self.format == FORMAT_OF_VERSION_1 else container.VERSION
 
+    @property
+    def qualities(self) -> scale.QualityRange | None:
+        """The qualities of a model for a range of rates; None for a model with one rate."""
+        return scale.range_of(self.experiment)
+
 
 def read_manifest(path: str) -> Manifest:
     """Reads MODEL/tfquant.json.
@@ -124,6 +131,12 @@ def read_manifest(path: str) -> Manifest:
     if not isinstance(fields["experiment"], dict):
         raise ModelError(f"{path}: {MANIFEST} has no valid experiment; export the model again")
     try:
+        scale.range_of(fields["experiment"])
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"{path}: {MANIFEST} has no valid lmbda_range; export the model again"
+        ) from None
+    try:
         container.check_identity(fields["codec"], fields["fingerprint"])
     except ValueError as error:
         raise ModelError(f"{path}: {MANIFEST} has {error}; export the model again") from None
@@ -137,9 +150,10 @@ class ExportedModel:
     Use `ExportedModel.load(path)`.
     """
 
-    def __init__(self, manifest: Manifest, functions: Any):
+    def __init__(self, manifest: Manifest, functions: Any, path: str = ""):
         self.manifest = manifest
         self._functions = functions
+        self._path = path
 
     @classmethod
     def load(cls, path: str) -> ExportedModel:
@@ -162,10 +176,10 @@ class ExportedModel:
                 f" {PACKED}: update tfquant"
             )
         if manifest.flavour == FULL and stack.coder().kind == stack.OPERATIONS:
-            return cls(manifest, _saved_functions(path))
+            return cls(manifest, _saved_functions(path), path)
         from tfquant.export import rebuilding
 
-        return cls(manifest, rebuilding.rebuilt(path, manifest))
+        return cls(manifest, rebuilding.rebuilt(path, manifest), path)
 
     @property
     def codec(self) -> str:
@@ -182,27 +196,38 @@ class ExportedModel:
         """The experiment that trained the model, as a dictionary."""
         return self.manifest.experiment
 
-    def compress(self, image: np.ndarray, max_pixels: int | None = None) -> bytes:
+    @property
+    def qualities(self) -> scale.QualityRange | None:
+        """The qualities of a model for a range of rates; None for a model with one rate."""
+        return self.manifest.qualities
+
+    def compress(
+        self, image: np.ndarray, quality: float | None = None, max_pixels: int | None = None
+    ) -> bytes:
         """Compresses a picture to the bytes of a .tfq file.
 
         Args:
           image: [H, W, 3] uint8.
+          quality: 0 to 100, see `quality.py`; the nearest quality of the model is used, so a model
+            with one rate takes any. None for the middle of the model's range.
           max_pixels: limit of the picture's number of pixels; None for the model's limit. The limit
             for reading is the same, so that every file that was written can be read.
 
         Raises:
+          ValueError: the quality is not from 0 to 100.
           ModelError: the picture is too large, the latents cannot be coded, or there is not enough
             memory.
         """
         import tensorflow as tf
 
+        stored = self._stored(quality)
         height, width, _ = image.shape
         limit = self.manifest.max_pixels if max_pixels is None else max_pixels
         if height * width > limit:
             values = {"height": height, "width": width, "pixels": height * width}
             raise ModelError(container.TOO_LARGE_TO_WRITE.format(**values, max_pixels=limit))
         try:
-            coded = self._functions.encode(tf.constant(image))
+            coded = self._functions.encode(tf.constant(image), *_quality_input(stored))
         except tf.errors.OpError as error:
             raise ModelError(f"cannot encode {width}x{height} pixels: {_cause(error)}") from None
         return container.Bitstream(
@@ -212,6 +237,7 @@ class ExportedModel:
             width=width,
             symbols_crc=int(coded["symbols_crc"]),
             streams=tuple(coded["streams"].numpy()),
+            quality=stored,
             version=self.manifest.file_version,
         ).to_bytes()
 
@@ -233,13 +259,15 @@ class ExportedModel:
 
         limit = self.manifest.max_pixels if max_pixels is None else max_pixels
         bitstream = container.Bitstream.from_bytes(data, limit)
-        bitstream.check_model(self.codec, self.fingerprint)
+        steps = container.ONE_RATE if self.qualities is None else self.qualities.steps
+        bitstream.check_model(self.codec, self.fingerprint, steps)
         try:
             decoded = self._functions.decode(
                 tf.constant(bitstream.streams, tf.string),
                 tf.constant(bitstream.height, tf.int32),
                 tf.constant(bitstream.width, tf.int32),
                 tf.constant(bitstream.symbols_crc, tf.int64),
+                *_quality_input(bitstream.quality),
             )
         except tf.errors.ResourceExhaustedError:
             raise container.FieldError(
@@ -249,22 +277,53 @@ class ExportedModel:
             raise container.SymbolsError(f"cannot be decoded: {_cause(error)}") from None
         return decoded["image"].numpy()
 
-    def evaluate(self, image: np.ndarray) -> dict[str, Any]:
+    def evaluate(self, image: np.ndarray, quality: float | None = None) -> dict[str, Any]:
         """Computes a decoder's result without coding.
 
         Args:
           image: [H, W, 3] uint8.
+          quality: as in `compress`.
 
         Returns:
           A dictionary. image: uint8 [H, W, 3], the decoded picture. bits: float, the model's
             estimate of the bits. y, y_hat, y_bar: float32 [1, h, w, M], the latent before
-            quantization, after it, and rectified.
+            quantization, after it, and rectified. A model for a range of rates quantizes the
+            scaled latent.
+
+        Raises:
+          ValueError: the quality is not from 0 to 100.
         """
         import tensorflow as tf
 
-        result = self._functions.evaluate(tf.constant(image))
+        inputs = _quality_input(self._stored(quality))
+        result = self._functions.evaluate(tf.constant(image), *inputs)
         values = {name: value.numpy() for name, value in result.items()}
         return {**values, "bits": float(values["bits"])}
+
+    def rate_map(self, image: np.ndarray, quality: float | None = None) -> np.ndarray:
+        """Returns the bits spent on each pixel of `image: [H, W, 3]` uint8, float32 [H, W].
+
+        Args and errors are those of `evaluate`.
+        """
+        functions = self._functions
+        if not hasattr(functions, "rate_map"):  # those of a SavedModel
+            from tfquant.export import rebuilding
+
+            functions = rebuilding.rebuilt(self._path, self.manifest)
+        return functions.rate_map(image, *_quality_input(self._stored(quality))).numpy()
+
+    def _stored(self, quality: float | None) -> float | None:
+        """Returns the quality for the header of a file; None for a model with one rate."""
+        if quality is not None:
+            scale.check(quality)
+        return None if self.qualities is None else self.qualities.nearest(quality)
+
+
+def _quality_input(stored: float | None) -> tuple[tf.Tensor, ...]:
+    """Returns the last argument of a model's functions; empty for a model with one rate."""
+    import tensorflow as tf
+
+    return () if stored is None else (tf.constant(stored, tf.float32),)
 
 
 def _saved_functions(path: str) -> Any:

@@ -9,9 +9,7 @@ A member has the name of its `folder`, its `quality`, and in `kodak` the mean `b
 quality of a model with one rate is a number. That of a model for a range of rates is a pair of
 numbers.
 
-Quality is a number from 0 to 100 with the same meaning in all sets: 10 is an lmbda of 0.0018, and
-each additional 15 double the lmbda, `quality = 10 + 15 log2(lmbda / 0.0018)`. An lmbda for MS-SSIM
-counts as 1/1270 of its value, because the papers' lists of lmbda correspond in this way.
+Quality is a number from 0 to 100 with the same meaning in all sets, see `quality.py`.
 
 A listing can be read without TensorFlow, which is imported when a model is loaded.
 """
@@ -20,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,29 +26,13 @@ from typing import TYPE_CHECKING, Any
 from tfquant import files, stack
 from tfquant.coding import container
 from tfquant.export import model_file
+from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
     import numpy as np
 
 MANIFEST = "models.json"
 FORMAT = 1
-QUALITIES = (0.0, 100.0)
-_LMBDA_OF_10 = 0.0018
-_PER_OCTAVE = 15.0
-_MS_SSIM_FACTOR = 1270.0
-
-
-def quality_of(lmbda: float, distortion: str = "mse") -> float:
-    """Returns the quality of a model that was trained with an lmbda, from 0 to 100.
-
-    Args:
-      lmbda: weight of the distortion, positive.
-      distortion: `mse` or `ms_ssim`.
-    """
-    if distortion == "ms_ssim":
-        lmbda /= _MS_SSIM_FACTOR
-    low, high = QUALITIES
-    return min(max(10.0 + _PER_OCTAVE * math.log2(lmbda / _LMBDA_OF_10), low), high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +56,16 @@ class Member:
     def nearest(self, quality: float) -> float:
         """Returns the quality of this model that is nearest to the requested one."""
         return min(max(quality, self.low), self.high)
+
+    def samples(self) -> list[float]:
+        """Returns qualities that represent this model in tables and figures, in ascending order.
+
+        These are the measured ones of a model for a range of rates, or a few at equal distances.
+        """
+        if self.low == self.high:
+            return [self.low]
+        measured = sorted(row["quality"] for row in self.kodak)
+        return measured or self.manifest.qualities.samples()
 
     def size(self) -> int:
         """Size of the files in bytes."""
@@ -102,7 +93,8 @@ class ModelSet:
         self.description = str(fields.get("description", ""))
         self.training = str(fields.get("training", ""))
         middle = self.members[len(self.members) // 2]
-        self.default_quality = float(fields.get("default_quality", middle.low))
+        default = fields.get("default_quality", (middle.low + middle.high) / 2)
+        self.default_quality = float(default)
         self._loaded: dict[str, model_file.ExportedModel] = {}
         self._lock = threading.Lock()
 
@@ -115,11 +107,12 @@ class ModelSet:
         Raises:
           ValueError: the quality is not from 0 to 100.
         """
-        low, high = QUALITIES
-        quality = self.default_quality if quality is None else quality
-        if not low <= quality <= high:
-            raise ValueError(f"quality must be from {low:.0f} to {high:.0f}; got {quality}")
+        quality = self._resolved(quality)
         return min(self.members, key=lambda member: abs(member.nearest(quality) - quality))
+
+    def samples(self) -> list[float]:
+        """Returns the `Member.samples` of all members, in ascending order."""
+        return sorted(quality for member in self.members for quality in member.samples())
 
     def find(self, fingerprint: str) -> Member | None:
         """Returns the member that made the files with this fingerprint, or None."""
@@ -145,14 +138,16 @@ class ModelSet:
 
         Args:
           image: [H, W, 3] uint8.
-          quality: 0 to 100, see the start of this module; None for `default_quality`.
+          quality: 0 to 100, see `quality.py`; None for `default_quality`. A model for a range of
+            rates uses it, as long as it is in the range.
           max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
         Raises:
           ValueError: the quality is not from 0 to 100.
           ModelError: as in `ExportedModel.load` and `ExportedModel.compress`.
         """
-        return self.load(self.choose(quality)).compress(image, max_pixels)
+        quality = self._resolved(quality)
+        return self.load(self.choose(quality)).compress(image, quality, max_pixels)
 
     def decompress(self, data: bytes, max_pixels: int | None = None) -> np.ndarray:
         """Decompresses the bytes of a .tfq file to the picture, uint8 [H, W, 3].
@@ -180,20 +175,22 @@ class ModelSet:
 
         The arguments and errors are those of `compress`.
         """
-        return self.load(self.choose(quality)).evaluate(image)
+        quality = self._resolved(quality)
+        return self.load(self.choose(quality)).evaluate(image, quality)
 
     def rate_map(self, image: np.ndarray, quality: float | None = None) -> np.ndarray:
         """Returns the bits spent on each pixel of `image: [H, W, 3]` uint8, float32 [H, W].
 
         Args and errors are those of `compress`.
         """
-        member = self.choose(quality)
-        functions = self.load(member)._functions
-        if not hasattr(functions, "rate_map"):  # those of a SavedModel
-            from tfquant.export import rebuilding
+        quality = self._resolved(quality)
+        return self.load(self.choose(quality)).rate_map(image, quality)
 
-            functions = rebuilding.rebuilt(member.path, member.manifest)
-        return functions.rate_map(image).numpy()
+    def _resolved(self, quality: float | None) -> float:
+        """Returns the requested quality, or the default one, after a check."""
+        quality = self.default_quality if quality is None else quality
+        scale.check(quality)
+        return quality
 
 
 def read(path: str) -> ModelSet:
@@ -209,8 +206,7 @@ def read(path: str) -> ModelSet:
     manifest = os.path.join(path, MANIFEST)
     if not files.exists(manifest):
         own = model_file.read_manifest(path)
-        quality = _own_quality(own)
-        return ModelSet(path, path, [Member(path, quality, quality, (), own)], {})
+        return ModelSet(path, path, [Member(path, *_own_range(own), (), own)], {})
     try:
         fields = json.loads(files.read(manifest))
         found = fields["format"]
@@ -230,8 +226,10 @@ def read(path: str) -> ModelSet:
 def entry(
     folder: str, manifest: model_file.Manifest, kodak: Iterable[Mapping[str, float]] = ()
 ) -> dict[str, Any]:
-    """Returns the entry of `members` for a model with one rate, from its export's manifest."""
-    return {"folder": folder, "quality": round(_own_quality(manifest), 1), "kodak": list(kodak)}
+    """Returns the entry of `members` for a model, from its export's manifest."""
+    low, high = (round(end, 1) for end in _own_range(manifest))
+    quality = low if low == high else [low, high]
+    return {"folder": folder, "quality": quality, "kodak": list(kodak)}
 
 
 def write(path: str, name: str, members: Sequence[Mapping[str, Any]], **fields: Any) -> None:
@@ -250,12 +248,16 @@ def write(path: str, name: str, members: Sequence[Mapping[str, Any]], **fields: 
     files.write(os.path.join(path, MANIFEST), json.dumps(content, indent=2) + "\n")
 
 
-def _own_quality(manifest: model_file.Manifest) -> float:
+def _own_range(manifest: model_file.Manifest) -> tuple[float, float]:
+    """Returns the lowest and the highest quality of a model, by its experiment."""
+    if manifest.qualities is not None:
+        return manifest.qualities.low, manifest.qualities.high
     experiment = manifest.experiment
     try:
-        return quality_of(float(experiment["lmbda"]), experiment.get("distortion", "mse"))
+        quality = scale.of_lmbda(float(experiment["lmbda"]), experiment.get("distortion", "mse"))
     except (LookupError, TypeError, ValueError):  # its experiment is not one of ours
-        return sum(QUALITIES) / 2
+        quality = (scale.LOWEST + scale.HIGHEST) / 2
+    return quality, quality
 
 
 def _member(path: str, fields: dict) -> Member:

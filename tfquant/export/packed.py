@@ -23,7 +23,7 @@ import tfquant
 from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import table_file
-from tfquant.export import model_file, rebuilding, weight_file
+from tfquant.export import model_file, quality, rebuilding, weight_file
 from tfquant.export.codec_module import CodecModule
 from tfquant.training.experiment import Experiment
 
@@ -86,7 +86,8 @@ def pack_codec(
     weights = weight_file.dump(_named(codec.variables), step)
     # Tables and fingerprint are those of the weights that are stored.
     rebuilding.set_weights(codec, weights)
-    module = CodecModule(codec)
+    recorded = json.loads(experiment.to_json())
+    module = CodecModule(codec, qualities=quality.range_of(recorded))
     fields = {
         "format": model_file.FORMAT,
         "version": tfquant.__version__,
@@ -94,7 +95,7 @@ def pack_codec(
         "fingerprint": module.fingerprint(),
         "precision": codec.parts()["g_s"].compute_dtype,
         "metrics": {},
-        "experiment": json.loads(experiment.to_json()),
+        "experiment": recorded,
     }
     return _write(module, fields, path, weights)
 

@@ -69,7 +69,8 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         raise model_file.ModelError(
             f"{path}: an export of tfquant 0.1, whose decisions need TensorFlow 2.19 or older"
         )
-    module = (EagerModule if is_packed else CodecModule)(codec, tables, manifest.max_pixels)
+    kind = EagerModule if is_packed else CodecModule
+    module = kind(codec, tables, manifest.max_pixels, manifest.qualities)
     if module.fingerprint() != manifest.fingerprint:
         why = "its weights or tables do not match its fingerprint"
         if of_0_1:

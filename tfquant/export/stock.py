@@ -13,6 +13,9 @@ Every signature except `about` and those named `..._one` takes a batch of pictur
 picture is processed separately, because sums over a batch may have another order of summation. The
 results are bit-equal to those of single pictures, and a batch takes little more memory than one
 picture.
+
+A model for a range of rates takes a quality with each picture, on the scale of `quality.py`. The
+signatures of other models have no such input.
 """
 
 from __future__ import annotations
@@ -21,18 +24,24 @@ import tensorflow as tf
 
 from tfquant.codec import Codec
 from tfquant.coding import packing
+from tfquant.coding.container import QUALITY_STEPS
 from tfquant.exchange import Exchange, Rounding
+from tfquant.export import quality as scale
 from tfquant.export import tiles
+from tfquant.export.quality import QualityRange
 
 IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
 SIDES = tuple(tf.TensorSpec([None], tf.int32, name=name) for name in ("height", "width"))
+QUALITY = tf.TensorSpec([], tf.float32, name="quality")
+QUALITIES = tf.TensorSpec([None], tf.float32, name="quality")
 PICTURE = tf.TensorSpec([None, None, 3], tf.uint8)
 
 NO_BATCH = "a batch of 0; it takes at least 1"
 _OTHER_COUNT = (
     "{count} latents, {heights} heights and {widths} widths; there must be as many of each"
 )
+_OTHER_QUALITIES = "{count} pictures and {qualities} qualities; there must be as many of each"
 _OTHER_SIZE = (
     "pictures of {height}x{width} and {other_height}x{other_width} pixels in one batch;"
     " the pictures of a batch have one size"
@@ -56,48 +65,52 @@ class StockModule(tf.Module):
     Args:
       codec: the codec with its trained weights.
       tables: latent's name -> its coding table, for the cost of escapes.
+      qualities: the model's qualities; None for a model with one rate.
     """
 
-    def __init__(self, codec: Codec, tables: dict):
+    def __init__(self, codec: Codec, tables: dict, qualities: QualityRange | None = None):
         super().__init__(name="stock")
         self._codec = lambda: codec  # hidden from the saver, as in `CodecModule`
         self._weights = list(codec.variables)
         self._tables = tables
+        self._qualities = qualities
+        quality = () if qualities is None else (QUALITIES,)
         y_hat = latent_spec(codec, "y_hat")
-        self.synthesize = traced(y_hat, *SIDES)(self._synthesize)
+        self.analyze = traced(IMAGES, *quality)(self._analyze)
+        self.synthesize = traced(y_hat, *SIDES, *quality)(self._synthesize)
+        self.reconstruct = traced(IMAGES, *quality)(self._reconstruct)
 
     def signatures(self) -> dict:
         """Returns name -> function, for `tf.saved_model.save`."""
         names = ("analyze", "synthesize", "reconstruct")
         return {name: getattr(self, name) for name in names}
 
-    @traced(IMAGES)
-    def analyze(self, images):
+    def _analyze(self, images, quality=None):
         """Maps `images: uint8 [B, H, W, 3]` to y: float32 [B, h, w, M], not quantized."""
 
-        def one(image):
-            return tiles.analyze(self._codec(), image)[0]
+        def one(image, quality=None):
+            return tiles.analyze(self._codec(), image, level_of(self._qualities, quality))[0]
 
         spec = tf.TensorSpec(latent_spec(self._codec(), "y").shape[1:])
-        return {"y": one_by_one(one, images, spec)}
+        return {"y": one_by_one(one, with_quality(images, quality), spec)}
 
-    def _synthesize(self, y_hat, height, width):
+    def _synthesize(self, y_hat, height, width, quality=None):
         """Maps `y_hat: float32 [B, h, w, M]` to images: uint8 [B, H, W, 3].
 
         `height` and `width`, int32 [B], are the sizes of the pictures. All must be equal. Other
         sides are an InvalidArgumentError.
         """
 
-        def one(inputs):
-            y_hat, height, width = inputs
+        def one(y_hat, height, width, quality=None):
             y_bar = self._codec().rectify(y_hat[None])
-            return tiles.synthesize(self._codec(), y_bar, height, width)
+            level = level_of(self._qualities, quality)
+            return tiles.synthesize(self._codec(), y_bar, height, width, level)
 
-        fitting = with_sides(self._codec(), "y_hat", y_hat, height, width)
-        return {"images": one_by_one(one, fitting, PICTURE)}
+        y_hat, *sides = with_sides(self._codec(), "y_hat", y_hat, height, width)
+        batch = with_quality(y_hat, quality, *sides)
+        return {"images": one_by_one(one, batch, PICTURE)}
 
-    @traced(IMAGES)
-    def reconstruct(self, images):
+    def _reconstruct(self, images, quality=None):
         """Computes a decoder's pictures for `images: uint8 [B, H, W, 3]`, and their cost.
 
         Returns:
@@ -105,8 +118,9 @@ class StockModule(tf.Module):
             model's estimate. rate_map: float32 [B, H, W], the bits for each pixel.
         """
 
-        def one(image):
-            evaluated, exchange = evaluate(self._codec(), self._tables, image)
+        def one(image, quality=None):
+            level = level_of(self._qualities, quality)
+            evaluated, exchange = evaluate(self._codec(), self._tables, image, level)
             spent = rate_map(self._codec(), exchange, tf.shape(image)[0], tf.shape(image)[1])
             return {"images": evaluated["image"], "bits": evaluated["bits"], "rate_map": spent}
 
@@ -115,20 +129,64 @@ class StockModule(tf.Module):
             "bits": tf.TensorSpec([], tf.float32),
             "rate_map": tf.TensorSpec([None, None], tf.float32),
         }
-        return one_by_one(one, images, outputs)
+        return one_by_one(one, with_quality(images, quality), outputs)
 
 
-def one_by_one(function, batch, spec):
-    """Applies `function` to each element of (a nest of) tensors [B, ...]; `spec` describes its
-    result.
+def with_quality(pictures, quality, *others) -> tuple:
+    """Returns the tensors of a batch for `one_by_one`, with the qualities last.
+
+    Args:
+      pictures: [B, ...], pictures or latents.
+      quality: [B] float32, or None, which is left out. Another number of qualities is an
+        InvalidArgumentError.
+      *others: tensors [B], between the pictures and the qualities.
+    """
+    if quality is None:
+        return (pictures, *others)
+    counts = {"count": tf.shape(pictures)[0], "qualities": tf.size(quality)}
+    same = counts["count"] == counts["qualities"]
+    with tf.control_dependencies([packing.require(same, _OTHER_QUALITIES, **counts)]):
+        return (pictures, *others, tf.identity(quality))
+
+
+def steps_of(qualities: QualityRange, quality) -> tf.Tensor:
+    """Returns the quality that a file stores: int32 scalar, as `container.stored_quality`.
+
+    Args:
+      qualities: the model's qualities.
+      quality: float32 scalar from 0 to 100. It is rounded to steps of 1/256, and limited to the
+        model's qualities. Other numbers are an InvalidArgumentError.
+    """
+    valid = (quality >= scale.LOWEST) & (quality <= scale.HIGHEST)
+    with tf.control_dependencies([packing.require(valid, scale.OUT_OF_SCALE, quality=quality)]):
+        steps = tf.cast(tf.round(QUALITY_STEPS * quality), tf.int32)
+    return tf.clip_by_value(steps, *qualities.steps)
+
+
+def level_of(qualities: QualityRange | None, quality) -> tf.Tensor | None:
+    """Returns the codec's quality, [1] float32 from 0 to 1, or None for a model with one rate.
+
+    The arguments are those of `steps_of`. The encoder's level equals the decoder's, because both
+    come from the quality that the file stores.
+    """
+    if qualities is None:
+        return None
+    stored = tf.cast(steps_of(qualities, quality), tf.float64) / QUALITY_STEPS
+    return tf.cast(qualities.level(stored), tf.float32)[None]
+
+
+def one_by_one(function, batch: tuple, spec):
+    """Applies `function` to the elements of tensors [B, ...]; `spec` describes its result.
 
     Runs sequentially, because parallel calls would take several times the memory. A batch of 0 is
     an InvalidArgumentError.
     """
-    count = tf.shape(tf.nest.flatten(batch)[0])[0]
+    count = tf.shape(batch[0])[0]
     with tf.control_dependencies([packing.require(count > 0, NO_BATCH)]):
-        batch = tf.nest.map_structure(tf.identity, batch)
-    return tf.map_fn(function, batch, fn_output_signature=spec, parallel_iterations=1)
+        batch = tuple(map(tf.identity, batch))
+    return tf.map_fn(
+        lambda inputs: function(*inputs), batch, fn_output_signature=spec, parallel_iterations=1
+    )
 
 
 def with_sides(codec: Codec, name: str, y, height, width) -> tuple:
@@ -163,8 +221,10 @@ def with_sides(codec: Codec, name: str, y, height, width) -> tuple:
         return tf.identity(y), height, width
 
 
-def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
+def evaluate(codec: Codec, tables: dict, image, level=None) -> tuple[dict, Exchange]:
     """Computes a decoder's result for `image: uint8 [H, W, 3]`, without coding.
+
+    `level` is a result of `level_of`.
 
     Returns:
       A dictionary, and the exchange that transmitted all latents. The dictionary contains image:
@@ -173,11 +233,13 @@ def evaluate(codec: Codec, tables: dict, image) -> tuple[dict, Exchange]:
         Without a rectifier, y_bar is y_hat.
     """
     exchange = Rounding(tables)
-    y = tiles.analyze(codec, image)
+    y = tiles.analyze(codec, image, level)
     y_hat = codec.transmit(y, exchange)
     y_bar = codec.rectify(y_hat)
     evaluated = {
-        "image": tiles.synthesize(codec, y_bar, tf.shape(image)[0], tf.shape(image)[1]),
+        "image": tiles.synthesize(
+            codec, y_bar, tf.shape(image)[0], tf.shape(image)[1], level
+        ),
         "bits": exchange.bits_per_image()[0],
         "y": y,
         "y_hat": y_hat,

@@ -17,13 +17,18 @@ from tfquant.layers.reach import reach
 SIDE = 1024  # of a tile in pixels, a multiple of every codec's downsampling
 
 
-def analyze(codec: Codec, image: tf.Tensor, side: int = SIDE) -> tf.Tensor:
-    """Maps `image: uint8 [H, W, 3]` to y: float32 [1, h, w, M], like `Codec.analyze`."""
+def analyze(
+    codec: Codec, image: tf.Tensor, quality: tf.Tensor | None = None, side: int = SIDE
+) -> tf.Tensor:
+    """Maps `image: uint8 [H, W, 3]` to y: float32 [1, h, w, M], like `Codec.analyze`.
+
+    `quality` is [1] float32 from 0 to 1 for a codec with gains.
+    """
     down, channels = codec.latent_channels()["y"]
     step = codec.downsampling
     margin = _margin(codec.g_a, 1.0, down)
     if margin is None:
-        return codec.analyze(to_float(image[None]))
+        return codec.analyze(to_float(image[None]), quality)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
 
     def tile(rows, columns):
@@ -35,15 +40,26 @@ def analyze(codec: Codec, image: tf.Tensor, side: int = SIDE) -> tf.Tensor:
 
     padded = [-(-extent // step) * step for extent in (height, width)]
     spec = tf.TensorSpec([None, None, channels])
-    return _assembled(tile, spec, padded, side, margin)[None]
+    return codec.scale(_assembled(tile, spec, padded, side, margin)[None], quality)
 
 
-def synthesize(codec: Codec, y_bar: tf.Tensor, height, width, side: int = SIDE) -> tf.Tensor:
-    """Maps `y_bar: float32 [1, h, w, M]` to the picture, uint8 [height, width, 3]."""
+def synthesize(
+    codec: Codec,
+    y_bar: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    quality: tf.Tensor | None = None,
+    side: int = SIDE,
+) -> tf.Tensor:
+    """Maps `y_bar: float32 [1, h, w, M]` to the picture, uint8 [height, width, 3].
+
+    `quality` is that of `analyze`.
+    """
     down, _ = codec.latent_channels()["y"]
     margin = _margin(codec.g_s, float(down), down)
     if margin is None:
-        return to_uint8(codec.synthesize(y_bar, height, width)[0])
+        return to_uint8(codec.synthesize(y_bar, height, width, quality)[0])
+    y_bar = codec.scale_back(y_bar, quality)
 
     def tile(rows, columns):
         (top, bottom), (left, right) = ([end // down for end in s.seen] for s in (rows, columns))

@@ -25,7 +25,7 @@ import tfquant
 from tfquant import exact, files, stack
 from tfquant.codec import Codec
 from tfquant.coding import container, table_file
-from tfquant.export import model_file, stock
+from tfquant.export import model_file, quality, stock
 from tfquant.export.codec_module import CodecModule, PortableModule
 from tfquant.export.stock import StockModule
 from tfquant.training import history, trained
@@ -90,18 +90,22 @@ def export_codec(
       max_pixels: limit of the pictures that the model writes or reads.
 
     Raises:
-      ValueError: something other than an exported model exists at `path`, or the codec is exact and
-        the version 1.
+      ValueError: something other than an exported model exists at `path`, or the version is 1 and
+        the codec is exact or has a range of rates.
     """
     is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
     if files.exists(path) and not is_model:
         raise ValueError(f"refusing to overwrite {path}: it exists and is not an exported model")
     if version == 1:
+        if codec.gain is not None:
+            raise ValueError(f"{path}: files of version 1 hold no quality, which this model needs")
         if exact.is_exact(codec):
             raise ValueError(f"{path}: an exact codec makes no files of version 1")
     elif not exact.is_exact(codec):
         exact.become_exact(codec)
-    full = CodecModule(codec, max_pixels=max_pixels)
+    recorded = json.loads(experiment.to_json())
+    qualities = quality.range_of(recorded)
+    full = CodecModule(codec, max_pixels=max_pixels, qualities=qualities)
     manifest = {
         "format": model_file.FORMAT if version > 1 else model_file.FORMAT_OF_VERSION_1,
         "version": tfquant.__version__,
@@ -110,7 +114,7 @@ def export_codec(
         "precision": codec.parts()["g_s"].compute_dtype,
         "metrics": metrics or {},
         "max_pixels": max_pixels,
-        "experiment": json.loads(experiment.to_json()),
+        "experiment": recorded,
     }
     with files.new_folder(path) as partial:
         coder = stack.coder()
@@ -125,8 +129,8 @@ def export_codec(
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
         if version > 1:
             files.write(tf.io.gfile.join(partial, exact.NAME), exact.dump(codec))
-        stock = StockModule(codec, full.tables)
-        _save(stock, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
+        served = StockModule(codec, full.tables, qualities)
+        _save(served, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
 
 
 def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
