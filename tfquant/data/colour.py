@@ -40,6 +40,9 @@ _BRADFORD = np.array(
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
+_NOT_USED = "ICC profile not used, colours taken as sRGB"
+
+
 def to_srgb(picture: Image.Image, info: dict, interoperability: str = "") -> tuple:
     """Converts a picture to sRGB.
 
@@ -54,6 +57,8 @@ def to_srgb(picture: Image.Image, info: dict, interoperability: str = "") -> tup
     profile = info.get("icc_profile")
     if profile:
         return _by_profile(picture, profile)
+    if "icc_profile" in info:  # Pillow found parts of it
+        return picture.convert("RGB"), f"{_NOT_USED}: it is incomplete"
     rgb = picture.convert("RGB")
     if picture.mode == "CMYK":
         return rgb, ""
@@ -74,7 +79,7 @@ def _by_profile(picture: Image.Image, profile: bytes) -> tuple:
             return picture.convert("RGB"), f"ICC profile '{name}' not used: {reason}"
         transform = change(mode)
     except _UnusableProfile as error:
-        return picture.convert("RGB"), f"ICC profile not used, colours taken as sRGB: {error}"
+        return picture.convert("RGB"), f"{_NOT_USED}: {error}"
     if transform is None:
         return picture.convert("RGB"), ""
     from PIL import ImageCms

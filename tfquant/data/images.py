@@ -150,6 +150,8 @@ def _why_unidentified(path: str) -> str:
         return "HEIC, which needs the package pillow-heif: pip install 'tfquant[heif]'"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return f"a TIFF file of a kind that Pillow does not read ({decoding.tiff_kind(path)})"
+    if decoding.is_picture_data(head):
+        return "unreadable: the header is damaged or of an unsupported kind"
     return f"not a picture of a known format ({', '.join(decoding.readable_formats())})"
 
 
