@@ -73,11 +73,15 @@ def main(argv=None) -> int:
     except SystemExit as stop:  # --help, --version, errors
         return int(stop.code or 0)
     for name in _PATHS:
-        if isinstance(getattr(arguments, name, None), str):
-            setattr(arguments, name, files.expanded(getattr(arguments, name)))
+        path = getattr(arguments, name, None)
+        if path == "":
+            return fail(f"argument {name}: an empty path; name a file or a folder", code=2)
+        if path is not None:
+            setattr(arguments, name, files.expanded(path))
     try:
         arguments.command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (
         container.BitstreamError, model_file.ModelError, stack.StackError, CommandError
     ) as error:  # fmt: skip

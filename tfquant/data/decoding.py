@@ -206,9 +206,10 @@ _SIGNATURES = (
 )
 
 
-def tiff_kind(path) -> str:
-    """Describes the first page of a TIFF file, for a message."""
-    with contextlib.suppress(Exception), open(path, "rb") as file, messages.collected():
+def tiff_kind(file) -> str:
+    """Describes the first page of a TIFF file that is open for reading, for a message."""
+    with contextlib.suppress(Exception), messages.collected():
+        file.seek(0)
         head = file.read(8)
         if head.startswith(b"MM\0+"):
             return "BigTIFF, big endian"

@@ -81,6 +81,19 @@ def search(spec: str) -> Found:
     return result
 
 
+def with_extension(folder: str, extension: str) -> Found:
+    """Finds the files below a folder that have an extension, in upper or lower case.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    tree = files.walk(folder)
+    result = Found([], hidden=tree.hidden, special=tree.special)
+    for path in sorted(tree.paths):
+        (result.paths if path.lower().endswith(extension) else result.others).append(path)
+    return result
+
+
 def parts(spec: str) -> list[str]:
     """Splits a comma-separated list. Blanks around a name are kept if that name exists."""
     for whole in (files.expanded(spec), files.expanded(spec.strip())):

@@ -237,9 +237,7 @@ def evaluate(codec: Codec, tables: dict, image, level=None) -> tuple[dict, Excha
     y_hat = codec.transmit(y, exchange)
     y_bar = codec.rectify(y_hat)
     evaluated = {
-        "image": tiles.synthesize(
-            codec, y_bar, tf.shape(image)[0], tf.shape(image)[1], level
-        ),
+        "image": tiles.synthesize(codec, y_bar, tf.shape(image)[0], tf.shape(image)[1], level),
         "bits": exchange.bits_per_image()[0],
         "y": y,
         "y_hat": y_hat,
