@@ -253,6 +253,8 @@ def _doctor(arguments) -> None:
 def _export(arguments) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
     outputs.check_new(out, arguments.overwrite)
+    if not files.isdir(arguments.run):
+        raise CommandError(f"{files.shown(arguments.run)}: no such folder")
     stack.import_tensorflow()
     import tensorflow as tf
 
@@ -260,12 +262,17 @@ def _export(arguments) -> None:
 
     try:
         path, checkpoint = writing.export_run(
-            arguments.run, out, arguments.precision, arguments.files, arguments.max_pixels
+            files.utf8_folder(arguments.run),
+            out,
+            arguments.precision,
+            arguments.files,
+            arguments.max_pixels,
         )
     except (ValueError, tf.errors.OpError) as error:
         raise CommandError(error) from None
     made = model_file.read_manifest(path)
-    print(f"{path}: {made.codec} {made.fingerprint}, {made.precision}, from {checkpoint}")
+    text = f"{made.codec} {made.fingerprint}, {made.precision}, from {checkpoint}"
+    print(f"{files.shown(path)}: {text}")
 
 
 def _positive(text) -> int:

@@ -48,8 +48,8 @@ def compress(arguments: argparse.Namespace) -> None:
     outputs.write(arguments.file, data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(data) / (height * width)
-    line = f"{len(data)} bytes, {bpp:.4f} bpp ({compressor})"
-    _say(arguments.file, f"{files.shown(arguments.file)}: {line}")
+    line = f"{arguments.file}: {len(data)} bytes, {bpp:.4f} bpp ({compressor})"
+    _say(arguments.file, files.shown(line))
     for note in notes:
         _say(arguments.file, f"{_name(arguments.picture)}: {note}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tfquant import files
 from tfquant.data import messages
 
 
@@ -20,7 +21,8 @@ class OutputError(CommandError):
 
 
 def fail(message, code: int = 1) -> int:
-    """Prints one line on standard error. Returns the exit code."""
+    """Prints one line on standard error, with names as printable text. Returns the exit code."""
+    line = files.shown(" ".join(str(message).split()))
     with messages.STDERR:
-        print(f"tfquant: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"tfquant: {line}", file=sys.stderr)
     return code

@@ -106,11 +106,12 @@ def train(
 def train_and_export(experiment: Experiment, model_dir: str, settings: Settings) -> list[str]:
     """Trains and exports like `train`. Returns one line for each unreadable picture."""
     host = Host.from_environment()
-    model_dir = files.utf8_folder(model_dir)
-    with host.together(), host.folder(model_dir) as run_dir:
+    opened = files.utf8_folder(model_dir)
+    with host.together(), host.folder(opened) as run_dir:
         left_out = train_stages(experiment, run_dir, settings, host)
     if host.is_chief:
-        exported, name = writing.export_run(model_dir)
+        _, name = writing.export_run(opened)
+        exported = files.shown(tf.io.gfile.join(model_dir, model_file.FOLDER))
         logging.info("Exported model: %s, from %s", exported, name)
     return left_out
 
