@@ -258,6 +258,7 @@ def anchor(metric="PSNR", points=POINTS, delimiter=","):
         anchor().replace("\n", "\r").encode(),
         anchor(delimiter=";").encode(),
         anchor(delimiter="\t").encode(),
+        b"\r\n \r\n" + anchor().encode(),
         codecs.BOM_UTF8 + b"sep=;\r\n" + anchor(delimiter=";").replace("\n", "\r\n").encode(),
         anchor(delimiter=";").replace(".", ",").encode(),
         anchor(delimiter=" , ").encode() + b"\n,,,\n",
@@ -293,6 +294,7 @@ def test_ms_ssim_of_an_anchor_is_linear_or_in_decibels(tmp_path):
         ("PSNR", ("nan", "20"), "line 6: bpp must be a number above 0; got 'nan'"),
         ("PSNR", ("1", "inf"), "line 6: value must be finite; got 'inf'"),
         ("PSNR", ("1", ""), "line 6: expected numbers for bpp and value, got ''"),
+        ("PSNR", ("1,5", "30,5"), "line 6: 6 cells for 4 columns; decimal commas need semicolons"),
         ("MS-SSIM", ("1", "0.9"), "line 2: MS-SSIM above 1 beside values below"),
     ],
 )

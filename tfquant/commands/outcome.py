@@ -20,9 +20,13 @@ class OutputError(CommandError):
     """An output that cannot be written. The other files of a folder would fail as well."""
 
 
+def one_line(message) -> str:
+    """Returns a message as one line of printable text."""
+    return files.shown(" ".join(str(message).split()))
+
+
 def fail(message, code: int = 1) -> int:
-    """Prints one line on standard error, with names as printable text. Returns the exit code."""
-    line = files.shown(" ".join(str(message).split()))
+    """Prints one line on standard error. Returns the exit code."""
     with messages.STDERR:
-        print(f"tfquant: {line}", file=sys.stderr)
+        print(f"tfquant: {one_line(message)}", file=sys.stderr)
     return code

@@ -20,7 +20,8 @@ from absl import app, flags, logging
 
 from tfquant import files
 from tfquant.commands import experiment_flags
-from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.commands.outcome import one_line
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, first_of, program_name
 from tfquant.data import background, crops, sources
 from tfquant.data.images import ImageError
 from tfquant.export import model_file, writing
@@ -40,8 +41,6 @@ from tfquant.training import (
 from tfquant.training.experiment import Experiment
 from tfquant.training.hosts import Host, HostLost
 from tfquant.training.trainer import Trainer
-
-_SHOWN = 5  # number of pictures in the last line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,14 +375,12 @@ def main(argv: list) -> None:
         else:
             left_out = train_and_export(experiment, values.model_dir, settings_from_flags(values))
     except (ValueError, OSError, ImageError, run.TrainingDiverged, HostLost) as error:
-        sys.exit(f"{program}: {error}")
+        sys.exit(f"{program}: {one_line(error)}")
     except KeyboardInterrupt:
         end(f"{program}: interrupted; {_where_it_stands(experiment, values)}", 130)
     if left_out:
-        shown = "; ".join(left_out[:_SHOWN])
-        more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
         noun = "picture" if len(left_out) == 1 else "pictures"
-        message = f"the run is complete without {len(left_out)} {noun}: {shown}{more}"
+        message = f"the run is complete without {len(left_out)} {noun}: {first_of(left_out)}"
         end(f"{program}: {message}", LEFT_OUT)
 
 
