@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tfquant import files
 from tfquant.export import registry
 from tfquant.export.model_set import Member, ModelSet
 
@@ -31,7 +32,8 @@ def run(arguments) -> None:
       OSError: a file cannot be written or removed.
     """
     if arguments.add:
-        added = registry.add(arguments.add, arguments.name, arguments.description)
+        exports = [files.expanded(path) for path in arguments.add]
+        added = registry.add(exports, arguments.name, arguments.description)
         print(f"{added.path}: {added.name}, {_count(added)}, {_megabytes(added)}")
     if arguments.remove is not None:
         print(f"{registry.remove(arguments.remove)}: removed")

@@ -332,8 +332,12 @@ def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
             logging.warning("%s: no effect, %s", ", ".join(given), reason)
 
 
-def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> None:
-    """Tries weights of the feature distance, largest first, each in its own run."""
+def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> list[str]:
+    """Tries weights of the feature distance, largest first, each in its own run.
+
+    Returns:
+      One line for each picture that was skipped because it could not be read.
+    """
     host = Host.from_environment()
     if host.count > 1:
         raise ValueError(f"--explore_qr runs on one host; TF_CONFIG has {host.count}")
@@ -342,16 +346,22 @@ def explore(experiment: Experiment, directory: str, values: flags.FlagValues) ->
     )
     images = values.explore_images or experiment.train_images
     patience, settings = values.explore_patience, settings_from_flags(values)
+    left_out = {}  # a set in order
+
+    def train_one(one: Experiment, run_dir: str) -> None:
+        left_out.update(dict.fromkeys(train_stages(one, run_dir, settings, host, patience)))
+
     found = exploration.run_search(
         directory,
         search,
         dataclasses.replace(experiment, train_images=images),
-        train=lambda one, run_dir: train_stages(one, run_dir, settings, host, patience),
+        train=train_one,
         patience=patience,
         epoch_steps=settings.epoch_steps,
         warm_start=values.explore_warm_start,
     )
     print(f"\n{found}")
+    return list(left_out)
 
 
 def main(argv: list) -> None:
@@ -371,7 +381,7 @@ def main(argv: list) -> None:
             files.exists(name)  # raises an error if the file system is not accessible
         warn_of_flags(experiment, values)
         if values.explore_qr:
-            explore(experiment, values.model_dir, values)
+            left_out = explore(experiment, values.model_dir, values)
         else:
             left_out = train_and_export(experiment, values.model_dir, settings_from_flags(values))
     except (ValueError, OSError, ImageError, run.TrainingDiverged, HostLost) as error:
