@@ -25,14 +25,7 @@ import unicodedata
 from types import SimpleNamespace
 from typing import Callable
 
-from absl import logging
-
 from tfquant import stack
-
-
-def _left_out(error: OSError) -> None:
-    logging.warning("skipping a folder that cannot be read: %s", error)
-
 
 # Functions of both file systems, with TensorFlow's names.
 _LOCAL = SimpleNamespace(
@@ -270,11 +263,13 @@ class Tree:
       paths: paths of the files, in any order, including broken links.
       hidden: paths of the files and folders that are skipped because they are hidden.
       special: paths of FIFOs, sockets and devices, which are also skipped.
+      unreadable: paths of the subfolders that cannot be read.
     """
 
-    paths: list[str]
-    hidden: list[str]
-    special: list[str]
+    paths: list[str] = dataclasses.field(default_factory=list)
+    hidden: list[str] = dataclasses.field(default_factory=list)
+    special: list[str] = dataclasses.field(default_factory=list)
+    unreadable: list[str] = dataclasses.field(default_factory=list)
 
 
 def is_hidden(name: str) -> bool:
@@ -286,7 +281,7 @@ def walk(folder: str) -> Tree:
     """Finds all files in a folder and in its subfolders.
 
     Follows links to folders and visits each folder once. Skips hidden subfolders; the folder itself
-    may be hidden. Logs local folders that cannot be read.
+    may be hidden.
 
     Raises:
       OSError: the folder itself cannot be read.
@@ -297,13 +292,17 @@ def walk(folder: str) -> Tree:
 
 
 def _walk_local(folder: str) -> Tree:
-    tree, seen = Tree([], [], []), set()
+    tree, seen = Tree(), set()
+
+    def skip(error: OSError) -> None:
+        tree.unreadable.append(error.filename)
+
     # Links come last, so that a folder is first found at its own location.
     waiting = [folder]
     while waiting:
         links = []
         for top in sorted(waiting):
-            for parent, subfolders, names in os.walk(top, onerror=_left_out):
+            for parent, subfolders, names in os.walk(top, onerror=skip):
                 real = os.path.realpath(parent)
                 if real in seen:
                     subfolders.clear()
@@ -332,7 +331,7 @@ def _is_special(path: str) -> bool:
 
 
 def _walk_remote(folder: str) -> Tree:
-    tree, hidden = Tree([], [], []), []
+    tree, hidden = Tree(), []
     for parent, subfolders, names in _system(folder).walk(folder):
         hidden += [os.path.join(parent, name) for name in subfolders if is_hidden(name.rstrip("/"))]
         if any(parent == h or parent.startswith(h.rstrip("/") + "/") for h in hidden):

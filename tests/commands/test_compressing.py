@@ -276,6 +276,25 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path, tfquant):
     assert (tmp_path / "out").read_bytes() == b"precious"
 
 
+def test_a_folder_that_cannot_be_read_is_counted_and_fails(tmp_path, tfquant, monkeypatch):
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    save(pictures / "open" / "a.png")
+    save(pictures / "closed" / "b.png")
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    skipped = f"{pictures}: skipped: 1 folders that cannot be read ({pictures / 'closed'})"
+    code, printed, err = tfquant("compress", "m", pictures, out)
+    assert (code, err) == (1, "tfquant: 1 folders cannot be read\n")
+    first, last = printed.splitlines()
+    assert "1 of 1 files made" in first and last == skipped
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["compress", "a.png", ""], ["compress", "", "b.tfq"], ["info", ""], ["records", "a.png", ""]],

@@ -160,14 +160,22 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
     def end() -> None:
         for note, paths in notes.items():
             print(f"{some_names(paths)}: {note}")
-        _say_left_out(arguments.picture, found)
+        say_left_out(arguments.picture, found)
 
     _run_folder(work, tasks, arguments, arguments.file, existing, describe, end)
+    check_complete(found)
 
 
-def _say_left_out(folder: str, found: finding.Found) -> None:
+def say_left_out(folder: str, found: finding.Found) -> None:
+    """Prints a line that counts the skipped files of a `finding.Found`, if there are any."""
     if found.left_out():
         print(f"{files.shown(folder)}: skipped: {found.left_out()}")
+
+
+def check_complete(found: finding.Found) -> None:
+    """Raises a CommandError if a folder of a `finding.Found` could not be read."""
+    if found.unreadable:
+        raise CommandError(f"{len(found.unreadable)} folders cannot be read")
 
 
 def _decompress_folder(arguments: argparse.Namespace) -> None:
@@ -191,9 +199,10 @@ def _decompress_folder(arguments: argparse.Namespace) -> None:
         return _existing_picture(task, arguments.max_pixels)
 
     def end() -> None:
-        _say_left_out(arguments.file, found)
+        say_left_out(arguments.file, found)
 
     _run_folder(work, tasks, arguments, arguments.picture, existing, end=end)
+    check_complete(found)
 
 
 def _run_folder(
