@@ -210,6 +210,8 @@ def test_plots_of_sweeps_and_explorations_are_skipped(folder, evaluate):
         ["latin\udce9.png", "latin_xe9.png"],
         ["line\nbreak.png", "a|b.png"],
         [f"{'n' * 240}1.png", f"{'n' * 240}2.png"],
+        [f"{c * 60}/{c * 60}.png" for c in "\u5199\u771f"],
+        [f"{c}/" + "\u5199" * 80 + ".png" for c in "ab"],
     ],
 )
 def test_every_picture_has_a_unique_name_that_fits_a_file(tmp_path, names):
@@ -222,7 +224,7 @@ def test_every_picture_has_a_unique_name_that_fits_a_file(tmp_path, names):
     lower = [picture.name.lower() for picture in found]
     assert len(set(lower)) == len(names) and "mean" not in lower
     for picture in found:
-        assert picture.name.isprintable() and picture.name.isascii()
+        assert picture.name.isprintable() and picture.name.encode()
         (tmp_path / f"{picture.name}.png").write_bytes(b"")
 
 
