@@ -165,6 +165,16 @@ def test_folders_and_files_of_any_name_are_made(tmp_path, name):
     assert os.listdir(tmp_path) == [name] and os.listdir(tmp_path / name) == [name]
 
 
+def test_a_new_folder_behind_a_link_is_written_through(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "old").touch()
+    (tmp_path / "link").symlink_to("far")
+    with files.new_folder(f"{tmp_path}/link") as partial:
+        Path(partial, "new").touch()
+    assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path / "far") == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["far", "link"]
+
+
 def test_messages_show_a_folder_and_not_the_link_to_it(tmp_path):
     folder = tmp_path / "latin\udce9"
     folder.mkdir()

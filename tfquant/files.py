@@ -375,13 +375,15 @@ def write(path: str, content: str | bytes) -> None:
 def new_folder(path: str):
     """Yields a name of a new folder, which replaces `path` and anything there on success.
 
-    TensorFlow can open the name. On failure, the new folder is removed, unless it is complete and
+    A link is followed, so it stays a link. TensorFlow can open the name. On failure, the new folder is removed, unless it is complete and
     only the replacement failed.
 
     Raises:
       OSError: the folder cannot be created, or cannot replace `path`; in this case the message
         contains its location.
     """
+    if is_local(path) and os.path.islink(path):
+        path = os.path.realpath(path)
     partial = path.rstrip("/" + os.sep) + ".partial"
     with _as_one_line(path):
         _remove_folder(partial)

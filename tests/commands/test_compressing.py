@@ -288,9 +288,9 @@ def test_a_folder_that_cannot_be_read_is_counted_and_fails(tmp_path, tfquant, mo
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    skipped = f"{pictures}: skipped: 1 folders that cannot be read ({pictures / 'closed'})"
+    skipped = f"{pictures}: skipped: 1 unreadable folder(s) ({pictures / 'closed'})"
     code, printed, err = tfquant("compress", "m", pictures, out)
-    assert (code, err) == (1, "tfquant: 1 folders cannot be read\n")
+    assert (code, err) == (1, "tfquant: 1 folder(s) cannot be read\n")
     first, last = printed.splitlines()
     assert "1 of 1 files made" in first and last == skipped
 

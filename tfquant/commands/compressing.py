@@ -175,7 +175,7 @@ def say_left_out(folder: str, found: finding.Found) -> None:
 def check_complete(found: finding.Found) -> None:
     """Raises a CommandError if a folder of a `finding.Found` could not be read."""
     if found.unreadable:
-        raise CommandError(f"{len(found.unreadable)} folders cannot be read")
+        raise CommandError(f"{len(found.unreadable)} folder(s) cannot be read")
 
 
 def _decompress_folder(arguments: argparse.Namespace) -> None:

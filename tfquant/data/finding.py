@@ -51,7 +51,7 @@ class Found:
             parts.append(f"{len(self.hidden)} hidden files or folders")
         if self.unreadable:
             names = ", ".join(map(files.shown, sorted(self.unreadable)))
-            parts.append(f"{len(self.unreadable)} folders that cannot be read ({names})")
+            parts.append(f"{len(self.unreadable)} unreadable folder(s) ({names})")
         return "; ".join(parts)
 
 
