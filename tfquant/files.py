@@ -375,8 +375,8 @@ def write(path: str, content: str | bytes) -> None:
 def new_folder(path: str):
     """Yields a name of a new folder, which replaces `path` and anything there on success.
 
-    A link is followed, so it stays a link. TensorFlow can open the name. On failure, the new folder is removed, unless it is complete and
-    only the replacement failed.
+    A link is followed, so it stays a link. TensorFlow can open the name. On failure, the new folder
+    is removed, unless it is complete and only the replacement failed.
 
     Raises:
       OSError: the folder cannot be created, or cannot replace `path`; in this case the message
