@@ -54,7 +54,7 @@ test: venv
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10
 
 # What a stack can change: the coder, bits of kernels, Keras, exported models, a run's way through.
-STACK_TESTS := tests/coding tests/compatibility tests/entropy tests/ops tests/quantization \
+STACK_TESTS := tests/coding tests/compatibility tests/contexts tests/entropy tests/ops tests/quantization \
   tests/test_against_tfc.py tests/test_stack.py tests/export/test_export.py tests/training/test_adam.py \
   tests/training/test_checkpoint.py tests/training/test_trainer.py
 

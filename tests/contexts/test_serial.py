@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfquant.contexts.serial import SerialContext
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.entropy.serial import SerialContext
 from tfquant.exchange import Reading, Rounding, Surrogates, Writing
 from tfquant.legacy_keras import keras
 from tfquant.quantization.plans import PLANS

@@ -1,0 +1,1 @@
+"""Context models: transmit a latent part by part, with parameters from the parts before."""
