@@ -243,24 +243,30 @@ class Rounding(Exchange):
         self._tables = tables
         self.replays = tables is not None
 
-    def _rounded(self, model, integers, offset, params) -> Passed:
+    def _rounded(self, model, integers, offset, params) -> tuple:
+        """Returns integers as a transmitted group, and their coding parameters with `tables`."""
         y_hat = dequantize(integers, offset)
-        bits = model.bits(Sample(y_hat), *params)
+        bits, where = model.bits(Sample(y_hat), *params), ()
         if self._tables is None:
             bits = tf.minimum(bits, _ESCAPE_BITS)
         else:
-            bits = model.price(self._tables[model.name], bits, integers, *params)
-        return Passed(Received(y_hat, y_hat), bits, integers)
+            where = model.coding_params(tf.shape(integers), *params)
+            bits = self._tables[model.name].price(bits, integers, *where)
+        return Passed(Received(y_hat, y_hat), bits, integers), where
+
+    def _round(self, model, latent, params) -> tuple:
+        offset = model.offset(*params)
+        return self._rounded(model, symbols(latent, offset), offset, params)
 
     def send(self, model, state, group, latent, *params):
         del group
-        offset = model.offset(*params)
-        return state, self._rounded(model, symbols(latent, offset), offset, params)
+        passed, _ = self._round(model, latent, params)
+        return state, passed
 
     def with_context(self, model, latent, params_of):
         integers = symbols(latent, tf.zeros([]))
         params = params_of(tf.cast(integers, tf.float32))
-        passed = self._rounded(model, integers, tf.zeros([]), params)
+        passed, _ = self._rounded(model, integers, tf.zeros([]), params)
         return self.close(model, (), latent, passed, params)
 
 
@@ -276,21 +282,22 @@ class Writing(Rounding):
         self._streams = []
 
     def __call__(self, model, latent, *params):
-        _, passed = super().send(model, (), 0, latent, *params)
+        passed, where = self._round(model, latent, params)
         # Every latent except the last has one stream, so the number of streams identifies their
         # latents.
         last = len(self.symbols) + 1 == len(self._tables)
         streams = choose_streams(tf.reduce_sum(passed.bits)) if last else 1
         table = self._tables[model.name]
-        state = model.write(table, start_encoder(table, streams), passed.symbols, *params)
+        state = table.encode(start_encoder(table, streams), passed.symbols, *where)
         return self.close(model, state, latent, passed, params)
 
     def open(self, model):
         return start_encoder(self._tables[model.name], 1)
 
     def send(self, model, state, group, latent, *params):
-        _, passed = super().send(model, (), group, latent, *params)
-        return model.write(self._tables[model.name], state, passed.symbols, *params), passed
+        del group
+        passed, where = self._round(model, latent, params)
+        return self._tables[model.name].encode(state, passed.symbols, *where), passed
 
     def close(self, model, state, latent, passed, params):
         self._streams.append(finish(state))
@@ -336,7 +343,7 @@ class Reading(Exchange):
 
     def send(self, model, state, group, latent, *params):
         del group, latent
-        table, shape = self._tables[model.name], self._shapes[model.name]
-        state, integers = model.read(table, state, shape, *params)
+        where = model.coding_params(self._shapes[model.name], *params)
+        state, integers = self._tables[model.name].decode(state, *where)
         y_hat = dequantize(integers, model.offset(*params))
         return state, Passed(Received(y_hat, y_hat), symbols=integers)

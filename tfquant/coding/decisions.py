@@ -36,11 +36,11 @@ _LOG_WIDTH, _LOG_WIDTH_MAX = 4, 12
 class DecisionTable(Table):
     """1024 binary rows; the odds of two masses select one for each decision.
 
-    An element is coded with these arguments:
+    Its methods take these arguments:
 
-      centre: [n] int32, an integer near its median.
-      reach: [n] float32, a distance from the centre with little mass beyond it.
-      mixture: (weights, start, slope), [K, n] float32 each, as in `masses.seen_from_centre`. With
+      centre: [...] int32, an integer near each symbol's median.
+      reach: [...] float32, a distance from the centre with little mass beyond it.
+      mixture: (weights, start, slope), [K, ...] float32 each, as in `masses.seen_from_centre`. With
         `unit = sqrt(2) sigma`, `start = (centre - 1/2 - mu) / unit` and `slope = 1 / unit`.
 
     Args:
@@ -86,9 +86,6 @@ class DecisionTable(Table):
         return clipped(bucket, self._BOTTOM, last) + (self.BASE - self._BOTTOM)
 
     def price(self, bits, symbols, centre, *_) -> tf.Tensor:
-        """Returns the cost of coding, [n] float32; `bits`, [n] float32, is that of the
-        distribution alone.
-        """
         _, distance = _side_and_distance(symbols, centre)
         distance = tf.cast(distance, tf.float32)
         root, next_root = tf.sqrt(1.0 + distance), tf.sqrt(2.0 + distance)
@@ -96,8 +93,8 @@ class DecisionTable(Table):
         heavy = HALF_HEAVY / (root * next_root * (root + next_root))
         return -_log2((tf.pow(2.0, -bits) + heavy) / (1.0 + HEAVY))
 
-    def encode(self, handle, symbols, centre, reach, mixture):
-        """Codes symbols, [n] int32. Raises InvalidArgumentError for symbols beyond +-MAX_SYMBOL."""
+    def encode(self, handle, symbols, *where):
+        symbols, (centre, reach, mixture) = tf.reshape(symbols, [-1]), _flat(*where)
         message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
         left, distance = _side_and_distance(symbols, centre)
         # With a NaN as centre, a distance wraps around.
@@ -112,16 +109,15 @@ class DecisionTable(Table):
         with tf.device(CPU):
             return self._traverse(handle, centre, reach, mixture, code_round)[0]
 
-    def decode(self, handle, centre, reach, mixture) -> tuple:
-        """Reads symbols, [n] int32. Returns the handle and the symbols."""
-
+    def decode(self, handle, *where) -> tuple:
         def code_round(handle, rows, answer):
             del answer
             handle, bits = range_coder.decode_rows(handle, rows)
             return handle, bits > 0
 
         with tf.device(CPU):
-            return self._traverse(handle, centre, reach, mixture, code_round)
+            handle, symbols = self._traverse(handle, *_flat(*where), code_round)
+            return handle, tf.reshape(symbols, tf.shape(where[0]))
 
     def _traverse(self, handle, centre, reach, mixture, code_round):
         """Runs all decisions.
@@ -222,6 +218,12 @@ class DecisionTable(Table):
         state = (handle, nearest, tf.zeros_like(nearest), low, end)
         handle, nearest, *_ = tf.while_loop(open_or_wide, narrow, state)
         return handle, nearest
+
+
+def _flat(centre, reach, mixture) -> tuple:
+    """Returns the arguments of a `DecisionTable` as [n], [n] and three [K, n]."""
+    mixture = tuple(tf.reshape(part, [part.shape[0], -1]) for part in mixture)
+    return tf.reshape(centre, [-1]), tf.reshape(reach, [-1]), mixture
 
 
 def _where(condition, one: Edge, other: Edge) -> Edge:

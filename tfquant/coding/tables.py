@@ -10,8 +10,9 @@
 A table is a value: it is made once from NumPy arrays in float64, saved with the model as integers,
 and never recomputed by a decoder. Each table has `lookup` (for starting the coders of
 `range_coder`), `encode`, `decode`, `price` (the cost of coding, including escapes) and `to_bytes`
-(for fingerprints and exported models; `table_file.py` reads them). Symbols are coded flat, in
-row-major order, spread over the handle's streams.
+(for fingerprints and exported models; `table_file.py` reads them). The arguments that select the
+rows are the result of an entropy model's `coding_params`. Symbols are coded flat, in row-major
+order, spread over the handle's streams.
 
 Except for decisions, rows are selected by integer operations on float32 bit patterns and by single,
 correctly rounded float operations, never by a logarithm. For the same parameters, the selection
@@ -21,6 +22,7 @@ depends on neither the machine, nor an element's neighbours, nor the shape of th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -45,6 +47,35 @@ class Table:
         self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
         self.lookup = range_coder.lookup_of(self._cdfs)
 
+    def encode(self, handle, symbols: tf.Tensor, *where):
+        """Codes symbols [...] int32 and returns the next handle.
+
+        Args:
+          handle: an encoder of `range_coder`, started with this table.
+          symbols: [...] int32. Values beyond +-MAX_SYMBOL raise InvalidArgumentError.
+          *where: the arguments that select the rows; each table describes its own.
+        """
+        raise NotImplementedError
+
+    def decode(self, handle, *where) -> tuple:
+        """Reads symbols that `encode` coded with the same `where`.
+
+        Returns:
+          The next handle, and the symbols in their original shape, int32.
+        """
+        raise NotImplementedError
+
+    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where) -> tf.Tensor:
+        """Returns the cost of coding each symbol in bits, [...] float32.
+
+        Args:
+          bits: [...] float32, the cost of each symbol in the distribution alone. It differs for
+            improbable symbols, which escape at a bounded cost.
+          symbols: [...] int32.
+          *where: as in `encode`.
+        """
+        raise NotImplementedError
+
     def _numbers(self):
         """Returns the content of the table in addition to its rows: a flat list of integers."""
         return []
@@ -60,6 +91,36 @@ class Table:
     def from_numbers(cls, numbers: list, cdfs: list) -> Table:
         """Returns the table with these numbers, a result of `_numbers`, and these rows."""
         raise NotImplementedError
+
+
+class _Windows(NamedTuple):
+    """The windows of n symbols, [n] int32 each.
+
+    Attributes:
+      rows: rows of the lookup.
+      first: first symbols of the windows.
+      count: numbers of symbols in the windows.
+      centre: numbers from which the symbols are counted; None for 0.
+      direction: 1, or -1 for symbols that are mirrored around the centre; None for 1.
+    """
+
+    rows: tf.Tensor
+    first: tf.Tensor
+    count: tf.Tensor
+    centre: tf.Tensor | None = None
+    direction: tf.Tensor | None = None
+
+    def shifted(self, symbols: tf.Tensor) -> tf.Tensor:
+        """Maps symbols [...] to their distances from the window's first symbol, [n]."""
+        symbols = tf.reshape(symbols, [-1])
+        if self.centre is not None:
+            symbols = (symbols - self.centre) * self.direction
+        return symbols - self.first
+
+    def symbols(self, shifted: tf.Tensor) -> tf.Tensor:
+        """Maps distances from the window's first symbol to symbols, [n]. Undoes `shifted`."""
+        symbols = shifted + self.first
+        return symbols if self.centre is None else symbols * self.direction + self.centre
 
 
 class _WindowTable(Table):
@@ -95,12 +156,17 @@ class _WindowTable(Table):
         escapes = np.array([row.escape for row in self.rows], np.int32)
         return tf.gather(escapes, rows - self.BASE)
 
-    def _price(self, bits, rows, first, count, symbols):
-        """Returns `bits`, or the bits of an escape if a symbol is outside its window: [n] float32.
+    def _windows(self, *where) -> _Windows:
+        """Returns the windows of all symbols, in row-major order."""
+        raise NotImplementedError
 
-        The other arguments are those of `_encode`.
-        """
-        shifted = symbols - first
+    def _shape(self, *where) -> tf.Tensor:
+        """Returns the shape of the symbols."""
+        return tf.shape(where[0])
+
+    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where) -> tf.Tensor:
+        rows, _, count, *_ = windows = self._windows(*where)
+        shifted = windows.shifted(symbols)
         above = shifted >= count
         excess = tf.maximum(tf.where(above, shifted - count, -1 - shifted), 0)
         classes = range_coder.log2(excess + 1)
@@ -108,57 +174,53 @@ class _WindowTable(Table):
         pairs = tf.stack([self._escape_rows(rows), 2 * classes + tf.cast(above, tf.int32)], axis=-1)
         escaped = tf.gather(escape, rows - self.BASE) + tf.cast(classes, tf.float32)
         escaped += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
-        return tf.where(above | (shifted < 0), escaped, bits)
+        bits = tf.where(above | (shifted < 0), escaped, tf.reshape(bits, [-1]))
+        return tf.reshape(bits, tf.shape(symbols))
 
-    def _encode(self, handle, rows, first, count, symbols):
-        """Codes symbols [n] int32.
+    def encode(self, handle, symbols: tf.Tensor, *where):
+        with tf.device(CPU):
+            rows, _, count, *_ = windows = self._windows(*where)
+            # As unsigned integers, symbols below the window are large too.
+            shifted = tf.bitcast(windows.shifted(symbols), tf.uint32)
+            coded = tf.bitcast(tf.minimum(shifted, tf.bitcast(count, tf.uint32)), tf.int32)
+            escaped = coded == count
+            handle = range_coder.encode_rows(handle, rows, coded)
 
-        Args:
-          handle: a handle of `range_coder`.
-          rows: [n] int32, rows of the lookup.
-          first: [n] int32, first symbols of their windows.
-          count: [n] int32, numbers of symbols in their windows.
-          symbols: [n] int32.
-        """
-        # As unsigned integers, symbols below the window are large too.
-        shifted = tf.bitcast(symbols - first, tf.uint32)
-        coded = tf.bitcast(tf.minimum(shifted, tf.bitcast(count, tf.uint32)), tf.int32)
-        escaped = coded == count
-        handle = range_coder.encode_rows(handle, rows, coded)
+            def escape():
+                which = tf.where(escaped)[:, 0]
+                value = tf.bitcast(tf.gather(shifted, which), tf.int32)
+                above = value >= 0
+                excess = tf.where(above, value - tf.gather(count, which), -1 - value)
+                escapes = self._escape_rows(tf.gather(rows, which))
+                return range_coder.encode_escapes(handle, excess, tf.cast(above, tf.int32), escapes)
 
-        def escape():
-            which = tf.where(escaped)[:, 0]
-            value = tf.bitcast(tf.gather(shifted, which), tf.int32)
-            above = value >= 0
-            excess = tf.where(above, value - tf.gather(count, which), -1 - value)
-            escape_rows = self._escape_rows(tf.gather(rows, which))
-            return range_coder.encode_escapes(handle, excess, tf.cast(above, tf.int32), escape_rows)
+            return tf.cond(tf.reduce_any(escaped), escape, lambda: range_coder.same_handle(handle))
 
-        return tf.cond(tf.reduce_any(escaped), escape, lambda: range_coder.same_handle(handle))
+    def decode(self, handle, *where) -> tuple:
+        with tf.device(CPU):
+            rows, _, count, *_ = windows = self._windows(*where)
+            handle, shifted = range_coder.decode_rows(handle, rows)
+            escaped = shifted == count
 
-    def _decode(self, handle, rows, first, count):
-        """Reads symbols [n] int32; the arguments are those of `_encode`."""
-        handle, shifted = range_coder.decode_rows(handle, rows)
-        symbols = shifted + first
-        escaped = shifted == count
+            def escape():
+                which = tf.where(escaped)
+                after, excess, side = range_coder.decode_escapes(
+                    handle, self._escape_rows(tf.gather(rows, which[:, 0]))
+                )
+                value = tf.where(side == 1, tf.gather(count, which[:, 0]) + excess, -1 - excess)
+                return after, tf.tensor_scatter_nd_update(shifted, which, value)
 
-        def escape():
-            which = tf.where(escaped)
-            after, excess, side = range_coder.decode_escapes(
-                handle, self._escape_rows(tf.gather(rows, which[:, 0]))
-            )
-            value = tf.where(side == 1, tf.gather(count, which[:, 0]) + excess, -1 - excess)
-            value += tf.gather(first, which[:, 0])
-            return after, tf.tensor_scatter_nd_update(symbols, which, value)
+            def keep():
+                return range_coder.same_handle(handle), tf.identity(shifted)
 
-        def keep():
-            return range_coder.same_handle(handle), tf.identity(symbols)
-
-        return tf.cond(tf.reduce_any(escaped), escape, keep)
+            handle, shifted = tf.cond(tf.reduce_any(escaped), escape, keep)
+            return handle, tf.reshape(windows.symbols(shifted), self._shape(*where))
 
 
 class ChannelTable(_WindowTable):
     """One fixed distribution per channel: the prior of z, or of y in the factorized codec.
+
+    Its methods take the shape of the symbols, [..., C], as an int32 tensor.
 
     Args:
       pmfs: C arrays, probabilities of consecutive integers.
@@ -213,26 +275,12 @@ class ChannelTable(_WindowTable):
         return len(self.rows)
 
     def _windows(self, shape):
-        """Returns row, first symbol and count of every element, [n] int32 each."""
         numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
         per_channel = (self.BASE + np.arange(self.channels, dtype=np.int32), *numbers.T)
-        return [tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel]
+        return _Windows(*(tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel))
 
-    def price(self, bits, symbols: tf.Tensor) -> tf.Tensor:
-        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
-        return self._price(bits, *self._windows(tf.shape(symbols)), tf.reshape(symbols, [-1]))
-
-    def encode(self, handle: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
-        """Codes symbols [..., C] int32."""
-        with tf.device(CPU):
-            windows = self._windows(tf.shape(symbols))
-            return self._encode(handle, *windows, tf.reshape(symbols, [-1]))
-
-    def decode(self, handle: tf.Tensor, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of `shape` [..., C]. Returns the handle and the symbols."""
-        with tf.device(CPU):
-            handle, symbols = self._decode(handle, *self._windows(shape))
-            return handle, tf.reshape(symbols, shape)
+    def _shape(self, shape):
+        return shape
 
 
 # For symmetric families: tail masses P(X > x) at either end, of a window before it is rounded
@@ -328,6 +376,7 @@ class ScaleTable(_WindowTable):
     """A symmetric family around zero, one row per level of its scale.
 
     There are 2**6 levels per octave, so the error of sigma is at most 1/128 in either direction.
+    Its methods take sigma, float32 in the shape of the symbols.
 
     Args:
       tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate for large x.
@@ -353,24 +402,8 @@ class ScaleTable(_WindowTable):
         self._levels = _Levels(*numbers)
 
     def _windows(self, sigma):
-        """Returns row, first symbol and count of every element, [n] int32 each."""
         bucket, half = self._levels.of(tf.reshape(sigma, [-1]))
-        return bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1
-
-    def price(self, bits, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
-        return self._price(bits, *self._windows(sigma), tf.reshape(symbols, [-1]))
-
-    def encode(self, handle: tf.Tensor, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """Codes symbols int32 with scales sigma float32 of the same shape."""
-        with tf.device(CPU):
-            return self._encode(handle, *self._windows(sigma), tf.reshape(symbols, [-1]))
-
-    def decode(self, handle: tf.Tensor, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of sigma's shape. Returns the handle and the symbols."""
-        with tf.device(CPU):
-            handle, symbols = self._decode(handle, *self._windows(sigma))
-            return handle, tf.reshape(symbols, tf.shape(sigma))
+        return _Windows(bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1)
 
 
 class MeanScaleTable(_WindowTable):
@@ -381,7 +414,7 @@ class MeanScaleTable(_WindowTable):
     centre + 1/2, `g = (1/2 - |mu - centre|) / sigma`. Rows are levels of sigma, 2**5 per octave,
     times steps of 1/8 of g. At the lowest level, which is also that of `ScaleTable`, the other
     boundary is out of reach, and only g matters for any smaller sigma. From sigma 4 on, g is less
-    than one step.
+    than one step. Its methods take mu and sigma, float32 in the shape of the symbols.
 
     Args:
       tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate for large x.
@@ -426,9 +459,6 @@ class MeanScaleTable(_WindowTable):
         self._levels = _Levels(*levels)
 
     def _windows(self, mu, sigma):
-        """Returns row, first symbol, count, centre and direction (+-1) of every element, [n]
-        int32 each.
-        """
         levels = self._levels
         mu, sigma = tf.reshape(mu, [-1]), tf.reshape(sigma, [-1])
         nearest = tf.floor(mu + 0.5)
@@ -444,24 +474,4 @@ class MeanScaleTable(_WindowTable):
         row = clipped(row, 0, len(self.rows) - 1)
         count = 2 * half + 1 + tf.cast(column < self._lonely, tf.int32)
         direction = 1 - 2 * tf.cast(fraction < 0.0, tf.int32)
-        return row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction
-
-    def price(self, bits, symbols, mu, sigma) -> tf.Tensor:
-        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
-        row, first, count, centre, direction = self._windows(mu, sigma)
-        mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
-        return self._price(bits, row, first, count, mirrored)
-
-    def encode(self, handle, symbols, mu, sigma) -> tf.Tensor:
-        """Codes symbols int32 with means and scales float32 of the same shape."""
-        with tf.device(CPU):
-            row, first, count, centre, direction = self._windows(mu, sigma)
-            mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
-            return self._encode(handle, row, first, count, mirrored)
-
-    def decode(self, handle, mu, sigma) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of sigma's shape. Returns the handle and the symbols."""
-        with tf.device(CPU):
-            row, first, count, centre, direction = self._windows(mu, sigma)
-            handle, mirrored = self._decode(handle, row, first, count)
-            return handle, tf.reshape(mirrored * direction + centre, tf.shape(sigma))
+        return _Windows(row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction)

@@ -167,33 +167,20 @@ class ConditionalModel(EntropyModel):
             return DecisionTable(VERSION if self.exact else VERSION_OF_FILES_1)
         return (ScaleTable if self._centred else MeanScaleTable)(tail, SIGMA_MAX)
 
-    def write(self, table, handle, integers, raw):
-        return table.encode(handle, tf.reshape(integers, [-1]), *self._coding_arguments(raw))
-
-    def price(self, table, bits, integers, raw):
-        bits, flat = tf.reshape(bits, [-1]), tf.reshape(integers, [-1])
-        return tf.reshape(table.price(bits, flat, *self._coding_arguments(raw)), tf.shape(integers))
-
-    def read(self, table, handle, shape, raw):
-        shape = tf.concat([tf.shape(raw)[:-1], [raw.shape[-1] // self.outputs]], axis=0)
-        handle, integers = table.decode(handle, *self._coding_arguments(raw))
-        return handle, tf.reshape(integers, shape)
-
     def join_params(self, groups, join):
         blocks = zip(*(self._blocks(raw) for (raw,) in groups))
         return (tf.concat([join(list(parts)) for parts in blocks], axis=-1),)
 
-    def _coding_arguments(self, raw) -> tuple:
-        """Returns the arguments for `coding_table()`, for all elements in row-major order."""
+    def coding_params(self, shape, raw):
+        del shape  # `raw` has it
         if FAMILIES[self.family].tail is None:
             return self._decisions(raw)
         if self.exact:
-            *mu, log_sigma = (tf.reshape(block, [-1]) for block in self._blocks(raw))
+            *mu, log_sigma = self._blocks(raw)
             sigma = self._exact_sigma(log_sigma)
             return (sigma,) if self._centred else (*mu, sigma)
         prior = self.prior(raw)
-        mu, sigma = (tf.reshape(t, [-1]) for t in (prior.loc, prior.scale))
-        return (sigma,) if self._centred else (mu, sigma)
+        return (prior.scale,) if self._centred else (prior.loc, prior.scale)
 
     def _exact_sigma(self, log_sigma):
         return tf.maximum(exp(tf.minimum(log_sigma, _LOG_SIGMA_MAX)), self.sigma_bound)
@@ -204,8 +191,7 @@ class ConditionalModel(EntropyModel):
 
         They determine the bits of a file: see `decisions.VERSION`.
         """
-        blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
-        logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
+        logits, mu, log_sigma = tf.split(tf.stack(self._blocks(raw)), 3)  # [K, ..., M] each
         # tf.nn.softmax would transpose twice.
         weights = (exp if self.exact else tf.exp)(logits - tf.reduce_max(logits, axis=0))
         weights /= tf.reduce_sum(weights, axis=0)

@@ -203,6 +203,9 @@ class FactorizedModel(EntropyModel):
         medians = self.medians.numpy().astype(np.float64)
         return ChannelTable.from_cdf(lambda v: self.density.cdf64(v + medians), self.channels)
 
+    def coding_params(self, shape):
+        return (shape,)
+
     def coding_table_of_0_1(self) -> ChannelTable:
         """Returns the table of tfquant 0.1 for the same weights, from TensorFlow's float32 kernels.
 
@@ -215,12 +218,3 @@ class FactorizedModel(EntropyModel):
             return self.density.cdf(tf.constant(points + medians, tf.float32)).numpy()
 
         return ChannelTable.from_cdf(cdf, self.channels)
-
-    def write(self, table, handle, integers):
-        return table.encode(handle, integers)
-
-    def price(self, table, bits, integers):
-        return tf.reshape(table.price(tf.reshape(bits, [-1]), integers), tf.shape(integers))
-
-    def read(self, table, handle, shape):
-        return table.decode(handle, shape)

@@ -19,8 +19,8 @@ class EntropyModel(keras.layers.Layer):
     """An elementwise distribution of one latent; always float32.
 
     The layer's `name` is the latent's name: `y` or `z`. A subclass defines the distribution for
-    given parameters (`prior`), the centre of the quantization (`offset`), and the coding of the
-    integers (`coding_table`, `write`, `read`).
+    given parameters (`prior`), the centre of the quantization (`offset`), and how the integers are
+    coded (`coding_table`, `coding_params`). The table codes them.
 
     Attributes:
       sigma_bound: variable, the lower bound of sigma; None if the distribution has none.
@@ -84,15 +84,13 @@ class EntropyModel(keras.layers.Layer):
         """Returns integer tables for the range coder, made from the current weights."""
         raise NotImplementedError
 
-    def write(self, table, handle: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
-        """Range codes `integers: [..., C] int32` with `coding_table()`. Returns the next handle."""
-        raise NotImplementedError
+    def coding_params(self, shape: tf.Tensor, *params) -> tuple:
+        """Returns the arguments with which `coding_table()` codes the latent's integers.
 
-    def read(self, table, handle: tf.Tensor, shape: tf.Tensor, *params):
-        """Reads integers that `write` has written. Returns the next handle and the integers.
-
-        The parameters determine the number of integers. Without parameters, `shape`, int32 [4],
-        does.
+        Args:
+          shape: int32, the shape of the integers, [..., C]. A model with parameters takes their
+            shape instead.
+          *params: the model's parameters.
         """
         raise NotImplementedError
 
@@ -102,13 +100,6 @@ class EntropyModel(keras.layers.Layer):
         Args:
           groups: the parameters of each group.
           join: joins a list of the groups' tensors.
-        """
-        raise NotImplementedError
-
-    def price(self, table, bits: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
-        """Returns the cost of each element in the stream; `bits` is that of the distribution alone.
-
-        They differ for improbable elements, which escape at a bounded cost.
         """
         raise NotImplementedError
 
