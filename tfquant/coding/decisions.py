@@ -15,11 +15,13 @@ rounds on tensors of the same shapes, so all of their floats agree bit for bit.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
 from tfquant.coding import range_coder
-from tfquant.coding.masses import HALF_HEAVY, HEAVY, Edge, seen_from_centre
+from tfquant.coding.masses import HALF_HEAVY, HEAVY, Edge, Side, seen_from_centre
 from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL
 from tfquant.coding.tables import CPU, Table, clipped
 
@@ -100,67 +102,115 @@ class DecisionTable(Table):
         # With a NaN as centre, a distance wraps around.
         bounded = (tf.abs(symbols) <= MAX_SYMBOL) & (distance >= 0) & (distance <= 2 * MAX_SYMBOL)
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(bounded), [message])]):
-            left, distance = tf.identity(left), tf.identity(distance)
-
-        def code_round(handle, rows, answer):
-            bits = answer(left, distance)
-            return range_coder.encode_rows(handle, rows, tf.cast(bits, tf.int32)), bits
-
+            known = _Known(tf.identity(left), tf.identity(distance))
         with tf.device(CPU):
-            return self._traverse(handle, centre, reach, mixture, code_round)[0]
+            return self._traverse(handle, known, centre, reach, mixture)[0]
 
     def decode(self, handle, *where) -> tuple:
-        def code_round(handle, rows, answer):
-            del answer
-            handle, bits = range_coder.decode_rows(handle, rows)
-            return handle, bits > 0
-
         with tf.device(CPU):
-            handle, symbols = self._traverse(handle, *_flat(*where), code_round)
+            handle, symbols = self._traverse(handle, _Unknown(), *_flat(*where))
             return handle, tf.reshape(symbols, tf.shape(where[0]))
 
-    def _traverse(self, handle, centre, reach, mixture, code_round):
-        """Runs all decisions.
-
-        `code_round(handle, rows, answer)` codes one round of [m] elements and returns (handle,
-        decisions). The encoder gets the decisions, [m] bool, from `answer(left, distance)`, called
-        with the coded sides and distances, [n] each. The decoder reads them from the stream.
-        """
+    def _traverse(self, handle, coder, centre, reach, mixture):
+        """Codes all decisions. Returns the handle and the symbols, [n] int32."""
         above, below, turn = seen_from_centre(self.version, mixture)
-        handle, left = code_round(handle, self.index(above, below), lambda left, distance: left)
+        handle, left = coder.sides(handle, self.index(above, below))
         side, low, end = turn(left)
-
+        search = _Search(self, coder, side)
         width = tf.bitwise.left_shift(tf.ones_like(centre), _log2_width(reach))
-        handle, distance, low = self._within_reach(handle, width, side, low, end, code_round)
+        handle, distance, low = search.within_reach(handle, width, low, end)
 
         # The last distance represents all distances beyond.
         ids = tf.where(distance == width - 1)[:, 0]
-        few = tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), (side, low, end))
-        handle, found = self._beyond_reach(
-            handle, tf.gather(distance, ids), *few,
-            lambda handle, rows, answer: code_round(
-                handle, rows, lambda left, distance: answer(left, tf.gather(distance, ids))
-            ),
-        )  # fmt: skip
+        few = [_gather(part, ids) for part in (distance, low, end)]
+        handle, found = search.some(ids).beyond_reach(handle, *few)
         distance = tf.tensor_scatter_nd_update(distance, ids[:, None], found)
         return handle, tf.where(left, centre - 1 - distance, centre + distance)
 
-    def _rows(self, low: Edge, middle: Edge, high: Edge) -> tf.Tensor:
-        """Returns the rows of the decisions on which side of `middle` a symbol between two edges
-        is.
-        """
-        return self.index(low.to(middle), middle.to(high))
 
-    def _within_reach(self, handle, width, side, low, end, code_round):
+class _Known(NamedTuple):
+    """Encodes decisions on n symbols.
+
+    Attributes:
+      left: [n] bool, true for symbols below their centre.
+      distance: [n] int32, their distances from the first integer on that side.
+    """
+
+    left: tf.Tensor
+    distance: tf.Tensor
+
+    def sides(self, handle, rows) -> tuple:
+        """Codes the sides with rows [n]. Returns the handle and the sides, [n] bool."""
+        return self._encode(handle, rows, self.left)
+
+    def at_least(self, handle, rows, distance, active) -> tuple:
+        """Codes for `active` elements if they have a `distance` or more; both broadcast to [n].
+
+        Returns:
+          The handle and the decisions, [n] bool, false for other elements.
+        """
+        return self._encode(handle, rows, active & (self.distance >= distance))
+
+    def some(self, ids) -> _Known:
+        """Returns the coder of some of the symbols, with indices [m]."""
+        return _gather(self, ids)
+
+    def _encode(self, handle, rows, decisions):
+        return range_coder.encode_rows(handle, rows, tf.cast(decisions, tf.int32)), decisions
+
+
+class _Unknown:
+    """Decodes the decisions that `_Known` encodes; the methods are the same."""
+
+    def sides(self, handle, rows) -> tuple:
+        handle, decisions = range_coder.decode_rows(handle, rows)
+        return handle, decisions > 0
+
+    def at_least(self, handle, rows, distance, active) -> tuple:
+        del distance, active  # the row of another element has only the symbol 0
+        return self.sides(handle, rows)
+
+    def some(self, ids) -> _Unknown:
+        del ids
+        return self
+
+
+class _Search(NamedTuple):
+    """Search for the distances of n symbols between two edges each, by decisions.
+
+    Attributes:
+      table: the table with the decisions' rows.
+      coder: `_Known` or `_Unknown`.
+      side: the mixture on the symbols' side of the centre.
+    """
+
+    table: DecisionTable
+    coder: _Known | _Unknown
+    side: Side
+
+    def some(self, ids) -> _Search:
+        """Returns the search for some of the symbols, with indices [m]."""
+        return _Search(self.table, self.coder.some(ids), _gather(self.side, ids))
+
+    def _decide(self, handle, distance, active, low: Edge, high: Edge):
+        """Codes for `active` elements if they have a `distance` or more; both broadcast to [n].
+
+        Returns:
+          The handle, the decisions [n] bool, and the edge of `distance`, which is between `low`
+          and `high`.
+        """
+        middle = self.side.edge(distance)
+        rows = self.table.index(low.to(middle), middle.to(high))
+        rows = tf.where(active, rows, range_coder.CERTAIN)
+        handle, far = self.coder.at_least(handle, rows, distance, active)
+        return handle, far, middle
+
+    def within_reach(self, handle, width, low: Edge, high: Edge):
         """Halves `width` [n] distances down to one. Returns handle, distance [n], and its edge."""
 
         def halve(handle, distance, half, active, low, high):
             further = distance + half
-            middle = side.edge(further)
-            rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
-            handle, far = code_round(
-                handle, rows, lambda left, distance: active & (distance >= further)
-            )
+            handle, far, middle = self._decide(handle, further, active, low, high)
             distance, low = tf.where(far, further, distance), _where(far, middle, low)
             return handle, distance, low, _where(far | ~active, high, middle)
 
@@ -176,7 +226,7 @@ class DecisionTable(Table):
             handle, distance, low, high = halve(handle, distance, half, active, low, high)
             return handle, distance, tf.where(active, half, width), low, high
 
-        state = (handle, tf.zeros_like(width), width, low, end)
+        state = (handle, tf.zeros_like(width), width, low, high)
         handle, distance, _, low, high = tf.while_loop(some_are_wider, halve_the_wider, state)
         everyone = tf.constant(True)
         for log_half in reversed(range(_LOG_WIDTH)):
@@ -185,10 +235,10 @@ class DecisionTable(Table):
             )
         return handle, distance, low
 
-    def _beyond_reach(self, handle, nearest, side, low, end, code_round):
-        """Doubles `nearest` [m] until it is too far, then halves.
+    def beyond_reach(self, handle, nearest, low: Edge, high: Edge):
+        """Doubles `nearest` [n] until it is too far, then halves.
 
-        Returns handle and distances [m].
+        Returns handle and distances [n].
         """
 
         def open_or_wide(handle, nearest, furthest, low, high):
@@ -198,11 +248,7 @@ class DecisionTable(Table):
             active = furthest != nearest + 1
             further = tf.where(furthest == 0, 2 * nearest + 1, (nearest + furthest) // 2)
             further = tf.where(active, further, nearest)
-            middle = side.edge(further)
-            rows = tf.where(active, self._rows(low, middle, high), range_coder.CERTAIN)
-            handle, far = code_round(
-                handle, rows, lambda left, distance: active & (distance >= further)
-            )
+            handle, far, middle = self._decide(handle, further, active, low, high)
             # Only a forged stream continues beyond the largest distance.
             far &= further <= 2 * MAX_SYMBOL
             not_far = active & ~far
@@ -215,9 +261,14 @@ class DecisionTable(Table):
             )
 
         # The distance is at least `nearest` and below `furthest`; 0 for no upper limit.
-        state = (handle, nearest, tf.zeros_like(nearest), low, end)
+        state = (handle, nearest, tf.zeros_like(nearest), low, high)
         handle, nearest, *_ = tf.while_loop(open_or_wide, narrow, state)
         return handle, nearest
+
+
+def _gather(parts, ids):
+    """Returns the elements [..., m] with indices `ids` of (a nest of) tensors [..., n]."""
+    return tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), parts)
 
 
 def _flat(centre, reach, mixture) -> tuple:
