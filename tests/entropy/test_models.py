@@ -367,6 +367,24 @@ def test_the_factorized_model_has_the_expected_gradient(spec):
     assert all(np.all(np.isfinite(w)) for w in weights)
 
 
+def test_a_conditional_model_maps_a_latent_to_the_bits_of_its_elements():
+    mu, sigma = np.float32([0.3, -4.0, 2.0]), np.float32([0.5, 2.0, 30.0])
+    y = np.float32([[1.0, -3.0, 40.0], [0.0, -9.0, 2.0]])
+    raw = np.broadcast_to(np.concatenate([mu, np.log(sigma)]), (2, 6))
+    found = ConditionalModel("gaussian", zero_center=False)(y, raw)
+    upper, lower = (scipy.special.ndtr((y - mu + d) / sigma.astype(float)) for d in (0.5, -0.5))
+    np.testing.assert_allclose(found, -np.log2(upper - lower), rtol=1e-4)
+
+
+def test_a_factorized_model_maps_a_latent_to_the_bits_of_its_elements():
+    model = factorized()
+    z = np.linspace(-20, 20, 24, dtype=np.float32).reshape(4, 6)
+    upper, lower = (
+        scipy.special.expit(logit_cdf64(model.density, z + d)) for d in (0.5, -0.5)
+    )  # fmt: skip
+    np.testing.assert_allclose(model(z), -np.log2(upper - lower), rtol=1e-3)
+
+
 def test_a_model_is_a_float32_layer_and_checks_its_family():
     assert ConditionalModel("gaussian", True).dtype == "float32"
     with pytest.raises(ValueError, match="unknown entropy family 'gauss'; known: scale_gaussian"):

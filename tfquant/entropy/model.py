@@ -18,7 +18,8 @@ LIKELIHOOD_FLOOR = 1e-9
 class EntropyModel(keras.layers.Layer):
     """An elementwise distribution of one latent; always float32.
 
-    The layer's `name` is the latent's name: `y` or `z`. A subclass defines the distribution for
+    As a Keras layer, it maps a latent to the bits of its elements. The layer's `name` is the
+    latent's name: `y` or `z`. A subclass defines the distribution for
     given parameters (`prior`), the centre of the quantization (`offset`), and how the integers are
     coded (`coding_table`, `coding_params`). The table codes them.
 
@@ -102,6 +103,15 @@ class EntropyModel(keras.layers.Layer):
           join: joins a list of the groups' tensors.
         """
         raise NotImplementedError
+
+    def call(self, y: tf.Tensor, *params) -> tf.Tensor:
+        """Returns the bits of every element of a latent, [B, ...] float32.
+
+        Args:
+          y: [B, ...] float32, quantized or with additive noise.
+          *params: the model's parameters.
+        """
+        return self.bits(Sample(y), *params)
 
     def bits(self, sample: Sample, *params, floor: float | None = None) -> tf.Tensor:
         """Returns the bits of every element, `-log2 p(value)`, [B, ...] float32.
