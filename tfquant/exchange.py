@@ -5,6 +5,8 @@ model. In training, the exchange replaces the latents by surrogates. In evaluati
 The encoder's exchange rounds and writes, and the decoder's reads. All four share one walk through
 the codec, so evaluation measures the content of a file.
 
+A decoder has no latents: it passes None.
+
 A latent is transmitted as a whole, `exchange(model, latent, *params)`, or in groups of elements.
 The parameters of a group may depend on the previous groups:
 
@@ -59,7 +61,6 @@ class Exchange:
     """Transmits one latent after the other and keeps the results.
 
     Attributes:
-      has_latents: true if the caller has the latents; false in a decoder.
       replays: true if parameters must be bit-equal to a decoder's. A serial context then computes
         step by step, one picture at a time. Otherwise, it may use one convolution.
       bits: latent's name -> bits of each element, [B, ...] float32.
@@ -70,7 +71,6 @@ class Exchange:
       symbols: every latent's integers, in coding order; empty in training.
     """
 
-    has_latents = True
     replays = True
 
     def __init__(self):
@@ -85,7 +85,7 @@ class Exchange:
 
         Args:
           model: the latent's entropy model.
-          latent: [B, h, w, C] float, or None if `has_latents` is false.
+          latent: [B, h, w, C] float, or None in a decoder.
           *params: the parameters of the entropy model.
         """
         state, passed = self.send(model, self.open(model), 0, latent, *params)
@@ -103,7 +103,7 @@ class Exchange:
           model: the latent's entropy model.
           state: from `open` or the previous `send`.
           group: index of the group; each group has its own noise.
-          latent: [B, ..., C] float, the group's elements in any arrangement, or None.
+          latent: [B, ..., C] float, the group's elements in any arrangement, or None in a decoder.
           *params: the entropy model's parameters for these elements.
 
         Returns:
@@ -167,7 +167,7 @@ class Groups:
         """Ends the latent.
 
         Args:
-          latent: [B, h, w, C] float, or None.
+          latent: [B, h, w, C] float, or None in a decoder.
           join: joins a list of the groups' tensors, in the order sent, to [B, h, w, C].
         """
 
@@ -316,8 +316,6 @@ class Reading(Exchange):
       streams: [S] string.
       shapes: latent's name -> int32 [4].
     """
-
-    has_latents = False
 
     def __init__(self, tables: dict, streams: tf.Tensor, shapes: dict):
         super().__init__()

@@ -22,16 +22,18 @@ product, because a row may have another result in a product of another shape.
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 import tensorflow as tf
 
+from tfquant.contexts.base import Context
+from tfquant.contexts.causal import NEIGHBOURS, REACH, CausalConv
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.exchange import Exchange, Passed, Received
 from tfquant.layers.blocks import leaky_relu
-from tfquant.layers.causal import NEIGHBOURS, REACH, CausalConv
 from tfquant.layers.chain import Chain
 from tfquant.layers.exact import Dense
-from tfquant.legacy_keras import keras
 
 # One row up counts as this many columns to the left, which is beyond the window's right end.
 _ROW = REACH + 1
@@ -39,8 +41,8 @@ _ROW = REACH + 1
 _FRONTS = -min(column + _ROW * row for row, column in NEIGHBOURS)
 
 
-class SerialContext(keras.layers.Layer):
-    """Maps `features: [B, h, w, F]` and the previous elements to `raw`, and transmits the latent.
+class SerialContext(Context):
+    """Transmits a latent that is quantized around 0, element by element in raster order.
 
     Args:
       M: channels of the latent.
@@ -48,115 +50,85 @@ class SerialContext(keras.layers.Layer):
       widths: widths of the hidden 1x1 convolutions.
     """
 
-    def __init__(self, M: int, outputs: int, widths: tuple, name: str = "context"):
-        super().__init__(name=name)
+    def __init__(self, M: int, outputs: int, widths: tuple[int, ...]):
+        super().__init__()
         self.M = M
         self.causal = CausalConv(2 * M)
         hidden = [layer for width in widths for layer in (Dense(width), leaky_relu())]
         last = Dense(outputs * M, dtype="float32")
         self.parameters = Chain([*hidden, last])
 
-    def call(self, features, context):
-        """Computes all elements at once.
+    def call(self, features: tf.Tensor, decoded: tf.Tensor) -> tf.Tensor:
+        """Predicts the parameters of all elements at once, [B, h, w, outputs * M] float32.
 
         Args:
-          features: [B, h, w, F].
-          context: [B, h, w, M].
-
-        Returns:
-          [B, h, w, outputs * M].
+          features: [B, h, w, F] float.
+          decoded: [B, h, w, M] float; an element's parameters depend on the elements before it.
         """
-        return self._raw(features, self.causal(context))
-
-    def _raw(self, features, context):
-        parts = [features, tf.cast(context, features.dtype)]
+        parts = [features, tf.cast(self.causal(decoded), features.dtype)]
         self.parameters.layers[0].parts = np.array([part.shape[-1] for part in parts])
         return self.parameters(tf.concat(parts, axis=-1))
 
-    def transmit(self, exchange: Exchange, model: ConditionalModel, y, features) -> Received:
-        """Transmits `y: [B, h, w, M]`, quantized around 0; only one picture if `exchange` replays.
+    def transmit(
+        self,
+        y: tf.Tensor | None,
+        exchange: Exchange,
+        model: ConditionalModel,
+        features: tf.Tensor,
+    ) -> Received:
+        """Transmits a latent; the arguments are those of `Context.transmit`.
 
-        Args:
-          exchange: the exchange.
-          model: the latent's entropy model, which must not be zero-center.
-          y: the latent, or None in a decoder.
-          features: [B, h, w, F] float.
+        If `exchange` replays, only one picture is possible: a batch raises InvalidArgumentError.
+
+        Raises:
+          ValueError: the model is zero-center.
         """
         if model.zero_center:
             raise ValueError("a serial context quantizes around 0: zero_center must be False")
         if not exchange.replays:
             return exchange.with_context(model, y, lambda context: (self(features, context),))
-        return self._by_fronts(exchange, model, y, features)
+        one = tf.debugging.assert_equal(tf.shape(features)[0], 1, "one picture at a time")
+        with tf.control_dependencies([one]):
+            features = tf.identity(features)
+        return self._by_fronts(y, exchange, model, features)
 
-    def _by_fronts(self, exchange, model, y, features):
-        height, width = tf.shape(features)[1], tf.shape(features)[2]
-        only_one = tf.debugging.assert_equal(tf.shape(features)[0], 1, "one picture at a time")
-        with tf.control_dependencies([only_one]):
-            cells = tf.range(height * width)
-        row, column = cells // width, cells % width
-        front = column + _ROW * row
-        order = tf.argsort(front * height + row)
-        sizes = tf.math.bincount(front)
-        starts = tf.cumsum(sizes, exclusive=True)
-        rows = tf.minimum(height, -(-width // _ROW))  # number of elements in the longest front
-
-        def in_order(t):
-            """Sorts [h w, ...] into [h w + rows, ...], front by front."""
-            return tf.pad(tf.gather(t, order), [[0, rows], [0, 0]])
-
-        # The last `_FRONTS` fronts with `rows` elements each, and one zero element for window
-        # positions outside the picture.
-        recent = tf.zeros([_FRONTS * rows + 1, self.M])
-        up, right = np.int32(NEIGHBOURS).T
-        above, beside = row[:, None] + up, column[:, None] + right
-        seen = beside + _ROW * above  # the neighbours' fronts; their first rows are:
-        first = tf.maximum((seen - width) // _ROW + 1, 0)
-        near = (_FRONTS - front[:, None] + seen) * rows + above - first
-        inside = (above >= 0) & (beside >= 0) & (beside < width)
-        near = in_order(tf.where(inside, near, _FRONTS * rows))
-
-        hidden, raw_of = self._split(features)
-        hidden = in_order(hidden)
-        y_in_order = None if y is None else in_order(tf.reshape(y, [-1, self.M]))
+    def _by_fronts(self, y, exchange, model, features):
+        """Transmits one picture's latent; the arguments are those of `transmit`."""
+        fronts = _Fronts(tf.shape(features)[1], tf.shape(features)[2], self.M)
+        of_features, raw_of = self._split(features)
+        of_features = fronts.in_order(of_features)
+        y_in_order = None if y is None else fronts.in_order(tf.reshape(y, [-1, self.M]))
         contexts, bits = (
             tf.TensorArray(tf.float32, 0, True, infer_shape=False, element_shape=[None, self.M])
             for _ in range(2)
         )
 
         def step(number, recent, state, contexts, bits):
-            start, size = starts[number], sizes[number]
-            window = tf.gather(recent, near[start : start + rows])
-            raw = raw_of(hidden[start : start + rows], self.causal.at(window))[:size]
+            start, size = fronts.starts[number], fronts.sizes[number]
+            rows = slice(start, start + fronts.longest)
+            window = tf.gather(recent, fronts.neighbours[rows])
+            raw = raw_of(of_features[rows], self.causal.at(window))[:size]
             latent = None if y is None else y_in_order[start : start + size]
             state, passed = exchange.send(model, state, number, latent, raw)
             if passed.bits is not None:
                 bits = bits.write(number, passed.bits)
             context = passed.received.context
-            newest = self.causal.seen_as(context)
-            newest = tf.pad(newest, [[0, rows - size + 1], [0, 0]])
-            recent = tf.concat([recent[rows:-1], newest], axis=0)
+            recent = fronts.with_newest(recent, self.causal.seen_as(context))
             return number + 1, recent, state, contexts.write(number, context), bits
 
-        count = tf.size(sizes)
         _, _, state, contexts, bits = tf.while_loop(
-            lambda number, *_: number < count,
+            lambda number, *_: number < tf.size(fronts.sizes),
             step,
-            (0, recent, exchange.open(model), contexts, bits),
+            (0, fronts.nothing_decoded(), exchange.open(model), contexts, bits),
             parallel_iterations=1,
         )
-        back = tf.math.invert_permutation(order)
-
-        def in_place(fronts):
-            return tf.reshape(tf.gather(fronts.concat(), back), [1, height, width, self.M])
-
-        y_hat = in_place(contexts)
-        element_bits = in_place(bits) if exchange.has_latents else None
+        y_hat = fronts.in_place(contexts)
+        element_bits = None if y is None else fronts.in_place(bits)
         passed = Passed(Received(y_hat, y_hat), element_bits, tf.cast(y_hat, tf.int32))
         return exchange.close(model, state, y, passed, ())
 
-    def _split(self, features):
-        """Precomputes the part of `_raw` that needs no context: the features' part of the first
-        layer.
+    def _split(self, features) -> tuple[tf.Tensor, Callable]:
+        """Precomputes the part of `call` that depends only on the features, in the first layer.
 
         Returns:
           This part, [h w, width] for `features: [1, h, w, F]`, and a function that maps some of its
@@ -189,3 +161,63 @@ class SerialContext(keras.layers.Layer):
             return after_first(hidden + tf.matmul(tf.cast(context, hidden.dtype), of_context))
 
         return tf.matmul(features, of_features) + bias, raw_of
+
+
+class _Fronts:
+    """The fronts of a picture's elements, and the memory of the elements decoded last.
+
+    The memory contains the last `_FRONTS` fronts with `longest` elements each, and one element of
+    zeros for window positions outside the picture.
+
+    Args:
+      height: h, int32 scalar.
+      width: w, int32 scalar.
+      channels: C of the latent.
+
+    Attributes:
+      sizes: [fronts] int32, the number of elements in each front.
+      starts: [fronts] int32, the number of elements in all fronts before it.
+      longest: int32 scalar, the largest size.
+      neighbours: [h w + longest, 12] int32, the places in the memory of the elements in the window
+        of each element, front by front.
+    """
+
+    def __init__(self, height: tf.Tensor, width: tf.Tensor, channels: int):
+        self._height, self._width, self._channels = height, width, channels
+        cells = tf.range(height * width)
+        row, column = cells // width, cells % width
+        front = column + _ROW * row
+        self._order = tf.argsort(front * height + row)
+        self.sizes = tf.math.bincount(front)
+        self.starts = tf.cumsum(self.sizes, exclusive=True)
+        self.longest = tf.minimum(height, -(-width // _ROW))
+        self.neighbours = self.in_order(self._places_of_neighbours(row, column, front))
+
+    def _places_of_neighbours(self, row, column, front):
+        """Returns places in the memory, [h w, 12] int32, for elements in row-major order."""
+        up, right = np.int32(NEIGHBOURS).T
+        above, beside = row[:, None] + up, column[:, None] + right
+        seen = beside + _ROW * above  # the neighbours' fronts; their first rows are:
+        first = tf.maximum((seen - self._width) // _ROW + 1, 0)
+        places = (_FRONTS - front[:, None] + seen) * self.longest + above - first
+        inside = (above >= 0) & (beside >= 0) & (beside < self._width)
+        return tf.where(inside, places, _FRONTS * self.longest)
+
+    def in_order(self, t: tf.Tensor) -> tf.Tensor:
+        """Sorts [h w, C] front by front, and pads with zeros to [h w + longest, C]."""
+        return tf.pad(tf.gather(t, self._order), [[0, self.longest], [0, 0]])
+
+    def in_place(self, fronts: tf.TensorArray) -> tf.Tensor:
+        """Returns the elements of all fronts, [size, C] each, in their places, [1, h, w, C]."""
+        elements = tf.gather(fronts.concat(), tf.math.invert_permutation(self._order))
+        return tf.reshape(elements, [1, self._height, self._width, self._channels])
+
+    def nothing_decoded(self) -> tf.Tensor:
+        """Returns the memory before the first front, [_FRONTS longest + 1, C]."""
+        return tf.zeros([_FRONTS * self.longest + 1, self._channels])
+
+    def with_newest(self, memory: tf.Tensor, newest: tf.Tensor) -> tf.Tensor:
+        """Returns the memory after a front, [size, C], without the oldest front."""
+        missing = self.longest - tf.shape(newest)[0]
+        newest = tf.pad(newest, [[0, missing + 1], [0, 0]])
+        return tf.concat([memory[self.longest : -1], newest], axis=0)
