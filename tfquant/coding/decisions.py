@@ -15,7 +15,7 @@ rounds on tensors of the same shapes, so all of their floats agree bit for bit.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +23,7 @@ import tensorflow as tf
 from tfquant.coding import range_coder
 from tfquant.coding.masses import HALF_HEAVY, HEAVY, Edge, Side, seen_from_centre
 from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL
+from tfquant.coding.range_coder import Handle
 from tfquant.coding.tables import CPU, Table, clipped
 
 # Increases with every change that could select another row, here or in a model's arguments. Files
@@ -75,7 +76,7 @@ class DecisionTable(Table):
         return [self.version, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
 
     @classmethod
-    def from_numbers(cls, numbers, cdfs):
+    def from_numbers(cls, numbers: list, cdfs: list) -> DecisionTable:
         return cls(numbers[0])
 
     def index(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
@@ -87,7 +88,8 @@ class DecisionTable(Table):
         last = self._BOTTOM + self._ROWS - 1
         return clipped(bucket, self._BOTTOM, last) + (self.BASE - self._BOTTOM)
 
-    def price(self, bits, symbols, centre, *_) -> tf.Tensor:
+    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where: Any) -> tf.Tensor:
+        centre, *_ = where
         _, distance = _side_and_distance(symbols, centre)
         distance = tf.cast(distance, tf.float32)
         root, next_root = tf.sqrt(1.0 + distance), tf.sqrt(2.0 + distance)
@@ -95,7 +97,7 @@ class DecisionTable(Table):
         heavy = HALF_HEAVY / (root * next_root * (root + next_root))
         return -_log2((tf.pow(2.0, -bits) + heavy) / (1.0 + HEAVY))
 
-    def encode(self, handle, symbols, *where):
+    def encode(self, handle: Handle, symbols: tf.Tensor, *where: Any) -> Handle:
         symbols, (centre, reach, mixture) = tf.reshape(symbols, [-1]), _flat(*where)
         message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
         left, distance = _side_and_distance(symbols, centre)
@@ -106,7 +108,7 @@ class DecisionTable(Table):
         with tf.device(CPU):
             return self._traverse(handle, known, centre, reach, mixture)[0]
 
-    def decode(self, handle, *where) -> tuple:
+    def decode(self, handle: Handle, *where: Any) -> tuple[Handle, tf.Tensor]:
         with tf.device(CPU):
             handle, symbols = self._traverse(handle, _Unknown(), *_flat(*where))
             return handle, tf.reshape(symbols, tf.shape(where[0]))
@@ -139,11 +141,13 @@ class _Known(NamedTuple):
     left: tf.Tensor
     distance: tf.Tensor
 
-    def sides(self, handle, rows) -> tuple:
+    def sides(self, handle: Handle, rows: tf.Tensor) -> tuple[Handle, tf.Tensor]:
         """Codes the sides with rows [n]. Returns the handle and the sides, [n] bool."""
         return self._encode(handle, rows, self.left)
 
-    def at_least(self, handle, rows, distance, active) -> tuple:
+    def at_least(
+        self, handle: Handle, rows: tf.Tensor, distance: tf.Tensor, active: tf.Tensor
+    ) -> tuple[Handle, tf.Tensor]:
         """Codes for `active` elements if they have a `distance` or more; both broadcast to [n].
 
         Returns:
@@ -151,7 +155,7 @@ class _Known(NamedTuple):
         """
         return self._encode(handle, rows, active & (self.distance >= distance))
 
-    def some(self, ids) -> _Known:
+    def some(self, ids: tf.Tensor) -> _Known:
         """Returns the coder of some of the symbols, with indices [m]."""
         return _gather(self, ids)
 
@@ -162,15 +166,17 @@ class _Known(NamedTuple):
 class _Unknown:
     """Decodes the decisions that `_Known` encodes; the methods are the same."""
 
-    def sides(self, handle, rows) -> tuple:
+    def sides(self, handle: Handle, rows: tf.Tensor) -> tuple[Handle, tf.Tensor]:
         handle, decisions = range_coder.decode_rows(handle, rows)
         return handle, decisions > 0
 
-    def at_least(self, handle, rows, distance, active) -> tuple:
+    def at_least(
+        self, handle: Handle, rows: tf.Tensor, distance: tf.Tensor, active: tf.Tensor
+    ) -> tuple[Handle, tf.Tensor]:
         del distance, active  # the row of another element has only the symbol 0
         return self.sides(handle, rows)
 
-    def some(self, ids) -> _Unknown:
+    def some(self, ids: tf.Tensor) -> _Unknown:
         del ids
         return self
 
@@ -188,11 +194,13 @@ class _Search(NamedTuple):
     coder: _Known | _Unknown
     side: Side
 
-    def some(self, ids) -> _Search:
+    def some(self, ids: tf.Tensor) -> _Search:
         """Returns the search for some of the symbols, with indices [m]."""
         return _Search(self.table, self.coder.some(ids), _gather(self.side, ids))
 
-    def _decide(self, handle, distance, active, low: Edge, high: Edge):
+    def _decide(
+        self, handle: Handle, distance: tf.Tensor, active: tf.Tensor, low: Edge, high: Edge
+    ) -> tuple[Handle, tf.Tensor, Edge]:
         """Codes for `active` elements if they have a `distance` or more; both broadcast to [n].
 
         Returns:
@@ -205,7 +213,9 @@ class _Search(NamedTuple):
         handle, far = self.coder.at_least(handle, rows, distance, active)
         return handle, far, middle
 
-    def within_reach(self, handle, width, low: Edge, high: Edge):
+    def within_reach(
+        self, handle: Handle, width: tf.Tensor, low: Edge, high: Edge
+    ) -> tuple[Handle, tf.Tensor, Edge]:
         """Halves `width` [n] distances down to one. Returns handle, distance [n], and its edge."""
 
         def halve(handle, distance, half, active, low, high):
@@ -235,7 +245,9 @@ class _Search(NamedTuple):
             )
         return handle, distance, low
 
-    def beyond_reach(self, handle, nearest, low: Edge, high: Edge):
+    def beyond_reach(
+        self, handle: Handle, nearest: tf.Tensor, low: Edge, high: Edge
+    ) -> tuple[Handle, tf.Tensor]:
         """Doubles `nearest` [n] until it is too far, then halves.
 
         Returns handle and distances [n].
@@ -271,13 +283,13 @@ def _gather(parts, ids):
     return tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), parts)
 
 
-def _flat(centre, reach, mixture) -> tuple:
+def _flat(centre: tf.Tensor, reach: tf.Tensor, mixture: tuple) -> tuple:
     """Returns the arguments of a `DecisionTable` as [n], [n] and three [K, n]."""
     mixture = tuple(tf.reshape(part, [part.shape[0], -1]) for part in mixture)
     return tf.reshape(centre, [-1]), tf.reshape(reach, [-1]), mixture
 
 
-def _where(condition, one: Edge, other: Edge) -> Edge:
+def _where(condition: tf.Tensor, one: Edge, other: Edge) -> Edge:
     """Selects edges like `tf.where`, with a condition [n] bool."""
     return Edge(*(tf.where(condition, a, b) for a, b in zip(one, other)))
 

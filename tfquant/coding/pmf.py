@@ -116,7 +116,7 @@ ESCAPE_CDFS = (
 PAIR_BITS = PRECISION - np.log2([np.diff(cdf) for cdf in ESCAPE_CDFS])
 
 
-def escape_bits(excess: np.ndarray, side: int, row: int) -> np.ndarray:
+def escape_bits(excess: np.ndarray, side: np.ndarray | int, row: int) -> np.ndarray:
     """Returns the bits for side and magnitude of escaped values, without the escape symbol itself.
 
     Args:

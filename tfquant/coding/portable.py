@@ -98,7 +98,7 @@ def finish(handle: Handle) -> tf.Tensor:
     return strings
 
 
-def _next(handle, state, data) -> Handle:
+def _next(handle: Handle, state: tf.Tensor, data: tf.Tensor) -> Handle:
     state.set_shape(handle.state.shape)
     data.set_shape(handle.data.shape)
     return handle._replace(state=state, data=data)
@@ -128,7 +128,7 @@ def _encode(state, data, lookup, starts, middles, rows, symbols):
     return _states(states), np.array(strings, object)
 
 
-def _check_rows(rows, starts) -> None:
+def _check_rows(rows: np.ndarray, starts: np.ndarray) -> None:
     if np.any((rows < 0) | (rows > len(starts) - 2)):
         raise _OutsideTable(None, None, "a row lies outside the coding table")
 
@@ -170,7 +170,7 @@ def _finish(state, data):
     return np.array(strings, object)
 
 
-def _finish_stream(state, written: bytes) -> bytes:
+def _finish_stream(state: list, written: bytes) -> bytes:
     """Writes a number of the interval in few bytes; a decoder goes on reading zeros."""
     base, size, _ = state
     carry, base = divmod(base, _WHOLE)
@@ -206,8 +206,8 @@ def _decode(state, data, lookup, starts, middles, rows):
     low, high = lookup[places], lookup[places + 1]
     streams = zip(state.tolist(), data, low, high, rows)
     decoded = [_decode_stream(*stream, cumulative, bounds) for stream in streams]
-    states, others = ([stream[part] for stream in decoded] for part in range(2))
-    others = np.array(others, np.int32).reshape(rows.shape)
+    states, found = ([stream[part] for stream in decoded] for part in range(2))
+    others = np.array(found, np.int32).reshape(rows.shape)
     return _states(states), np.where(others == _AT_MIDDLE, places, others) - starts[rows]
 
 

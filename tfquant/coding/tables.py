@@ -21,19 +21,22 @@ depends on neither the machine, nor an element's neighbours, nor the shape of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfquant.coding import range_coder
 from tfquant.coding.pmf import PAIR_BITS, PRECISION, TOTAL, Row, fit_row, make_row
+from tfquant.coding.range_coder import Handle
 
 CPU = "/CPU:0"  # where the coder runs
 
+Tail = Callable[[Any], Any]  # P(X > x) for scale 1 and x >= 0, of a float64 or an array of them
 
-def clipped(x: tf.Tensor, low, high) -> tf.Tensor:
+
+def clipped(x: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Returns `tf.clip_by_value`, in one pass over the memory instead of two."""
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=low, clip_value_max=high)
 
@@ -43,11 +46,11 @@ class Table:
 
     BASE = range_coder.COMMON_ROWS  # index of a table's first own row
 
-    def __init__(self, cdfs):
+    def __init__(self, cdfs: Iterable[Sequence[int] | np.ndarray]):
         self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
         self.lookup = range_coder.lookup_of(self._cdfs)
 
-    def encode(self, handle, symbols: tf.Tensor, *where):
+    def encode(self, handle: Handle, symbols: tf.Tensor, *where: Any) -> Handle:
         """Codes symbols [...] int32 and returns the next handle.
 
         Args:
@@ -57,7 +60,7 @@ class Table:
         """
         raise NotImplementedError
 
-    def decode(self, handle, *where) -> tuple:
+    def decode(self, handle: Handle, *where: Any) -> tuple[Handle, tf.Tensor]:
         """Reads symbols that `encode` coded with the same `where`.
 
         Returns:
@@ -65,7 +68,7 @@ class Table:
         """
         raise NotImplementedError
 
-    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where) -> tf.Tensor:
+    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where: Any) -> tf.Tensor:
         """Returns the cost of coding each symbol in bits, [...] float32.
 
         Args:
@@ -156,15 +159,15 @@ class _WindowTable(Table):
         escapes = np.array([row.escape for row in self.rows], np.int32)
         return tf.gather(escapes, rows - self.BASE)
 
-    def _windows(self, *where) -> _Windows:
+    def _windows(self, *where: Any) -> _Windows:
         """Returns the windows of all symbols, in row-major order."""
         raise NotImplementedError
 
-    def _shape(self, *where) -> tf.Tensor:
+    def _shape(self, *where: Any) -> tf.Tensor:
         """Returns the shape of the symbols."""
         return tf.shape(where[0])
 
-    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where) -> tf.Tensor:
+    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where: Any) -> tf.Tensor:
         rows, _, count, *_ = windows = self._windows(*where)
         shifted = windows.shifted(symbols)
         above = shifted >= count
@@ -177,7 +180,7 @@ class _WindowTable(Table):
         bits = tf.where(above | (shifted < 0), escaped, tf.reshape(bits, [-1]))
         return tf.reshape(bits, tf.shape(symbols))
 
-    def encode(self, handle, symbols: tf.Tensor, *where):
+    def encode(self, handle: Handle, symbols: tf.Tensor, *where: Any) -> Handle:
         with tf.device(CPU):
             rows, _, count, *_ = windows = self._windows(*where)
             # As unsigned integers, symbols below the window are large too.
@@ -196,7 +199,7 @@ class _WindowTable(Table):
 
             return tf.cond(tf.reduce_any(escaped), escape, lambda: range_coder.same_handle(handle))
 
-    def decode(self, handle, *where) -> tuple:
+    def decode(self, handle: Handle, *where: Any) -> tuple[Handle, tf.Tensor]:
         with tf.device(CPU):
             rows, _, count, *_ = windows = self._windows(*where)
             handle, shifted = range_coder.decode_rows(handle, rows)
@@ -231,7 +234,7 @@ class ChannelTable(_WindowTable):
     _TAIL = 2.0**-20
     _WIDEST = 1 << 14
 
-    def __init__(self, pmfs, firsts):
+    def __init__(self, pmfs: Sequence[np.ndarray], firsts: Sequence[int]):
         if len(pmfs) != len(firsts) or not len(pmfs):
             raise ValueError(
                 f"need one first symbol per channel, got {len(firsts)} for {len(pmfs)}"
@@ -274,12 +277,12 @@ class ChannelTable(_WindowTable):
     def channels(self) -> int:
         return len(self.rows)
 
-    def _windows(self, shape):
+    def _windows(self, shape: tf.Tensor) -> _Windows:
         numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
         per_channel = (self.BASE + np.arange(self.channels, dtype=np.int32), *numbers.T)
         return _Windows(*(tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel))
 
-    def _shape(self, shape):
+    def _shape(self, shape: tf.Tensor) -> tf.Tensor:
         return shape
 
 
@@ -289,7 +292,7 @@ _WINDOW_TAIL = 2.0**-13
 _SUPPORT_TAIL = 2.0**-44
 
 
-def _quantile(tail, probability: float) -> float:
+def _quantile(tail: Tail, probability: float) -> float:
     """Returns the point where `tail` equals `probability`, by bisection."""
     low, high = 0.0, 1.0
     while tail(high) > probability:
@@ -300,7 +303,7 @@ def _quantile(tail, probability: float) -> float:
     return high
 
 
-def rounded_pmf(tail, mean: float, sigma: float, radius: int) -> np.ndarray:
+def rounded_pmf(tail: Tail, mean: float, sigma: float, radius: int) -> np.ndarray:
     """Returns the probabilities of -radius ... radius of a rounded symmetric variable; float64.
 
     Args:
@@ -331,7 +334,7 @@ class _Levels:
         self._window = np.array(window, np.int32).view(np.float32)[()]
 
     @classmethod
-    def fit(cls, tail, sigma_max: float, step_bits: int) -> _Levels:
+    def fit(cls, tail: Tail, sigma_max: float, step_bits: int) -> _Levels:
         """Returns the levels of a family with `P(X > x) = tail(x)` at scale 1, up to a largest
         scale.
         """
@@ -350,7 +353,7 @@ class _Levels:
         """Returns the level of a scale, without bounds."""
         return int(np.float32(sigma).view(np.int32)) >> self._shift
 
-    def _edge(self, bucket: int) -> np.float32:
+    def _edge(self, bucket: int) -> Any:
         return np.array(bucket << self._shift, np.int32).view(np.float32)[()]
 
     def centre(self, bucket: int) -> float:
@@ -385,7 +388,7 @@ class ScaleTable(_WindowTable):
 
     _STEP_BITS = 6
 
-    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
+    def __init__(self, tail: Tail, sigma_max: float):
         self._levels = levels = _Levels.fit(tail, sigma_max, self._STEP_BITS)
         reach = _quantile(tail, _SUPPORT_TAIL)
         rows = []
@@ -401,7 +404,7 @@ class ScaleTable(_WindowTable):
     def _restore(self, numbers):
         self._levels = _Levels(*numbers)
 
-    def _windows(self, sigma):
+    def _windows(self, sigma: tf.Tensor) -> _Windows:
         bucket, half = self._levels.of(tf.reshape(sigma, [-1]))
         return _Windows(bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1)
 
@@ -426,7 +429,7 @@ class MeanScaleTable(_WindowTable):
     # If the mass above the centre is below this, the window contains only the centre.
     _NEIGHBOUR_TAIL = 2.0**-8
 
-    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
+    def __init__(self, tail: Tail, sigma_max: float):
         self._levels = _Levels.fit(tail, sigma_max, self._STEP_BITS)
         levels, steps = self._levels, float(self._STEPS)
         reach = _quantile(tail, _SUPPORT_TAIL)
@@ -438,7 +441,7 @@ class MeanScaleTable(_WindowTable):
             sigma, half = levels.centre(bucket), levels.half(bucket)
             radius = int(np.ceil(reach * sigma)) + 2
             columns = self._columns if bucket < self._wide else 1
-            window = None
+            window: tuple[int, int] | None = None
             for column in range(columns):
                 low, high = column / steps, min((column + 1) / steps, 0.5 / sigma)
                 previous, window = window, (-half, half + 1 + int(column < self._lonely))
@@ -458,7 +461,7 @@ class MeanScaleTable(_WindowTable):
         *levels, self._wide, self._columns, self._lonely, _ = numbers
         self._levels = _Levels(*levels)
 
-    def _windows(self, mu, sigma):
+    def _windows(self, mu: tf.Tensor, sigma: tf.Tensor) -> _Windows:
         levels = self._levels
         mu, sigma = tf.reshape(mu, [-1]), tf.reshape(sigma, [-1])
         nearest = tf.floor(mu + 0.5)

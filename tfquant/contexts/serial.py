@@ -92,7 +92,13 @@ class SerialContext(Context):
             features = tf.identity(features)
         return self._by_fronts(y, exchange, model, features)
 
-    def _by_fronts(self, y, exchange, model, features):
+    def _by_fronts(
+        self,
+        y: tf.Tensor | None,
+        exchange: Exchange,
+        model: ConditionalModel,
+        features: tf.Tensor,
+    ) -> Received:
         """Transmits one picture's latent; the arguments are those of `transmit`."""
         fronts = _Fronts(tf.shape(features)[1], tf.shape(features)[2], self.M)
         of_features, raw_of = self._split(features)
@@ -108,7 +114,7 @@ class SerialContext(Context):
             rows = slice(start, start + fronts.longest)
             window = tf.gather(recent, fronts.neighbours[rows])
             raw = raw_of(of_features[rows], self.causal.at(window))[:size]
-            latent = None if y is None else y_in_order[start : start + size]
+            latent = None if y_in_order is None else y_in_order[start : start + size]
             state, passed = exchange.send(model, state, number, latent, raw)
             if passed.bits is not None:
                 bits = bits.write(number, passed.bits)
@@ -127,7 +133,7 @@ class SerialContext(Context):
         passed = Passed(Received(y_hat, y_hat), element_bits, tf.cast(y_hat, tf.int32))
         return exchange.close(model, state, y, passed, ())
 
-    def _split(self, features) -> tuple[tf.Tensor, Callable]:
+    def _split(self, features: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         """Precomputes the part of `call` that depends only on the features, in the first layer.
 
         Returns:
@@ -195,7 +201,7 @@ class _Fronts:
 
     def _places_of_neighbours(self, row, column, front):
         """Returns places in the memory, [h w, 12] int32, for elements in row-major order."""
-        up, right = np.int32(NEIGHBOURS).T
+        up, right = np.array(NEIGHBOURS, np.int32).T
         above, beside = row[:, None] + up, column[:, None] + right
         seen = beside + _ROW * above  # the neighbours' fronts; their first rows are:
         first = tf.maximum((seen - self._width) // _ROW + 1, 0)

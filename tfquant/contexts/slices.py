@@ -57,7 +57,8 @@ class SliceContext(Context):
         features: tf.Tensor,
     ) -> Received:
         parts = [None] * self.slices if y is None else tf.split(y, self.slices, axis=-1)
-        groups, decoded = Groups(exchange, model), []
+        groups = Groups(exchange, model)
+        decoded: list[tf.Tensor] = []
         for part in parts:
             raw = self(features, decoded)
             decoded.append(groups.send(part, raw).context)

@@ -48,7 +48,8 @@ class SpaceChannelContext(Context):
     ) -> Received:
         of_halves = [[half] for half in checkerboard.split(features)]
         parts = [None] * len(self.sizes) if y is None else tf.split(y, self.sizes, axis=-1)
-        groups, decoded = Groups(exchange, model), []
+        groups = Groups(exchange, model)
+        decoded: list[tf.Tensor] = []
         for k, part in enumerate(parts):
             known = of_halves
             if decoded:

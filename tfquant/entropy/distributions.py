@@ -22,11 +22,11 @@ Both families are symmetric about `loc`, so all functions below use `c = |v - lo
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-
-tfd = tfp.distributions
+from tensorflow_probability import distributions as tfd
 
 _SQRT_HALF = math.sqrt(0.5)
 
@@ -58,7 +58,7 @@ def _erfcx(x: tf.Tensor) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
+def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     """Returns `log(Phi((c + 1/2) / scale) - Phi((c - 1/2) / scale))` for `c >= 0`.
 
     With `a, b = (c -+ 1/2) / (scale sqrt 2)` and `S = 2 p exp(a^2)`,
@@ -102,7 +102,7 @@ def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
 
 
 @tf.custom_gradient
-def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor):
+def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     """Returns `log(F(c + 1/2) - F(c - 1/2))`, `F` the CDF of the Laplacian density, for `c >= 0`.
 
     With `n = min(c - 1/2, 0) / scale`, `m = max(c - 1/2, 0) / scale` and
@@ -152,7 +152,14 @@ class UniformNoise(tfd.Distribution):
     A subclass adds `_log_prob`.
     """
 
-    def __init__(self, base, parameters, validate_args, allow_nan_stats, name):
+    def __init__(
+        self,
+        base: tfd.Distribution,
+        parameters: dict[str, Any],
+        validate_args: bool,
+        allow_nan_stats: bool,
+        name: str,
+    ):
         if base.dtype not in (tf.float32, tf.float64):
             raise ValueError(
                 f"{type(self).__name__}: parameters of type {base.dtype.name}; known: float32, "
@@ -227,7 +234,14 @@ class NoisyGaussian(_NoisyLocationScale):
 
     _log_mass = staticmethod(_log_gaussian_mass)
 
-    def __init__(self, loc, scale, validate_args=False, allow_nan_stats=True, name="NoisyGaussian"):
+    def __init__(
+        self,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "NoisyGaussian",
+    ):
         parameters = dict(locals())
         base = tfd.Normal(loc, scale, validate_args=validate_args)
         super().__init__(base, parameters, validate_args, allow_nan_stats, name)
@@ -254,7 +268,12 @@ class NoisyLaplacian(_NoisyLocationScale):
     _log_mass = staticmethod(_log_laplacian_mass)
 
     def __init__(
-        self, loc, scale, validate_args=False, allow_nan_stats=True, name="NoisyLaplacian"
+        self,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "NoisyLaplacian",
     ):
         parameters = dict(locals())
         base = tfd.Laplace(loc, scale, validate_args=validate_args)
@@ -283,12 +302,12 @@ class NoisyGaussianMixture(UniformNoise):
 
     def __init__(
         self,
-        logits,
-        loc,
-        scale,
-        validate_args=False,
-        allow_nan_stats=True,
-        name="NoisyGaussianMixture",
+        logits: tf.Tensor,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "NoisyGaussianMixture",
     ):
         parameters = dict(locals())
         self._components = NoisyGaussian(loc, scale, validate_args=validate_args)

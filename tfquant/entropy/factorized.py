@@ -7,13 +7,11 @@ import math
 import numpy as np
 import scipy.special
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfquant.coding.tables import ChannelTable
 from tfquant.entropy.distributions import UniformNoise
 from tfquant.entropy.model import EntropyModel
-
-tfd = tfp.distributions
 
 
 class Density(tfd.Distribution):
@@ -29,7 +27,9 @@ class Density(tfd.Distribution):
       init_scale: initial width of the density, in quantization steps.
     """
 
-    def __init__(self, channels: int, filters: tuple = (3, 3, 3), init_scale: float = 10.0):
+    def __init__(
+        self, channels: int, filters: tuple[int, ...] = (3, 3, 3), init_scale: float = 10.0
+    ):
         self.channels = channels
         super().__init__(
             dtype=tf.float32,
@@ -54,7 +54,7 @@ class Density(tfd.Distribution):
                     factor = tf.zeros([channels, outputs, 1])
                     self._factors.append(tf.Variable(factor, name=f"factor_{layer}"))
 
-    def logit_cdf(self, v) -> tf.Tensor:
+    def logit_cdf(self, v: tf.Tensor) -> tf.Tensor:
         """Returns `log(F(v) / (1 - F(v)))` for `v` that broadcasts to [..., C], in that shape."""
         v = self._per_channel(v)
         row = tf.transpose(tf.reshape(v, [-1, self.channels]))[:, None]
@@ -64,7 +64,7 @@ class Density(tfd.Distribution):
             units = _product(weights, units + tf.tanh(bend) * tf.tanh(units)) + bias
         return tf.reshape(tf.transpose(units[:, 0]), tf.shape(v))
 
-    def _per_channel(self, v) -> tf.Tensor:
+    def _per_channel(self, v: tf.Tensor) -> tf.Tensor:
         """Broadcasts `v` to [..., C]."""
         v = tf.convert_to_tensor(v, tf.float32)
         return tf.broadcast_to(v, tf.broadcast_dynamic_shape(tf.shape(v), [self.channels]))
@@ -172,7 +172,13 @@ class FactorizedModel(EntropyModel):
       name: the latent's name.
     """
 
-    def __init__(self, channels: int, filters=(3, 3, 3), init_scale: float = 10.0, name: str = "z"):
+    def __init__(
+        self,
+        channels: int,
+        filters: tuple[int, ...] = (3, 3, 3),
+        init_scale: float = 10.0,
+        name: str = "z",
+    ):
         super().__init__(name=name)
         self.channels = channels
         self.density = Density(channels, filters, init_scale)
@@ -184,13 +190,13 @@ class FactorizedModel(EntropyModel):
             aggregation=tf.VariableAggregation.MEAN,
         )
 
-    def prior(self):
+    def prior(self) -> NoisyDensity:
         return NoisyDensity(self.density)
 
-    def offset(self):
+    def offset(self) -> tf.Tensor:
         return self.medians
 
-    def track_offset(self):
+    def track_offset(self) -> None:
         """Takes one Newton step of every median towards `F(median) = 1/2`, of length at most 1."""
         medians = tf.identity(self.medians)
         with tf.GradientTape() as tape:
@@ -203,7 +209,7 @@ class FactorizedModel(EntropyModel):
         medians = self.medians.numpy().astype(np.float64)
         return ChannelTable.from_cdf(lambda v: self.density.cdf64(v + medians), self.channels)
 
-    def coding_params(self, shape):
+    def coding_params(self, shape: tf.Tensor) -> tuple[tf.Tensor]:
         return (shape,)
 
     def coding_table_of_0_1(self) -> ChannelTable:
