@@ -11,6 +11,8 @@ import dataclasses
 import importlib.util
 import io
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -85,7 +87,9 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-def decode(file, background=None, page: int | None = None) -> Decoded:
+def decode(
+    file: str | io.BytesIO, background: np.ndarray | None = None, page: int | None = None
+) -> Decoded:
     """Reads a picture.
 
     Args:
@@ -112,7 +116,7 @@ def decode(file, background=None, page: int | None = None) -> Decoded:
 
 
 @contextlib.contextmanager
-def opened(file):
+def opened(file: str | io.BytesIO) -> Iterator[tuple[Image.Image, bytes | None]]:
     """Yields (Pillow's picture, an ICC profile that Pillow does not read or None)."""
     formats, profile = readable_formats(), None
     try:
@@ -133,15 +137,20 @@ def opened(file):
         yield picture, profile
 
 
-def _bytes(file) -> bytes:
+def _bytes(file: str | io.BytesIO) -> bytes:
     if isinstance(file, io.BytesIO):
         return file.getvalue()
     with open(file, "rb") as stream:
         return stream.read()
 
 
+def _tags(picture: Image.Image) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Returns the tags of a TIFF file."""
+    return picture.tag_v2  # type: ignore[attr-defined]  # only Pillow's class for TIFF has it
+
+
 def _may_be_turned(picture: Image.Image) -> bool:
-    return picture.tag_v2.get(_ORIENTATION, 1) != 1 or getattr(picture, "n_frames", 1) > 1
+    return _tags(picture).get(_ORIENTATION, 1) != 1 or getattr(picture, "n_frames", 1) > 1
 
 
 def readable_formats() -> list[str]:
@@ -186,7 +195,7 @@ _SIGNATURES = (
 )
 
 
-def tiff_kind(path) -> str:
+def tiff_kind(path: str) -> str:
     """Describes the first page of a TIFF file, for a message."""
     with contextlib.suppress(Exception), open(path, "rb") as file, messages.collected():
         tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
@@ -245,12 +254,14 @@ def choose_page(picture: Image.Image, page: int | None) -> str:
 def _first_page(picture: Image.Image, count: int) -> int:
     """Returns the index of the first page of a TIFF that is neither thumbnail nor mask."""
     sizes, marks, has_more = [], [], False
-    picture.fp.seek(0)
-    raw = picture.fp.read(10)[8:] == b"CR"  # Canon raw file; its first page is a preview
+    file = picture.fp
+    assert file is not None  # the file is open
+    file.seek(0)
+    raw = file.read(10)[8:] == b"CR"  # Canon raw file; its first page is a preview
     for index in range(min(count, _PAGES_SEEN)):
         if count > 1:
             picture.seek(index)
-        tags = picture.tag_v2
+        tags = _tags(picture)
         if raw or tags.get(_DNG_VERSION) is not None:
             raise ImageError("is a camera's raw file: develop it to TIFF or JPEG first")
         subfile = tags.get(_SUBFILE, 0)
@@ -271,7 +282,7 @@ def _first_page(picture: Image.Image, count: int) -> int:
                 if not any(j > i and _is_thumbnail(sizes[i], sizes[j]) for j in whole))  # fmt: skip
 
 
-def _is_thumbnail(size, other) -> bool:
+def _is_thumbnail(size: tuple[int, int], other: tuple[int, int]) -> bool:
     (width, height), (wide, high) = size, other
     return (
         2 * width <= wide
@@ -280,7 +291,9 @@ def _is_thumbnail(size, other) -> bool:
     )
 
 
-def _pixels(picture: Image.Image, profile, background) -> tuple:
+def _pixels(
+    picture: Image.Image, profile: bytes | None, background: np.ndarray | None
+) -> tuple[np.ndarray, str]:
     """Returns (uint8 [H, W, 3], a note on colours)."""
     white, inverted = _depth(picture) if picture.format == "TIFF" else (65535, False)
     loading = messages.native() if picture.format == "TIFF" else contextlib.nullcontext()
@@ -288,7 +301,9 @@ def _pixels(picture: Image.Image, profile, background) -> tuple:
         picture.load()
     orientation, interoperability = _exif(picture)
     base, alpha = _base(picture, white, inverted)
-    info = {**picture.info, **({"icc_profile": profile} if profile else {})}
+    info = dict(picture.info)
+    if profile:
+        info["icc_profile"] = profile
     rgb, note = colour.to_srgb(base, info, interoperability)
     pixels = np.asarray(rgb)
     if alpha is not None and not (alpha == 255).all():
@@ -302,20 +317,20 @@ def _pixels(picture: Image.Image, profile, background) -> tuple:
     return _turned(pixels, orientation), note
 
 
-def _turned(pixels: np.ndarray, orientation) -> np.ndarray:
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     turn = _TURNS.get(orientation)
     if turn is not None:
         pixels = np.asarray(Image.fromarray(pixels).transpose(turn))
     return np.array(pixels)  # a contiguous, writable copy
 
 
-def _depth(picture: Image.Image) -> tuple:
+def _depth(picture: Image.Image) -> tuple[int, bool]:
     """Returns (largest value of a sample, true if it is black) of a TIFF file.
 
     Raises:
       ImageError: the tags leave black and white undefined.
     """
-    tags = picture.tag_v2
+    tags = _tags(picture)
     if tags.get(_PHOTOMETRIC) in _RAW_SENSOR:
         raise ImageError("holds raw data of a sensor: develop it to TIFF or JPEG first")
     if picture.mode == "LAB":
@@ -333,14 +348,15 @@ def _depth(picture: Image.Image) -> tuple:
     return 2**bits - 1, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def _tuple(value) -> tuple:
+def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
-def _exif(picture: Image.Image) -> tuple:
+def _exif(picture: Image.Image) -> tuple[int, str]:
     """Returns (orientation, interoperability index); 1 and "" if EXIF has none."""
     # Other tags may be corrupt in any way. The orientation must still be read.
-    orientation, interoperability = None, ""
+    orientation: Any = None  # whatever the file says
+    interoperability = ""
     with contextlib.suppress(Exception):
         exif = picture.getexif()
         orientation = exif.get(_ORIENTATION)
@@ -355,7 +371,7 @@ def _exif(picture: Image.Image) -> tuple:
     return 1, interoperability
 
 
-def _orientation_of(exif: bytes):
+def _orientation_of(exif: bytes) -> int | None:
     """Returns the orientation in EXIF data that Pillow cannot read, or None."""
     data = exif[6:] if exif.startswith(b"Exif\0\0") else exif
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -371,7 +387,9 @@ def _orientation_of(exif: bytes):
     return None
 
 
-def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
+def _base(
+    picture: Image.Image, white: int, inverted: bool
+) -> tuple[Image.Image, np.ndarray | None]:
     """Converts any mode to (picture in mode L, RGB or CMYK, alpha: uint8 [H, W] or None)."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _from_wide_gray(picture, white, inverted)
@@ -389,7 +407,9 @@ def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
     return picture.convert("RGB"), None
 
 
-def _from_wide_gray(picture: Image.Image, white: int, inverted: bool) -> tuple:
+def _from_wide_gray(
+    picture: Image.Image, white: int, inverted: bool
+) -> tuple[Image.Image, np.ndarray | None]:
     """Scales one channel of more than 8 bits to (picture in mode L, alpha uint8 [H, W] or None)."""
     gray = np.asarray(picture)  # older Pillows give 16-bit files as int32, mode "I"
     if picture.mode == "F" or gray.min() < 0 or gray.max() > white:

@@ -16,6 +16,8 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
+from typing import TextIO
 
 # Held while descriptor 2 is redirected.
 STDERR = threading.RLock()
@@ -29,11 +31,12 @@ _before = warnings.showwarning
 
 
 @contextlib.contextmanager
-def collected():
+def collected() -> Iterator[list[str]]:
     """Yields a list that receives Pillow's messages in this thread, one line each."""
     _install()
     outer = getattr(_local, "lines", None)
-    _local.lines = lines = []
+    lines: list[str] = []
+    _local.lines = lines
     try:
         yield lines
     finally:
@@ -41,7 +44,7 @@ def collected():
 
 
 @contextlib.contextmanager
-def native():
+def native() -> Iterator[None]:
     """Adds the output of C libraries on descriptor 2 to the list of `collected`."""
     with STDERR, contextlib.ExitStack() as stack:
         try:
@@ -69,7 +72,7 @@ def native():
                     _add(f"libtiff: {line}")
 
 
-def shortened(lines: list) -> list:
+def shortened(lines: list[str]) -> list[str]:
     """Returns the distinct messages in order.
 
     All except the first few are replaced by their count.
@@ -96,7 +99,14 @@ def _install() -> None:
             logger.propagate = False
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None):
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     if getattr(_local, "lines", None) is None:
         _before(message, category, filename, lineno, file, line)
     # Large pictures are accepted. The limit beyond which they are rejected is twice as high.
@@ -113,7 +123,7 @@ def _add(text: str) -> None:
 class _Handler(logging.Handler):
     """Handler that collects Pillow's records, or passes them to the root logger."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         if getattr(_local, "lines", None) is None:
             logging.getLogger().handle(record)
         elif record.levelno >= logging.WARNING:
