@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from tfquant.export import registry
+from tfquant.export.model_file import ModelError
 from tfquant.export.model_set import Member, ModelSet
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "--add",
@@ -23,7 +25,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--remove", metavar="NAME", help="remove a set that was added")
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Runs `tfquant models`.
 
     Raises:
@@ -56,7 +58,7 @@ def describe(models: ModelSet) -> str:
     return "\n".join(lines)
 
 
-def _rows(member: Member) -> list:
+def _rows(member: Member) -> list[str]:
     """Returns a row for each measured quality of a model, or one row without measurements."""
     experiment = member.manifest.experiment
     lmbdas = experiment.get("lmbda_range") or [experiment.get("lmbda", "-")]
@@ -86,5 +88,5 @@ def _megabytes(models: ModelSet) -> str:
     return f"{sum(member.size() for member in models.members) / 1e6:.1f} MB"
 
 
-def _broken(error) -> None:
+def _broken(error: ModelError) -> None:
     print(f"tfquant: {error}", file=sys.stderr)

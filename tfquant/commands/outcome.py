@@ -19,7 +19,7 @@ class OutputError(CommandError):
     """An output that cannot be written. The other files of a folder would fail as well."""
 
 
-def fail(message, code: int = 1) -> int:
+def fail(message: object, code: int = 1) -> int:
     """Prints one line on standard error. Returns the exit code."""
     with messages.STDERR:
         print(f"tfquant: {' '.join(str(message).split())}", file=sys.stderr)

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tfquant import files, stack
 from tfquant.commands import flagfiles
+
+if TYPE_CHECKING:
+    from absl import flags
 
 # Name of the program -> the module that implements it. The module has `define_flags(values)` and
 # `main(argv)`.
@@ -24,7 +29,7 @@ PROGRAMS = {
 LEFT_OUT = 3
 
 
-def run_program(name: str, arguments: list | None = None) -> None:
+def run_program(name: str, arguments: list[str] | None = None) -> None:
     """Runs a program and ends the process with its exit code.
 
     Args:
@@ -41,7 +46,7 @@ def run_program(name: str, arguments: list | None = None) -> None:
         end(f"{program_name(arguments)}: interrupted", 130)
 
 
-def _run(name: str, arguments: list) -> None:
+def _run(name: str, arguments: list[str]) -> None:
     stack.prepare(program_name(arguments))
     from absl import app, flags
 
@@ -61,7 +66,7 @@ def end(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def expand_paths(values, names) -> None:
+def expand_paths(values: flags.FlagValues, names: Iterable[str]) -> None:
     """Expands `~` in flags that are paths to the home folder.
 
     Args:
@@ -76,6 +81,6 @@ def expand_paths(values, names) -> None:
             values[name].value = [files.expanded(each) for each in value]
 
 
-def program_name(arguments: list) -> str:
+def program_name(arguments: Sequence[str]) -> str:
     """Returns the name at the start of error messages, such as `train.py` or `tfquant train`."""
     return arguments[0].replace("\\", "/").rpartition("/")[2]

@@ -354,7 +354,7 @@ def explore(experiment: Experiment, directory: str, values: flags.FlagValues) ->
     print(f"\n{found}")
 
 
-def main(argv: list) -> None:
+def main(argv: list[str]) -> None:
     """Runs the command with the flags that `app.run` has parsed."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; use only --flags")

@@ -7,6 +7,7 @@ The page is one HTML file. It needs neither a server nor a network.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tfquant.commands.outcome import CommandError
 _CODECS = ("webp", "jpeg", "avif")
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("pictures", help="a folder, a glob, a picture, or 'sample'")
     parser.add_argument(
@@ -36,7 +37,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing page")
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Writes the page.
 
     Raises:

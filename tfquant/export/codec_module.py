@@ -143,9 +143,7 @@ class CodecModule(tf.Module):
                     digest.update(weight.numpy().tobytes())
         return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
-    def _encode(
-        self, image: tf.Tensor, quality: tf.Tensor | None = None
-    ) -> dict[str, tf.Tensor]:
+    def _encode(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Encodes `image: uint8 [H, W, 3]`.
 
         Returns:
@@ -171,9 +169,7 @@ class CodecModule(tf.Module):
         level = self._level(quality)
         return {"image": tiles.synthesize(self._codec(), y_bar, height, width, level)}
 
-    def _evaluate(
-        self, image: tf.Tensor, quality: tf.Tensor | None = None
-    ) -> dict[str, tf.Tensor]:
+    def _evaluate(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
         return stock.evaluate(self._codec(), self._tables, image, self._level(quality))[0]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tfquant.export import quality as scale
 from tfquant.export.model_set import ModelSet
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TOLERANCE = 0.02  # relative to the wanted size
 _FINEST = 0.05  # in units of quality; smaller changes of the size are within the tolerance
@@ -34,7 +37,7 @@ class Fitted(NamedTuple):
         return abs(self.deviation) <= TOLERANCE
 
 
-def compress_to(models: ModelSet, image, size: int) -> Fitted:
+def compress_to(models: ModelSet, image: np.ndarray, size: int) -> Fitted:
     """Compresses a picture to about `size` bytes; a bisection finds the quality.
 
     A model of any rate comes within 2 % unless the size is out of its range. A set of models of one
@@ -51,7 +54,7 @@ def compress_to(models: ModelSet, image, size: int) -> Fitted:
     """
     if size < 1:
         raise ValueError(f"the size must be at least 1 byte; got {size}")
-    made = {}
+    made: dict[tuple[str, float], Fitted] = {}
 
     def trial(quality: float) -> Fitted:
         member = models.choose(quality)

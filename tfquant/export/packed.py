@@ -18,6 +18,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
 
 import tfquant
 from tfquant import exact, files
@@ -100,7 +104,7 @@ def pack_codec(
     return _write(module, fields, path, weights)
 
 
-def _named(variables) -> list:
+def _named(variables: Iterable[tf.Variable]) -> list[tuple[str, np.ndarray]]:
     """Returns (name, array) pairs."""
     return [(variable.name, variable.numpy()) for variable in variables]
 

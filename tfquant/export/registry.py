@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import Callable
 
 from tfquant import files, stack
 from tfquant.export import model_file, model_set
@@ -38,7 +39,7 @@ def folder() -> str:
     return os.path.join(data, "tfquant", "models")
 
 
-def sets(broken=None) -> list:
+def sets(broken: Callable[[model_file.ModelError], None] | None = None) -> list[ModelSet]:
     """The installed sets and the user's, by name within each.
 
     Args:
@@ -77,7 +78,7 @@ def find(name: str) -> ModelSet:
     )
 
 
-def of_file(codec: str, fingerprint: str) -> tuple:
+def of_file(codec: str, fingerprint: str) -> tuple[ModelSet, model_set.Member]:
     """The set and the member that made the files with this fingerprint.
 
     Raises:
@@ -93,7 +94,7 @@ def of_file(codec: str, fingerprint: str) -> tuple:
     )
 
 
-def add(exports: list, name: str | None = None, description: str = "") -> ModelSet:
+def add(exports: list[str], name: str | None = None, description: str = "") -> ModelSet:
     """Registers exported models as a set of the user's.
 
     The set holds packed copies of the models: the exports may be removed after that.

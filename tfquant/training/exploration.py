@@ -312,7 +312,7 @@ def run_search(
     search: Search,
     experiment: Experiment,
     *,
-    train: Callable[[Experiment, str], None],
+    train: Callable[[Experiment, str], object],
     patience: int,
     epoch_steps: int,
     warm_start: bool,
