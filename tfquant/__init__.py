@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # type checkers and editors do not run __getattr__
-    import tfquant.models as models
-    from tfquant import metrics
+    # `models` is a folder of its own in a checkout.
+    from tfquant import metrics, models  # type: ignore[attr-defined]
     from tfquant.codec import Codec
     from tfquant.commands.train import train
     from tfquant.entropy.conditional import ConditionalModel
