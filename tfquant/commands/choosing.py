@@ -167,7 +167,7 @@ class Compressor:
             return self.set.name
         return f"{self.set.name}, quality {self.quality:.4g}"
 
-    def compress(self, image, max_pixels: int | None) -> bytes:
+    def compress(self, image: np.ndarray, max_pixels: int | None) -> bytes:
         """Compresses a picture, uint8 [H, W, 3], like `ExportedModel.compress`."""
         return self.load().compress(image, self.quality, max_pixels)
 

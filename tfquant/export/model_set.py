@@ -65,7 +65,10 @@ class Member:
         if self.low == self.high:
             return [self.low]
         measured = sorted(row["quality"] for row in self.kodak)
-        return measured or self.manifest.qualities.samples()
+        if measured:
+            return measured
+        assert self.manifest.qualities is not None  # it has a range
+        return self.manifest.qualities.samples()
 
     def size(self) -> int:
         """Size of the files in bytes."""
