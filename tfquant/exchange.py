@@ -192,7 +192,7 @@ class Groups:
 
         joined = {}  # by identity, which is safe because `_passed` keeps the parts
 
-        def whole_of(*parts):
+        def whole_of(*parts: tf.Tensor | None) -> tf.Tensor | None:
             key = tuple(map(id, parts))
             if key not in joined:
                 joined[key] = None if parts[0] is None else join(list(parts))

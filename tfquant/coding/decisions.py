@@ -72,7 +72,7 @@ class DecisionTable(Table):
         near = np.clip(np.rint(TOTAL * odds / (1.0 + odds)), 1, TOTAL - 1)
         super().__init__([0, int(n), TOTAL] for n in near)
 
-    def _numbers(self):
+    def _numbers(self) -> list[int]:
         return [self.version, _LOG_WIDTH, _LOG_WIDTH_MAX, int(1 / HEAVY)]
 
     @classmethod
@@ -113,7 +113,14 @@ class DecisionTable(Table):
             handle, symbols = self._traverse(handle, _Unknown(), *_flat(*where))
             return handle, tf.reshape(symbols, tf.shape(where[0]))
 
-    def _traverse(self, handle, coder, centre, reach, mixture):
+    def _traverse(
+        self,
+        handle: Handle,
+        coder: _Known | _Unknown,
+        centre: tf.Tensor,
+        reach: tf.Tensor,
+        mixture: tuple,
+    ) -> tuple[Handle, tf.Tensor]:
         """Codes all decisions. Returns the handle and the symbols, [n] int32."""
         above, below, turn = seen_from_centre(self.version, mixture)
         handle, left = coder.sides(handle, self.index(above, below))
@@ -159,7 +166,9 @@ class _Known(NamedTuple):
         """Returns the coder of some of the symbols, with indices [m]."""
         return _gather(self, ids)
 
-    def _encode(self, handle, rows, decisions):
+    def _encode(
+        self, handle: Handle, rows: tf.Tensor, decisions: tf.Tensor
+    ) -> tuple[Handle, tf.Tensor]:
         return range_coder.encode_rows(handle, rows, tf.cast(decisions, tf.int32)), decisions
 
 
@@ -218,7 +227,14 @@ class _Search(NamedTuple):
     ) -> tuple[Handle, tf.Tensor, Edge]:
         """Halves `width` [n] distances down to one. Returns handle, distance [n], and its edge."""
 
-        def halve(handle, distance, half, active, low, high):
+        def halve(
+            handle: Handle,
+            distance: tf.Tensor,
+            half: tf.Tensor | int,
+            active: tf.Tensor,
+            low: Edge,
+            high: Edge,
+        ) -> tuple[Handle, tf.Tensor, Edge, Edge]:
             further = distance + half
             handle, far, middle = self._decide(handle, further, active, low, high)
             distance, low = tf.where(far, further, distance), _where(far, middle, low)
@@ -227,10 +243,14 @@ class _Search(NamedTuple):
         # Those with a larger reach first, until all have the same number of distances left.
         common = 1 << _LOG_WIDTH
 
-        def some_are_wider(handle, distance, width, low, high):
+        def some_are_wider(
+            handle: Handle, distance: tf.Tensor, width: tf.Tensor, low: Edge, high: Edge
+        ) -> tf.Tensor:
             return tf.reduce_any(width > common)
 
-        def halve_the_wider(handle, distance, width, low, high):
+        def halve_the_wider(
+            handle: Handle, distance: tf.Tensor, width: tf.Tensor, low: Edge, high: Edge
+        ) -> tuple[Handle, tf.Tensor, tf.Tensor, Edge, Edge]:
             active = width > common
             half = tf.where(active, width // 2, 0)
             handle, distance, low, high = halve(handle, distance, half, active, low, high)
@@ -253,10 +273,14 @@ class _Search(NamedTuple):
         Returns handle and distances [n].
         """
 
-        def open_or_wide(handle, nearest, furthest, low, high):
+        def open_or_wide(
+            handle: Handle, nearest: tf.Tensor, furthest: tf.Tensor, low: Edge, high: Edge
+        ) -> tf.Tensor:
             return tf.reduce_any(furthest != nearest + 1)
 
-        def narrow(handle, nearest, furthest, low, high):
+        def narrow(
+            handle: Handle, nearest: tf.Tensor, furthest: tf.Tensor, low: Edge, high: Edge
+        ) -> tuple[Handle, tf.Tensor, tf.Tensor, Edge, Edge]:
             active = furthest != nearest + 1
             further = tf.where(furthest == 0, 2 * nearest + 1, (nearest + furthest) // 2)
             further = tf.where(active, further, nearest)
@@ -278,7 +302,7 @@ class _Search(NamedTuple):
         return handle, nearest
 
 
-def _gather(parts, ids):
+def _gather(parts: Any, ids: tf.Tensor) -> Any:
     """Returns the elements [..., m] with indices `ids` of (a nest of) tensors [..., n]."""
     return tf.nest.map_structure(lambda t: tf.gather(t, ids, axis=-1), parts)
 
@@ -294,7 +318,7 @@ def _where(condition: tf.Tensor, one: Edge, other: Edge) -> Edge:
     return Edge(*(tf.where(condition, a, b) for a, b in zip(one, other)))
 
 
-def _side_and_distance(symbols, centre):
+def _side_and_distance(symbols: tf.Tensor, centre: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns true for symbols below the centre, and their distance from that side's first
     integer.
     """
@@ -302,12 +326,12 @@ def _side_and_distance(symbols, centre):
     return left, tf.where(left, centre - 1 - symbols, symbols - centre)
 
 
-def _log2_width(reach):
+def _log2_width(reach: tf.Tensor) -> tf.Tensor:
     """Returns the exponent of the power of two above `reach`; arbitrary, but in range, for NaN."""
     whole = tf.cast(tf.clip_by_value(reach, 1.0, 2.0**_LOG_WIDTH_MAX), tf.int32)
     whole = tf.clip_by_value(whole, 1, 2**_LOG_WIDTH_MAX - 1)
     return tf.maximum(range_coder.log2(whole) + 1, _LOG_WIDTH)
 
 
-def _log2(x):
+def _log2(x: tf.Tensor) -> tf.Tensor:
     return tf.math.log(x) * np.float32(1.0 / np.log(2.0))

@@ -165,7 +165,7 @@ def seen_from_centre(version: int, mixture: tuple) -> tuple:
         both = {3: SideOfVersion3, 4: Side}[version](*mixture)
     above, below, (first_above, first_below, last) = both.halves()
 
-    def turn(left):
+    def turn(left: tf.Tensor) -> tuple[Side, Edge, Edge]:
         side = both._replace(start=tf.where(left, -1.0, 1.0) * start)
         nothing = tf.zeros_like(last)
         first = Edge(tf.where(left, first_below, first_above), nothing + HALF_HEAVY)

@@ -66,7 +66,7 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
     loss = np.full_like(p, np.inf)  # of removing one unit
     loss[q > 1] = -p[q > 1] * np.log1p(-1.0 / q[q > 1])
 
-    def move(i, step):
+    def move(i: int, step: int) -> None:
         q[i] += step
         gain[i] = p[i] * np.log1p(1.0 / q[i])
         loss[i] = -p[i] * np.log1p(-1.0 / q[i]) if q[i] > 1 else np.inf

@@ -28,6 +28,8 @@ _LEAST = 1 << _WORD  # an interval of at most this size moves a word
 _WHOLE = 1 << 2 * _WORD
 _MIDDLE = TOTAL // 2
 
+_State = tuple[int, int, int]  # of one stream, as in `Handle.state`
+
 
 class _OutsideTable(tf.errors.InvalidArgumentError, ValueError):
     """Raised inside `tf.numpy_function`: a graph turns a ValueError into InvalidArgumentError."""
@@ -115,7 +117,15 @@ def _rows(lookup: np.ndarray) -> tuple:
     return lookup, starts.astype(np.int32), middles.astype(np.int32)
 
 
-def _encode(state, data, lookup, starts, middles, rows, symbols):
+def _encode(
+    state: np.ndarray,
+    data: np.ndarray,
+    lookup: np.ndarray,
+    starts: np.ndarray,
+    middles: np.ndarray,
+    rows: np.ndarray,
+    symbols: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     del middles
     _check_rows(rows, starts)
     # A row's symbols end two places before the next row begins: at TOTAL, and before its precision.
@@ -138,7 +148,9 @@ def _states(states: list) -> np.ndarray:
     return np.array(states, np.int64).reshape(-1, 3)
 
 
-def _encode_stream(state, written, low, high):
+def _encode_stream(
+    state: _State, written: bytes, low: np.ndarray, high: np.ndarray
+) -> tuple[_State, bytes]:
     """Codes one stream's symbols, given their cumulative frequencies, [n] int32 each."""
     base, size, _ = state
     words = []
@@ -165,7 +177,7 @@ def _append(written: bytes, words: list) -> bytes:
     return total.to_bytes(len(written) + 2 * len(words), "big")
 
 
-def _finish(state, data):
+def _finish(state: np.ndarray, data: np.ndarray) -> np.ndarray:
     strings = [_finish_stream(*stream) for stream in zip(state.tolist(), data)]
     return np.array(strings, object)
 
@@ -190,7 +202,7 @@ def _finish_stream(state: list, written: bytes) -> bytes:
     return written + ((base - 1 >> _WORD) + 1).to_bytes(2, "big")
 
 
-def _first_state(strings):
+def _first_state(strings: np.ndarray) -> np.ndarray:
     return _states([(_word(data, 0) << _WORD | _word(data, 2), _WHOLE, 4) for data in strings])
 
 
@@ -199,9 +211,16 @@ def _word(data: bytes, position: int) -> int:
     return int.from_bytes(data[position : position + 2].ljust(2, b"\0"), "big")
 
 
-def _decode(state, data, lookup, starts, middles, rows):
+def _decode(
+    state: np.ndarray,
+    data: np.ndarray,
+    lookup: np.ndarray,
+    starts: np.ndarray,
+    middles: np.ndarray,
+    rows: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     _check_rows(rows, starts)
-    cumulative, bounds = memoryview(lookup), starts.tolist()
+    cumulative, bounds = lookup.data, starts.tolist()
     places = middles[rows]
     low, high = lookup[places], lookup[places + 1]
     streams = zip(state.tolist(), data, low, high, rows)
@@ -214,7 +233,15 @@ def _decode(state, data, lookup, starts, middles, rows):
 _AT_MIDDLE = 0  # no symbol's place in a lookup, which begins with the precision
 
 
-def _decode_stream(state, data, low, high, rows, cumulative, bounds):
+def _decode_stream(
+    state: _State,
+    data: bytes,
+    low: np.ndarray,
+    high: np.ndarray,
+    rows: np.ndarray,
+    cumulative: memoryview,
+    bounds: list[int],
+) -> tuple[_State, list[int]]:
     """Reads one stream's symbols.
 
     Args:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,7 +81,7 @@ def choose_streams(bits: tf.Tensor) -> tf.Tensor:
 
 
 @functools.lru_cache(maxsize=1)
-def _coder():
+def _coder() -> ModuleType:
     """Returns the module with this process's coder."""
     return importlib.import_module(f"tfquant.coding.{stack.coder().kind}")
 

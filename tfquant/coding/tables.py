@@ -79,7 +79,7 @@ class Table:
         """
         raise NotImplementedError
 
-    def _numbers(self):
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         """Returns the content of the table in addition to its rows: a flat list of integers."""
         return []
 
@@ -133,15 +133,15 @@ class _WindowTable(Table):
     element, a third of the time of the range coder.
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: Iterable[Row]):
         self.rows = tuple(rows)
         super().__init__(row.cdf for row in self.rows)
 
-    def _numbers(self):
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         return np.array([(row.first, row.count, row.escape) for row in self.rows]).reshape(-1)
 
     @classmethod
-    def from_numbers(cls, numbers, cdfs):
+    def from_numbers(cls, numbers: list, cdfs: list) -> _WindowTable:
         own = len(numbers) - 3 * len(cdfs)  # the subclass's numbers precede three for each row
         rows = [
             Row(first, cdf, escape)
@@ -155,7 +155,7 @@ class _WindowTable(Table):
     def _restore(self, numbers: list) -> None:
         """Restores the attributes from the subclass's own numbers."""
 
-    def _escape_rows(self, rows):
+    def _escape_rows(self, rows: tf.Tensor) -> tf.Tensor:
         escapes = np.array([row.escape for row in self.rows], np.int32)
         return tf.gather(escapes, rows - self.BASE)
 
@@ -189,7 +189,7 @@ class _WindowTable(Table):
             escaped = coded == count
             handle = range_coder.encode_rows(handle, rows, coded)
 
-            def escape():
+            def escape() -> Handle:
                 which = tf.where(escaped)[:, 0]
                 value = tf.bitcast(tf.gather(shifted, which), tf.int32)
                 above = value >= 0
@@ -205,7 +205,7 @@ class _WindowTable(Table):
             handle, shifted = range_coder.decode_rows(handle, rows)
             escaped = shifted == count
 
-            def escape():
+            def escape() -> tuple[Handle, tf.Tensor]:
                 which = tf.where(escaped)
                 after, excess, side = range_coder.decode_escapes(
                     handle, self._escape_rows(tf.gather(rows, which[:, 0]))
@@ -213,7 +213,7 @@ class _WindowTable(Table):
                 value = tf.where(side == 1, tf.gather(count, which[:, 0]) + excess, -1 - excess)
                 return after, tf.tensor_scatter_nd_update(shifted, which, value)
 
-            def keep():
+            def keep() -> tuple[Handle, tf.Tensor]:
                 return range_coder.same_handle(handle), tf.identity(shifted)
 
             handle, shifted = tf.cond(tf.reduce_any(escaped), escape, keep)
@@ -398,10 +398,10 @@ class ScaleTable(_WindowTable):
             rows.append(make_row(rounded_pmf(tail, 0.0, sigma, radius), -radius, -half, half + 1))
         super().__init__(rows)
 
-    def _numbers(self):
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         return np.concatenate([self._levels.numbers(), super()._numbers()])
 
-    def _restore(self, numbers):
+    def _restore(self, numbers: list) -> None:
         self._levels = _Levels(*numbers)
 
     def _windows(self, sigma: tf.Tensor) -> _Windows:
@@ -453,11 +453,11 @@ class MeanScaleTable(_WindowTable):
                 rows.append(row)
         super().__init__(rows)
 
-    def _numbers(self):
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         own = [self._wide, self._columns, self._lonely, int(self._STEPS)]
         return np.concatenate([self._levels.numbers(), own, super()._numbers()])
 
-    def _restore(self, numbers):
+    def _restore(self, numbers: list) -> None:
         *levels, self._wide, self._columns, self._lonely, _ = numbers
         self._levels = _Levels(*levels)
 

@@ -22,7 +22,7 @@ product, because a row may have another result in a product of another shape.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import tensorflow as tf
@@ -109,7 +109,13 @@ class SerialContext(Context):
             for _ in range(2)
         )
 
-        def step(number, recent, state, contexts, bits):
+        def step(
+            number: tf.Tensor,
+            recent: tf.Tensor,
+            state: Any,
+            contexts: tf.TensorArray,
+            bits: tf.TensorArray,
+        ) -> tuple[tf.Tensor, tf.Tensor, Any, tf.TensorArray, tf.TensorArray]:
             start, size = fronts.starts[number], fronts.sizes[number]
             rows = slice(start, start + fronts.longest)
             window = tf.gather(recent, fronts.neighbours[rows])
@@ -145,7 +151,7 @@ class SerialContext(Context):
         features = tf.reshape(features, [-1, size])
         integers = first.integers
 
-        def after_first(x):
+        def after_first(x: tf.Tensor) -> tf.Tensor:
             for layer in rest:
                 x = layer(x)
             return x
@@ -153,7 +159,7 @@ class SerialContext(Context):
         if integers is not None:
             of_features = first.products(integers.of(features, slice(size)), first.kernel[:size])
 
-            def exact_raw_of(hidden, context):
+            def exact_raw_of(hidden: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
                 context = integers.of(context, slice(size, None))
                 sums = hidden + first.products(context, first.kernel[size:])
                 return after_first(first.finish(sums))
@@ -163,7 +169,7 @@ class SerialContext(Context):
         kernel, bias = (tf.cast(w, features.dtype) for w in (first.kernel, first.bias))
         of_features, of_context = kernel[:size], kernel[size:]
 
-        def raw_of(hidden, context):
+        def raw_of(hidden: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
             return after_first(hidden + tf.matmul(tf.cast(context, hidden.dtype), of_context))
 
         return tf.matmul(features, of_features) + bias, raw_of
@@ -199,7 +205,9 @@ class _Fronts:
         self.longest = tf.minimum(height, -(-width // _ROW))
         self.neighbours = self.in_order(self._places_of_neighbours(row, column, front))
 
-    def _places_of_neighbours(self, row, column, front):
+    def _places_of_neighbours(
+        self, row: tf.Tensor, column: tf.Tensor, front: tf.Tensor
+    ) -> tf.Tensor:
         """Returns places in the memory, [h w, 12] int32, for elements in row-major order."""
         up, right = np.array(NEIGHBOURS, np.int32).T
         above, beside = row[:, None] + up, column[:, None] + right

@@ -57,13 +57,20 @@ class SpaceChannelContext(Context):
                 known = [[*half, more] for half, more in zip(of_halves, seen)]
             decoded.append(self._send(part, groups, k, *known))
 
-        def join(parts):
+        def join(parts: list[tf.Tensor]) -> tf.Tensor:
             anchors, others = tf.concat(parts[::2], axis=-1), tf.concat(parts[1::2], axis=-1)
             return checkerboard.merge(anchors, others)
 
         return groups.close(y, join)
 
-    def _send(self, part, groups, k, of_anchors, of_others):
+    def _send(
+        self,
+        part: tf.Tensor | None,
+        groups: Groups,
+        k: int,
+        of_anchors: list[tf.Tensor],
+        of_others: list[tf.Tensor],
+    ) -> tf.Tensor:
         """Transmits group k, anchors first, and returns it as a context sees it, [B, h, w, size].
 
         Args:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Callable
 
 import numpy as np
@@ -53,18 +54,21 @@ class Family:
     tail: Callable | None = None
 
 
-def _scale_gaussian(blocks, to_sigma):
+_ToSigma = Callable[[tf.Tensor], tf.Tensor]
+
+
+def _scale_gaussian(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyGaussian:
     (log_sigma,) = blocks
     sigma = to_sigma(log_sigma)
     return distributions.NoisyGaussian(tf.zeros_like(sigma), sigma)
 
 
-def _gaussian(blocks, to_sigma):
+def _gaussian(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyGaussian:
     mu, log_sigma = blocks
     return distributions.NoisyGaussian(mu, to_sigma(log_sigma))
 
 
-def _laplacian(blocks, to_sigma):
+def _laplacian(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyLaplacian:
     mu, log_sigma = blocks
     return distributions.NoisyLaplacian(mu, to_sigma(log_sigma))
 
@@ -72,7 +76,7 @@ def _laplacian(blocks, to_sigma):
 MIXTURE_COMPONENTS = 3
 
 
-def _mixture(blocks, to_sigma):
+def _mixture(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyGaussianMixture:
     K = MIXTURE_COMPONENTS
     logits, mu, log_sigma = (tf.stack(blocks[i * K : (i + 1) * K], axis=-1) for i in range(3))
     return distributions.NoisyGaussianMixture(logits, mu, to_sigma(log_sigma))

@@ -92,7 +92,7 @@ def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     # erf may exceed 1 by an ulp.
     log_p = tf.math.log(tf.minimum(0.5 * mass, 1.0)) + (minus_a2 - exponent)
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         common = tf.exp(exponent) / mass * k * upstream
         d_c = common * one_minus_e * (-2.0 / math.sqrt(math.pi))
         d_scale = common * (a - b * (1.0 - one_minus_e)) * (2.0 * math.sqrt(2.0 / math.pi))
@@ -129,7 +129,7 @@ def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     mass = exp_n * g - 2.0 * tf.math.expm1(n)
     log_p = tf.math.log(0.5 * mass) - tf.maximum(edge, 0.0)
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         common = exp_n * rate / mass * upstream
         return -common * g, common * (near - (c + 0.5) * (1.0 - g)) * rate
 
@@ -180,13 +180,13 @@ class UniformNoise(tfd.Distribution):
         """The distribution before the noise: that of `y`, if this one is that of `y_tilde`."""
         return self._base
 
-    def _event_shape_tensor(self):
+    def _event_shape_tensor(self) -> tf.Tensor:
         return tf.constant([], dtype=tf.int32)
 
-    def _event_shape(self):
+    def _event_shape(self) -> tf.TensorShape:
         return tf.TensorShape([])
 
-    def _sample_n(self, n, seed=None):
+    def _sample_n(self, n: tf.Tensor, seed: Any = None) -> tf.Tensor:
         base_seed, noise_seed = tfp.random.split_seed(seed, salt=type(self).__name__)
         samples = self.base.sample(n, seed=base_seed)
         u = tf.random.stateless_uniform(
@@ -194,10 +194,10 @@ class UniformNoise(tfd.Distribution):
         )
         return samples + u
 
-    def _mean(self):
+    def _mean(self) -> tf.Tensor:
         return self.base.mean()
 
-    def _variance(self):
+    def _variance(self) -> tf.Tensor:
         return self.base.variance() + 1.0 / 12.0
 
 
@@ -214,7 +214,7 @@ class _NoisyLocationScale(UniformNoise):
         """The scale parameter of the base density, [...]."""
         return self.base.scale
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         return self._log_mass(*_broadcast(tf.abs(v - self.loc), self.scale))
 
 
@@ -247,7 +247,9 @@ class NoisyGaussian(_NoisyLocationScale):
         super().__init__(base, parameters, validate_args, allow_nan_stats, name)
 
     @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
         return tfd.Normal.parameter_properties(dtype, num_classes)
 
 
@@ -280,7 +282,9 @@ class NoisyLaplacian(_NoisyLocationScale):
         super().__init__(base, parameters, validate_args, allow_nan_stats, name)
 
     @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
         return tfd.Laplace.parameter_properties(dtype, num_classes)
 
 
@@ -319,7 +323,9 @@ class NoisyGaussianMixture(UniformNoise):
         super().__init__(base, parameters, validate_args, allow_nan_stats, name)
 
     @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
         per_component = dict(
             event_ndims=1, shape_fn=lambda shape: tf.concat([shape, [num_classes]], axis=0)
         )
@@ -346,7 +352,7 @@ class NoisyGaussianMixture(UniformNoise):
         """The `sigma` of the components, [..., K]."""
         return self._components.scale
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         log_weights = tf.nn.log_softmax(self.logits, axis=-1)
         components = self._components.log_prob(v[..., tf.newaxis])
         return tf.reduce_logsumexp(log_weights + components, axis=-1)

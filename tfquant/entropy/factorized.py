@@ -87,13 +87,13 @@ class Density(tfd.Distribution):
                 units = units + np.tanh(factors[layer]) * np.tanh(units)
         return scipy.special.expit(units[:, 0].T)
 
-    def _log_cdf(self, v):
+    def _log_cdf(self, v: tf.Tensor) -> tf.Tensor:
         return tf.math.log_sigmoid(self.logit_cdf(v))
 
-    def _cdf(self, v):
+    def _cdf(self, v: tf.Tensor) -> tf.Tensor:
         return tf.math.sigmoid(self.logit_cdf(v))
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         v = self._per_channel(v)  # otherwise the slopes of all channels would be added
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)
@@ -101,20 +101,20 @@ class Density(tfd.Distribution):
         slope = tape.gradient(logit, v)
         return tf.math.log_sigmoid(logit) + tf.math.log_sigmoid(-logit) + tf.math.log(slope)
 
-    def _batch_shape(self):
+    def _batch_shape(self) -> tf.TensorShape:
         return tf.TensorShape([self.channels])
 
-    def _batch_shape_tensor(self):
+    def _batch_shape_tensor(self) -> tf.Tensor:
         return tf.constant([self.channels])
 
-    def _event_shape(self):
+    def _event_shape(self) -> tf.TensorShape:
         return tf.TensorShape([])
 
-    def _event_shape_tensor(self):
+    def _event_shape_tensor(self) -> tf.Tensor:
         return tf.constant([], tf.int32)
 
 
-def _product(a, b):
+def _product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Returns `a [C, m, k]` times `b [C, k, n]`, as [C, m, n].
 
     If `a` has one row or one column, a sum replaces the matrix product. oneDNN in TensorFlow 2.14
@@ -137,13 +137,13 @@ class NoisyDensity(UniformNoise):
     def __init__(self, density: Density):
         super().__init__(density, {"density": density}, False, False, "NoisyDensity")
 
-    def _batch_shape(self):
+    def _batch_shape(self) -> tf.TensorShape:
         return self.base.batch_shape
 
-    def _batch_shape_tensor(self):
+    def _batch_shape_tensor(self) -> tf.Tensor:
         return self.base.batch_shape_tensor()
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         below, above = tf.unstack(self.base.logit_cdf(tf.stack([v - 0.5, v + 0.5])))
         rise = tf.maximum(above - below, _LEAST_RISE)
         return (
