@@ -200,7 +200,7 @@ def _check_model(
 
 def _check_quality(checks: _Checks, quality: tf.Tensor, qualities: tuple[int, int]) -> None:
     least, most = qualities
-    known = (quality >= least) & (quality <= most)
+    known = (quality == 0) | ((quality >= least) & (quality <= most))
     checks.require(known, container.OTHER_QUALITY, quality=quality, least=least, most=most)
 
 

@@ -189,7 +189,7 @@ class Compressor:
             size = arguments.target_bpp * image.shape[0] * image.shape[1] / 8
         size = max(round(size), 1)
         fitted = fitting.compress_to(self.set, image, size)
-        self._choose(fitted.quality)
+        self.member, self.quality = fitted.member, fitted.quality
         if fitted.fits:
             return fitted.data, ""
         return fitted.data, (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tfquant.commands.choosing import UsageError
 from tfquant.export import registry
 from tfquant.export.model_file import ModelError
 from tfquant.export.model_set import Member, ModelSet
@@ -22,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--name", help="of the set to add (default: the folder's, or the run's for RUN/export)"
     )
     parser.add_argument("--description", default="", help="of the set to add, one sentence")
+    parser.add_argument(
+        "--continuous",
+        action="store_true",
+        help="with --add: make every quality around those of models with one rate available,"
+        " without training; the further from a model's own quality, the less efficient",
+    )
     parser.add_argument("--remove", metavar="NAME", help="remove a set that was added")
 
 
@@ -33,8 +40,12 @@ def run(arguments: argparse.Namespace) -> None:
       OSError: a file cannot be written or removed.
     """
     if arguments.add:
-        added = registry.add(arguments.add, arguments.name, arguments.description)
+        added = registry.add(
+            arguments.add, arguments.name, arguments.description, arguments.continuous
+        )
         print(f"{added.path}: {added.name}, {_count(added)}, {_megabytes(added)}")
+    elif arguments.continuous:
+        raise UsageError("--continuous is for models that are added: name them with --add")
     if arguments.remove is not None:
         print(f"{registry.remove(arguments.remove)}: removed")
     if not arguments.add and arguments.remove is None:

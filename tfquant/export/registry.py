@@ -94,7 +94,12 @@ def of_file(codec: str, fingerprint: str) -> tuple[ModelSet, model_set.Member]:
     )
 
 
-def add(exports: list[str], name: str | None = None, description: str = "") -> ModelSet:
+def add(
+    exports: list[str],
+    name: str | None = None,
+    description: str = "",
+    continuous: bool = False,
+) -> ModelSet:
     """Registers exported models as a set of the user's.
 
     The set holds packed copies of the models: the exports may be removed after that.
@@ -104,6 +109,8 @@ def add(exports: list[str], name: str | None = None, description: str = "") -> M
       name: of the set; None takes it from the first export's folder, which is `mine` for
         `runs/mine/export`.
       description: a sentence for users.
+      continuous: if true, models with one rate get gains without training, so that the set has
+        every quality around theirs; see `packed.widen`.
 
     Returns:
       The set.
@@ -127,11 +134,17 @@ def add(exports: list[str], name: str | None = None, description: str = "") -> M
     stack.import_tensorflow()
     from tfquant.export import packed
 
-    members = []
+    pack = packed.widen if continuous else packed.pack_export
     with files.new_folder(path) as partial:
-        for export, manifest in zip(exports, manifests):
-            packed.pack_export(export, os.path.join(partial, manifest.fingerprint))
-            members.append(model_set.entry(manifest.fingerprint, manifest))
+        made = [
+            pack(export, os.path.join(partial, manifest.fingerprint))
+            for export, manifest in zip(exports, manifests)
+        ]
+        ends = model_set.divided(made) if continuous else {}
+        members = [
+            model_set.entry(each.fingerprint, each, ends=ends.get(each.fingerprint))
+            for each in made
+        ]
         model_set.write(partial, name, members, description=description)
     return model_set.read(path)
 
