@@ -1,8 +1,8 @@
 # make demo   the pretrained models beside JPEG and WebP, then two short trainings; under 5 minutes
-# make check  ruff and the tests that are not slow
+# make check  ruff, mypy and the tests that are not slow
 # make test   all tests
 # make test-stack   the tests of what differs between stacks
-# make lint   ruff
+# make lint   ruff, and mypy on the default stack
 # make docs   the documentation, build/docs/index.html; a warning is an error
 # make venv   only the environment, .venv; PYTHON=/path/to/python chooses the interpreter
 # make clean  remove the environments, the demo's run and all caches; other runs are yours to remove
@@ -54,7 +54,7 @@ test: venv
 	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10
 
 # What a stack can change: the coder, bits of kernels, Keras, exported models, a run's way through.
-STACK_TESTS := tests/coding tests/compatibility tests/entropy tests/ops tests/quantization \
+STACK_TESTS := tests/coding tests/compatibility tests/contexts tests/entropy tests/ops tests/quantization \
   tests/test_against_tfc.py tests/test_stack.py tests/export/test_export.py tests/training/test_adam.py \
   tests/training/test_checkpoint.py tests/training/test_trainer.py
 
@@ -63,6 +63,7 @@ test-stack: venv
 
 lint: venv
 	$(BIN)/ruff check .
+	$(if $(filter tf217,$(STACK)),$(BIN)/mypy)
 
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m sphinx -E -b html -W --keep-going -q docs build/docs
@@ -90,5 +91,5 @@ $(STAMP): setup.py $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-tf214 .venv-tf221 $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-tf214 .venv-tf221 $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

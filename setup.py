@@ -95,7 +95,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]; sys_platform == 'linux'"],
-        "test": ["pytest", "pytest-xdist", "ruff"],
+        "test": ["pytest", "pytest-xdist", "ruff", "mypy"],
         "docs": ["sphinx>=7.4", "myst-parser>=3", "furo"],
         "digits": ["scikit-learn"],
         "tfds": ["tensorflow-datasets~=4.9.3"],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from absl import app, flags
@@ -43,7 +44,7 @@ def main(argv) -> None:
 
     sources = sorted(Path(_WEIGHTS.value).glob("*.json"))
     before = _measured(_OUT.value)
-    members, steps = [], []
+    made, steps = [], []
     for source in sources:
         experiment = Experiment.from_json(source.read_text())
         codec = trained.build_as_decoded(experiment, "float32")
@@ -51,14 +52,18 @@ def main(argv) -> None:
             for variable, name in zip(codec.variables, arrays.files):
                 variable.assign(arrays[name].astype(np.float32))
         folder = _name(experiment)
-        path = os.path.join(_OUT.value, folder)
-        manifest = packed.pack_codec(codec, experiment, path, _STEP.value)
+        with tempfile.TemporaryDirectory() as temporary:
+            single = os.path.join(temporary, folder)
+            packed.pack_codec(codec, experiment, single, _STEP.value)
+            manifest = packed.widen(single, os.path.join(_OUT.value, folder))
         steps.append(experiment.joint_steps)
-        entry = model_set.entry(folder, manifest, before.get(folder, []))
+        rows = before.get(folder, [])
         if _MEASURE.value:
-            entry["kodak"] = _measure(path, entry["quality"])
-        print(folder, manifest.fingerprint, *entry["kodak"], sep="\n  ", flush=True)
-        members.append(entry)
+            rows = _measure(os.path.join(_OUT.value, folder), manifest.qualities.base)
+        print(folder, manifest.fingerprint, *rows, sep="\n  ", flush=True)
+        made.append((folder, manifest, rows))
+    ends = model_set.divided(manifest for _, manifest, _ in made)
+    members = [model_set.entry(*each, ends=ends[each[1].fingerprint]) for each in made]
     training = _TRAINING.format(
         steps=" to ".join(f"{count:,}" for count in sorted({min(steps), max(steps)})),
         post=f"{experiment.post_steps:,}",
@@ -77,32 +82,28 @@ def _measured(out: str) -> dict:
 
 
 def _name(experiment) -> str:
-    """Returns the name of a model's folder: its quality, or its range of qualities."""
+    """Returns the name of a model's folder, from its quality."""
     from tfquant.export import quality
 
-    lmbdas = experiment.lmbda_range or [experiment.lmbda]
-    ends = (f"{quality.of_lmbda(lmbda, experiment.distortion):.0f}" for lmbda in lmbdas)
-    return "q" + "-".join(ends)
+    return f"q{quality.of_lmbda(experiment.lmbda, experiment.distortion):.0f}"
 
 
-def _measure(path: str, quality) -> list:
-    """Returns rows of quality, mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
+def _measure(path: str, quality: float) -> list:
+    """Returns a row of quality, mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
     from tfquant.data import images
     from tfquant.evaluation import measure
     from tfquant.export.model_file import ExportedModel
 
-    model, rows = ExportedModel.load(path), []
-    for each in [quality] if model.qualities is None else model.qualities.samples():
-        measured = []
-        for source in images.find_images(_IMAGES.value):
-            picture = images.read_image(source)
-            data = model.compress(picture, each)
-            bpp = measure.bits_per_pixel(len(data), picture)
-            measured.append({"bpp": bpp, **measure.quality(picture, model.decompress(data))})
-        mean = measure.mean(measured)
-        decimals = {"bpp": 4, "psnr": 2, "ms_ssim": 4}
-        rows.append({"quality": each, **{key: round(mean[key], n) for key, n in decimals.items()}})
-    return rows
+    model, measured = ExportedModel.load(path), []
+    for source in images.find_images(_IMAGES.value):
+        picture = images.read_image(source)
+        data = model.compress(picture, quality)
+        bpp = measure.bits_per_pixel(len(data), picture)
+        measured.append({"bpp": bpp, **measure.quality(picture, model.decompress(data))})
+    mean = measure.mean(measured)
+    decimals = {"bpp": 4, "psnr": 2, "ms_ssim": 4}
+    rounded = {key: round(mean[key], number) for key, number in decimals.items()}
+    return [{"quality": round(quality, 1), **rounded}]
 
 
 if __name__ == "__main__":

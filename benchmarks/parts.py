@@ -182,13 +182,14 @@ def compare_coders(rounds: int) -> None:
 
             @tf.function
             def write(model=model, table=table, raw=raw, integers=integers, streams=streams):
+                where = model.coding_params(tf.shape(integers), raw)
                 handle = range_coder.start_encoder(table, streams)
-                return range_coder.finish(model.write(table, handle, integers, raw))
+                return range_coder.finish(table.encode(handle, integers, *where))
 
             @tf.function
             def read(strings, model=model, table=table, raw=raw):
-                handle = range_coder.start_decoder(table, strings)
-                return model.read(table, handle, tf.constant([1, 1, 1, count]), raw)[1]
+                where = model.coding_params(tf.constant([1, 1, 1, count]), raw)
+                return table.decode(range_coder.start_decoder(table, strings), *where)[1]
 
             label = f"{kind}, {streams} stream{'s' if streams > 1 else ''}"
             candidates[f"{label}, encode"] = lambda write=write: write().numpy()
@@ -209,7 +210,7 @@ def compare_implementations(rounds: int) -> None:
     model = ConditionalModel("gaussian", zero_center=True)
     table = model.coding_table()
     sigma = np.exp(rng.normal(-1.3, 1.2, count)).astype(np.float32)
-    rows, first, windows = (t.numpy() for t in table._windows(tf.constant(sigma)))
+    rows, first, windows = (t.numpy() for t in table._windows(tf.constant(sigma))[:3])
     shifted = np.rint(sigma * rng.normal(size=count)).astype(np.int32) - first
     inside = (shifted >= 0) & (shifted < windows)
     symbols = np.where(inside, shifted, windows)  # symbol of an escape

@@ -116,9 +116,9 @@ def encode(settings: dict) -> tuple:
 
     @tf.function
     def run():
-        return range_coder.finish(
-            model.write(table, range_coder.start_encoder(table, streams), integers, raw)
-        )
+        where = model.coding_params(tf.shape(integers), raw)
+        handle = range_coder.start_encoder(table, streams)
+        return range_coder.finish(table.encode(handle, integers, *where))
 
     return lambda: run().numpy(), {"count": _SYMBOLS}
 
@@ -127,13 +127,14 @@ def decode(settings: dict) -> tuple:
     """Prepares range decoding of the same symbols."""
     del settings
     model, table, integers, raw, streams = _symbols()
-    handle = model.write(table, range_coder.start_encoder(table, streams), integers, raw)
+    where = model.coding_params(tf.shape(integers), raw)
+    handle = table.encode(range_coder.start_encoder(table, streams), integers, *where)
     strings = range_coder.finish(handle)
 
     @tf.function
     def run():
-        handle = range_coder.start_decoder(table, strings)
-        return model.read(table, handle, tf.shape(integers), raw)[1]
+        where = model.coding_params(tf.shape(integers), raw)
+        return table.decode(range_coder.start_decoder(table, strings), *where)[1]
 
     assert np.array_equal(run(), integers)
     return lambda: run().numpy(), {"count": _SYMBOLS}

@@ -10,9 +10,7 @@ Source: Minnen and Singh, "Channel-wise Autoregressive Entropy Models for Learne
                  h_a --> z --> Q --> h_s_mean, h_s_scale
 
 Latents: y has M channels at 1/16 of the resolution, in slices of equal width. z has N channels at
-1/64 and a factorized density. Each slice has its own two networks, one for its mean and one for its
-log sigma. Their inputs are the features of the mean or scale hyper-decoder and the first five
-decoded slices (fewer if fewer precede).
+1/64 and a factorized density. `tfquant/contexts/slices.py` has the networks of the slices.
 
 Differences from the paper: there is no latent residual prediction, because it corrects rounding
 errors and would hide the differences between surrogates. Networks predict log sigma (see
@@ -24,50 +22,15 @@ prediction would add 33.5 M.
 from __future__ import annotations
 
 import tensorflow as tf
-from tfquant.models.hyperprior import Hyperprior
+from tfquant.models.hyperprior import ContextHyperprior
 
+from tfquant.contexts.slices import SliceContext
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.exchange import Exchange, Groups
 from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.chain import Chain
-from tfquant.layers.context import ParameterNetwork
-from tfquant.legacy_keras import keras
-
-# A slice depends on at most the first five slices. In the paper, more of them hardly lower the
-# rate.
-SUPPORT = 5
 
 
-class SliceContext(keras.layers.Layer):
-    """Predicts the entropy parameters of each slice from hyper-decoder features and decoded slices.
-
-    Args:
-      M: channels of the latent.
-      slices: number of slices.
-    """
-
-    def __init__(self, M: int, slices: int):
-        super().__init__(name="context")
-        widths, kernels = (7 * M // 10, 2 * M // 5, M // slices), (5, 5, 3)
-        self.mean, self.scale = (
-            [ParameterNetwork(widths, kernels) for _ in range(slices)] for _ in range(2)
-        )
-
-    def call(self, means: tf.Tensor, scales: tf.Tensor, decoded: list) -> tf.Tensor:
-        """Predicts the next slice's `raw: [B, h, w, 2 M / slices]` float32.
-
-        Args:
-          means: [B, h, w, M] float, features for the mean.
-          scales: [B, h, w, M] float, features for the scale.
-          decoded: the previous slices, [B, h, w, M / slices] each.
-        """
-        k, support = len(decoded), decoded[:SUPPORT]
-        mu = self.mean[k]([means, *support])
-        log_sigma = self.scale[k]([scales, *support])
-        return tf.concat([mu, log_sigma], axis=-1)
-
-
-class Charm(Hyperprior):
+class Charm(ContextHyperprior):
     """Codec with a mean-scale Gaussian, coded slice by slice.
 
     Args:
@@ -86,7 +49,6 @@ class Charm(Hyperprior):
         model = ConditionalModel("gaussian", zero_center)
         name = "charm_zero" if zero_center else "charm"
         super().__init__(N, M, model, "plain", "plain", name=name)
-        self.slices = slices
         middle = (N + M) // 2
         self.h_a = Chain(
             [
@@ -109,12 +71,6 @@ class Charm(Hyperprior):
         )
         self.context = SliceContext(M, slices)
 
-    def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
-        z_hat = self.transmit_hyper(y, exchange)
-        means, scales = self.h_s_mean(z_hat), self.h_s_scale(z_hat)
-        parts = tf.split(y, self.slices, axis=-1) if exchange.has_latents else [None] * self.slices
-        groups, decoded = Groups(exchange, self.y_model), []
-        for part in parts:
-            raw = self.context(means, scales, decoded)
-            decoded.append(groups.send(part, raw).context)
-        return groups.close(y, lambda parts: tf.concat(parts, axis=-1)).distortion
+    def hyper_synthesis(self, z_hat: tf.Tensor) -> tf.Tensor:
+        """Maps z_hat, [B, h/4, w/4, N], to the features of means and scales, [B, h, w, 2 M]."""
+        return tf.concat([self.h_s_mean(z_hat), self.h_s_scale(z_hat)], axis=-1)

@@ -25,8 +25,8 @@ from __future__ import annotations
 
 from tfquant.models.hyperprior import ContextHyperprior, mean_scale_networks
 
+from tfquant.contexts.serial import SerialContext
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.entropy.serial import SerialContext
 from tfquant.layers.blocks import PreciseConv, SubpixelConv, conv, leaky_relu
 from tfquant.layers.chain import Chain
 

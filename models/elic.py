@@ -24,19 +24,15 @@ previous one.
 
 from __future__ import annotations
 
-import tensorflow as tf
 from tfquant.models.hyperprior import ContextHyperprior
 
+from tfquant.contexts.space_channel import SpaceChannelContext
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.exchange import Exchange, Groups, Received
-from tfquant.layers import checkerboard
 from tfquant.layers.blocks import PreciseConv, conv, deconv
 from tfquant.layers.chain import Chain
-from tfquant.layers.context import ContextNetwork, ParameterNetwork
-from tfquant.legacy_keras import keras
 
 
-def group_sizes(M: int) -> tuple:
+def group_sizes(M: int) -> tuple[int, ...]:
     """Returns the channels of each group: 16, 16, 32, 64 and the rest, for M of 192 or more.
 
     For smaller M, the first four shrink in proportion.
@@ -48,72 +44,6 @@ def group_sizes(M: int) -> tuple:
     if unit < 1:
         raise ValueError(f"ELIC's groups need M to be 12 or more, got {M}")
     return unit, unit, 2 * unit, 4 * unit, M - 8 * unit
-
-
-class SpaceChannelContext(keras.layers.Layer):
-    """Predicts the entropy parameters of each half of each group.
-
-    The inputs are the features of the hyper-decoder and the elements that are already decoded.
-    """
-
-    def __init__(self, M: int, sizes: tuple):
-        super().__init__(name="context")
-        self.sizes = sizes
-        self.g_ch = [
-            ContextNetwork((7 * M // 10, 2 * M // 5, 2 * size), (5, 5, 5)) for size in sizes[1:]
-        ]
-        self.g_sp = [checkerboard.CheckerboardConv(2 * size) for size in sizes]
-        self.aggregation = [
-            ParameterNetwork((2 * M, 8 * M // 5, 2 * size), (1, 1, 1)) for size in sizes
-        ]
-
-    def transmit(
-        self, exchange: Exchange, model: ConditionalModel, y: tf.Tensor | None, features: tf.Tensor
-    ) -> Received:
-        """Transmits a latent, quantized around its means.
-
-        Args:
-          exchange: the exchange.
-          model: the latent's entropy model.
-          y: [B, h, w, M] float, or None in a decoder.
-          features: [B, h, w, 2 M] float, from the hyper-decoder.
-
-        Returns:
-          The received latent.
-        """
-        features = [[half] for half in checkerboard.split(features)]
-        parts = [None] * len(self.sizes) if y is None else tf.split(y, self.sizes, axis=-1)
-        groups, decoded = Groups(exchange, model), []
-        for k, part in enumerate(parts):
-            known = features
-            if decoded:
-                seen = checkerboard.split(self.g_ch[k - 1](decoded))
-                known = [[*half, more] for half, more in zip(features, seen)]
-            decoded.append(self._send(groups, k, part, *known))
-
-        def join(parts):
-            anchors, others = tf.concat(parts[::2], axis=-1), tf.concat(parts[1::2], axis=-1)
-            return checkerboard.merge(anchors, others)
-
-        return groups.close(y, join)
-
-    def _send(self, groups, k, part, of_anchors, of_others):
-        """Transmits group k, anchors first, and returns it as a context sees it, [B, h, w, size].
-
-        Args:
-          groups: the latent's `Groups`.
-          k: index of the group.
-          part: [B, h, w, size] float, or None in a decoder.
-          of_anchors: inputs of the parameter network for the anchors, a list of [B, h, w/2, C].
-          of_others: inputs of the parameter network for the others, likewise.
-        """
-        anchors, others = (None, None) if part is None else checkerboard.split(part)
-        half = tf.shape(of_anchors[0])[:-1]
-        nothing = tf.zeros(tf.concat([half, [2 * self.sizes[k]]], axis=0), of_anchors[0].dtype)
-        raw = self.aggregation[k]([*of_anchors, nothing])
-        anchors = groups.send(anchors, raw).context
-        raw = self.aggregation[k]([*of_others, self.g_sp[k](anchors)])
-        return checkerboard.merge(anchors, groups.send(others, raw).context)
 
 
 class Elic(ContextHyperprior):

@@ -32,7 +32,7 @@ from tfquant.layers.chain import Chain
 
 
 class Hyperprior(Codec):
-    """Base class of codecs with a hyperprior: transmits `z`, then `y` given `h_s(z_hat)`."""
+    """Base class of codecs with a hyperprior: transmits `z`, then `y` given `z_hat`."""
 
     def __init__(self, N: int, M: int, y_model: ConditionalModel, g_a: str, g_s: str, name: str):
         super().__init__(name=name, dtype="float32")
@@ -52,20 +52,24 @@ class Hyperprior(Codec):
 
     def transmit_hyper(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
         """Transmits `z` and returns z_hat as `h_s` sees it, [B, h, w, N]."""
-        z = self.hyper_analysis(y) if exchange.has_latents else None
+        z = None if y is None else self.hyper_analysis(y)
         return exchange(self.z_model, z).context
 
+    def hyper_synthesis(self, z_hat: tf.Tensor) -> tf.Tensor:
+        """Maps z_hat, [B, h/4, w/4, N], to the parameters of y, or to features of a context."""
+        return self.h_s(z_hat)
+
     def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
-        z_hat = self.transmit_hyper(y, exchange)
-        return exchange(self.y_model, y, self.h_s(z_hat)).distortion
+        raw = self.hyper_synthesis(self.transmit_hyper(y, exchange))
+        return exchange(self.y_model, y, raw).distortion
 
 
 class ContextHyperprior(Hyperprior):
-    """Base class of codecs whose `context` transmits `y` part by part, given the previous ones."""
+    """Base class of codecs whose `context`, a `Context`, transmits `y` part by part."""
 
     def transmit(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
-        features = self.h_s(self.transmit_hyper(y, exchange))
-        return self.context.transmit(exchange, self.y_model, y, features).distortion
+        features = self.hyper_synthesis(self.transmit_hyper(y, exchange))
+        return self.context.transmit(y, exchange, self.y_model, features).distortion
 
 
 def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:

@@ -57,10 +57,10 @@ def test_every_file_has_the_checksum_of_its_manifest(models):
 def test_files_grow_with_the_quality_and_beat_jpeg_of_their_size(models, photograph_file):
     picture = images.read_image(photograph_file)
     sizes, errors = [], []
-    for member in models.members:
-        data = models.compress(picture, member.low)
+    for quality in (0, *models.samples()):
+        data = models.compress(picture, quality)
         decoded = models.decompress(data)
-        np.testing.assert_array_equal(decoded, models.evaluate(picture, member.low)["image"])
+        np.testing.assert_array_equal(decoded, models.evaluate(picture, quality)["image"])
         sizes.append(len(data))
         errors.append(mse(picture, decoded))
     assert sizes == sorted(set(sizes)) and errors == sorted(set(errors), reverse=True)
@@ -72,6 +72,14 @@ def test_files_grow_with_the_quality_and_beat_jpeg_of_their_size(models, photogr
             if len(file.getvalue()) >= size:
                 break
         assert error < mse(picture, np.asarray(Image.open(file)))
+
+
+def test_files_grow_where_one_model_takes_over_from_another(models, photograph_file):
+    picture = images.read_image(photograph_file)
+    for low, high in zip(models.members, models.members[1:]):
+        assert low.high == high.low
+        sizes = [len(models.compress(picture, low.high + step)) for step in (-0.5, 0, 0.5)]
+        assert sizes == sorted(set(sizes))
 
 
 def test_a_picture_of_one_pixel_comes_back(models):

@@ -148,6 +148,58 @@ def test_every_module_has_a_docstring():
     assert not silent
 
 
+def _unannotated(tree: ast.Module | ast.ClassDef) -> list[tuple[int, str]]:
+    """Returns (line, name) of what lacks a type: parameters, and functions without that of the
+    result.
+
+    Looks at the public functions of a module, and at the public methods, `__init__` and `__call__`
+    of its classes. Exempt are `self`, `cls`, the result of `__init__`, and functions in functions.
+    """
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            found += _unannotated(node)
+        elif isinstance(node, ast.FunctionDef) and (
+            node.name in ("__init__", "__call__") or not node.name.startswith("_")
+        ):
+            of = node.args
+            given = [*of.posonlyargs, *of.args, of.vararg, *of.kwonlyargs, of.kwarg]
+            found += [
+                (node.lineno, f"{node.name}: {argument.arg}")
+                for argument in given
+                if argument and not argument.annotation and argument.arg not in ("self", "cls")
+            ]
+            if not node.returns and node.name != "__init__":
+                found.append((node.lineno, f"{node.name}: the result"))
+    return found
+
+
+def test_every_public_function_states_the_types_of_its_parameters_and_its_result():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in MODULES
+        for line, name in _unannotated(ast.parse(path.read_text()))
+    ]
+    assert not found, "\n".join(["without a type:", *found])
+
+
+def test_a_missing_type_is_found_in_public_functions_and_methods_alone():
+    code = """
+def half(x: int, *rest, most=1, **more): ...
+def _private(x): ...
+class Layer:
+    def __init__(self, width): ...
+    def call(self, x) -> int:
+        def inner(y): ...
+    @classmethod
+    def parse(cls, text: str) -> Layer: ...
+"""
+    assert _unannotated(ast.parse(code)) == [
+        (2, "half: rest"), (2, "half: most"), (2, "half: more"), (2, "half: the result"),
+        (5, "__init__: width"), (6, "call: x"),
+    ]  # fmt: skip
+
+
 # A docstring starts with a verb or a noun. A subordinate clause or a preposition makes the reader
 # guess the subject.
 _FORBIDDEN_OPENINGS = re.compile(

@@ -15,12 +15,13 @@ TensorFlow takes seconds to import and `tfquant info` should answer at once.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # type checkers and editors do not run __getattr__
-    from tfquant import metrics, models
+    # `models` is a folder of its own in a checkout.
+    from tfquant import metrics, models  # type: ignore[attr-defined]
     from tfquant.codec import Codec
     from tfquant.commands.train import train
     from tfquant.entropy.conditional import ConditionalModel
@@ -65,7 +66,7 @@ _MODULES = ("metrics", "models")
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used (PEP 562)."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tfquant' has no attribute {name!r}")

@@ -28,6 +28,8 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
@@ -52,11 +54,11 @@ _PROGRAM_HELP = {
 class _Parser(argparse.ArgumentParser):
     """A parser that reports a wrong command line in one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"tfquant: {message} (see: {self.prog} --help)\n")
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong command line.
@@ -102,7 +104,7 @@ def main(argv=None) -> int:
     return 0
 
 
-def _analyze(argv: list) -> int:
+def _analyze(argv: list[str]) -> int:
     stack.prepare("tfquant analyze")
     from tfquant.analysis import cli
 
@@ -161,7 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_coding(commands) -> tuple:
+def _add_coding(
+    commands: argparse._SubParsersAction,
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     compress = commands.add_parser("compress", help="picture to .tfq file, or a folder of them")
     choosing.add_paths(
         compress,
@@ -190,7 +194,7 @@ def _add_coding(commands) -> tuple:
     return compress, decompress
 
 
-def _add_export(commands) -> argparse.ArgumentParser:
+def _add_export(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export", help="training run to exported model, from its newest readable checkpoint"
     )
@@ -224,7 +228,7 @@ def _add_export(commands) -> argparse.ArgumentParser:
     return export
 
 
-def _add_records(commands) -> argparse.ArgumentParser:
+def _add_records(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     records = commands.add_parser(
         "records", help="pictures to TFRecord shards, for training with --train_images=records:SET"
     )
@@ -240,7 +244,7 @@ def _add_records(commands) -> argparse.ArgumentParser:
     return records
 
 
-def _doctor(arguments) -> None:
+def _doctor(arguments: argparse.Namespace) -> None:
     del arguments
     from tfquant.commands import doctor
 
@@ -250,7 +254,7 @@ def _doctor(arguments) -> None:
         raise CommandError(dict(report.lines)["problem"])
 
 
-def _export(arguments) -> None:
+def _export(arguments: argparse.Namespace) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
     outputs.check_new(out, arguments.overwrite)
     if not files.isdir(arguments.run):
@@ -275,13 +279,13 @@ def _export(arguments) -> None:
     print(f"{files.shown(path)}: {text}")
 
 
-def _positive(text) -> int:
+def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
-def _colour(text) -> tuple:
+def _colour(text: str) -> tuple[int, int, int]:
     try:
         return background.parse(text)
     except ValueError as error:

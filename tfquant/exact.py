@@ -8,6 +8,7 @@ which the meaning of a file's bits depends. `become_exact` converts their weight
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +17,7 @@ from tfquant.codec import Codec
 from tfquant.data.dead_leaves import dead_leaves
 from tfquant.data.pixels import to_float
 from tfquant.exchange import Rounding
-from tfquant.layers.exact import Integers, Seen, layers_of
+from tfquant.layers.exact import ExactLayer, Integers, Seen, layers_of
 
 NAME = "integers.npz"  # in the folder of an exported model
 _FIELDS = ("inputs", "low", "high", "outputs", "groups")
@@ -30,7 +31,7 @@ def is_exact(codec: Codec) -> bool:
     return all(model.exact for model in codec.entropy_models)
 
 
-def become_exact(codec: Codec, pictures=None) -> None:
+def become_exact(codec: Codec, pictures: Iterable[np.ndarray] | None = None) -> None:
     """Converts the weights of a codec's hyper-decoder and context to integers.
 
     Args:
@@ -108,7 +109,7 @@ def digest_of(codec: Codec) -> bytes:
     return b"exact" + b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
 
 
-def _arrays(codec) -> dict:
+def _arrays(codec: Codec) -> dict[str, np.ndarray]:
     return {
         f"{name}/{field}": getattr(layer.integers, field)
         for name, layer in _layers(codec).items()
@@ -116,7 +117,7 @@ def _arrays(codec) -> dict:
     }
 
 
-def _layers(codec) -> dict:
+def _layers(codec: Codec) -> dict[str, ExactLayer]:
     """Returns a map from name to layer."""
     return {
         f"{name}/{number}": layer
@@ -125,24 +126,24 @@ def _layers(codec) -> dict:
     }
 
 
-def _set_models(codec) -> None:
+def _set_models(codec: Codec) -> None:
     for model in codec.entropy_models:
         model.exact = True
 
 
-def _made_pictures():
+def _made_pictures() -> list[np.ndarray]:
     return [dead_leaves(seed, _SIDE) for seed in _SEEDS]
 
 
 class _Watch:
     """Records the range of a layer's inputs."""
 
-    def __init__(self, layer):
-        self.parts = []
+    def __init__(self, layer: ExactLayer):
+        self.parts: list[Seen] = []
         self._layer = layer
         layer.seen = self
 
-    def __call__(self, x) -> None:
+    def __call__(self, x: tf.Tensor) -> None:
         widths = self._layer.parts
         edges = np.cumsum([0, *([x.shape[-1]] if widths is None else widths)])
         if not self.parts:

@@ -5,6 +5,8 @@ model. In training, the exchange replaces the latents by surrogates. In evaluati
 The encoder's exchange rounds and writes, and the decoder's reads. All four share one walk through
 the codec, so evaluation measures the content of a file.
 
+A decoder has no latents: it passes None.
+
 A latent is transmitted as a whole, `exchange(model, latent, *params)`, or in groups of elements.
 The parameters of a group may depend on the previous groups:
 
@@ -19,11 +21,12 @@ The parameters of a group may depend on the previous groups:
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import tensorflow as tf
 
 from tfquant.coding.range_coder import choose_streams, finish, start_decoder, start_encoder
+from tfquant.coding.tables import Table
 from tfquant.entropy.model import LIKELIHOOD_FLOOR, EntropyModel
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.plans import QuantizationPlan
@@ -59,7 +62,6 @@ class Exchange:
     """Transmits one latent after the other and keeps the results.
 
     Attributes:
-      has_latents: true if the caller has the latents; false in a decoder.
       replays: true if parameters must be bit-equal to a decoder's. A serial context then computes
         step by step, one picture at a time. Otherwise, it may use one convolution.
       bits: latent's name -> bits of each element, [B, ...] float32.
@@ -70,40 +72,48 @@ class Exchange:
       symbols: every latent's integers, in coding order; empty in training.
     """
 
-    has_latents = True
     replays = True
 
-    def __init__(self):
-        self.bits = {}
-        self.latents = {}
-        self.received = {}
-        self.params = {}
-        self.symbols = []
+    def __init__(self) -> None:
+        self.bits: dict[str, tf.Tensor] = {}
+        self.latents: dict[str, tf.Tensor | None] = {}
+        self.received: dict[str, tf.Tensor] = {}
+        self.params: dict[str, tuple] = {}
+        self.symbols: list[tf.Tensor] = []
 
-    def __call__(self, model: EntropyModel, latent, *params) -> Received:
+    def __call__(
+        self, model: EntropyModel, latent: tf.Tensor | None, *params: tf.Tensor
+    ) -> Received:
         """Transmits a whole latent.
 
         Args:
           model: the latent's entropy model.
-          latent: [B, h, w, C] float, or None if `has_latents` is false.
+          latent: [B, h, w, C] float, or None in a decoder.
           *params: the parameters of the entropy model.
         """
         state, passed = self.send(model, self.open(model), 0, latent, *params)
         return self.close(model, state, latent, passed, params)
 
-    def open(self, model: EntropyModel):
+    def open(self, model: EntropyModel) -> Any:
         """Begins a latent. Returns the state for `send`, a (nest of) tensor(s)."""
         del model
         return ()
 
-    def send(self, model: EntropyModel, state, group: int, latent, *params):
+    def send(
+        self,
+        model: EntropyModel,
+        state: Any,
+        group: int,
+        latent: tf.Tensor | None,
+        *params: tf.Tensor,
+    ) -> tuple[Any, Passed]:
         """Transmits a group of elements.
 
         Args:
           model: the latent's entropy model.
           state: from `open` or the previous `send`.
           group: index of the group; each group has its own noise.
-          latent: [B, ..., C] float, the group's elements in any arrangement, or None.
+          latent: [B, ..., C] float, the group's elements in any arrangement, or None in a decoder.
           *params: the entropy model's parameters for these elements.
 
         Returns:
@@ -111,7 +121,14 @@ class Exchange:
         """
         raise NotImplementedError
 
-    def close(self, model: EntropyModel, state, latent, passed: Passed, params) -> Received:
+    def close(
+        self,
+        model: EntropyModel,
+        state: Any,
+        latent: tf.Tensor | None,
+        passed: Passed,
+        params: tuple,
+    ) -> Received:
         """Ends a latent. Takes the joined groups and keeps the latent's results."""
         del state
         if model.name in self.received:
@@ -125,7 +142,9 @@ class Exchange:
             self.symbols.append(passed.symbols)
         return passed.received
 
-    def with_context(self, model: EntropyModel, latent, params_of: Callable) -> Received:
+    def with_context(
+        self, model: EntropyModel, latent: tf.Tensor, params_of: Callable[[tf.Tensor], tuple]
+    ) -> Received:
         """Transmits a latent whose parameters depend on itself, with all elements at once.
 
         Requires that `replays` is false and that the model quantizes around 0: otherwise, the
@@ -152,10 +171,10 @@ class Groups:
         self._exchange = exchange
         self._model = model
         self._state = exchange.open(model)
-        self._passed = []
-        self._params = []
+        self._passed: list[Passed] = []
+        self._params: list[tuple] = []
 
-    def send(self, latent, *params) -> Received:
+    def send(self, latent: tf.Tensor | None, *params: tf.Tensor) -> Received:
         """Transmits the next group; the arguments are those of `Exchange.send`."""
         group = len(self._passed)
         self._state, passed = self._exchange.send(self._model, self._state, group, latent, *params)
@@ -163,17 +182,17 @@ class Groups:
         self._params.append(params)
         return passed.received
 
-    def close(self, latent, join: Callable) -> Received:
+    def close(self, latent: tf.Tensor | None, join: Callable[[list], tf.Tensor]) -> Received:
         """Ends the latent.
 
         Args:
-          latent: [B, h, w, C] float, or None.
+          latent: [B, h, w, C] float, or None in a decoder.
           join: joins a list of the groups' tensors, in the order sent, to [B, h, w, C].
         """
 
         joined = {}  # by identity, which is safe because `_passed` keeps the parts
 
-        def whole_of(*parts):
+        def whole_of(*parts: tf.Tensor | None) -> tf.Tensor | None:
             key = tuple(map(id, parts))
             if key not in joined:
                 joined[key] = None if parts[0] is None else join(list(parts))
@@ -196,29 +215,48 @@ class Surrogates(Exchange):
 
     replays = False
 
-    def __init__(self, plan: QuantizationPlan, alpha, seed: int, index: tf.Tensor):
+    def __init__(self, plan: QuantizationPlan, alpha: tf.Tensor, seed: int, index: tf.Tensor):
         super().__init__()
         self._plan = plan
         self._alpha = alpha
         self._seed = seed
         self._index = index
 
-    def _quantized(self, model, group, latent, offset) -> Passed:
+    def _quantized(
+        self, model: EntropyModel, group: int, latent: tf.Tensor | None, offset: tf.Tensor
+    ) -> Passed:
         plan = self._plan.for_hyper_latent() if model.is_hyper else self._plan
         seeds = example_seeds(self._seed, model.name, self._index, group)
         quantized = quantize(plan, latent, offset, self._alpha, seeds)
         return Passed(Received(quantized.distortion, quantized.context), rate=quantized.rate)
 
-    def send(self, model, state, group, latent, *params):
+    def send(
+        self,
+        model: EntropyModel,
+        state: Any,
+        group: int,
+        latent: tf.Tensor | None,
+        *params: tf.Tensor,
+    ) -> tuple[Any, Passed]:
         return state, self._quantized(model, group, latent, model.offset(*params))
 
-    def close(self, model, state, latent, passed, params):
+    def close(
+        self,
+        model: EntropyModel,
+        state: Any,
+        latent: tf.Tensor | None,
+        passed: Passed,
+        params: tuple,
+    ) -> Received:
+        assert passed.rate is not None  # `send` sets it
         # Once for all groups, because a likelihood takes about a hundred operations to trace.
         bits = model.bits(passed.rate, *params, floor=LIKELIHOOD_FLOOR)
         passed = passed._replace(bits=bits)
         return super().close(model, state, latent, passed, params)
 
-    def with_context(self, model, latent, params_of):
+    def with_context(
+        self, model: EntropyModel, latent: tf.Tensor, params_of: Callable[[tf.Tensor], tuple]
+    ) -> Received:
         passed = self._quantized(model, 0, latent, tf.zeros([]))
         return self.close(model, (), latent, passed, params_of(passed.received.context))
 
@@ -238,29 +276,47 @@ class Rounding(Exchange):
       tables: latent's name -> its coding table.
     """
 
-    def __init__(self, tables: dict | None = None):
+    def __init__(self, tables: dict[str, Table] | None = None):
         super().__init__()
-        self._tables = tables
+        self._tables = {} if tables is None else tables
         self.replays = tables is not None
 
-    def _rounded(self, model, integers, offset, params) -> Passed:
+    def _rounded(
+        self, model: EntropyModel, integers: tf.Tensor, offset: tf.Tensor, params: tuple
+    ) -> tuple[Passed, tuple]:
+        """Returns integers as a transmitted group, and their coding parameters with `tables`."""
         y_hat = dequantize(integers, offset)
         bits = model.bits(Sample(y_hat), *params)
-        if self._tables is None:
-            bits = tf.minimum(bits, _ESCAPE_BITS)
-        else:
-            bits = model.price(self._tables[model.name], bits, integers, *params)
-        return Passed(Received(y_hat, y_hat), bits, integers)
+        if not self.replays:
+            return Passed(Received(y_hat, y_hat), tf.minimum(bits, _ESCAPE_BITS), integers), ()
+        where = model.coding_params(tf.shape(integers), *params)
+        bits = self._tables[model.name].price(bits, integers, *where)
+        return Passed(Received(y_hat, y_hat), bits, integers), where
 
-    def send(self, model, state, group, latent, *params):
-        del group
+    def _round(
+        self, model: EntropyModel, latent: tf.Tensor | None, params: tuple
+    ) -> tuple[Passed, tuple]:
         offset = model.offset(*params)
-        return state, self._rounded(model, symbols(latent, offset), offset, params)
+        return self._rounded(model, symbols(latent, offset), offset, params)
 
-    def with_context(self, model, latent, params_of):
+    def send(
+        self,
+        model: EntropyModel,
+        state: Any,
+        group: int,
+        latent: tf.Tensor | None,
+        *params: tf.Tensor,
+    ) -> tuple[Any, Passed]:
+        del group
+        passed, _ = self._round(model, latent, params)
+        return state, passed
+
+    def with_context(
+        self, model: EntropyModel, latent: tf.Tensor, params_of: Callable[[tf.Tensor], tuple]
+    ) -> Received:
         integers = symbols(latent, tf.zeros([]))
         params = params_of(tf.cast(integers, tf.float32))
-        passed = self._rounded(model, integers, tf.zeros([]), params)
+        passed, _ = self._rounded(model, integers, tf.zeros([]), params)
         return self.close(model, (), latent, passed, params)
 
 
@@ -271,28 +327,45 @@ class Writing(Rounding):
       tables: latent's name -> its coding table.
     """
 
-    def __init__(self, tables: dict):
+    def __init__(self, tables: dict[str, Table]):
         super().__init__(tables)
-        self._streams = []
+        self._streams: list[tf.Tensor] = []
 
-    def __call__(self, model, latent, *params):
-        _, passed = super().send(model, (), 0, latent, *params)
+    def __call__(
+        self, model: EntropyModel, latent: tf.Tensor | None, *params: tf.Tensor
+    ) -> Received:
+        passed, where = self._round(model, latent, params)
         # Every latent except the last has one stream, so the number of streams identifies their
         # latents.
         last = len(self.symbols) + 1 == len(self._tables)
         streams = choose_streams(tf.reduce_sum(passed.bits)) if last else 1
         table = self._tables[model.name]
-        state = model.write(table, start_encoder(table, streams), passed.symbols, *params)
+        state = table.encode(start_encoder(table, streams), passed.symbols, *where)
         return self.close(model, state, latent, passed, params)
 
-    def open(self, model):
+    def open(self, model: EntropyModel) -> Any:
         return start_encoder(self._tables[model.name], 1)
 
-    def send(self, model, state, group, latent, *params):
-        _, passed = super().send(model, (), group, latent, *params)
-        return model.write(self._tables[model.name], state, passed.symbols, *params), passed
+    def send(
+        self,
+        model: EntropyModel,
+        state: Any,
+        group: int,
+        latent: tf.Tensor | None,
+        *params: tf.Tensor,
+    ) -> tuple[Any, Passed]:
+        del group
+        passed, where = self._round(model, latent, params)
+        return self._tables[model.name].encode(state, passed.symbols, *where), passed
 
-    def close(self, model, state, latent, passed, params):
+    def close(
+        self,
+        model: EntropyModel,
+        state: Any,
+        latent: tf.Tensor | None,
+        passed: Passed,
+        params: tuple,
+    ) -> Received:
         self._streams.append(finish(state))
         return super().close(model, state, latent, passed, params)
 
@@ -310,33 +383,40 @@ class Reading(Exchange):
       shapes: latent's name -> int32 [4].
     """
 
-    has_latents = False
-
-    def __init__(self, tables: dict, streams: tf.Tensor, shapes: dict):
+    def __init__(self, tables: dict[str, Table], streams: tf.Tensor, shapes: dict[str, tf.Tensor]):
         super().__init__()
         self._tables = tables
         self._streams = streams
         self._shapes = shapes
 
-    def __call__(self, model, latent, *params):
+    def __call__(
+        self, model: EntropyModel, latent: tf.Tensor | None, *params: tf.Tensor
+    ) -> Received:
         state = start_decoder(self._tables[model.name], self._strings())
         state, passed = self.send(model, state, 0, latent, *params)
         return self.close(model, state, latent, passed, params)
 
-    def open(self, model):
+    def open(self, model: EntropyModel) -> Any:
         # Groups have one stream. A forged file may have none or several.
         stream = tf.strings.reduce_join(self._strings())
         return start_decoder(self._tables[model.name], stream[None])
 
-    def _strings(self):
+    def _strings(self) -> tf.Tensor:
         """Returns the streams of the next latent."""
         position = len(self.symbols)
         last = position == len(self._tables) - 1
         return self._streams[position:] if last else self._streams[position : position + 1]
 
-    def send(self, model, state, group, latent, *params):
+    def send(
+        self,
+        model: EntropyModel,
+        state: Any,
+        group: int,
+        latent: tf.Tensor | None,
+        *params: tf.Tensor,
+    ) -> tuple[Any, Passed]:
         del group, latent
-        table, shape = self._tables[model.name], self._shapes[model.name]
-        state, integers = model.read(table, state, shape, *params)
+        where = model.coding_params(self._shapes[model.name], *params)
+        state, integers = self._tables[model.name].decode(state, *where)
         y_hat = dequantize(integers, model.offset(*params))
         return state, Passed(Received(y_hat, y_hat), symbols=integers)

@@ -22,8 +22,9 @@ import stat
 import sys
 import tempfile
 import unicodedata
+from collections.abc import Collection, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Callable
+from typing import Any, BinaryIO, Callable
 
 from tfquant import stack
 
@@ -114,7 +115,7 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def shown(name) -> str:
+def shown(name: str | os.PathLike) -> str:
     """Returns a name, or a line with names, as printable text.
 
     Line breaks and other control characters are escaped as in Python, and bytes that are not UTF-8
@@ -133,7 +134,9 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def distinct_names(choices: list, key: Callable, taken=()) -> list:
+def distinct_names(
+    choices: Sequence[Sequence[str]], key: Callable[[str], str], taken: Collection[str] = ()
+) -> list[str]:
     """Returns distinct names that are as short as possible.
 
     Args:
@@ -173,7 +176,7 @@ def lenient_output() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by a test, or closed
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def decoded(data: bytes) -> str:
@@ -203,7 +206,7 @@ def check_local_folder(flag: str, path: str) -> None:
         raise OSError(f"{flag} must name a folder of this machine; got {path!r}")
 
 
-def _system(path: str):
+def _system(path: str) -> Any:
     """Returns the file system of a name."""
     if is_local(path):
         return _LOCAL
@@ -214,7 +217,7 @@ def _system(path: str):
 
 
 @contextlib.contextmanager
-def as_oserror(path: str, before: str = ""):
+def as_oserror(path: str, before: str = "") -> Iterator[None]:
     """Converts TensorFlow's errors to an OSError of one line: the path, `before`, and the
     reason.
     """
@@ -228,7 +231,7 @@ def as_oserror(path: str, before: str = ""):
         raise OSError(f"{path}: {before}{reason}") from None
 
 
-def _errors(path: str):
+def _errors(path: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if is_local(path) else as_oserror(path)
 
 
@@ -300,7 +303,7 @@ def _walk_local(folder: str) -> Tree:
     # Links come last, so that a folder is first found at its own location.
     waiting = [folder]
     while waiting:
-        links = []
+        links: list[str] = []
         for top in sorted(waiting):
             for parent, subfolders, names in os.walk(top, onerror=skip):
                 real = os.path.realpath(parent)
@@ -348,7 +351,7 @@ def below(folder: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def reading(path: str):
+def reading(path: str) -> Iterator[BinaryIO]:
     """Opens a file for reading bytes, as a context."""
     with _errors(path), _system(path).GFile(path, "rb") as file:
         yield file
@@ -372,7 +375,7 @@ def write(path: str, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(path: str):
+def new_folder(path: str) -> Iterator[str]:
     """Yields a name of a new folder, which replaces `path` and anything there on success.
 
     A link is followed, so it stays a link. TensorFlow can open the name. On failure, the new folder
@@ -405,7 +408,7 @@ def _remove_folder(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _as_one_line(path: str, before: str = ""):
+def _as_one_line(path: str, before: str = "") -> Iterator[None]:
     """Converts errors to an OSError as `as_oserror` does, also those of this machine's files."""
     if not is_local(path):
         with as_oserror(path, before):

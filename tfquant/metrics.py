@@ -20,6 +20,7 @@ Its gradient is NaN if a contrast term is negative. Details:
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tfquant.data.pixels import to_float
@@ -36,7 +37,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 FULL_PYRAMID_SIDE = (MS_SSIM_WINDOW - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
 
 
-def mse(x, x_hat) -> tf.Tensor:
+def mse(x: tf.Tensor | np.ndarray, x_hat: tf.Tensor | np.ndarray) -> tf.Tensor:
     """Returns the mean squared error per image, `[...] float32`, in units of the squared full
     range.
     """
@@ -44,14 +45,14 @@ def mse(x, x_hat) -> tf.Tensor:
     return tf.reduce_mean(squared, axis=(-3, -2, -1))
 
 
-def psnr(x, x_hat) -> tf.Tensor:
+def psnr(x: tf.Tensor | np.ndarray, x_hat: tf.Tensor | np.ndarray) -> tf.Tensor:
     """Returns the peak signal-to-noise ratio per image, `[...] float32`, in dB; infinite if
     identical.
     """
     return _negative_decibel(mse(x, x_hat))
 
 
-def ms_ssim(x, x_hat) -> tf.Tensor:
+def ms_ssim(x: tf.Tensor | np.ndarray, x_hat: tf.Tensor | np.ndarray) -> tf.Tensor:
     """Returns the multiscale structural similarity per image, `[...] float32` in [0, 1].
 
     Raises:
@@ -97,7 +98,7 @@ def ms_ssim_scales(height: int, width: int) -> int:
     return scales
 
 
-def ms_ssim_db(value) -> tf.Tensor:
+def ms_ssim_db(value: tf.Tensor | np.ndarray | float) -> tf.Tensor:
     """Returns MS-SSIM on the papers' logarithmic scale, -10 log10(1 - MS-SSIM), in dB; infinite
     at 1.
     """
@@ -115,7 +116,7 @@ def _negative_decibel(ratio: tf.Tensor) -> tf.Tensor:
     return -10.0 * tf.math.log(ratio) / tf.math.log(10.0)
 
 
-def _luminance_and_contrast(x: tf.Tensor, x_hat: tf.Tensor):
+def _luminance_and_contrast(x: tf.Tensor, x_hat: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns SSIM's l and c s (Wang et al. 2004, equations 6, 9, 10) as maps [B, H - 10, W -
     10, C].
     """
@@ -142,7 +143,7 @@ def _clamped_power(base: tf.Tensor, exponent: float) -> tf.Tensor:
     return tf.where(positive, tf.where(positive, base, 1.0) ** exponent, 0.0)
 
 
-def _unit_range(image) -> tf.Tensor:
+def _unit_range(image: tf.Tensor | np.ndarray) -> tf.Tensor:
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.uint8:
         return to_float(image)

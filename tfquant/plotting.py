@@ -9,7 +9,9 @@ colour for the last.
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
+import numpy as np
 from matplotlib import colors
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -97,7 +99,7 @@ def series(place: int) -> dict:
     return look if place < len(_SERIES) else {**hollow(look), "linestyle": "--"}
 
 
-def shade(colour, place: int, count: int) -> tuple:
+def shade(colour: str | tuple[float, ...], place: int, count: int) -> tuple[float, ...]:
     """Returns a colour's shade in a series of `count`, from pale for the first to full for the
     last.
     """
@@ -105,7 +107,9 @@ def shade(colour, place: int, count: int) -> tuple:
     return tuple(1.0 - share * (1.0 - c) for c in colors.to_rgb(colour))
 
 
-def new_figure(size: tuple, columns: int = 1, rows: int = 1, **options):
+def new_figure(
+    size: tuple[float, float], columns: int = 1, rows: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray]:
     """Returns a figure of `size` (width, height) inches and its axes `[rows, columns]`, with a
     grid.
     """
@@ -119,16 +123,17 @@ def new_figure(size: tuple, columns: int = 1, rows: int = 1, **options):
     return figure, axes
 
 
-def legend(figure, title: str | None = None, below: bool = False) -> None:
+def legend(figure: Figure, title: str | None = None, below: bool = False) -> None:
     """Adds one legend for all axes, with each name once: outside on the right, or below them.
 
     Below the axes, a name that is wider than the figure is wrapped.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels()):
             found.setdefault(text, handle)
-    place, texts = {"loc": "outside right upper"}, list(found)
+    place: dict[str, Any] = {"loc": "outside right upper"}
+    texts = list(found)
     if below and found:
         letter, handle_width, width = 0.085, 0.8, figure.get_figwidth()  # inches, approximate
         fitting = int((width - handle_width) / letter)

@@ -22,7 +22,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from logging import LogRecord
 
 OLDEST_TENSORFLOW = (2, 14)
 KERAS_3 = (2, 16)  # the first TensorFlow whose `tf.keras` is Keras 3
@@ -30,7 +34,7 @@ NUMPY_2 = (2, 18)  # the first TensorFlow that supports NumPy 2
 PROTOBUF_5 = (2, 18)  # the first TensorFlow that supports protobuf 5
 EARLY_MESSAGES = (2, 18)  # the first one that writes messages before it reads TF_CPP_MIN_LOG_LEVEL
 # Release of tensorflow-probability -> (oldest TensorFlow, first TensorFlow that is too new).
-_PROBABILITY = {
+_PROBABILITY: dict[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...] | None]] = {
     (0, 22): ((2, 14), KERAS_3),
     (0, 23): ((2, 15), KERAS_3),
     (0, 24): ((2, 16), None),
@@ -79,15 +83,15 @@ def tensorflow_version() -> str | None:
 
 def has_keras_2() -> bool:
     """Returns true if the installed TensorFlow's `tf.keras` is Keras 2."""
-    return numbers(tensorflow_version()) < KERAS_3
+    return numbers(tensorflow_version() or "0") < KERAS_3
 
 
-def numbers(text: str) -> tuple:
+def numbers(text: str) -> tuple[int, ...]:
     """Returns the first two numbers of a version."""
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
-def _text(release: tuple) -> str:
+def _text(release: tuple[int, ...]) -> str:
     return ".".join(map(str, release))
 
 
@@ -109,14 +113,14 @@ def problem() -> str | None:
     return None
 
 
-def _numpy_problem(installed: str, tensorflow: tuple) -> str | None:
+def _numpy_problem(installed: str, tensorflow: tuple[int, ...]) -> str | None:
     numpy = version("numpy")
     if numpy and tensorflow < NUMPY_2 and numbers(numpy) >= (2, 0):
         return f"TensorFlow {installed} does not work with NumPy {numpy}: pip install 'numpy<2'"
     return None
 
 
-def _keras_problem(installed: str, tensorflow: tuple) -> str | None:
+def _keras_problem(installed: str, tensorflow: tuple[int, ...]) -> str | None:
     keras = version("tf-keras")
     if tensorflow < KERAS_3 or (keras and numbers(keras) == tensorflow):
         return None
@@ -125,7 +129,7 @@ def _keras_problem(installed: str, tensorflow: tuple) -> str | None:
     return f"TensorFlow {installed} needs tf-keras {_text(tensorflow)}, found {found}: {wanted}"
 
 
-def _protobuf_problem(installed: str, tensorflow: tuple) -> str | None:
+def _protobuf_problem(installed: str, tensorflow: tuple[int, ...]) -> str | None:
     protobuf = version("protobuf")
     if protobuf and tensorflow < PROTOBUF_5 and numbers(protobuf) >= (5, 0):
         return f"TensorFlow {installed} does not work with protobuf {protobuf}: " + (
@@ -134,7 +138,7 @@ def _protobuf_problem(installed: str, tensorflow: tuple) -> str | None:
     return None
 
 
-def _probability_problem(installed: str, tensorflow: tuple) -> str | None:
+def _probability_problem(installed: str, tensorflow: tuple[int, ...]) -> str | None:
     fitting = max(
         release
         for release, (first, end) in _PROBABILITY.items()
@@ -205,7 +209,7 @@ def _without_early_messages() -> Iterator[None]:
     They go to file descriptor 2 without passing `sys.stderr`. All other lines are written
     afterwards. Nothing is removed if the user has chosen another level than `silence`.
     """
-    early = numbers(tensorflow_version()) >= EARLY_MESSAGES
+    early = numbers(tensorflow_version() or "0") >= EARLY_MESSAGES
     if not early or os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3" or "tensorflow" in sys.modules:
         yield
         return
@@ -228,7 +232,7 @@ def _without_early_messages() -> Iterator[None]:
                     os.write(2, line)
 
 
-def _is_for_users(record) -> bool:
+def _is_for_users(record: LogRecord) -> bool:
     """Filters out the messages of TensorFlow 2.17 about the time for saving a checkpoint."""
     return record.module != "functional_saver"
 
@@ -272,7 +276,7 @@ def coder() -> Coder:
     package, reason = operations_package()
     if package:
         try:
-            importlib.import_module(operations_module())
+            importlib.import_module(_OPERATIONS[package][0])
             return Coder(OPERATIONS, f"{package} {version(package)}")
         except Exception as error:  # a library of another build may raise any type
             reason = f"{package} {version(package)} does not load: {_cause(error)}"
@@ -281,22 +285,23 @@ def coder() -> Coder:
     return Coder(PORTABLE, reason)
 
 
-def operations_package() -> tuple:
+def operations_package() -> tuple[str | None, str]:
     """Returns (package with operations for the installed TensorFlow, ""), or (None, reason)."""
     tensorflow = tensorflow_version() or "0"
-    installed = [package for package in _OPERATIONS if version(package)]
-    for package in installed:
+    releases = {package: version(package) for package in _OPERATIONS}
+    installed = {package: release for package, release in releases.items() if release}
+    for package, release in installed.items():
         # A release works only with the TensorFlow of the same number. Another one could crash the
         # process.
-        if _OPERATIONS[package][1] == numbers(tensorflow) == numbers(version(package)):
+        if _OPERATIONS[package][1] == numbers(tensorflow) == numbers(release):
             return package, ""
     if not installed:
         fitting = [p for p, (_, fits) in _OPERATIONS.items() if fits == numbers(tensorflow)]
         if fitting:
             return None, f"{fitting[0]} is not installed"
         return None, f"no package has the operations for TensorFlow {tensorflow}"
-    package = installed[0]
-    return None, f"{package} {version(package)} is not for TensorFlow {tensorflow}"
+    package, release = next(iter(installed.items()))
+    return None, f"{package} {release} is not for TensorFlow {tensorflow}"
 
 
 def operations_module() -> str | None:
@@ -305,7 +310,7 @@ def operations_module() -> str | None:
     return package and _OPERATIONS[package][0]
 
 
-def load_operations():
+def load_operations() -> ModuleType:
     """Returns the module with the coder's operations.
 
     Raises:
@@ -313,7 +318,9 @@ def load_operations():
     """
     if coder().kind != OPERATIONS:
         raise StackError(f"this needs the coder's operations: {coder().source}")
-    return importlib.import_module(operations_module())
+    module = operations_module()
+    assert module is not None  # it has the coder that was found
+    return importlib.import_module(module)
 
 
 def platform_name() -> str:

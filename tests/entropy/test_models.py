@@ -47,10 +47,11 @@ def test_a_stream_has_the_models_bits_and_decodes(family, zero_center, log_sigma
     @tf.function(autograph=False)
     def round_trip(integers, raw):
         table = model.coding_table()
+        where = model.coding_params(tf.constant(shape), raw)
         handle = range_coder.start_encoder(table, 1)
-        strings = range_coder.finish(model.write(table, handle, integers, raw))
+        strings = range_coder.finish(table.encode(handle, integers, *where))
         handle = range_coder.start_decoder(table, strings)
-        return strings, model.read(table, handle, tf.constant(shape), raw)[1]
+        return strings, table.decode(handle, *where)[1]
 
     strings, back = round_trip(integers, raw)
     np.testing.assert_array_equal(back, integers)
@@ -323,8 +324,10 @@ def test_factorized_bits_match_the_density_and_the_stream():
     np.testing.assert_allclose(bits, -np.log2(above - below), rtol=1e-3, atol=2e-2)
 
     table = model.coding_table()
-    strings = range_coder.finish(model.write(table, range_coder.start_encoder(table, 1), integers))
-    _, back = model.read(table, range_coder.start_decoder(table, strings), tf.constant(z.shape))
+    where = model.coding_params(tf.constant(z.shape))
+    handle = table.encode(range_coder.start_encoder(table, 1), integers, *where)
+    strings = range_coder.finish(handle)
+    _, back = table.decode(range_coder.start_decoder(table, strings), *where)
     np.testing.assert_array_equal(back, integers)
     total = float(tf.reduce_sum(tf.cast(bits, tf.float64)))
     assert abs(8 * len(strings.numpy()[0]) - total) <= 0.005 * total + 64
@@ -362,6 +365,24 @@ def test_the_factorized_model_has_the_expected_gradient(spec):
     expected = np.asarray(e.slope) * (rate(e.high) - rate(e.low))
     np.testing.assert_allclose(gradient, expected, rtol=5e-3, atol=5e-3)
     assert all(np.all(np.isfinite(w)) for w in weights)
+
+
+def test_a_conditional_model_maps_a_latent_to_the_bits_of_its_elements():
+    mu, sigma = np.float32([0.3, -4.0, 2.0]), np.float32([0.5, 2.0, 30.0])
+    y = np.float32([[1.0, -3.0, 40.0], [0.0, -9.0, 2.0]])
+    raw = np.broadcast_to(np.concatenate([mu, np.log(sigma)]), (2, 6))
+    found = ConditionalModel("gaussian", zero_center=False)(y, raw)
+    upper, lower = (scipy.special.ndtr((y - mu + d) / sigma.astype(float)) for d in (0.5, -0.5))
+    np.testing.assert_allclose(found, -np.log2(upper - lower), rtol=1e-4)
+
+
+def test_a_factorized_model_maps_a_latent_to_the_bits_of_its_elements():
+    model = factorized()
+    z = np.linspace(-20, 20, 24, dtype=np.float32).reshape(4, 6)
+    upper, lower = (
+        scipy.special.expit(logit_cdf64(model.density, z + d)) for d in (0.5, -0.5)
+    )  # fmt: skip
+    np.testing.assert_allclose(model(z), -np.log2(upper - lower), rtol=1e-3)
 
 
 def test_a_model_is_a_float32_layer_and_checks_its_family():

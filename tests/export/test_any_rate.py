@@ -74,7 +74,7 @@ def header(data):
 
 def test_a_quality_selects_the_lmbda_that_the_level_was_trained_with():
     assert (RANGE.high - RANGE.low) == pytest.approx(60, abs=1 / 128)
-    for each in (RANGE.low, 20.0, RANGE.middle, 47.3, RANGE.high):
+    for each in (RANGE.low, 20.0, RANGE.base, 47.3, RANGE.high):
         expected = EXPERIMENT.lmbda_at(np.clip(RANGE.level(each), 0, 1))
         assert quality.to_lmbda(each) == pytest.approx(expected, rel=2e-4)  # half a step of 1/256
     assert quality.to_lmbda(10, "ms_ssim") == pytest.approx(0.0018 * 1270)
@@ -90,7 +90,7 @@ def test_a_range_beyond_the_scale_keeps_the_lmbda_of_each_quality():
 
 def test_a_file_stores_the_nearest_quality_of_the_model(model, picture):
     for asked, stored in ((30, 30), (30.001, 30), (30.003, 30 + 1 / 256), (0, RANGE.low),
-                          (100, RANGE.high), (None, RANGE.middle)):  # fmt: skip
+                          (100, RANGE.high), (None, RANGE.base)):  # fmt: skip
         assert header(model.compress(picture, asked)).quality == stored
     assert model.compress(picture, 30.001) == model.compress(picture, 30)
     for wrong in (-1, 101, float("nan")):
@@ -132,10 +132,12 @@ def forged(data, stored):
 def test_a_forged_quality_is_an_error(model, picture):
     data = model.compress(picture, 40)
     least, most = RANGE.steps
-    for stored in (0, least - 1, most + 1, 65535):
+    for stored in (least - 1, most + 1, 65535):
         with pytest.raises(container.FieldError, match=f"header says quality {stored}/256, files"):
             model.decompress(forged(data, stored))
     # The quality decides only the decoder's gains: the symbols are the same.
+    without = model.decompress(forged(data, 0))
+    np.testing.assert_array_equal(without, model.decompress(forged(data, round(256 * RANGE.base))))
     other = model.decompress(forged(data, most))
     assert other.shape == picture.shape and np.any(other != model.decompress(data))
 
@@ -219,7 +221,7 @@ def test_a_set_passes_the_quality_to_its_model(added, model, picture):
         expected = added.evaluate(picture, asked)["image"]
         np.testing.assert_array_equal(added.decompress(data), expected)
     assert added.compress(picture) == model.compress(picture, added.default_quality)
-    assert added.default_quality == pytest.approx(RANGE.middle, abs=0.1)
+    assert added.default_quality == pytest.approx((RANGE.low + RANGE.high) / 2, abs=0.1)
 
 
 def test_a_size_is_met_within_two_percent(added, picture):

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 import tfquant
 from tfquant import cli
 from tfquant.data import images
 from tfquant.export import fitting
+from tfquant.export.model_file import Manifest
 from tfquant.export.model_set import Member
+
+ONE_RATE = Manifest("codec", "0" * 16, {}, "0")
 
 
 class Sizes:
     """Set of one model whose files have sizes given by a function of the quality."""
 
     def __init__(self, size_of, low=0.0, high=100.0):
-        self.size_of, self.member = size_of, Member("path", low, high, (), None)
+        self.size_of, self.member = size_of, Member("path", low, high, (), ONE_RATE)
         self.asked = []
 
-    def choose(self, quality):
-        return self.member
+    @property
+    def members(self):
+        return (self.member,)
+
+    def load(self, member):
+        return self
 
     def compress(self, image, quality):
         self.asked.append(quality)
@@ -51,12 +59,41 @@ def test_outside_its_range_a_model_gives_its_nearest_quality(wanted, quality):
     assert fitted.quality == quality and not fitted.fits
 
 
-def test_the_pretrained_set_gives_the_nearest_of_its_sizes(make_photograph):
+class Steps(Sizes):
+    """Set of models with one rate, one for each size."""
+
+    def __init__(self, *sizes):
+        super().__init__(None)
+        self.sizes = dict(enumerate(sizes))
+        self.models = tuple(Member(str(q), q, q, (), ONE_RATE) for q in self.sizes)
+
+    @property
+    def members(self):
+        return self.models
+
+    def compress(self, image, quality):
+        self.asked.append(quality)
+        return bytes(self.sizes[quality])
+
+
+@pytest.mark.parametrize("wanted", [1, 101, 950, 1100, 3000, 4000, 10**6])
+def test_models_of_one_rate_give_the_nearest_of_their_sizes(wanted):
+    sizes = (100, 1000, 5000)
+    fitted = fitting.compress_to(Steps(*sizes), None, wanted)
+    assert len(fitted.data) == min(sizes, key=lambda size: abs(math.log(size / wanted)))
+    assert fitted.trials <= 3
+
+
+def test_the_pretrained_set_meets_every_size_between_its_ends(make_photograph):
     models, picture = tfquant.load("default"), make_photograph(128, 160)
-    sizes = [len(models.compress(picture, member.low)) for member in models.members]
-    for wanted in (1, sizes[0] + 1, round(0.9 * sizes[1]), round(1.1 * sizes[1]), 10**6):
-        nearest = min(sizes, key=lambda size: abs(math.log(size / wanted)))
-        assert len(fitting.compress_to(models, picture, wanted).data) == nearest
+    ends = [len(models.compress(picture, end)) for end in (0, 100)]
+    # Some of these sizes lie between those of two models.
+    for wanted in np.geomspace(1.05 * ends[0], 0.95 * ends[1], 8).astype(int):
+        fitted = fitting.compress_to(models, picture, int(wanted))
+        assert fitted.fits and abs(len(fitted.data) / wanted - 1) <= 0.02
+        assert models.decompress(fitted.data).shape == picture.shape
+    beyond = fitting.compress_to(models, picture, 100 * ends[1])
+    assert len(beyond.data) == ends[1] and not beyond.fits
 
 
 def test_the_command_reports_the_difference_from_the_size(make_photograph, tmp_path, capsys):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant.layers import checkerboard, exact
-from tfquant.layers.causal import NEIGHBOURS, CausalConv
+from tfquant.contexts import checkerboard
+from tfquant.contexts.causal import NEIGHBOURS, CausalConv
+from tfquant.layers import exact
 from tfquant.legacy_keras import keras
 
 C_IN, C_OUT = 12, 5

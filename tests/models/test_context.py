@@ -1,5 +1,6 @@
-"""Sizes of the serial codecs, compared with the published ones. test_serial.py tests their
-coding.
+"""Sizes of the serial codecs, compared with the published ones.
+
+`tests/contexts/test_serial.py` tests their coding.
 """
 
 import pytest

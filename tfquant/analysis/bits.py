@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfquant.analysis import maps
+from tfquant.analysis import maps, quadrature
 from tfquant.entropy.distributions import NoisyGaussian
 from tfquant.entropy.model import EntropyModel
 from tfquant.quantization.surrogates import Branch, Sample
@@ -17,10 +17,10 @@ class Gaussian(EntropyModel):
     The parameters are given, without a network or a bound.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(name="y")
 
-    def prior(self, mu, sigma):
+    def prior(self, mu: tf.Tensor, sigma: tf.Tensor) -> NoisyGaussian:
         """Returns the noisy Gaussian with these parameters."""
         return NoisyGaussian(mu, sigma)
 
@@ -29,7 +29,7 @@ _MODEL = Gaussian()
 
 
 @tf.function(reduce_retracing=True)
-def _bits(value, sigma):
+def _bits(value: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
     return _MODEL.bits(Sample(value), tf.zeros([], value.dtype), sigma)
 
 
@@ -38,12 +38,14 @@ def bits(deviation: np.ndarray, sigma: float) -> np.ndarray:
     return _bits(tf.constant(deviation, tf.float64), tf.constant(sigma, tf.float64)).numpy()
 
 
-def mean_bits(points, sigma: float) -> float:
+def mean_bits(points: quadrature.Points, sigma: float) -> float:
     """Returns `E[R]` in bits of the centred values `points`, a `quadrature.Points`."""
     return float(np.sum(points.mass * bits(points.value, sigma)))
 
 
-def bits_gradient(branch: Branch, alpha: float, y, noise, mu, sigma: float) -> np.ndarray:
+def bits_gradient(
+    branch: Branch, alpha: float, y: np.ndarray, noise: np.ndarray, mu: np.ndarray, sigma: float
+) -> np.ndarray:
     """Returns `branch`'s estimate of `d R / d y` for each point of noise, [...] float64.
 
     Args:

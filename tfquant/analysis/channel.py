@@ -21,7 +21,7 @@ import numpy as np
 
 from tfquant.analysis import maps, quadrature
 from tfquant.analysis.maps import Method
-from tfquant.analysis.quadrature import ANY_MEAN, Estimate
+from tfquant.analysis.quadrature import ANY_MEAN, Estimate, Mean
 from tfquant.quantization.surrogates import SURROGATES, Surrogate
 
 # Bins per unit. Odd, so that the points of a period have different positions within a bin.
@@ -59,7 +59,7 @@ class Joint(NamedTuple):
         return total
 
 
-def information(method: Method, sigma: float, mu, bins: tuple = BINS) -> Estimate:
+def information(method: Method, sigma: float, mu: Mean, bins: tuple[int, int] = BINS) -> Estimate:
     """Returns `I(y_tilde; y)` in bits. It is infinite for an invertible deterministic map.
 
     Args:
@@ -79,7 +79,9 @@ def information(method: Method, sigma: float, mu, bins: tuple = BINS) -> Estimat
     return Estimate(fine + loss, abs(loss))
 
 
-def least_distortion(method: Method, sigma: float, mu: float, bins: tuple = BINS) -> Estimate:
+def least_distortion(
+    method: Method, sigma: float, mu: float, bins: tuple[int, int] = BINS
+) -> Estimate:
     """Returns the mean squared error of the best synthesis transform, in squared quantization
     steps.
     """
@@ -89,7 +91,9 @@ def least_distortion(method: Method, sigma: float, mu: float, bins: tuple = BINS
     return Estimate(fine, abs(fine - coarse))
 
 
-def best_synthesis(method: Method, sigma: float, mu: float, bins: int = BINS[-1]):
+def best_synthesis(
+    method: Method, sigma: float, mu: float, bins: int = BINS[-1]
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns `y_tilde` and `E[y | y_tilde]`, wherever the probability is not negligible."""
     pair = joint(method, sigma, mu, bins)
     mass, mean = pair.marginal(pair.density), pair.marginal(pair.density * pair.y)
@@ -121,7 +125,9 @@ def joint(method: Method, sigma: float, mu: float, bins: int) -> Joint:
 
 
 @functools.lru_cache(maxsize=8)
-def _transition(method: Method, row: Surrogate, bins: int, resolution: int):
+def _transition(
+    method: Method, row: Surrogate, bins: int, resolution: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes `P(bin of y_tilde | y)` over one period of `y`: points, weights, and [P, bins]."""
     del row  # part of the cache key: a name may be assigned to another surrogate
     p = quadrature.period(method, resolution)
@@ -154,7 +160,7 @@ def _least_distortion(pair: Joint) -> float:
     return float(power - np.sum(mean**2 / np.where(mass > 0.0, mass, 1.0)))
 
 
-def entropy(p: np.ndarray):
+def entropy(p: np.ndarray) -> np.ndarray:
     """Returns the entropy in bits, over the last axis."""
     return -np.sum(p * np.log2(np.where(p > 0.0, p, 1.0)), axis=-1)
 

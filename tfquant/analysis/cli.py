@@ -12,7 +12,9 @@ import dataclasses
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from tfquant import files
 from tfquant.analysis import outputs
@@ -26,11 +28,11 @@ _PROGRAM = "python -m tfquant.analysis"
 class _Parser(argparse.ArgumentParser):
     """A parser that reports a wrong command line in one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{_PROGRAM}: {message} (see: {_PROGRAM} --help)\n")
 
 
-def main(argv=None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs experiments.
 
     Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong command line.
@@ -79,7 +81,7 @@ def listing() -> str:
     )
 
 
-def _selected(arguments) -> list[tuple[Experiment, Settings]]:
+def _selected(arguments: argparse.Namespace) -> list[tuple[Experiment, Settings]]:
     """Returns the chosen experiments with their settings.
 
     Checks all of them before the first starts.
@@ -136,24 +138,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(text: str) -> tuple:
+def _names(text: str) -> tuple[str, ...]:
     names = tuple(part for part in text.split(",") if part)
     if not names:
         raise argparse.ArgumentTypeError("expected one or more values, by commas")
     return names
 
 
-def _paths(text: str) -> tuple:
+def _paths(text: str) -> tuple[str, ...]:
     return tuple(files.expanded(path) for path in _names(text))
 
 
-def _numbers(text: str) -> tuple:
+def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in _names(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected numbers, by commas; got {text!r}") from None
 
 
-def _fail(message, code: int = 1) -> int:
+def _fail(message: object, code: int = 1) -> int:
     print(f"{_PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
     return code

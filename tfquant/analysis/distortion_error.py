@@ -12,12 +12,15 @@ trained network (leaky ReLU, two hidden layers) is due to the network, not to th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import channel, networks, plots
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.analysis.maps import ROUNDING, Method
 from tfquant.ops.random import example_seeds
 
@@ -43,7 +46,7 @@ class Synthesis:
       seed: seed of weights and data.
     """
 
-    def __init__(self, method: Method, sigmas, steps: int, seed: int = 0):
+    def __init__(self, method: Method, sigmas: Sequence[float], steps: int, seed: int = 0):
         self.method = method
         self.cases = [(mu, sigma) for mu in MEANS for sigma in sigmas]
         self._mu, self._sigma = tf.constant(np.transpose(self.cases), tf.float32)
@@ -57,25 +60,25 @@ class Synthesis:
         standard = (y_tilde - self._mu) / spread
         return self._mu + self._sigma * self._network(standard[..., None])[..., 0]
 
-    def _squared_errors(self, purpose: str, step, count: int) -> tf.Tensor:
+    def _squared_errors(self, purpose: str, step: tf.Tensor, count: int) -> tf.Tensor:
         seeds = example_seeds(self._seed, purpose, step[None])
         shape = [count, len(self.cases)]
         x = self._mu + self._sigma * tf.random.stateless_normal(shape, seeds[0, :2])
         sample = self.method.branch.sample(x[None], 0.0, self.method.temperature, seeds)
         return tf.square(x - self(sample.value[0]))
 
-    def _loss(self, step):
+    def _loss(self, step: tf.Tensor) -> tf.Tensor:
         errors = self._squared_errors("synthesis", step, _BATCH) / tf.square(self._sigma)
         return tf.reduce_sum(tf.reduce_mean(errors, axis=0))
 
-    def distortion(self) -> dict:
+    def distortion(self) -> dict[tuple[float, float], tuple[float, float]]:
         """Returns case -> (mean squared error on new samples, its standard error)."""
         errors = self._squared_errors("test", tf.constant(0, tf.int64), _TEST).numpy()
         deviation = errors.std(axis=0) / np.sqrt(_TEST)
         return dict(zip(self.cases, zip(errors.mean(axis=0), deviation)))
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     steps = _FULL_STEPS if settings.full else _STEPS
     methods = list(dict.fromkeys([ROUNDING, *settings.methods]))
@@ -109,11 +112,14 @@ def run(settings, progress) -> Result:
 
 # Fig. 3: two surrogates with the same information; with sua_n, the network has to denoise.
 _DENOISING = ("sua", "sua_n")
+# Positions, values of `g_s`, values of the best transform, and sigma.
+_Curve = tuple[np.ndarray, np.ndarray, np.ndarray, float]
+
 # Surrogates whose best transform has steps.
 _STEEP = ("sua_n", "sga", "sha")
 
 
-def _curves(synthesis: Synthesis, sigmas):
+def _curves(synthesis: Synthesis, sigmas: Sequence[float]) -> _Curve:
     """Returns `g_s` for mean 0 and the sigma closest to 1: positions, values, best transform,
     sigma.
     """
@@ -126,7 +132,7 @@ def _curves(synthesis: Synthesis, sigmas):
     return at, synthesis(tf.constant(tiled)).numpy()[:, case], best, sigma
 
 
-def _figure(rows, curves, settings):
+def _figure(rows: Rows, curves: Mapping[Method, _Curve], settings: Settings) -> Figure:
     figure, axes = plots.new_figure(2, 2 if curves else 1, height=3.7)
     for panel, mu in zip(axes[0], MEANS):
         for method in settings.methods:
@@ -135,21 +141,21 @@ def _figure(rows, curves, settings):
                 if (r["surrogate"], r["alpha"], r["mu"]) == (method.surrogate, method.alpha, mu)
             ]  # fmt: skip
             look = plots.style(method, settings.alphas, markers=True)
-            sigma = [r["sigma"] for r in here]
-            panel.plot(sigma, [r["relative_error"] for r in here], **look)
+            scales = [r["sigma"] for r in here]
+            panel.plot(scales, [r["relative_error"] for r in here], **look)
             look.update(linewidth=0.7, marker="", label=None)
-            panel.plot(sigma, [r["best_relative_error"] for r in here], **look)
+            panel.plot(scales, [r["best_relative_error"] for r in here], **look)
         panel.set(
             xscale="log", ylim=(-1.1, 1.8), title=plots.mean_title(mu),
             xlabel="σ of the source [quantization steps]", ylabel="(D̃ − D) / D",
         )  # fmt: skip
         panel.axhline(0.0, **plotting.ZERO)
     axes[0, 0].plot([], [], color="#555555", linewidth=0.7, label="thin: best transform")
-    hardest = {name: max(m.alpha for m in curves if m.surrogate == name)
+    hardest = {name: max(m.temperature for m in curves if m.surrogate == name)
                for name in {m.surrogate for m in curves}}  # fmt: skip
     for panel, name in zip(axes[1:].ravel(), _DENOISING):
         for method, (at, learned, best, sigma) in curves.items():
-            if method.surrogate == name and method.alpha == hardest[name]:
+            if method.surrogate == name and method.temperature == hardest[name]:
                 panel.plot(at, best, **{**plotting.REFERENCE, "label": "E[y | ỹ]"})
                 panel.plot(at, learned, **plots.style(method))
                 panel.set(
@@ -160,7 +166,7 @@ def _figure(rows, curves, settings):
     return figure
 
 
-def _notes(rows) -> str:
+def _notes(rows: Rows) -> str:
     width = max(r["high"] - r["low"] for r in rows)
     easy = [r for r in rows if r["surrogate"] not in _STEEP]
     gap = max((abs(r["relative_error"] - r["best_relative_error"]) for r in easy), default=0.0)

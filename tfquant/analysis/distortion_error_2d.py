@@ -8,12 +8,15 @@ two noisy observations of one number. For this case, the information of the pair
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import channel, networks, outputs, pairs, plots
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.analysis.maps import ROUNDING, Method
 
 COLUMNS = (
@@ -29,7 +32,9 @@ _STEPS, _FULL_STEPS = 1000, 8000
 _SAMPLES, _TEST = 1 << 17, 1 << 15
 
 
-def distortions(method: Method, sigmas, steps: int, seed: int) -> dict:
+def distortions(
+    method: Method, sigmas: Sequence[float], steps: int, seed: int
+) -> dict[tuple[float, float], tuple[float, float]]:
     """Returns (sigma, correlation) -> (mean squared error per element after training, standard
     error).
     """
@@ -42,7 +47,7 @@ def distortions(method: Method, sigmas, steps: int, seed: int) -> dict:
     y_tilde = tf.constant(y_tilde / np.sqrt(scale**2 + 1.0 / 12.0), tf.float32)
     network = networks.Perceptrons(len(cases), _WIDTHS, seed)
 
-    def loss(step):
+    def loss(step: tf.Tensor) -> tf.Tensor:
         first = _TEST + (step * _BATCH) % (_SAMPLES - _TEST - _BATCH)
         x_hat = network(y_tilde[first : first + _BATCH])
         return tf.reduce_sum(tf.reduce_mean(tf.square(x[first : first + _BATCH] - x_hat), axis=0))
@@ -54,10 +59,11 @@ def distortions(method: Method, sigmas, steps: int, seed: int) -> dict:
     return dict(zip(cases, zip(errors.mean(axis=0), deviation)))
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     steps = _FULL_STEPS if settings.full else _STEPS
-    rows, of_rounding = [], {}
+    rows: Rows = []
+    of_rounding: dict[tuple[float, float], tuple[float, float]] = {}
     methods = list(dict.fromkeys([ROUNDING, *settings.methods]))
     for method in progress.over(methods, lambda m: f"training for {m}"):
         found = distortions(method, settings.sigmas, steps, settings.seed)
@@ -80,7 +86,7 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, settings), _notes(rows))
 
 
-def _figure(rows, settings):
+def _figure(rows: Rows, settings: Settings) -> Figure:
     figure, axes = plots.new_figure(len(settings.sigmas), sharey=True)
     for panel, sigma in zip(axes[0], settings.sigmas):
         for method in settings.methods:
@@ -100,7 +106,7 @@ def _figure(rows, settings):
     return figure
 
 
-def _notes(rows) -> str:
+def _notes(rows: Rows) -> str:
     carried = [
         {
             "surrogate": plots.label(Method(r["surrogate"], r["alpha"])),

@@ -6,11 +6,17 @@ import dataclasses
 import math
 import sys
 import time
-from typing import Callable
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, TextIO, TypeVar
+
+from matplotlib.figure import Figure
 
 from tfquant.analysis.maps import Method, commutes_with_steps, methods
 from tfquant.names import check_known
 from tfquant.quantization.surrogates import SURROGATES
+
+Rows = list[dict[str, Any]]  # of a table: column -> value
+_Item = TypeVar("_Item")
 
 
 class AnalysisError(Exception):
@@ -45,7 +51,7 @@ class Settings:
     images: str = "sample"
     dataset: str = "digits"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.surrogates:
             check_known("surrogate", name, SURROGATES, AnalysisError)
         for what in ("alphas", "sigmas"):
@@ -80,7 +86,7 @@ class Result:
 
     columns: tuple
     rows: list
-    figure: object
+    figure: Figure
     notes: str
 
 
@@ -108,7 +114,7 @@ class Experiment:
     sigmas: tuple = ()
     needs_model: bool = False
 
-    def settings(self, **asked) -> Settings:
+    def settings(self, **asked: Any) -> Settings:
         """Returns the given settings; the figure's own values replace missing ones and None."""
         own = {k: getattr(self, k) for k in ("surrogates", "alphas", "sigmas")}
         return Settings(**{**own, **{k: v for k, v in asked.items() if v is not None}})
@@ -119,18 +125,20 @@ class Progress:
     error.
     """
 
-    def __init__(self, name: str, stream=None):
+    def __init__(self, name: str, stream: TextIO | None = None):
         self._name = name
         self._stream = stream
         self._start = time.monotonic()
 
-    def __call__(self, what, done: int | None = None, total: int | None = None) -> None:
+    def __call__(self, what: str, done: int | None = None, total: int | None = None) -> None:
         """Prints the task that starts now."""
         seconds = f"{time.monotonic() - self._start:.0f} s"
         place = seconds if done is None else f"{done} of {total}, {seconds}"
         print(f"{self._name}: {what} ({place})", file=self._stream or sys.stderr, flush=True)
 
-    def over(self, items, describe: Callable = str):
+    def over(
+        self, items: Iterable[_Item], describe: Callable[[_Item], str] = str
+    ) -> Iterator[_Item]:
         """Iterates over `items` and prints each one before it starts."""
         items = list(items)
         for i, item in enumerate(items):

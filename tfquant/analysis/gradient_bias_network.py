@@ -13,12 +13,15 @@ largest bias over the images, as a function of the widths of `g_a` and `g_s`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import maps, networks, plots, small_images
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.analysis.maps import Method
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.ops.random import example_seeds
@@ -58,7 +61,9 @@ class Autoencoder(tf.Module):
       seed: seed of weights, data and noise.
     """
 
-    def __init__(self, pixels, method: Method, widths: tuple, steps: int, seed: int = 0):
+    def __init__(
+        self, pixels: np.ndarray, method: Method, widths: tuple[int, int], steps: int, seed: int = 0
+    ):
         super().__init__(name="autoencoder")
         self._pixels, self._seed, self._method = tf.constant(pixels), seed, method
         self._mean = tf.reduce_mean(self._pixels, axis=0)
@@ -73,7 +78,7 @@ class Autoencoder(tf.Module):
         networks.train(self._loss, variables, steps, 3e-3)
         self.rate, self.squared_error = (float(a) for a in self._terms(steps, len(pixels)))
 
-    def _encoded(self, x):
+    def _encoded(self, x: tf.Tensor) -> tf.Tensor:
         return self.g_a(tf.repeat((x - self._mean)[:, None], RUNS, axis=1))
 
     def latents(self, x: tf.Tensor) -> tf.Tensor:
@@ -89,7 +94,7 @@ class Autoencoder(tf.Module):
         x_hat = tf.reshape(x_hat, [*y_tilde.shape[:-1], x.shape[-1]])
         return tf.reduce_sum(tf.square(x[:, None] - x_hat), axis=-1)
 
-    def _terms(self, step, count):
+    def _terms(self, step: tf.Tensor | int, count: int) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns bits and squared error per image, averaged over images and runs."""
         seeds = example_seeds(self._seed, "small images", tf.cast(step, tf.int64)[None])
         chosen = tf.random.stateless_uniform(
@@ -101,11 +106,11 @@ class Autoencoder(tf.Module):
         bits = tf.reduce_sum(self.prior.bits(sample), axis=-1)
         return tf.reduce_mean(bits), tf.reduce_mean(self.distortion(x, sample.value))
 
-    def _loss(self, step):
+    def _loss(self, step: tf.Tensor) -> tf.Tensor:
         rate, squared_error = self._terms(step, _BATCH)
         return RUNS * (rate + _LMBDA * squared_error)
 
-    def bias(self, x: np.ndarray):
+    def bias(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns `|bias|` and `|d E[D] / d y|` at the latents of `x: [N, d]`; [N, RUNS] each."""
         x = tf.constant(x, tf.float64)
         y = self.latents(tf.cast(x, tf.float32)).numpy().astype(np.float64)
@@ -120,7 +125,7 @@ class Autoencoder(tf.Module):
         norm = np.linalg.norm
         return norm(estimate - derivative, axis=-1), norm(derivative, axis=-1)
 
-    def _derivative(self, x, y, axis: int) -> np.ndarray:
+    def _derivative(self, x: tf.Tensor, y: np.ndarray, axis: int) -> np.ndarray:
         """Returns `d E[D] / d y_axis`, [N, RUNS]."""
         expected = []
         for step in (_STEP, -_STEP):
@@ -131,7 +136,7 @@ class Autoencoder(tf.Module):
         return (expected[0] - expected[1]) / (2.0 * _STEP)
 
 
-def _noise(method: Method, y: np.ndarray):
+def _noise(method: Method, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns noise of a pair and its probability: [K, N, RUNS, 2] and [K, N, RUNS]."""
     if not maps.is_random(method.surrogate):
         return np.zeros([1, *y.shape]), np.ones([1, *y.shape[:-1]])
@@ -148,7 +153,7 @@ def _noise(method: Method, y: np.ndarray):
     return pair, probability[first, ..., 0] * probability[second, ..., 1]
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     images = small_images.load(settings.dataset)
     widths = _FULL_WIDTHS if settings.full else WIDTHS
@@ -179,13 +184,13 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, settings, widths), _notes(rows, widths, images))
 
 
-def _largest(rows, method: Method, a: int, s: int) -> list:
+def _largest(rows: Rows, method: Method, a: int, s: int) -> list[float]:
     key = (method.surrogate, method.alpha, a, s)
     return [r["max_bias"] for r in rows
             if (r["surrogate"], r["alpha"], r["g_a_width"], r["g_s_width"]) == key]  # fmt: skip
 
 
-def _figure(rows, settings, widths):
+def _figure(rows: Rows, settings: Settings, widths: Sequence[int]) -> Figure:
     figure, axes = plots.new_figure(len(settings.methods), sharey=True)
     for panel, method in zip(axes[0], settings.methods):
         for width, look in zip(widths, plots.shades(method, len(widths))):
@@ -207,7 +212,7 @@ def _figure(rows, settings, widths):
     return figure
 
 
-def _notes(rows, widths, images) -> str:
+def _notes(rows: Rows, widths: Sequence[int], images: small_images.SmallImages) -> str:
     lines = [
         "Result: the largest difference between the straight-through gradient of the distortion and"
         " the gradient of the expected distortion. In the paper, it roughly increases with the"

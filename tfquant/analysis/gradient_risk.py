@@ -13,11 +13,16 @@ form of the expected gradient is therefore tested like any other estimator.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import bits, maps, outputs, plots, quadrature
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.analysis.maps import Method
 from tfquant.quantization.surrogates import SURROGATES, Branch
 
@@ -68,7 +73,8 @@ def risk(branch: Branch, alpha: float, sigma: float, resolution: int) -> tuple[f
     eps, weight = quadrature.normal(_DEVIATIONS)
     mu = p.y - sigma * eps[:, None]
     bias, variance = conditional_risk(branch, alpha, sigma, p.y, mu, resolution)
-    return tuple(float(np.sum(weight[:, None] * p.weight * a)) for a in (np.abs(bias), variance))
+    weights = weight[:, None] * p.weight
+    return float(np.sum(weights * np.abs(bias))), float(np.sum(weights * variance))
 
 
 def risk_about(
@@ -82,10 +88,12 @@ def risk_about(
     y = mu + sigma * eps
     means = np.full([1, eps.size], mu)
     bias, variance = conditional_risk(branch, alpha, sigma, y, means, resolution)
-    return tuple(float(np.sum(weight * a)) for a in (np.abs(bias), variance))
+    return float(np.sum(weight * np.abs(bias))), float(np.sum(weight * variance))
 
 
-def conditional_risk(branch: Branch, alpha: float, sigma: float, y, mu, resolution: int):
+def conditional_risk(
+    branch: Branch, alpha: float, sigma: float, y: np.ndarray, mu: np.ndarray, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns bias and variance at each latent and mean.
 
     Args:
@@ -104,7 +112,7 @@ def conditional_risk(branch: Branch, alpha: float, sigma: float, y, mu, resoluti
         maps.noise_nodes(method, y + step, resolution) for step in (0.0, _STEP, -_STEP)
     )
 
-    def expected_bits(nodes, means):
+    def expected_bits(nodes: maps.Nodes, means: np.ndarray) -> np.ndarray:
         return np.sum(nodes.probability * bits.bits(nodes.y_tilde - means, sigma), axis=1)
 
     found = []
@@ -114,14 +122,15 @@ def conditional_risk(branch: Branch, alpha: float, sigma: float, y, mu, resoluti
         variance = np.sum(at.probability * (g - expected) ** 2, axis=1)
         rise = expected_bits(above, means) - expected_bits(below, means)
         found.append((expected[:, 0] - rise / (2.0 * _STEP), variance))
-    return (np.concatenate(a) for a in zip(*found))
+    bias, variance = (np.concatenate(a) for a in zip(*found))
+    return bias, variance
 
 
 def _method(branch: Branch, alpha: float) -> Method:
     return Method(branch.surrogate, alpha if branch.annealed else None)
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     resolution = _FULL_RESOLUTION if settings.full else _RESOLUTION
     cases = [
@@ -135,8 +144,7 @@ def run(settings, progress) -> Result:
         cases, lambda c: f"{c[1]}, {c[0].estimator}, sigma={c[2]:g}"
     ):
         (bias, variance), (_, error) = quadrature.with_error(
-            lambda r, b=branch, m=method, s=sigma: np.array(risk(b, m.temperature, s, r)),
-            resolution,
+            functools.partial(risk, branch, method.temperature, sigma), resolution
         )
         paper = PAPER.get((str(branch), method.alpha, sigma), (None, None))
         rows.append({
@@ -154,7 +162,7 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, settings), _notes(rows, settings, resolution))
 
 
-def _figure(rows, settings):
+def _figure(rows: Rows, settings: Settings) -> Figure:
     """Plots bias and variance for each sigma as dots, by estimator and surrogate; the paper's as
     circles.
     """
@@ -188,7 +196,7 @@ def _figure(rows, settings):
     return figure
 
 
-def _differs(row, quantity: str) -> bool:
+def _differs(row: Mapping[str, Any], quantity: str) -> bool:
     """Returns true if the paper's figure differs by more than the interval, its last digit and 1
     %.
     """
@@ -201,7 +209,7 @@ def _differs(row, quantity: str) -> bool:
     return not low - slack <= paper <= high + slack
 
 
-def _notes(rows, settings, resolution) -> str:
+def _notes(rows: Rows, settings: Settings, resolution: int) -> str:
     lines = [
         "Result: the expected gradient (EP) has neither bias nor variance. The pathwise gradient"
         " (PGE) has no bias. For SUA, its variance explodes with α, because the slope of the"
@@ -231,7 +239,7 @@ def _notes(rows, settings, resolution) -> str:
     return "\n".join(lines)
 
 
-def _why(apart) -> str:
+def _why(apart: Rows) -> str:
     """Returns the known reasons of the differences."""
     reasons = []
     if any("PGE" in a["case"] for a in apart):

@@ -8,7 +8,7 @@ import scipy.optimize
 VARIANCE = 2.0
 
 
-def shannon_lower_bound(rate) -> np.ndarray:
+def shannon_lower_bound(rate: np.ndarray | float) -> np.ndarray:
     """Returns a lower bound of the distortion of any code at `rate` bits per sample.
 
     The bound is `h(x) - log2(2 pi e D) / 2 <= R`, with `h = log2(2 e)`.
@@ -38,7 +38,7 @@ def best_scalar_quantizer(lmbda: float) -> tuple[float, float]:
     of Exponential and Laplacian Random Variables", 1996).
     """
 
-    def cost(log_sizes):
+    def cost(log_sizes: np.ndarray) -> float:
         rate, distortion = threshold_quantizer(*np.exp(log_sizes))
         return rate + lmbda * distortion
 
@@ -50,5 +50,5 @@ def best_scalar_quantizer(lmbda: float) -> tuple[float, float]:
     return threshold_quantizer(*np.exp(found.x))
 
 
-def _binary_entropy(p) -> float:
+def _binary_entropy(p: float) -> float:
     return float(-p * np.log2(p) - (1.0 - p) * np.log2(max(1.0 - p, 1e-300)))

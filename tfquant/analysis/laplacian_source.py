@@ -15,13 +15,16 @@ limits are the Shannon lower bound and the best entropy-constrained scalar quant
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import laplacian, networks, plots
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.entropy.factorized import FactorizedModel
 from tfquant.ops.gradients import attach_gradient
 from tfquant.ops.random import example_seeds
@@ -64,7 +67,7 @@ class Combination:
 MIX = Combination("mix", PLANS["mix"].rate, PLANS["mix"].distortion)
 
 
-def combinations(surrogates) -> list[Combination]:
+def combinations(surrogates: Iterable[str]) -> list[Combination]:
     """Returns every way to train on each surrogate, and MIX.
 
     If the forward map is differentiable, the rate uses its expected gradient (if it has one), and
@@ -100,7 +103,14 @@ class ScalarCodec(tf.Module):
       seed: seed of weights and data.
     """
 
-    def __init__(self, transform, combination: Combination, alpha: float, steps: int, seed=0):
+    def __init__(
+        self,
+        transform: Callable[[int, tf.Tensor], tf.Module],
+        combination: Combination,
+        alpha: float,
+        steps: int,
+        seed: int = 0,
+    ):
         super().__init__(name="scalar_codec")
         self._combination, self._alpha, self._steps, self._seed = combination, alpha, steps, seed
         self._lmbda = tf.constant(LMBDAS)
@@ -115,7 +125,7 @@ class ScalarCodec(tf.Module):
         ]  # fmt: skip
         networks.train(self._loss, variables, steps, 5e-3, after=self.prior.track_offset)
 
-    def _loss(self, step):
+    def _loss(self, step: tf.Tensor) -> tf.Tensor:
         seeds = example_seeds(self._seed, "laplacian", step[None])
         x = source(tf.random.stateless_uniform([_BATCH, 1], seeds[0, :2], -1.0, 1.0))
         progress = tf.cast(step, tf.float32) / self._steps
@@ -126,8 +136,8 @@ class ScalarCodec(tf.Module):
         sample = self._combination.distortion.sample(v, offset, alpha, seeds)
         return tf.reduce_sum(tf.reduce_mean(rate + self._lmbda * self._distortion(x, sample), 1))
 
-    def _distortion(self, x, sample: Sample):
-        def distortion(value):
+    def _distortion(self, x: tf.Tensor, sample: Sample) -> tf.Tensor:
+        def distortion(value: tf.Tensor) -> tf.Tensor:
             return tf.square(x - self.g_s(value[0]))[None]
 
         found = distortion(sample.value)
@@ -152,7 +162,7 @@ class ScalarCodec(tf.Module):
         return (weight * bits).sum(0), (weight * errors).sum(0)
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     steps = _FULL_STEPS if settings.full else _STEPS
     alpha_of = {True: settings.alphas, False: (None,)}
@@ -189,7 +199,7 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, styles, optimum), _notes(rows))
 
 
-def _snr(distortion):
+def _snr(distortion: np.ndarray | float) -> np.ndarray:
     return 10.0 * np.log10(laplacian.VARIANCE / np.asarray(distortion))
 
 
@@ -203,14 +213,16 @@ def _optimum() -> tuple[np.ndarray, np.ndarray]:
     return rate[order], _snr(distortion)[order]
 
 
-def _style(combination: Combination) -> dict:
+def _style(combination: Combination) -> dict[str, Any]:
     """Returns the plot style of the surrogate, with hollow markers for straight-through."""
     look = plotting.method(combination.name, markers=True)
     straight = combination.distortion.estimator == "straight_through"
     return plotting.hollow(look) if straight else look
 
 
-def _figure(rows, styles, optimum):
+def _figure(
+    rows: Rows, styles: Mapping[str, dict[str, Any]], optimum: tuple[np.ndarray, np.ndarray]
+) -> Figure:
     figure, axes = plots.new_figure(len(TRANSFORMS), 2, height=3.6, sharex=True, sharey="row")
     rate = np.linspace(0.0, 3.2, 200)
     limits = {
@@ -225,9 +237,11 @@ def _figure(rows, styles, optimum):
         for method, look in styles.items():
             here = [r for r in rows if (r["transform"], r["method"]) == (transform, method)]
             here.sort(key=lambda r: r["rate"])
-            x = [r["rate"] for r in here]
-            axes[0, i].plot(x, [r["snr"] for r in here], **{**look, "label": method})
-            axes[1, i].plot(x, [r["loss_to_optimum"] for r in here], **{**look, "label": method})
+            rates = [r["rate"] for r in here]
+            axes[0, i].plot(rates, [r["snr"] for r in here], **{**look, "label": method})
+            axes[1, i].plot(
+                rates, [r["loss_to_optimum"] for r in here], **{**look, "label": method}
+            )
         axes[0, i].set(title=f"{transform} transforms", xlim=(0.0, 3.2), ylim=(-1.0, 18.0))
         axes[1, i].set(xlabel="rate [bits per sample]", ylim=(3.2, -1.7))
     axes[0, 0].set_ylabel("signal-to-noise ratio [dB]")
@@ -236,8 +250,8 @@ def _figure(rows, styles, optimum):
     return figure
 
 
-def _notes(rows) -> str:
-    losses = {}
+def _notes(rows: Rows) -> str:
+    losses: dict[tuple[str, str], list[float]] = {}
     for r in rows:
         losses.setdefault((r["transform"], r["method"]), []).append(r["loss_to_optimum"])
     mean = {key: np.mean(values) for key, values in losses.items()}

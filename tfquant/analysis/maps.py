@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ class Method:
     surrogate: str
     alpha: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_known("surrogate", self.surrogate, SURROGATES)
 
     @property
@@ -70,7 +71,7 @@ class Method:
 ROUNDING = Method("round")
 
 
-def methods(surrogates, alphas) -> list[Method]:
+def methods(surrogates: Iterable[str], alphas: Sequence[float]) -> list[Method]:
     """Returns all surrogates; annealed ones occur once for each temperature."""
     return [
         Method(name, alpha)
@@ -106,7 +107,7 @@ def sample(branch: Branch, v: tf.Tensor, alpha: float, noise: np.ndarray | float
     return branch.sample_with(given, v, tf.zeros([], v.dtype), tf.constant(alpha, v.dtype))
 
 
-def values(method: Method, y: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def values(method: Method, y: np.ndarray, noise: np.ndarray | float) -> np.ndarray:
     """Returns `y_tilde` for latents and noise, which broadcast; float64."""
     y, noise = np.broadcast_arrays(y, noise)
     v = tf.constant(y, tf.float64)

@@ -13,20 +13,21 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import channel, plots
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.analysis.maps import Method
-from tfquant.analysis.quadrature import ANY_MEAN
+from tfquant.analysis.quadrature import ANY_MEAN, Mean
 
 COLUMNS = ("surrogate", "alpha", "sigma", "mu", "information", "error", "rounding")
 
 # Means of the latent in the bin that rounding centres on 0.
-MEANS = (0.0, 0.5, ANY_MEAN)
+MEANS: tuple[Mean, ...] = (0.0, 0.5, ANY_MEAN)
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     bins = channel.FULL_BINS if settings.full else channel.BINS
     rounding = {
@@ -51,7 +52,7 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, settings), _notes(rows))
 
 
-def _figure(rows, settings):
+def _figure(rows: Rows, settings: Settings) -> Figure:
     figure, axes = plots.new_figure(len(MEANS), 2, height=3.2, sharex=True, sharey="row")
     for i, mu in enumerate(MEANS):
         for method in settings.methods:
@@ -74,7 +75,7 @@ def _figure(rows, settings):
     return figure
 
 
-def _notes(rows) -> str:
+def _notes(rows: Rows) -> str:
     finite = [r for r in rows if math.isfinite(r["information"])]
     lines = [
         "Result: for a large σ, AUN and SUA carry the same information as rounding, and SR carries"

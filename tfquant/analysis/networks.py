@@ -25,7 +25,9 @@ class Perceptrons(tf.Module):
       last_scale: factor of the output layer's initial weights.
     """
 
-    def __init__(self, copies: int, widths: tuple, seed: int = 0, last_scale: float = 1.0):
+    def __init__(
+        self, copies: int, widths: tuple[int, ...], seed: int = 0, last_scale: float = 1.0
+    ):
         super().__init__(name="perceptrons")
         rng = np.random.default_rng(seed)
         self.kernels, self.biases = [], []
@@ -63,7 +65,7 @@ def _product(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 class Affine(tf.Module):
     """Independent affine maps of a scalar: `[N, S] -> [N, S]`."""
 
-    def __init__(self, copies: int, slope=1.0):
+    def __init__(self, copies: int, slope: tf.Tensor | float = 1.0):
         super().__init__(name="affine")
         self.slope = tf.Variable(tf.ones([copies]) * slope)
         self.shift = tf.Variable(tf.zeros([copies]))
@@ -76,7 +78,14 @@ class Affine(tf.Module):
 class Residual(tf.Module):
     """Independent stacks of residual blocks on a scalar, then an affine map: `[N, S] -> [N, S]`."""
 
-    def __init__(self, copies: int, slope=1.0, blocks: int = 2, width: int = 16, seed: int = 0):
+    def __init__(
+        self,
+        copies: int,
+        slope: tf.Tensor | float = 1.0,
+        blocks: int = 2,
+        width: int = 16,
+        seed: int = 0,
+    ):
         super().__init__(name="residual")
         self.blocks = [
             Perceptrons(copies, (1, width, width, 1), seed + i, last_scale=0.1)
@@ -92,11 +101,11 @@ class Residual(tf.Module):
 
 
 def train(
-    loss: Callable,
-    variables: list,
+    loss: Callable[[tf.Tensor], tf.Tensor],
+    variables: list[tf.Variable],
     steps: int,
     learning_rate: float = 3e-3,
-    after: Callable | None = None,
+    after: Callable[[], None] | None = None,
 ) -> None:
     """Trains with Adam and a cosine decay to zero.
 
@@ -112,7 +121,7 @@ def train(
     optimizer = keras.optimizers.Adam(schedule)
     optimizer.build(variables)
 
-    def one_step(step):
+    def one_step(step: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             value = loss(step)
         gradients = tape.gradient(value, variables)
@@ -123,7 +132,7 @@ def train(
 
     # Autograph would parse every function's source again, which takes seconds per training.
     @tf.function(autograph=False)
-    def inner(first):
+    def inner(first: tf.Tensor) -> None:
         last = first + _INNER_STEPS
         tf.while_loop(lambda step: step < last, one_step, [first], parallel_iterations=1)
 

@@ -7,15 +7,17 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import tfquant
 from tfquant import markdown
-from tfquant.analysis.experiment import Experiment, Result, Settings
+from tfquant.analysis.experiment import Experiment, Result, Rows, Settings
 from tfquant.analysis.maps import fingerprint
 
 
-def record(experiment: Experiment, settings: Settings) -> dict:
+def record(experiment: Experiment, settings: Settings) -> dict[str, Any]:
     """Returns the inputs of the outputs: settings, version, and a fingerprint of each surrogate."""
     maps = {str(method): fingerprint(method) for method in settings.methods}
     stamps = {}
@@ -66,17 +68,17 @@ def write(
     os.replace(partial, marker)
 
 
-def _cell(value):
+def _cell(value: Any) -> Any:
     """Formats a number with six digits, and a missing number as an empty string."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def table(columns: tuple, rows: list) -> str:
+def table(columns: Sequence[str], rows: Rows) -> str:
     """Returns a Markdown table; `rows` are dictionaries, and floats have three digits."""
 
-    def text(value):
+    def text(value: Any) -> str:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return ""
         if isinstance(value, float):

@@ -11,7 +11,7 @@ An integral is computed at a resolution and at half of it. The difference is rep
 from __future__ import annotations
 
 import functools
-from typing import Callable, NamedTuple
+from typing import Any, Callable, Final, Literal, NamedTuple, Union
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
     error: float
 
 
-def with_error(compute: Callable, resolution: int):
+def with_error(compute: Callable[[int], Any], resolution: int) -> Any:
     """Returns `compute(resolution)` and its difference from `compute(resolution // 2)`.
 
     Returns:
@@ -118,10 +118,11 @@ class Points(NamedTuple):
 
 
 # Denotes a mean that is uniform over one quantization bin.
-ANY_MEAN = "any"
+ANY_MEAN: Final = "any"
+Mean = Union[float, Literal["any"]]
 
 
-def deviations(method: Method, sigma: float, mu, resolution: int) -> Points:
+def deviations(method: Method, sigma: float, mu: Mean, resolution: int) -> Points:
     """Returns `y_tilde - mu` for `y ~ N(mu, sigma^2)`, quantized around 0.
 
     Args:

@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.optimize
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import plots, quadrature
 from tfquant.analysis.bits import bits, mean_bits
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.analysis.maps import ROUNDING, Method
-from tfquant.analysis.quadrature import ANY_MEAN, Estimate
+from tfquant.analysis.quadrature import ANY_MEAN, Estimate, Mean
 
 COLUMNS = (
     "surrogate", "alpha", "mu", "sigma", "estimated_sigma", "rate", "rounding", "rate_error",
     "accuracy", "best_sigma",
 )  # fmt: skip
 
-MEANS = (0.0, 0.5, ANY_MEAN)
+MEANS: tuple[Mean, ...] = (0.0, 0.5, ANY_MEAN)
 ESTIMATED = tuple(float(s) for s in np.round(np.geomspace(0.05, 3.2, 13), 4))
 # Search interval of `sigma_hat*`. For rounding, its optimum is 0 if all latents fall into one bin.
 _SMALLEST, _LARGEST = 0.01, 10.0
@@ -36,7 +37,7 @@ _SIGMAS_OF_BEST = tuple(float(s) for s in np.round(np.geomspace(0.1, 3.2, 7), 4)
 _RESOLUTION, _FULL_RESOLUTION = 24, 48
 
 
-def rate(method: Method, sigma: float, estimated: float, mu, resolution: int) -> Estimate:
+def rate(method: Method, sigma: float, estimated: float, mu: Mean, resolution: int) -> Estimate:
     """Returns `E[-log2 p(y_tilde)]` in bits. For rounding, it is an exact sum over integers.
 
     Args:
@@ -53,7 +54,7 @@ def rate(method: Method, sigma: float, estimated: float, mu, resolution: int) ->
     )
 
 
-def best_sigma(method: Method, sigma: float, mu, resolution: int) -> float:
+def best_sigma(method: Method, sigma: float, mu: Mean, resolution: int) -> float:
     """Returns the estimated sigma with the lowest rate, between 0.01 and 10."""
     if method == ROUNDING:
         points = _rounded(sigma, mu)
@@ -68,7 +69,7 @@ def best_sigma(method: Method, sigma: float, mu, resolution: int) -> float:
     return float(np.exp(found.x))
 
 
-def _rounded(sigma: float, mu) -> quadrature.Points:
+def _rounded(sigma: float, mu: Mean) -> quadrature.Points:
     """Returns `y_hat - mu` with the probabilities of the integers, under the library's own
     Gaussian.
     """
@@ -79,7 +80,7 @@ def _rounded(sigma: float, mu) -> quadrature.Points:
     return quadrature.Points(value.ravel(), mass.ravel())
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     resolution = _FULL_RESOLUTION if settings.full else _RESOLUTION
     cases = [(method, mu) for method in settings.methods for mu in MEANS]
@@ -105,7 +106,7 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, settings), _notes(rows))
 
 
-def _figure(rows, settings):
+def _figure(rows: Rows, settings: Settings) -> Figure:
     """Plots one row for each mean: the error for each sigma, then the best estimated sigma."""
     figure, axes = plots.new_figure(
         len(settings.sigmas) + 1, len(MEANS), width=4.0, height=3.1, sharex=True
@@ -140,7 +141,7 @@ def _figure(rows, settings):
     return figure
 
 
-def _notes(rows) -> str:
+def _notes(rows: Rows) -> str:
     worst = max(r["accuracy"] for r in rows if r["estimated_sigma"] >= 0.5 * r["sigma"])
     return "\n\n".join([
         "Result: the errors are largest for a small estimated σ̂, which explains why a lower bound"

@@ -16,12 +16,13 @@ import math
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import pairs, plots
-from tfquant.analysis.experiment import Experiment, Result
+from tfquant.analysis.experiment import Experiment, Progress, Result, Rows, Settings
 from tfquant.analysis.maps import ROUNDING
-from tfquant.analysis.quadrature import ANY_MEAN
+from tfquant.analysis.quadrature import ANY_MEAN, Mean
 from tfquant.entropy.distributions import NoisyGaussian
 
 COLUMNS = (
@@ -30,7 +31,7 @@ COLUMNS = (
 )  # fmt: skip
 
 CORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)
-MEANS = (0.0, 0.5, ANY_MEAN)
+MEANS: tuple[Mean, ...] = (0.0, 0.5, ANY_MEAN)
 
 _SAMPLES, _FULL_SAMPLES = 1 << 15, 1 << 18
 _CHUNK = 1 << 14
@@ -38,7 +39,7 @@ _NODES = 48
 
 
 @tf.function(reduce_retracing=True)
-def _bits(deviation, sigma, rho):
+def _bits(deviation: tf.Tensor, sigma: tf.Tensor, rho: tf.Tensor) -> tf.Tensor:
     points, weights = np.polynomial.legendre.leggauss(_NODES)
     t = deviation[:, :1] + 0.5 * points
     outer = -0.5 * tf.square(t / sigma) - tf.math.log(sigma * math.sqrt(2.0 * math.pi))
@@ -54,7 +55,7 @@ def pair_bits(deviation: np.ndarray, sigma: float, rho: float) -> np.ndarray:
     return np.concatenate([_bits(tf.constant(c, tf.float64), sigma, rho).numpy() for c in chunks])
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     count = _FULL_SAMPLES if settings.full else _SAMPLES
     cases = [(s, r, m) for s in settings.sigmas for r in CORRELATIONS for m in MEANS]
@@ -62,10 +63,9 @@ def run(settings, progress) -> Result:
     for sigma, rho, mu in progress.over(
         cases, lambda c: f"sigma={c[0]:g}, correlation={c[1]:g}, mu={c[2]}"
     ):
-        mean = mu
-        if mu == ANY_MEAN:
-            # Evenly spaced, so that the average over the mean has no sampling error.
-            mean = ((np.arange(count) + 0.5) / count)[:, None]
+        # Evenly spaced, so that the average over the mean has no sampling error.
+        spread = ((np.arange(count) + 0.5) / count)[:, None]
+        mean = spread if mu == ANY_MEAN else np.array(mu)
         y = mean + pairs.correlated(count, sigma, rho, settings.seed)
         rounding = pair_bits(pairs.surrogate(ROUNDING, y, settings.seed) - mean, sigma, rho)
         for method in settings.methods:
@@ -87,7 +87,7 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, settings), _notes(rows))
 
 
-def _figure(rows, settings):
+def _figure(rows: Rows, settings: Settings) -> Figure:
     figure, axes = plots.new_figure(
         len(MEANS), len(settings.sigmas), width=4.0, height=3.4, sharex=True, sharey="row"
     )
@@ -115,7 +115,7 @@ def _figure(rows, settings):
     return figure
 
 
-def _notes(rows) -> str:
+def _notes(rows: Rows) -> str:
     width = max(r["high"] - r["low"] for r in rows)
     return "\n\n".join([
         "Result: with independent noise (AUN, UQ-i), the rate in training departs from that of"

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tfquant import plotting
 from tfquant.analysis import outputs, plots
-from tfquant.analysis.experiment import AnalysisError, Experiment, Result
+from tfquant.analysis.experiment import AnalysisError, Experiment, Progress, Result, Rows, Settings
 from tfquant.data.images import ImageError
 from tfquant.data.pixels import to_float
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
@@ -34,7 +36,7 @@ COLUMNS = (
 EDGES = np.geomspace(1e-6, 1e2, 81)
 
 
-def sigmas(run_dir: str, images: list) -> np.ndarray:
+def sigmas(run_dir: str, images: Sequence[np.ndarray]) -> np.ndarray:
     """Returns `sigma` of every element of `y` in all images, as one axis.
 
     Args:
@@ -62,12 +64,12 @@ def sigmas(run_dir: str, images: list) -> np.ndarray:
     return np.concatenate(found)
 
 
-def run(settings, progress) -> Result:
+def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            found = pictures.find_pictures(settings.images, Path(scratch)).pictures
-            kept, _, _ = pictures.readable(found, lambda line: print(f"skipped: {line}"))
+            asked = pictures.find_pictures(settings.images, Path(scratch)).pictures
+            kept, _, _ = pictures.readable(asked, lambda line: print(f"skipped: {line}"))
             images = [picture.read() for picture in kept]
         except ImageError as error:
             raise AnalysisError(error) from None
@@ -96,7 +98,7 @@ def run(settings, progress) -> Result:
     return Result(COLUMNS, rows, _figure(rows, summary), _notes(summary, len(images)))
 
 
-def _figure(rows, summary):
+def _figure(rows: Rows, summary: Rows) -> Figure:
     figure, axes = plots.new_figure(1, width=6.4, height=4.2)
     panel = axes[0, 0]
     plans = [s["plan"] for s in summary]
@@ -120,7 +122,7 @@ def _figure(rows, summary):
     return figure
 
 
-def _notes(summary, count: int) -> str:
+def _notes(summary: Rows, count: int) -> str:
     columns = tuple(summary[0])
     return "\n\n".join([
         "Result: the share of scales at the lower end, where the bits in training and testing"

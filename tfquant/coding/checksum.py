@@ -12,6 +12,7 @@ operation.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -107,6 +108,6 @@ def crc32(data: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitcast(tf.bitwise.invert(remainder), tf.uint32), tf.int64)
 
 
-def crc32_of_symbols(symbols) -> tf.Tensor:
+def crc32_of_symbols(symbols: Iterable[tf.Tensor]) -> tf.Tensor:
     """Returns the CRC-32 of consecutive int32 tensors, as little-endian bytes: int64 scalar."""
     return crc32(tf.concat([tf.reshape(s, [-1]) for s in symbols], 0))

@@ -96,6 +96,8 @@ OTHER_QUALITY = (
     f" {{least}}/{QUALITY_STEPS} to {{most}}/{QUALITY_STEPS}; the file was not made by tfquant"
 )
 ONE_RATE = (0, 0)  # the stored qualities of a model with one rate
+# A file with the stored quality 0 is valid for every model. A model for a range of rates then uses
+# its base quality. It reads the files that it made before it had gains.
 
 
 class BitstreamError(ValueError):
@@ -265,7 +267,7 @@ class Bitstream:
                 )
             )
         stored, (least, most) = stored_quality(self.quality, self.version), qualities
-        if not least <= stored <= most:
+        if stored and not least <= stored <= most:
             raise FieldError(OTHER_QUALITY.format(quality=stored, least=least, most=most))
 
 

@@ -88,18 +88,18 @@ class Side(NamedTuple):
     start: tf.Tensor
     slope: tf.Tensor
 
-    def edge(self, distance) -> Edge:
+    def edge(self, distance: tf.Tensor) -> Edge:
         """Returns the edge of `distance`, [n] or scalar int32."""
         distance = tf.cast(distance, tf.float32)
         return Edge(self.beyond(self.start + self.slope * distance), self.heavy(distance))
 
-    def beyond(self, points) -> tf.Tensor:
+    def beyond(self, points: tf.Tensor) -> tf.Tensor:
         """Returns the mass beyond `points: [K, n]`, one per component, up to a constant: [n]."""
         # A reduction: TensorFlow's optimizer would merge a chain of additions with others, and the
         # decoder would add in another order than the encoder.
         return tf.reduce_sum(self.weights * tail(points), axis=0)
 
-    def heavy(self, distance) -> tf.Tensor:
+    def heavy(self, distance: tf.Tensor) -> tf.Tensor:
         """Returns the heavy tail's mass beyond a distance, [n] float32."""
         # TensorFlow's optimizer would turn a division by a root into an approximate `rsqrt`, and
         # `1 / x` into an approximate reciprocal.
@@ -120,7 +120,7 @@ class Side(NamedTuple):
 class SideOfVersion3(Side):
     """A mixture on one side of its centre, version 3."""
 
-    def heavy(self, distance):
+    def heavy(self, distance: tf.Tensor) -> tf.Tensor:
         return HALF_HEAVY * tf.sqrt(1.0 / (1.0 + distance))
 
 
@@ -130,13 +130,13 @@ class SideOfVersion2(Side):
     The `mixture` of an edge is minus the mass between the median and the edge.
     """
 
-    def beyond(self, points):
+    def beyond(self, points: tf.Tensor) -> tf.Tensor:
         return -tf.reduce_sum(self.weights * tf.math.erf(points), axis=0)
 
-    def heavy(self, distance):
+    def heavy(self, distance: tf.Tensor) -> tf.Tensor:
         return HALF_HEAVY / tf.sqrt(1.0 + distance)
 
-    def halves(self):
+    def halves(self) -> tuple:
         half = tf.reduce_sum(self.weights, axis=0)  # 1/2 up to rounding
         median = self.beyond(self.start)
         return half + median, half - median, (median, -median, -half)
@@ -158,13 +158,14 @@ def seen_from_centre(version: int, mixture: tuple) -> tuple:
         and the edge with no mass beyond.
     """
     weights, start, slope = mixture
+    both: Side
     if version == 2:
         both = SideOfVersion2(0.5 * weights, start, slope)
     else:
         both = {3: SideOfVersion3, 4: Side}[version](*mixture)
     above, below, (first_above, first_below, last) = both.halves()
 
-    def turn(left):
+    def turn(left: tf.Tensor) -> tuple[Side, Edge, Edge]:
         side = both._replace(start=tf.where(left, -1.0, 1.0) * start)
         nothing = tf.zeros_like(last)
         first = Edge(tf.where(left, first_below, first_above), nothing + HALF_HEAVY)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import string
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -45,13 +45,13 @@ class Unpacked(NamedTuple):
 
 
 def pack(
-    streams,
-    height,
-    width,
-    symbols_crc,
+    streams: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    symbols_crc: tf.Tensor,
     codec: str,
     fingerprint: str,
-    quality=0,
+    quality: tf.Tensor | int = 0,
     version: int = container.VERSION,
 ) -> tf.Tensor:
     """Returns the file, a string scalar, like `container.Bitstream.to_bytes`.
@@ -85,7 +85,7 @@ def pack(
 
 
 def unpack(
-    data,
+    data: tf.Tensor,
     codec: str,
     fingerprint: str,
     max_pixels: int = container.MAX_PIXELS,
@@ -100,78 +100,116 @@ def unpack(
       max_pixels: limit of the picture's number of pixels.
       qualities: as in `container.Bitstream.check_model`.
     """
-    size = tf.strings.length(data)
-    head = _bytes(tf.strings.substr(data, 0, _FIXED[container.VERSION]), _FIXED[container.VERSION])
-    field = {name: head[_ENDS[name] - _SIZES[name] : _ENDS[name]] for name in container.LAYOUT}
-    number = {name: _number(field[name]) for name in ("version", "streams", "height", "width")}
-    magic = tf.constant(list(container.MAGIC))
-    there = tf.range(_SIZES["magic"]) < size
+    checks, fields = _Checks(), _fields(data)
+    begin, lengths = _check_size(checks, data, fields)
+    _check_checksum(checks, data)
+    _check_fields(checks, fields, max_pixels)
+    _check_model(checks, fields, codec, fingerprint)
+    quality = tf.cast(_number(fields["quality"]), tf.int32)
+    quality = tf.where(_number(fields["version"]) == 1, 0, quality)
+    _check_quality(checks, quality, qualities)
+    with tf.control_dependencies(checks.done):
+        lengths = tf.cast(lengths, tf.int32)
+        starts = begin + tf.cumsum(lengths, exclusive=True)
+        height, width = (tf.cast(_number(fields[side]), tf.int32) for side in ("height", "width"))
+        quality = tf.identity(quality)
+    streams = tf.map_fn(
+        lambda span: tf.strings.substr(data, span[0], span[1]),
+        (starts, lengths),
+        fn_output_signature=tf.string,
+    )
+    return Unpacked(streams, height, width, _number(fields["symbols_crc"]), quality)
 
-    checks = _Checks()
+
+def _fields(data: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns the bytes of the header's fields, as int32; zeros where the file has none."""
+    size = _FIXED[container.VERSION]
+    head = _bytes(tf.strings.substr(data, 0, size), size)
+    return {name: head[_ENDS[name] - _SIZES[name] : _ENDS[name]] for name in container.LAYOUT}
+
+
+def _check_size(
+    checks: _Checks, data: tf.Tensor, fields: dict[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Checks the signature, the version, and that the file has the size that its header implies.
+
+    Returns:
+      The position of the first stream, int32 scalar, and the lengths of the streams, [S] int64.
+    """
+    size = tf.strings.length(data)
     checks.require(size > 0, container.EMPTY)
-    checks.require(tf.reduce_all((field["magic"] == magic) | ~there), container.FOREIGN)
+    there = tf.range(_SIZES["magic"]) < size
+    is_magic = (fields["magic"] == list(container.MAGIC)) | ~there
+    checks.require(tf.reduce_all(is_magic), container.FOREIGN)
     checks.require(size >= _LEAST, container.CUT_HEADER, size=size)
-    known = tf.reduce_any(number["version"] == list(container.VERSIONS))
-    checks.require(known, container.OTHER_VERSION, version=number["version"])
-    is_first = number["version"] == 1
-    fixed = tf.where(is_first, _FIXED[1], _FIXED[2])
+    version = _number(fields["version"])
+    known = tf.reduce_any(version == list(container.VERSIONS))
+    checks.require(known, container.OTHER_VERSION, version=version)
+    fixed = tf.where(version == 1, _FIXED[1], _FIXED[2])
     checks.require(size >= fixed, container.CUT_HEADER, size=size)
-    count = number["streams"]
-    begin = fixed + _WORD * tf.cast(count, tf.int32)
+    begin = fixed + _WORD * tf.cast(_number(fields["streams"]), tf.int32)
     checks.require(size >= begin, container.CUT_HEADER, size=size)
     with tf.control_dependencies(checks.done):
         lengths = tf.io.decode_raw(tf.strings.substr(data, fixed, begin - fixed), tf.uint8)
-    lengths = _number(tf.reshape(lengths, [-1, _WORD]))  # [S]
+    lengths = _number(tf.reshape(lengths, [-1, _WORD]))
     long_size = tf.cast(size, tf.int64)
     expected = tf.cast(begin, tf.int64) + tf.reduce_sum(lengths) + _WORD
     words = {"size": size, "file_bytes": expected, "extra": long_size - expected}
     checks.require(long_size >= expected, container.CUT, **words)
     checks.require(long_size <= expected, container.TOO_LONG, **words)
+    return begin, lengths
+
+
+def _check_checksum(checks: _Checks, data: tf.Tensor) -> None:
     with tf.control_dependencies(checks.done):
-        content = tf.strings.substr(data, 0, size - _WORD)
-        checksum = _number(_bytes(tf.strings.substr(data, size - _WORD, _WORD), _WORD))
+        end = tf.strings.length(data) - _WORD
+        content = tf.strings.substr(data, 0, end)
+        checksum = _number(_bytes(tf.strings.substr(data, end, _WORD), _WORD))
     checks.require(crc32(content) == checksum, container.DAMAGED)
 
-    checks.require(count > 0, container.NO_STREAMS)
-    name = field["codec"]
-    letters = tf.reduce_max(tf.where(name > 0, tf.range(1, _SIZES["codec"] + 1), 0))
+
+def _check_fields(checks: _Checks, fields: dict[str, tf.Tensor], max_pixels: int) -> None:
+    """Checks the fields that do not determine the size of the file."""
+    checks.require(_number(fields["streams"]) > 0, container.NO_STREAMS)
+    name = fields["codec"]
+    letters = _letters(name)
     printable = (name >= ord("!")) & (name <= ord("~"))
     is_name = tf.reduce_all(printable == (tf.range(_SIZES["codec"]) < letters)) & (letters > 0)
     checks.require(is_name, container.NO_NAME)
-    sides = {"height": number["height"], "width": number["width"]}
+    sides = {side: _number(fields[side]) for side in ("height", "width")}
     for side in sides.values():
         fits = (side >= 1) & (side <= container.MAX_SIDE)
         checks.require(fits, container.NO_SIDE, **sides)
     pixels = sides["height"] * sides["width"]
     small = pixels <= max_pixels
     checks.require(small, container.TOO_LARGE, **sides, pixels=pixels, max_pixels=max_pixels)
+
+
+def _check_model(
+    checks: _Checks, fields: dict[str, tf.Tensor], codec: str, fingerprint: str
+) -> None:
+    name = fields["codec"]
     theirs = {
-        "codec": tf.strings.reduce_join(tf.gather(_characters(), name[:letters])),
-        "fingerprint": tf.strings.reduce_join(tf.gather(_hex_digits(), field["fingerprint"])),
+        "codec": tf.strings.reduce_join(tf.gather(_characters(), name[: _letters(name)])),
+        "fingerprint": tf.strings.reduce_join(tf.gather(_hex_digits(), fields["fingerprint"])),
     }
     ours = {"own_codec": codec, "own_fingerprint": fingerprint}
     same = (theirs["codec"] == codec) & (theirs["fingerprint"] == fingerprint)
     checks.require(same, container.OTHER_MODEL, **theirs, **ours)
-    quality = tf.where(is_first, 0, tf.cast(_number(field["quality"]), tf.int32))
+
+
+def _check_quality(checks: _Checks, quality: tf.Tensor, qualities: tuple[int, int]) -> None:
     least, most = qualities
-    known = (quality >= least) & (quality <= most)
+    known = (quality == 0) | ((quality >= least) & (quality <= most))
     checks.require(known, container.OTHER_QUALITY, quality=quality, least=least, most=most)
 
-    with tf.control_dependencies(checks.done):
-        starts = begin + tf.cumsum(tf.cast(lengths, tf.int32), exclusive=True)
-    streams = tf.map_fn(
-        lambda span: tf.strings.substr(data, span[0], span[1]),
-        (starts, tf.cast(lengths, tf.int32)),
-        fn_output_signature=tf.string,
-    )
-    with tf.control_dependencies(checks.done):
-        height, width = (tf.cast(side, tf.int32) for side in sides.values())
-        return Unpacked(
-            streams, height, width, _number(field["symbols_crc"]), tf.identity(quality)
-        )  # fmt: skip
+
+def _letters(name: tf.Tensor) -> tf.Tensor:
+    """Returns the length of a name that is padded with zeros, int32 scalar."""
+    return tf.reduce_max(tf.where(name > 0, tf.range(1, _SIZES["codec"] + 1), 0))
 
 
-def sizes(data) -> tf.Tensor:
+def sizes(data: tf.Tensor) -> tf.Tensor:
     """Maps [B] string to [B, 2] int64, the headers' height and width, without checks."""
     begin, end = _ENDS["height"] - _SIZES["height"], _ENDS["width"]
     padded = tf.strings.join([data, tf.constant(bytes(end))])
@@ -179,7 +217,7 @@ def sizes(data) -> tf.Tensor:
     return _number(tf.reshape(sides, [-1, 2, _SIZES["height"]]))
 
 
-def require(condition, text: str, **values) -> tf.Operation:
+def require(condition: tf.Tensor, text: str, **values: Any) -> tf.Operation:
     """Raises InvalidArgumentError with `text`, with its fields filled in, unless `condition`
     holds.
     """
@@ -189,10 +227,10 @@ def require(condition, text: str, **values) -> tf.Operation:
 class _Checks:
     """A sequence of checks; `done` contains the operations to wait for."""
 
-    def __init__(self):
-        self.done = []
+    def __init__(self) -> None:
+        self.done: list[tf.Operation] = []
 
-    def require(self, condition, text: str, **values) -> None:
+    def require(self, condition: tf.Tensor, text: str, **values: Any) -> None:
         with tf.control_dependencies(self.done):
             self.done = [require(condition, text, **values)]
 
@@ -208,19 +246,19 @@ def _filled(text: str, values: dict) -> tf.Tensor:
     return tf.strings.join(parts)
 
 
-def _bytes(text, count: int) -> tf.Tensor:
+def _bytes(text: tf.Tensor, count: int) -> tf.Tensor:
     """Maps a string scalar of at most `count` bytes to [count] int32, padded with zeros."""
     found = tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32)
     return tf.ensure_shape(tf.pad(found, [[0, count - tf.size(found)]]), [count])
 
 
-def _number(digits) -> tf.Tensor:
+def _number(digits: tf.Tensor) -> tf.Tensor:
     """Maps bytes [..., n], least significant first, to int64 [...]."""
     powers = tf.constant([256**i for i in range(digits.shape[-1])], tf.int64)
     return tf.reduce_sum(tf.cast(digits, tf.int64) * powers, axis=-1)
 
 
-def _little_endian(number, count: int) -> tf.Tensor:
+def _little_endian(number: tf.Tensor | int, count: int) -> tf.Tensor:
     """Maps integers [...] to string [...] of `count` bytes each."""
     shifts = tf.range(0, 8 * count, 8, tf.int64)
     digits = tf.bitwise.right_shift(tf.cast(number, tf.int64)[..., None], shifts) & 255

@@ -66,7 +66,7 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
     loss = np.full_like(p, np.inf)  # of removing one unit
     loss[q > 1] = -p[q > 1] * np.log1p(-1.0 / q[q > 1])
 
-    def move(i, step):
+    def move(i: int, step: int) -> None:
         q[i] += step
         gain[i] = p[i] * np.log1p(1.0 / q[i])
         loss[i] = -p[i] * np.log1p(-1.0 / q[i]) if q[i] > 1 else np.inf
@@ -116,7 +116,7 @@ ESCAPE_CDFS = (
 PAIR_BITS = PRECISION - np.log2([np.diff(cdf) for cdf in ESCAPE_CDFS])
 
 
-def escape_bits(excess: np.ndarray, side: int, row: int) -> np.ndarray:
+def escape_bits(excess: np.ndarray, side: np.ndarray | int, row: int) -> np.ndarray:
     """Returns the bits for side and magnitude of escaped values, without the escape symbol itself.
 
     Args:

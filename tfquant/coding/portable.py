@@ -28,6 +28,8 @@ _LEAST = 1 << _WORD  # an interval of at most this size moves a word
 _WHOLE = 1 << 2 * _WORD
 _MIDDLE = TOTAL // 2
 
+_State = tuple[int, int, int]  # of one stream, as in `Handle.state`
+
 
 class _OutsideTable(tf.errors.InvalidArgumentError, ValueError):
     """Raised inside `tf.numpy_function`: a graph turns a ValueError into InvalidArgumentError."""
@@ -98,7 +100,7 @@ def finish(handle: Handle) -> tf.Tensor:
     return strings
 
 
-def _next(handle, state, data) -> Handle:
+def _next(handle: Handle, state: tf.Tensor, data: tf.Tensor) -> Handle:
     state.set_shape(handle.state.shape)
     data.set_shape(handle.data.shape)
     return handle._replace(state=state, data=data)
@@ -115,7 +117,15 @@ def _rows(lookup: np.ndarray) -> tuple:
     return lookup, starts.astype(np.int32), middles.astype(np.int32)
 
 
-def _encode(state, data, lookup, starts, middles, rows, symbols):
+def _encode(
+    state: np.ndarray,
+    data: np.ndarray,
+    lookup: np.ndarray,
+    starts: np.ndarray,
+    middles: np.ndarray,
+    rows: np.ndarray,
+    symbols: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     del middles
     _check_rows(rows, starts)
     # A row's symbols end two places before the next row begins: at TOTAL, and before its precision.
@@ -128,7 +138,7 @@ def _encode(state, data, lookup, starts, middles, rows, symbols):
     return _states(states), np.array(strings, object)
 
 
-def _check_rows(rows, starts) -> None:
+def _check_rows(rows: np.ndarray, starts: np.ndarray) -> None:
     if np.any((rows < 0) | (rows > len(starts) - 2)):
         raise _OutsideTable(None, None, "a row lies outside the coding table")
 
@@ -138,7 +148,9 @@ def _states(states: list) -> np.ndarray:
     return np.array(states, np.int64).reshape(-1, 3)
 
 
-def _encode_stream(state, written, low, high):
+def _encode_stream(
+    state: _State, written: bytes, low: np.ndarray, high: np.ndarray
+) -> tuple[_State, bytes]:
     """Codes one stream's symbols, given their cumulative frequencies, [n] int32 each."""
     base, size, _ = state
     words = []
@@ -165,12 +177,12 @@ def _append(written: bytes, words: list) -> bytes:
     return total.to_bytes(len(written) + 2 * len(words), "big")
 
 
-def _finish(state, data):
+def _finish(state: np.ndarray, data: np.ndarray) -> np.ndarray:
     strings = [_finish_stream(*stream) for stream in zip(state.tolist(), data)]
     return np.array(strings, object)
 
 
-def _finish_stream(state, written: bytes) -> bytes:
+def _finish_stream(state: list, written: bytes) -> bytes:
     """Writes a number of the interval in few bytes; a decoder goes on reading zeros."""
     base, size, _ = state
     carry, base = divmod(base, _WHOLE)
@@ -190,7 +202,7 @@ def _finish_stream(state, written: bytes) -> bytes:
     return written + ((base - 1 >> _WORD) + 1).to_bytes(2, "big")
 
 
-def _first_state(strings):
+def _first_state(strings: np.ndarray) -> np.ndarray:
     return _states([(_word(data, 0) << _WORD | _word(data, 2), _WHOLE, 4) for data in strings])
 
 
@@ -199,22 +211,37 @@ def _word(data: bytes, position: int) -> int:
     return int.from_bytes(data[position : position + 2].ljust(2, b"\0"), "big")
 
 
-def _decode(state, data, lookup, starts, middles, rows):
+def _decode(
+    state: np.ndarray,
+    data: np.ndarray,
+    lookup: np.ndarray,
+    starts: np.ndarray,
+    middles: np.ndarray,
+    rows: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     _check_rows(rows, starts)
-    cumulative, bounds = memoryview(lookup), starts.tolist()
+    cumulative, bounds = lookup.data, starts.tolist()
     places = middles[rows]
     low, high = lookup[places], lookup[places + 1]
     streams = zip(state.tolist(), data, low, high, rows)
     decoded = [_decode_stream(*stream, cumulative, bounds) for stream in streams]
-    states, others = ([stream[part] for stream in decoded] for part in range(2))
-    others = np.array(others, np.int32).reshape(rows.shape)
+    states, found = ([stream[part] for stream in decoded] for part in range(2))
+    others = np.array(found, np.int32).reshape(rows.shape)
     return _states(states), np.where(others == _AT_MIDDLE, places, others) - starts[rows]
 
 
 _AT_MIDDLE = 0  # no symbol's place in a lookup, which begins with the precision
 
 
-def _decode_stream(state, data, low, high, rows, cumulative, bounds):
+def _decode_stream(
+    state: _State,
+    data: bytes,
+    low: np.ndarray,
+    high: np.ndarray,
+    rows: np.ndarray,
+    cumulative: memoryview,
+    bounds: list[int],
+) -> tuple[_State, list[int]]:
     """Reads one stream's symbols.
 
     Args:

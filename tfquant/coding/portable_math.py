@@ -16,7 +16,7 @@ import tensorflow as tf
 _LOG2_E = np.float32(1.0 / np.log(2.0))
 # Coefficients of 2**f on -1/2 <= f <= 1/2, from f**5 down to f**0: a polynomial with the least
 # relative error, 9e-8, through 1 at 0, from the linear program in `masses.py`.
-_EXP2 = np.float32([0.00132546027, 0.00967199914, 0.055507794, 0.24022232, 0.693146944, 1.0])
+_EXP2 = np.array([0.00132546027, 0.00967199914, 0.055507794, 0.24022232, 0.693146944, 1.0], "f4")
 _LEAST, _MOST = -126.0, 127.0
 
 

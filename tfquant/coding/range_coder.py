@@ -18,12 +18,17 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from tfquant import stack
 from tfquant.coding.pmf import CLASSES, ESCAPE_CDFS, MAX_EXCESS, MAX_SYMBOL, PRECISION, TOTAL
+
+Handle = Any  # a tensor or a nest of tensors
 
 # An additional stream costs 4 bytes of length in the container and about 1 byte in the coder, 40
 # bits in all. This should stay below 0.05 % of all bits. More than eight streams do not make a few
@@ -39,7 +44,17 @@ COMMON_ROWS = _ESCAPES + len(ESCAPE_CDFS)
 _PARTS = -(-(CLASSES - 1) // _PART_BITS)
 
 
-def lookup_of(cdfs) -> np.ndarray:
+class HasLookup(Protocol):
+    """An object such as a coding table, with the rows of all symbols of a stream.
+
+    Attributes:
+      lookup: [length] int32, a result of `lookup_of`.
+    """
+
+    lookup: np.ndarray
+
+
+def lookup_of(cdfs: Iterable[np.ndarray]) -> np.ndarray:
     """Concatenates integer CDFs in the coder's format: [precision, 0, ..., 2**precision].
 
     Args:
@@ -66,17 +81,16 @@ def choose_streams(bits: tf.Tensor) -> tf.Tensor:
 
 
 @functools.lru_cache(maxsize=1)
-def _coder():
+def _coder() -> ModuleType:
     """Returns the module with this process's coder."""
     return importlib.import_module(f"tfquant.coding.{stack.coder().kind}")
 
 
-def start_encoder(table, streams):
+def start_encoder(table: HasLookup, streams: tf.Tensor | int) -> Handle:
     """Opens encoders.
 
     Args:
-      table: any object with an integer `lookup` that contains the rows of all symbols of these
-        streams.
+      table: has the rows of all symbols of these streams.
       streams: int32 scalar S.
 
     Returns:
@@ -86,29 +100,29 @@ def start_encoder(table, streams):
         return _coder().start_encoder(tf.convert_to_tensor(streams, tf.int32), table.lookup)
 
 
-def finish(handle) -> tf.Tensor:
+def finish(handle: Handle) -> tf.Tensor:
     """Closes encoders. Maps a handle to [S] string."""
     with tf.device("/CPU:0"):
         return _coder().finish(handle)
 
 
-def start_decoder(table, strings: tf.Tensor):
+def start_decoder(table: HasLookup, strings: tf.Tensor) -> Handle:
     """Opens decoders. Maps [S] string to a handle, with one stream for each string."""
     with tf.device("/CPU:0"):
         return _coder().start_decoder(strings, table.lookup)
 
 
-def same_handle(handle):
+def same_handle(handle: Handle) -> Handle:
     """Returns the handle as new tensors, for a branch of `tf.cond` that codes nothing."""
     return tf.nest.map_structure(tf.identity, handle)
 
 
-def _per_stream(handle) -> tf.Tensor:
+def _per_stream(handle: Handle) -> tf.Tensor:
     """Returns a tensor of the handle whose first axis has one element for each stream."""
     return tf.nest.flatten(handle)[0]
 
 
-def _spread(handle, values):
+def _spread(handle: Handle, values: tf.Tensor) -> tf.Tensor:
     """Maps [n] int32 to [S, ceil(n / S)], padded with zeros (the certain row and its only
     symbol).
     """
@@ -120,13 +134,13 @@ def _spread(handle, values):
     return tf.reshape(tf.pad(values, [[0, streams * columns - n]]), [streams, columns])
 
 
-def encode_rows(handle, rows: tf.Tensor, symbols: tf.Tensor):
+def encode_rows(handle: Handle, rows: tf.Tensor, symbols: tf.Tensor) -> Handle:
     """Codes `symbols` [n] int32, each with its row of the lookup, `rows` [n] int32."""
     with tf.device("/CPU:0"):
         return _coder().encode(handle, _spread(handle, rows), _spread(handle, symbols))
 
 
-def decode_rows(handle, rows: tf.Tensor) -> tuple:
+def decode_rows(handle: Handle, rows: tf.Tensor) -> tuple[Handle, tf.Tensor]:
     """Reads one symbol for each of `rows` [n] int32. Returns the handle and [n] int32."""
     with tf.device("/CPU:0"):
         handle, symbols = _coder().decode(handle, _spread(handle, rows))
@@ -135,19 +149,19 @@ def decode_rows(handle, rows: tf.Tensor) -> tuple:
         return handle, tf.reshape(symbols, [-1])[: tf.shape(rows)[0]]
 
 
-def _part_rows(classes):
+def _part_rows(classes: tf.Tensor) -> list[tf.Tensor]:
     """Returns uniform rows of the three parts with the low bits of an escaped value, [3][n]
     int32.
     """
     return [tf.clip_by_value(classes - _PART_BITS * i, 0, _PART_BITS) for i in range(_PARTS)]
 
 
-def log2(n):
+def log2(n: tf.Tensor) -> tf.Tensor:
     """Returns floor(log2(n)) of int32 0 < n < 2**24, exactly: the exponent field of a float32."""
     return tf.bitwise.right_shift(tf.bitcast(tf.cast(n, tf.float32), tf.int32), 23) - 127
 
 
-def encode_escapes(handle, excess, side, escape):
+def encode_escapes(handle: Handle, excess: tf.Tensor, side: tf.Tensor, escape: tf.Tensor) -> Handle:
     """Codes values outside their rows' windows.
 
     Args:
@@ -169,7 +183,7 @@ def encode_escapes(handle, excess, side, escape):
     return handle
 
 
-def decode_escapes(handle, escape) -> tuple:
+def decode_escapes(handle: Handle, escape: tf.Tensor) -> tuple[Handle, tf.Tensor, tf.Tensor]:
     """Reads values that `encode_escapes` has written: handle, excess [n] int32, side [n] int32."""
     handle, pairs = decode_rows(handle, escape + _ESCAPES)
     classes, side = pairs // 2, pairs % 2

@@ -10,8 +10,9 @@
 A table is a value: it is made once from NumPy arrays in float64, saved with the model as integers,
 and never recomputed by a decoder. Each table has `lookup` (for starting the coders of
 `range_coder`), `encode`, `decode`, `price` (the cost of coding, including escapes) and `to_bytes`
-(for fingerprints and exported models; `table_file.py` reads them). Symbols are coded flat, in
-row-major order, spread over the handle's streams.
+(for fingerprints and exported models; `table_file.py` reads them). The arguments that select the
+rows are the result of an entropy model's `coding_params`. Symbols are coded flat, in row-major
+order, spread over the handle's streams.
 
 Except for decisions, rows are selected by integer operations on float32 bit patterns and by single,
 correctly rounded float operations, never by a logarithm. For the same parameters, the selection
@@ -20,18 +21,22 @@ depends on neither the machine, nor an element's neighbours, nor the shape of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfquant.coding import range_coder
 from tfquant.coding.pmf import PAIR_BITS, PRECISION, TOTAL, Row, fit_row, make_row
+from tfquant.coding.range_coder import Handle
 
 CPU = "/CPU:0"  # where the coder runs
 
+Tail = Callable[[Any], Any]  # P(X > x) for scale 1 and x >= 0, of a float64 or an array of them
 
-def clipped(x: tf.Tensor, low, high) -> tf.Tensor:
+
+def clipped(x: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Returns `tf.clip_by_value`, in one pass over the memory instead of two."""
     return tf.raw_ops.ClipByValue(t=x, clip_value_min=low, clip_value_max=high)
 
@@ -41,11 +46,40 @@ class Table:
 
     BASE = range_coder.COMMON_ROWS  # index of a table's first own row
 
-    def __init__(self, cdfs):
+    def __init__(self, cdfs: Iterable[Sequence[int] | np.ndarray]):
         self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
         self.lookup = range_coder.lookup_of(self._cdfs)
 
-    def _numbers(self):
+    def encode(self, handle: Handle, symbols: tf.Tensor, *where: Any) -> Handle:
+        """Codes symbols [...] int32 and returns the next handle.
+
+        Args:
+          handle: an encoder of `range_coder`, started with this table.
+          symbols: [...] int32. Values beyond +-MAX_SYMBOL raise InvalidArgumentError.
+          *where: the arguments that select the rows; each table describes its own.
+        """
+        raise NotImplementedError
+
+    def decode(self, handle: Handle, *where: Any) -> tuple[Handle, tf.Tensor]:
+        """Reads symbols that `encode` coded with the same `where`.
+
+        Returns:
+          The next handle, and the symbols in their original shape, int32.
+        """
+        raise NotImplementedError
+
+    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where: Any) -> tf.Tensor:
+        """Returns the cost of coding each symbol in bits, [...] float32.
+
+        Args:
+          bits: [...] float32, the cost of each symbol in the distribution alone. It differs for
+            improbable symbols, which escape at a bounded cost.
+          symbols: [...] int32.
+          *where: as in `encode`.
+        """
+        raise NotImplementedError
+
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         """Returns the content of the table in addition to its rows: a flat list of integers."""
         return []
 
@@ -62,6 +96,36 @@ class Table:
         raise NotImplementedError
 
 
+class _Windows(NamedTuple):
+    """The windows of n symbols, [n] int32 each.
+
+    Attributes:
+      rows: rows of the lookup.
+      first: first symbols of the windows.
+      count: numbers of symbols in the windows.
+      centre: numbers from which the symbols are counted; None for 0.
+      direction: 1, or -1 for symbols that are mirrored around the centre; None for 1.
+    """
+
+    rows: tf.Tensor
+    first: tf.Tensor
+    count: tf.Tensor
+    centre: tf.Tensor | None = None
+    direction: tf.Tensor | None = None
+
+    def shifted(self, symbols: tf.Tensor) -> tf.Tensor:
+        """Maps symbols [...] to their distances from the window's first symbol, [n]."""
+        symbols = tf.reshape(symbols, [-1])
+        if self.centre is not None:
+            symbols = (symbols - self.centre) * self.direction
+        return symbols - self.first
+
+    def symbols(self, shifted: tf.Tensor) -> tf.Tensor:
+        """Maps distances from the window's first symbol to symbols, [n]. Undoes `shifted`."""
+        symbols = shifted + self.first
+        return symbols if self.centre is None else symbols * self.direction + self.centre
+
+
 class _WindowTable(Table):
     """Rows with a window of symbols each, and an escape for all other integers.
 
@@ -69,15 +133,15 @@ class _WindowTable(Table):
     element, a third of the time of the range coder.
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: Iterable[Row]):
         self.rows = tuple(rows)
         super().__init__(row.cdf for row in self.rows)
 
-    def _numbers(self):
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         return np.array([(row.first, row.count, row.escape) for row in self.rows]).reshape(-1)
 
     @classmethod
-    def from_numbers(cls, numbers, cdfs):
+    def from_numbers(cls, numbers: list, cdfs: list) -> _WindowTable:
         own = len(numbers) - 3 * len(cdfs)  # the subclass's numbers precede three for each row
         rows = [
             Row(first, cdf, escape)
@@ -91,16 +155,21 @@ class _WindowTable(Table):
     def _restore(self, numbers: list) -> None:
         """Restores the attributes from the subclass's own numbers."""
 
-    def _escape_rows(self, rows):
+    def _escape_rows(self, rows: tf.Tensor) -> tf.Tensor:
         escapes = np.array([row.escape for row in self.rows], np.int32)
         return tf.gather(escapes, rows - self.BASE)
 
-    def _price(self, bits, rows, first, count, symbols):
-        """Returns `bits`, or the bits of an escape if a symbol is outside its window: [n] float32.
+    def _windows(self, *where: Any) -> _Windows:
+        """Returns the windows of all symbols, in row-major order."""
+        raise NotImplementedError
 
-        The other arguments are those of `_encode`.
-        """
-        shifted = symbols - first
+    def _shape(self, *where: Any) -> tf.Tensor:
+        """Returns the shape of the symbols."""
+        return tf.shape(where[0])
+
+    def price(self, bits: tf.Tensor, symbols: tf.Tensor, *where: Any) -> tf.Tensor:
+        rows, _, count, *_ = windows = self._windows(*where)
+        shifted = windows.shifted(symbols)
         above = shifted >= count
         excess = tf.maximum(tf.where(above, shifted - count, -1 - shifted), 0)
         classes = range_coder.log2(excess + 1)
@@ -108,57 +177,53 @@ class _WindowTable(Table):
         pairs = tf.stack([self._escape_rows(rows), 2 * classes + tf.cast(above, tf.int32)], axis=-1)
         escaped = tf.gather(escape, rows - self.BASE) + tf.cast(classes, tf.float32)
         escaped += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
-        return tf.where(above | (shifted < 0), escaped, bits)
+        bits = tf.where(above | (shifted < 0), escaped, tf.reshape(bits, [-1]))
+        return tf.reshape(bits, tf.shape(symbols))
 
-    def _encode(self, handle, rows, first, count, symbols):
-        """Codes symbols [n] int32.
+    def encode(self, handle: Handle, symbols: tf.Tensor, *where: Any) -> Handle:
+        with tf.device(CPU):
+            rows, _, count, *_ = windows = self._windows(*where)
+            # As unsigned integers, symbols below the window are large too.
+            shifted = tf.bitcast(windows.shifted(symbols), tf.uint32)
+            coded = tf.bitcast(tf.minimum(shifted, tf.bitcast(count, tf.uint32)), tf.int32)
+            escaped = coded == count
+            handle = range_coder.encode_rows(handle, rows, coded)
 
-        Args:
-          handle: a handle of `range_coder`.
-          rows: [n] int32, rows of the lookup.
-          first: [n] int32, first symbols of their windows.
-          count: [n] int32, numbers of symbols in their windows.
-          symbols: [n] int32.
-        """
-        # As unsigned integers, symbols below the window are large too.
-        shifted = tf.bitcast(symbols - first, tf.uint32)
-        coded = tf.bitcast(tf.minimum(shifted, tf.bitcast(count, tf.uint32)), tf.int32)
-        escaped = coded == count
-        handle = range_coder.encode_rows(handle, rows, coded)
+            def escape() -> Handle:
+                which = tf.where(escaped)[:, 0]
+                value = tf.bitcast(tf.gather(shifted, which), tf.int32)
+                above = value >= 0
+                excess = tf.where(above, value - tf.gather(count, which), -1 - value)
+                escapes = self._escape_rows(tf.gather(rows, which))
+                return range_coder.encode_escapes(handle, excess, tf.cast(above, tf.int32), escapes)
 
-        def escape():
-            which = tf.where(escaped)[:, 0]
-            value = tf.bitcast(tf.gather(shifted, which), tf.int32)
-            above = value >= 0
-            excess = tf.where(above, value - tf.gather(count, which), -1 - value)
-            escape_rows = self._escape_rows(tf.gather(rows, which))
-            return range_coder.encode_escapes(handle, excess, tf.cast(above, tf.int32), escape_rows)
+            return tf.cond(tf.reduce_any(escaped), escape, lambda: range_coder.same_handle(handle))
 
-        return tf.cond(tf.reduce_any(escaped), escape, lambda: range_coder.same_handle(handle))
+    def decode(self, handle: Handle, *where: Any) -> tuple[Handle, tf.Tensor]:
+        with tf.device(CPU):
+            rows, _, count, *_ = windows = self._windows(*where)
+            handle, shifted = range_coder.decode_rows(handle, rows)
+            escaped = shifted == count
 
-    def _decode(self, handle, rows, first, count):
-        """Reads symbols [n] int32; the arguments are those of `_encode`."""
-        handle, shifted = range_coder.decode_rows(handle, rows)
-        symbols = shifted + first
-        escaped = shifted == count
+            def escape() -> tuple[Handle, tf.Tensor]:
+                which = tf.where(escaped)
+                after, excess, side = range_coder.decode_escapes(
+                    handle, self._escape_rows(tf.gather(rows, which[:, 0]))
+                )
+                value = tf.where(side == 1, tf.gather(count, which[:, 0]) + excess, -1 - excess)
+                return after, tf.tensor_scatter_nd_update(shifted, which, value)
 
-        def escape():
-            which = tf.where(escaped)
-            after, excess, side = range_coder.decode_escapes(
-                handle, self._escape_rows(tf.gather(rows, which[:, 0]))
-            )
-            value = tf.where(side == 1, tf.gather(count, which[:, 0]) + excess, -1 - excess)
-            value += tf.gather(first, which[:, 0])
-            return after, tf.tensor_scatter_nd_update(symbols, which, value)
+            def keep() -> tuple[Handle, tf.Tensor]:
+                return range_coder.same_handle(handle), tf.identity(shifted)
 
-        def keep():
-            return range_coder.same_handle(handle), tf.identity(symbols)
-
-        return tf.cond(tf.reduce_any(escaped), escape, keep)
+            handle, shifted = tf.cond(tf.reduce_any(escaped), escape, keep)
+            return handle, tf.reshape(windows.symbols(shifted), self._shape(*where))
 
 
 class ChannelTable(_WindowTable):
     """One fixed distribution per channel: the prior of z, or of y in the factorized codec.
+
+    Its methods take the shape of the symbols, [..., C], as an int32 tensor.
 
     Args:
       pmfs: C arrays, probabilities of consecutive integers.
@@ -169,7 +234,7 @@ class ChannelTable(_WindowTable):
     _TAIL = 2.0**-20
     _WIDEST = 1 << 14
 
-    def __init__(self, pmfs, firsts):
+    def __init__(self, pmfs: Sequence[np.ndarray], firsts: Sequence[int]):
         if len(pmfs) != len(firsts) or not len(pmfs):
             raise ValueError(
                 f"need one first symbol per channel, got {len(firsts)} for {len(pmfs)}"
@@ -212,27 +277,13 @@ class ChannelTable(_WindowTable):
     def channels(self) -> int:
         return len(self.rows)
 
-    def _windows(self, shape):
-        """Returns row, first symbol and count of every element, [n] int32 each."""
+    def _windows(self, shape: tf.Tensor) -> _Windows:
         numbers = np.array([(row.first, row.count) for row in self.rows], np.int32)
         per_channel = (self.BASE + np.arange(self.channels, dtype=np.int32), *numbers.T)
-        return [tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel]
+        return _Windows(*(tf.reshape(tf.broadcast_to(value, shape), [-1]) for value in per_channel))
 
-    def price(self, bits, symbols: tf.Tensor) -> tf.Tensor:
-        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
-        return self._price(bits, *self._windows(tf.shape(symbols)), tf.reshape(symbols, [-1]))
-
-    def encode(self, handle: tf.Tensor, symbols: tf.Tensor) -> tf.Tensor:
-        """Codes symbols [..., C] int32."""
-        with tf.device(CPU):
-            windows = self._windows(tf.shape(symbols))
-            return self._encode(handle, *windows, tf.reshape(symbols, [-1]))
-
-    def decode(self, handle: tf.Tensor, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of `shape` [..., C]. Returns the handle and the symbols."""
-        with tf.device(CPU):
-            handle, symbols = self._decode(handle, *self._windows(shape))
-            return handle, tf.reshape(symbols, shape)
+    def _shape(self, shape: tf.Tensor) -> tf.Tensor:
+        return shape
 
 
 # For symmetric families: tail masses P(X > x) at either end, of a window before it is rounded
@@ -241,7 +292,7 @@ _WINDOW_TAIL = 2.0**-13
 _SUPPORT_TAIL = 2.0**-44
 
 
-def _quantile(tail, probability: float) -> float:
+def _quantile(tail: Tail, probability: float) -> float:
     """Returns the point where `tail` equals `probability`, by bisection."""
     low, high = 0.0, 1.0
     while tail(high) > probability:
@@ -252,7 +303,7 @@ def _quantile(tail, probability: float) -> float:
     return high
 
 
-def rounded_pmf(tail, mean: float, sigma: float, radius: int) -> np.ndarray:
+def rounded_pmf(tail: Tail, mean: float, sigma: float, radius: int) -> np.ndarray:
     """Returns the probabilities of -radius ... radius of a rounded symmetric variable; float64.
 
     Args:
@@ -283,7 +334,7 @@ class _Levels:
         self._window = np.array(window, np.int32).view(np.float32)[()]
 
     @classmethod
-    def fit(cls, tail, sigma_max: float, step_bits: int) -> _Levels:
+    def fit(cls, tail: Tail, sigma_max: float, step_bits: int) -> _Levels:
         """Returns the levels of a family with `P(X > x) = tail(x)` at scale 1, up to a largest
         scale.
         """
@@ -302,7 +353,7 @@ class _Levels:
         """Returns the level of a scale, without bounds."""
         return int(np.float32(sigma).view(np.int32)) >> self._shift
 
-    def _edge(self, bucket: int) -> np.float32:
+    def _edge(self, bucket: int) -> Any:
         return np.array(bucket << self._shift, np.int32).view(np.float32)[()]
 
     def centre(self, bucket: int) -> float:
@@ -328,6 +379,7 @@ class ScaleTable(_WindowTable):
     """A symmetric family around zero, one row per level of its scale.
 
     There are 2**6 levels per octave, so the error of sigma is at most 1/128 in either direction.
+    Its methods take sigma, float32 in the shape of the symbols.
 
     Args:
       tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate for large x.
@@ -336,7 +388,7 @@ class ScaleTable(_WindowTable):
 
     _STEP_BITS = 6
 
-    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
+    def __init__(self, tail: Tail, sigma_max: float):
         self._levels = levels = _Levels.fit(tail, sigma_max, self._STEP_BITS)
         reach = _quantile(tail, _SUPPORT_TAIL)
         rows = []
@@ -346,31 +398,15 @@ class ScaleTable(_WindowTable):
             rows.append(make_row(rounded_pmf(tail, 0.0, sigma, radius), -radius, -half, half + 1))
         super().__init__(rows)
 
-    def _numbers(self):
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         return np.concatenate([self._levels.numbers(), super()._numbers()])
 
-    def _restore(self, numbers):
+    def _restore(self, numbers: list) -> None:
         self._levels = _Levels(*numbers)
 
-    def _windows(self, sigma):
-        """Returns row, first symbol and count of every element, [n] int32 each."""
+    def _windows(self, sigma: tf.Tensor) -> _Windows:
         bucket, half = self._levels.of(tf.reshape(sigma, [-1]))
-        return bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1
-
-    def price(self, bits, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
-        return self._price(bits, *self._windows(sigma), tf.reshape(symbols, [-1]))
-
-    def encode(self, handle: tf.Tensor, symbols: tf.Tensor, sigma: tf.Tensor) -> tf.Tensor:
-        """Codes symbols int32 with scales sigma float32 of the same shape."""
-        with tf.device(CPU):
-            return self._encode(handle, *self._windows(sigma), tf.reshape(symbols, [-1]))
-
-    def decode(self, handle: tf.Tensor, sigma: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of sigma's shape. Returns the handle and the symbols."""
-        with tf.device(CPU):
-            handle, symbols = self._decode(handle, *self._windows(sigma))
-            return handle, tf.reshape(symbols, tf.shape(sigma))
+        return _Windows(bucket + (self.BASE - self._levels.bottom), -half, 2 * half + 1)
 
 
 class MeanScaleTable(_WindowTable):
@@ -381,7 +417,7 @@ class MeanScaleTable(_WindowTable):
     centre + 1/2, `g = (1/2 - |mu - centre|) / sigma`. Rows are levels of sigma, 2**5 per octave,
     times steps of 1/8 of g. At the lowest level, which is also that of `ScaleTable`, the other
     boundary is out of reach, and only g matters for any smaller sigma. From sigma 4 on, g is less
-    than one step.
+    than one step. Its methods take mu and sigma, float32 in the shape of the symbols.
 
     Args:
       tail: P(X > x) for scale 1 and x >= 0, NumPy float64 to float64, accurate for large x.
@@ -393,7 +429,7 @@ class MeanScaleTable(_WindowTable):
     # If the mass above the centre is below this, the window contains only the centre.
     _NEIGHBOUR_TAIL = 2.0**-8
 
-    def __init__(self, tail: Callable[[np.ndarray], np.ndarray], sigma_max: float):
+    def __init__(self, tail: Tail, sigma_max: float):
         self._levels = _Levels.fit(tail, sigma_max, self._STEP_BITS)
         levels, steps = self._levels, float(self._STEPS)
         reach = _quantile(tail, _SUPPORT_TAIL)
@@ -405,7 +441,7 @@ class MeanScaleTable(_WindowTable):
             sigma, half = levels.centre(bucket), levels.half(bucket)
             radius = int(np.ceil(reach * sigma)) + 2
             columns = self._columns if bucket < self._wide else 1
-            window = None
+            window: tuple[int, int] | None = None
             for column in range(columns):
                 low, high = column / steps, min((column + 1) / steps, 0.5 / sigma)
                 previous, window = window, (-half, half + 1 + int(column < self._lonely))
@@ -417,18 +453,15 @@ class MeanScaleTable(_WindowTable):
                 rows.append(row)
         super().__init__(rows)
 
-    def _numbers(self):
+    def _numbers(self) -> Sequence[int] | np.ndarray:
         own = [self._wide, self._columns, self._lonely, int(self._STEPS)]
         return np.concatenate([self._levels.numbers(), own, super()._numbers()])
 
-    def _restore(self, numbers):
+    def _restore(self, numbers: list) -> None:
         *levels, self._wide, self._columns, self._lonely, _ = numbers
         self._levels = _Levels(*levels)
 
-    def _windows(self, mu, sigma):
-        """Returns row, first symbol, count, centre and direction (+-1) of every element, [n]
-        int32 each.
-        """
+    def _windows(self, mu: tf.Tensor, sigma: tf.Tensor) -> _Windows:
         levels = self._levels
         mu, sigma = tf.reshape(mu, [-1]), tf.reshape(sigma, [-1])
         nearest = tf.floor(mu + 0.5)
@@ -444,24 +477,4 @@ class MeanScaleTable(_WindowTable):
         row = clipped(row, 0, len(self.rows) - 1)
         count = 2 * half + 1 + tf.cast(column < self._lonely, tf.int32)
         direction = 1 - 2 * tf.cast(fraction < 0.0, tf.int32)
-        return row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction
-
-    def price(self, bits, symbols, mu, sigma) -> tf.Tensor:
-        """Returns the cost of coding, [n] float32; `bits` is that of the distribution alone."""
-        row, first, count, centre, direction = self._windows(mu, sigma)
-        mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
-        return self._price(bits, row, first, count, mirrored)
-
-    def encode(self, handle, symbols, mu, sigma) -> tf.Tensor:
-        """Codes symbols int32 with means and scales float32 of the same shape."""
-        with tf.device(CPU):
-            row, first, count, centre, direction = self._windows(mu, sigma)
-            mirrored = (tf.reshape(symbols, [-1]) - centre) * direction
-            return self._encode(handle, row, first, count, mirrored)
-
-    def decode(self, handle, mu, sigma) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads symbols of sigma's shape. Returns the handle and the symbols."""
-        with tf.device(CPU):
-            row, first, count, centre, direction = self._windows(mu, sigma)
-            handle, mirrored = self._decode(handle, row, first, count)
-            return handle, tf.reshape(mirrored * direction + centre, tf.shape(sigma))
+        return _Windows(row + self.BASE, -half, count, tf.cast(nearest, tf.int32), direction)

@@ -12,7 +12,8 @@ import dataclasses
 import os
 import sys
 import time
-from typing import Callable, TextIO
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, TextIO
 
 from tfquant import files
 from tfquant.data import messages
@@ -26,7 +27,7 @@ class Task:
     target: str
 
 
-def tasks(sources, folder: str, out: str, extension: str) -> list:
+def tasks(sources: Sequence[str], folder: str, out: str, extension: str) -> list[Task]:
     """Returns a task for each file below `folder`, with its target at the same place below `out`.
 
     No two targets are the same file, also on file systems that ignore case. Files that differ only
@@ -37,10 +38,10 @@ def tasks(sources, folder: str, out: str, extension: str) -> list:
     stems = [os.path.splitext(place)[0] for place in places]
     folders = {}
 
-    def target(name):
+    def target(name: str) -> str:
         return os.path.join(out, name + extension)
 
-    def key(name):
+    def key(name: str) -> str:
         parent, base = os.path.split(target(name))
         if parent not in folders:  # a link may lead to a folder of other targets
             folders[parent] = os.path.realpath(parent)
@@ -58,11 +59,11 @@ def tasks(sources, folder: str, out: str, extension: str) -> list:
 
 def run(
     work: Callable[[Task], object],
-    tasks: list,
+    tasks: Sequence[Task],
     at_once: int,
-    unreadable: tuple,
+    unreadable: tuple[type[BaseException], ...],
     say: Callable[[str], object],
-) -> list:
+) -> list[Any]:
     """Runs `work` for all tasks. Returns the results, None for tasks that failed.
 
     Args:
@@ -91,7 +92,9 @@ def run(
     return results
 
 
-def _finished(executor, work, tasks):
+def _finished(
+    executor: concurrent.futures.Executor, work: Callable[[Task], object], tasks: Sequence[Task]
+) -> Iterator[tuple[int, concurrent.futures.Future]]:
     """Yields each task's index and its future, when it is done.
 
     Up to the first success, tasks run one after the other: a model's first call takes long, because

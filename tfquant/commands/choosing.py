@@ -170,7 +170,7 @@ class Compressor:
             return self.set.name
         return f"{self.set.name}, quality {self.quality:.4g}"
 
-    def compress(self, image, max_pixels: int | None) -> bytes:
+    def compress(self, image: np.ndarray, max_pixels: int | None) -> bytes:
         """Compresses a picture, uint8 [H, W, 3], like `ExportedModel.compress`."""
         return self.load().compress(image, self.quality, max_pixels)
 
@@ -192,7 +192,7 @@ class Compressor:
             size = arguments.target_bpp * image.shape[0] * image.shape[1] / 8
         size = max(round(size), 1)
         fitted = fitting.compress_to(self.set, image, size)
-        self._choose(fitted.quality)
+        self.member, self.quality = fitted.member, fitted.quality
         if fitted.fits:
             return fitted.data, ""
         return fitted.data, (

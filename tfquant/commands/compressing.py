@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable
 
 from tfquant import files
@@ -102,7 +103,7 @@ def _name(source: str) -> str:
 
 
 @contextlib.contextmanager
-def _naming(source: str):
+def _naming(source: str) -> Iterator[None]:
     """Adds the name of a .tfq file to errors about its content."""
     try:
         yield

@@ -16,9 +16,12 @@ are not good ones.
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tfquant import files, stack
 from tfquant.commands.outcome import CommandError
@@ -29,7 +32,7 @@ _PLAN_NAMES = {"aun": "additive noise", "sua_ste": "stochastic uniform annealing
 _SHOWN_QUALITIES = 1  # the lowest one, at which the differences are visible
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "--out", default=os.path.join("runs", "demo"), metavar="DIR",
@@ -42,7 +45,7 @@ def add_arguments(parser) -> None:
     )  # fmt: skip
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Runs both parts.
 
     Raises:
@@ -127,7 +130,7 @@ def train(out: Path, steps: int) -> None:
     print(f"\nThe gaps of the two plans: {out / 'gap.png'}")
 
 
-def draw_gaps(records: dict, path: Path) -> None:
+def draw_gaps(records: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
     """Writes a PNG with a panel for each plan: the cost in training and under rounding.
 
     Args:

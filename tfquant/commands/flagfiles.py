@@ -11,7 +11,7 @@ class FlagfileError(ValueError):
     """Error: a flagfile is invalid. The message is one line."""
 
 
-def expanded(arguments: list) -> list:
+def expanded(arguments: list[str]) -> list[str]:
     """Replaces every --flagfile by its flags, as absl does.
 
     Lines that are empty or begin with `#` or `//` are skipped. A file may include others.
@@ -25,8 +25,8 @@ def expanded(arguments: list) -> list:
     return _expanded(list(arguments), [])
 
 
-def _expanded(arguments: list, within: list) -> list:
-    result = []
+def _expanded(arguments: list[str], within: list[str]) -> list[str]:
+    result: list[str] = []
     while arguments:
         argument = arguments.pop(0)
         if argument == "--":

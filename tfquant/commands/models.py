@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from tfquant import files
+from tfquant.commands.choosing import UsageError
 from tfquant.export import registry
+from tfquant.export.model_file import ModelError
 from tfquant.export.model_set import Member, ModelSet
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "--add",
@@ -21,10 +24,16 @@ def add_arguments(parser) -> None:
         "--name", help="of the set to add (default: the folder's, or the run's for RUN/export)"
     )
     parser.add_argument("--description", default="", help="of the set to add, one sentence")
+    parser.add_argument(
+        "--continuous",
+        action="store_true",
+        help="with --add: make every quality around those of models with one rate available,"
+        " without training; the further from a model's own quality, the less efficient",
+    )
     parser.add_argument("--remove", metavar="NAME", help="remove a set that was added")
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Runs `tfquant models`.
 
     Raises:
@@ -33,8 +42,10 @@ def run(arguments) -> None:
     """
     if arguments.add:
         exports = [files.expanded(path) for path in arguments.add]
-        added = registry.add(exports, arguments.name, arguments.description)
+        added = registry.add(exports, arguments.name, arguments.description, arguments.continuous)
         print(f"{added.path}: {added.name}, {_count(added)}, {_megabytes(added)}")
+    elif arguments.continuous:
+        raise UsageError("--continuous is for models that are added: name them with --add")
     if arguments.remove is not None:
         print(f"{registry.remove(arguments.remove)}: removed")
     if not arguments.add and arguments.remove is None:
@@ -58,7 +69,7 @@ def describe(models: ModelSet) -> str:
     return "\n".join(lines)
 
 
-def _rows(member: Member) -> list:
+def _rows(member: Member) -> list[str]:
     """Returns a row for each measured quality of a model, or one row without measurements."""
     experiment = member.manifest.experiment
     lmbdas = experiment.get("lmbda_range") or [experiment.get("lmbda", "-")]
@@ -88,5 +99,5 @@ def _megabytes(models: ModelSet) -> str:
     return f"{sum(member.size() for member in models.members) / 1e6:.1f} MB"
 
 
-def _broken(error) -> None:
+def _broken(error: ModelError) -> None:
     print(f"tfquant: {error}", file=sys.stderr)

@@ -20,12 +20,12 @@ class OutputError(CommandError):
     """An output that cannot be written. The other files of a folder would fail as well."""
 
 
-def one_line(message) -> str:
+def one_line(message: object) -> str:
     """Returns a message as one line of printable text."""
     return files.shown(" ".join(str(message).split()))
 
 
-def fail(message, code: int = 1) -> int:
+def fail(message: object, code: int = 1) -> int:
     """Prints one line on standard error. Returns the exit code."""
     with messages.STDERR:
         print(f"tfquant: {one_line(message)}", file=sys.stderr)

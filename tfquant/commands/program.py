@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tfquant import files, stack
 from tfquant.commands import flagfiles
 from tfquant.commands.outcome import one_line
+
+if TYPE_CHECKING:
+    from absl import flags
 
 # Name of the program -> the module that implements it. The module has `define_flags(values)` and
 # `main(argv)`.
@@ -27,7 +32,7 @@ LEFT_OUT = 3
 _SHOWN = 5  # number of skipped pictures in the last line
 
 
-def run_program(name: str, arguments: list | None = None) -> None:
+def run_program(name: str, arguments: list[str] | None = None) -> None:
     """Runs a program and ends the process with its exit code.
 
     Args:
@@ -44,7 +49,7 @@ def run_program(name: str, arguments: list | None = None) -> None:
         end(f"{program_name(arguments)}: interrupted", 130)
 
 
-def _run(name: str, arguments: list) -> None:
+def _run(name: str, arguments: list[str]) -> None:
     stack.prepare(program_name(arguments))
     from absl import app, flags
 
@@ -64,13 +69,13 @@ def end(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def first_of(reasons: list) -> str:
+def first_of(reasons: list[str]) -> str:
     """Joins the first few reasons for skipped pictures, and counts the others."""
     more = len(reasons) - _SHOWN
     return "; ".join([*reasons[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
-def expand_paths(values, names) -> None:
+def expand_paths(values: flags.FlagValues, names: Iterable[str]) -> None:
     """Expands `~` in flags that are paths to the home folder.
 
     Args:
@@ -85,6 +90,6 @@ def expand_paths(values, names) -> None:
             values[name].value = [files.expanded(each) for each in value]
 
 
-def program_name(arguments: list) -> str:
+def program_name(arguments: Sequence[str]) -> str:
     """Returns the name at the start of error messages, such as `train.py` or `tfquant train`."""
     return arguments[0].replace("\\", "/").rpartition("/")[2]

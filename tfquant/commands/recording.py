@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import sys
+from typing import TYPE_CHECKING
 
 from tfquant import files, stack
 from tfquant.commands import outputs
 from tfquant.commands.compressing import check_complete, say_left_out, some_names
 from tfquant.commands.outcome import CommandError, fail
 
+if TYPE_CHECKING:
+    from tfquant.data import images
+
 SHARDS = 16
 
 
-def records(arguments) -> None:
+def records(arguments: argparse.Namespace) -> None:
     """Runs `tfquant records`."""
     from tfquant.commands import batch
     from tfquant.data import finding, images
@@ -31,7 +36,7 @@ def records(arguments) -> None:
     bar = batch.ProgressBar(len(found.paths), sys.stderr)
     notes = collections.defaultdict(list)
 
-    def skip(error):
+    def skip(error: images.ImageError) -> None:
         bar.clear()
         fail(error)
 

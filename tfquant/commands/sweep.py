@@ -25,6 +25,7 @@ import concurrent.futures
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -138,7 +139,7 @@ class CellFailed(Exception):
     """Error: a program that a cell ran has failed. The message is the last line of its output."""
 
 
-def do(run: sweep.Run, pictures, colour: str) -> bool:
+def do(run: sweep.Run, pictures: Sequence[sweep.Pictures], colour: str) -> bool:
     """Trains both stages and measures them on each set of pictures. Skips what is already done.
 
     Args:
@@ -197,7 +198,7 @@ def _run(program: str, *arguments: str, log: Path) -> bool:
     return done.returncode == LEFT_OUT
 
 
-def read_anchors(pictures) -> dict:
+def read_anchors(pictures: Sequence[sweep.Pictures]) -> dict[str, curves.Curve]:
     """Returns name of a set of pictures -> curve of --anchor on it; empty without --anchor.
 
     Raises:
@@ -220,7 +221,7 @@ def read_anchors(pictures) -> dict:
     }
 
 
-def prepare() -> tuple:
+def prepare() -> tuple[sweep.Grid, Sequence[sweep.Pictures], dict[str, curves.Curve], str]:
     """Returns (grid, sets of pictures, anchors, background), and records them as the owner of the
     folder.
 
@@ -256,7 +257,7 @@ def prepare() -> tuple:
     return grid, pictures, anchors, colour
 
 
-def main(argv) -> None:
+def main(argv: Sequence[str]) -> None:
     """Runs the command with the flags that `app.run` has parsed."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")

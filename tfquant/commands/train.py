@@ -364,7 +364,7 @@ def explore(experiment: Experiment, directory: str, values: flags.FlagValues) ->
     return list(left_out)
 
 
-def main(argv: list) -> None:
+def main(argv: list[str]) -> None:
     """Runs the command with the flags that `app.run` has parsed."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}; use only --flags")

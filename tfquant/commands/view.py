@@ -7,17 +7,22 @@ The page is one HTML file. It needs neither a server nor a network.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfquant import files
 from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import CommandError, fail
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _CODECS = ("webp", "jpeg", "avif")
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("pictures", help="a folder, a glob, a picture, or 'sample'")
     parser.add_argument(
@@ -36,7 +41,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing page")
 
 
-def run(arguments) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Writes the page.
 
     A picture that cannot be read or compared is named, and the page has the others.
@@ -91,7 +96,7 @@ def run(arguments) -> None:
         raise CommandError(f"{len(found) - shown} of {len(found)} pictures are not in the page")
 
 
-def _too_large(image) -> str:
+def _too_large(image: np.ndarray) -> str:
     """Returns a line about the first codec that cannot encode a picture, or ""."""
     from tfquant.evaluation import conventional
 

@@ -16,7 +16,7 @@ HELP = (
 )
 
 
-def parse(text: str) -> tuple:
+def parse(text: str) -> tuple[int, int, int]:
     """Parses #rrggbb, R,G,B or a name in `NAMED` as (red, green, blue), each 0 to 255.
 
     Raises:
@@ -27,7 +27,8 @@ def parse(text: str) -> tuple:
         return named
     with contextlib.suppress(ValueError):
         if text.startswith("#") and len(text) == 7:
-            return tuple(bytes.fromhex(text[1:]))
+            red, green, blue = bytes.fromhex(text[1:])
+            return red, green, blue
         parts = tuple(int(part) for part in text.split(","))
         if len(parts) == 3 and all(0 <= part <= 255 for part in parts):
             return parts

@@ -15,11 +15,16 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
 from PIL import Image
 
 from tfquant import files
+
+if TYPE_CHECKING:
+    from PIL import ImageCms
 
 # Levels of 255 by which profiles with the name sRGB differ from each other.
 _SAME = 2
@@ -43,7 +48,9 @@ _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _NOT_USED = "ICC profile not used, colours taken as sRGB"
 
 
-def to_srgb(picture: Image.Image, info: dict, interoperability: str = "") -> tuple:
+def to_srgb(
+    picture: Image.Image, info: Mapping[str | tuple[int, int], Any], interoperability: str = ""
+) -> tuple[Image.Image, str]:
     """Converts a picture to sRGB.
 
     Args:
@@ -64,11 +71,12 @@ def to_srgb(picture: Image.Image, info: dict, interoperability: str = "") -> tup
         return rgb, ""
     if interoperability == "R03":
         table = _by_primaries(np.asarray(rgb), _ADOBE_GAMMA, _ADOBE_RGB)
+        assert table is not None  # Adobe RGB spans a colour space
         return Image.fromarray(table), "colours converted from Adobe RGB (EXIF) to sRGB"
     return _by_png_chunks(rgb, info)
 
 
-def _by_profile(picture: Image.Image, profile: bytes) -> tuple:
+def _by_profile(picture: Image.Image, profile: bytes) -> tuple[Image.Image, str]:
     mode = picture.mode
     try:
         space, name, change = _profile(profile)
@@ -85,6 +93,7 @@ def _by_profile(picture: Image.Image, profile: bytes) -> tuple:
     from PIL import ImageCms
 
     converted = ImageCms.applyTransform(picture, transform)
+    assert converted is not None  # only a conversion in place returns none
     return converted, f"colours converted from '{name}' to sRGB"
 
 
@@ -93,7 +102,7 @@ class _UnusableProfile(ValueError):
 
 
 @functools.lru_cache(maxsize=32)
-def _profile(data: bytes) -> tuple:
+def _profile(data: bytes) -> tuple[str, str, Callable[[str], ImageCms.ImageCmsTransform | None]]:
     """Returns (colour space, name, function from a mode to its transform, None if it is sRGB)."""
     try:
         from PIL import ImageCms
@@ -105,7 +114,7 @@ def _profile(data: bytes) -> tuple:
         raise _UnusableProfile(" ".join(str(error).split()) or type(error).__name__) from None
 
     @functools.lru_cache(maxsize=4)
-    def change(mode):
+    def change(mode: str) -> ImageCms.ImageCmsTransform | None:
         try:
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         except Exception as error:
@@ -115,7 +124,7 @@ def _profile(data: bytes) -> tuple:
     return space, files.shown(" ".join(name.split())) or "unnamed", change
 
 
-def _is_identity(transform, mode: str) -> bool:
+def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Returns true if a transform changes all colours by at most `_SAME` levels."""
     from PIL import ImageCms
 
@@ -132,7 +141,9 @@ def _is_identity(transform, mode: str) -> bool:
     return int(np.abs(after - before).max()) <= _SAME
 
 
-def _by_png_chunks(rgb: Image.Image, info: dict) -> tuple:
+def _by_png_chunks(
+    rgb: Image.Image, info: Mapping[str | tuple[int, int], Any]
+) -> tuple[Image.Image, str]:
     gamma, primaries = info.get("gamma"), info.get("chromaticity")
     if info.get("srgb") is not None or not (gamma or primaries):
         return rgb, ""
@@ -148,7 +159,9 @@ def _by_png_chunks(rgb: Image.Image, info: dict) -> tuple:
     return Image.fromarray(converted), "colours converted by the chunks gAMA and cHRM to sRGB"
 
 
-def _by_primaries(pixels: np.ndarray, gamma, primaries) -> np.ndarray | None:
+def _by_primaries(
+    pixels: np.ndarray, gamma: float | None, primaries: Sequence[float]
+) -> np.ndarray | None:
     """Converts `pixels: uint8 [H, W, 3]` to sRGB. White stays white (Bradford's adaptation).
 
     Args:
@@ -184,7 +197,7 @@ def _by_primaries(pixels: np.ndarray, gamma, primaries) -> np.ndarray | None:
     return result
 
 
-def _to_xyz(chromaticities) -> np.ndarray:
+def _to_xyz(chromaticities: Sequence[float]) -> np.ndarray:
     """Returns the matrix [3, 3] from linear RGB to CIE XYZ. White has Y = 1."""
     x_y = np.asarray(chromaticities, np.float64).reshape(4, 2)
     if (x_y[:, 1] == 0).any():

@@ -18,6 +18,7 @@ import functools
 import re
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -47,13 +48,13 @@ class _Draws:
     buffers fill and the calls stop.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = 0
         self._last = float("-inf")
 
     @contextlib.contextmanager
-    def one(self):
+    def one(self) -> Iterator[None]:
         with self._lock:
             self._running += 1
         try:
@@ -63,7 +64,7 @@ class _Draws:
                 self._running -= 1
                 self._last = time.monotonic()
 
-    def settle(self, quiet_s: float = 0.25, patience_s: float = 60.0):
+    def settle(self, quiet_s: float = 0.25, patience_s: float = 60.0) -> None:
         """Waits until nothing has been drawn for `quiet_s` seconds, at most for `patience_s`
         seconds.
         """
@@ -116,16 +117,16 @@ def training_crops(
     )
     check_downscale(downscale)
 
-    def draw(first):
+    def draw(first: int) -> tuple[np.ndarray, np.ndarray]:
         with _draws.one():
             indices = np.arange(first, first + batch_size, dtype=np.int64)
             return np.stack([example(int(index)) for index in indices]), indices
 
-    def example(index):
+    def example(index: int) -> np.ndarray:
         picture = _picture(source, _place(seed, index, len(source)))
         return _crop(picture, _generator(seed, _CROP, index), crop, downscale, flip)
 
-    def batch(first):
+    def batch(first: tf.Tensor) -> dict[str, tf.Tensor]:
         image, index = tf.numpy_function(draw, [first], [tf.uint8, tf.int64], stateful=False)
         return {
             "image": tf.ensure_shape(image, [batch_size, crop, crop, 3]),
@@ -168,7 +169,7 @@ def validation_crops(
 
 
 @contextlib.contextmanager
-def picture_errors():
+def picture_errors() -> Iterator[None]:
     """Converts TensorFlow's error for a picture that `training_crops` could not read.
 
     Raises:
@@ -183,13 +184,13 @@ def picture_errors():
         raise ImageError(f"no training picture can be read; last: {reason[1]}") from None
 
 
-def _check(**limits):
+def _check(**limits: tuple[int, int]) -> None:
     for name, (value, least) in limits.items():
         if value < least:
             raise ValueError(f"{name} {value}: expected at least {least}")
 
 
-def check_downscale(downscale: tuple) -> None:
+def check_downscale(downscale: tuple[float, ...]) -> None:
     """Raises a ValueError unless `downscale` is empty or has two valid factors."""
     if downscale and not (len(downscale) == 2 and 0 < downscale[0] <= downscale[1] <= 1):
         raise ValueError(
@@ -218,7 +219,13 @@ def _picture(source: ImageSource, i: int) -> np.ndarray:
     raise last
 
 
-def _crop(picture, generator, crop, downscale, flip) -> np.ndarray:
+def _crop(
+    picture: np.ndarray,
+    generator: np.random.Generator,
+    crop: int,
+    downscale: tuple[float, ...],
+    flip: bool,
+) -> np.ndarray:
     """Returns a random window of `picture: uint8 [H, W, 3]`, scaled to uint8 [crop, crop, 3]."""
     u_scale, u_top, u_left, u_flip = generator.random(4)
     height, width = picture.shape[:2]
@@ -237,7 +244,9 @@ def _crop(picture, generator, crop, downscale, flip) -> np.ndarray:
     return window[:, ::-1] if flip and u_flip < 0.5 else window
 
 
-def _resized_window(picture, top: float, left: float, side: float, crop: int) -> np.ndarray:
+def _resized_window(
+    picture: np.ndarray, top: float, left: float, side: float, crop: int
+) -> np.ndarray:
     """Returns a window of the picture's antialiased resizing, and computes only this window."""
     # Reach of the bicubic kernel in source pixels, plus one for rounding.
     reach = int(np.ceil(2 * max(1, side / crop))) + 1
@@ -249,5 +258,5 @@ def _resized_window(picture, top: float, left: float, side: float, crop: int) ->
         min(left - x + side, near.shape[1]),
         min(top - y + side, near.shape[0]),
     )
-    near = Image.fromarray(np.ascontiguousarray(near))
-    return np.asarray(near.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
+    window = Image.fromarray(np.ascontiguousarray(near))
+    return np.asarray(window.resize((crop, crop), Image.Resampling.BICUBIC, box=box))

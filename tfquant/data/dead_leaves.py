@@ -9,6 +9,8 @@ photographs have skies and walls.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -20,7 +22,7 @@ _CELLS = 64  # grid of the fields that neighbouring leaves share
 _OPPONENT = np.array([[1.0, 1.0, 1.0], [1.0, 0.0, -2.0], [1.0, -1.0, 1.0]])
 
 
-def dead_leaves(seed, size: int = 512) -> np.ndarray:
+def dead_leaves(seed: int | Sequence[int], size: int = 512) -> np.ndarray:
     """Returns a canvas of occluding, textured shapes: uint8 [size, size, 3].
 
     It is a function of the arguments.
@@ -36,14 +38,16 @@ def dead_leaves(seed, size: int = 512) -> np.ndarray:
     top_leaf = _paint(outlines, radius, size)
     light = _shade(rng, top_leaf, centre, radius, turn, size)  # uint8 [2 size, 2 size, 3]
     lens = ImageFilter.GaussianBlur(_OVERSAMPLING * rng.uniform(0.15, 0.5))
-    canvas = Image.fromarray(light).filter(lens).resize((size, size), Image.Resampling.BOX)
-    canvas = np.asarray(canvas, np.float32)
+    picture = Image.fromarray(light).filter(lens).resize((size, size), Image.Resampling.BOX)
+    canvas = np.asarray(picture, np.float32)
     sensor_noise = rng.standard_normal(canvas.shape, np.float32) * rng.uniform(0, 1.5)
     canvas = canvas + sensor_noise
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def _leaves(rng, size):
+def _leaves(
+    rng: np.random.Generator, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draws n leaves. The first one is the farthest and covers the canvas.
 
     Returns:
@@ -67,17 +71,19 @@ def _leaves(rng, size):
     return _outlines(rng, centre, radius, turn), centre, radius, turn
 
 
-def _radii(rng, n, smallest, largest):
+def _radii(rng: np.random.Generator, n: int, smallest: float, largest: float) -> np.ndarray:
     """Returns n radii with a density proportional to r^-3 between the limits; r^-2 is uniform."""
     return rng.uniform(largest**-2, smallest**-2, n) ** -0.5
 
 
-def _outlines(rng, centre, radius, turn):
+def _outlines(
+    rng: np.random.Generator, centre: np.ndarray, radius: np.ndarray, turn: np.ndarray
+) -> np.ndarray:
     """Returns stretched and turned discs, regular polygons and blobs: [n, _VERTICES, 2]."""
     n = len(radius)
     t = np.arange(_VERTICES) * (2 * np.pi / _VERTICES)
     rho = np.ones((n, _VERTICES))
-    kind = rng.choice(["disc", "disc", "disc", 4, 4, 3, 6, "blob"], n)
+    kind = rng.choice(["disc", "disc", "disc", "4", "4", "3", "6", "blob"], n)
     for corners in (3, 4, 6):
         polygon = np.cos(np.pi / corners) / np.cos(t % (2 * np.pi / corners) - np.pi / corners)
         rho[kind == str(corners)] = polygon
@@ -94,7 +100,7 @@ def _outlines(rng, centre, radius, turn):
     return centre[:, None] + np.stack([cos * u - sin * v, sin * u + cos * v], axis=-1)
 
 
-def _paint(outlines, radius, size) -> np.ndarray:
+def _paint(outlines: np.ndarray, radius: np.ndarray, size: int) -> np.ndarray:
     """Returns the number of the top leaf at each pixel: int32 [2 size, 2 size]."""
     canvas = Image.new("I", (_OVERSAMPLING * size,) * 2)
     draw = ImageDraw.Draw(canvas)
@@ -104,7 +110,14 @@ def _paint(outlines, radius, size) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
+def _shade(
+    rng: np.random.Generator,
+    top_leaf: np.ndarray,
+    centre: np.ndarray,
+    radius: np.ndarray,
+    turn: np.ndarray,
+    size: int,
+) -> np.ndarray:
     """Returns colours, shades and textures: uint8 [_OVERSAMPLING size, _OVERSAMPLING size, 3].
 
     The log-odds of a channel's value at a pixel p of a leaf are the sum of
@@ -115,10 +128,10 @@ def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
     """
     n = len(radius)
 
-    def some(share):
+    def some(share: float) -> np.ndarray:
         return rng.random(n) < share
 
-    def direction(angle, length):
+    def direction(angle: np.ndarray, length: np.ndarray) -> np.ndarray:
         return np.stack([np.cos(angle), np.sin(angle)], axis=-1) * length[:, None]
 
     colour = _colours(rng, centre, size) @ _OPPONENT
@@ -132,10 +145,10 @@ def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
     # Each leaf reads the noise at a different place.
     shift = rng.integers(0, size, (n, 2), dtype=np.int32)
 
-    def of(values):
+    def of(values: np.ndarray) -> np.ndarray:
         return np.take(values.astype(np.float32), top_leaf)
 
-    def dot(vectors):
+    def dot(vectors: np.ndarray) -> np.ndarray:
         return of(vectors[:, 0]) * x + of(vectors[:, 1]) * x.T - of((vectors * centre).sum(axis=-1))
 
     pixel = np.arange(_OVERSAMPLING * size, dtype=np.int32)[None] // _OVERSAMPLING
@@ -154,7 +167,7 @@ def _shade(rng, top_leaf, centre, radius, turn, size) -> np.ndarray:
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
-def _colours(rng, centre, size) -> np.ndarray:
+def _colours(rng: np.random.Generator, centre: np.ndarray, size: int) -> np.ndarray:
     """Returns (lightness, warmth, greenness) [n, 3]. Neighbours mostly share one of six themes."""
     n = len(centre)
     themes = rng.standard_normal((6, 3)) * [0.8, 0.22, 0.07]
@@ -165,13 +178,13 @@ def _colours(rng, centre, size) -> np.ndarray:
     return themes[theme] + rng.standard_normal((n, 3)) * [0.4, 0.06, 0.03]
 
 
-def _at(field, centre, size):
+def _at(field: np.ndarray, centre: np.ndarray, size: int) -> np.ndarray:
     """Returns the values [n] of `field: [_CELLS, _CELLS]` at `centre: [n, 2]` in pixels."""
     cell = np.clip(centre * (_CELLS / size), 0, _CELLS - 1).astype(int)
     return field[cell[:, 1], cell[:, 0]]
 
 
-def _power_law_field(rng, size, slope) -> np.ndarray:
+def _power_law_field(rng: np.random.Generator, size: int, slope: float) -> np.ndarray:
     """Returns periodic Gaussian noise of unit variance with power spectrum f^-slope.
 
     Its shape is [size, size], float32.

@@ -11,6 +11,8 @@ import dataclasses
 import importlib.util
 import io
 import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -85,7 +87,9 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-def decode(file, background=None, page: int | None = None) -> Decoded:
+def decode(
+    file: str | io.BytesIO, background: np.ndarray | None = None, page: int | None = None
+) -> Decoded:
     """Reads a picture.
 
     Args:
@@ -114,7 +118,7 @@ def decode(file, background=None, page: int | None = None) -> Decoded:
 
 
 @contextlib.contextmanager
-def opened(file):
+def opened(file: str | io.BytesIO) -> Iterator[tuple[Image.Image, bytes | None]]:
     """Yields (Pillow's picture, an ICC profile that Pillow does not read or None)."""
     profile = None
     try:
@@ -133,7 +137,7 @@ def opened(file):
         yield picture, profile
 
 
-def _open(file) -> Image.Image:
+def _open(file: str | io.BytesIO) -> Image.Image:
     picture = Image.open(file, formats=readable_formats())
     try:
         if picture.format == "PNG":
@@ -147,21 +151,31 @@ def _open(file) -> Image.Image:
 
 def _scale_gray_key(picture: Image.Image) -> None:
     """Scales a PNG's transparent gray of 1, 2 or 4 bits to 8, as Pillow scales the pixels."""
-    key, raw_mode = picture.info.get("transparency"), picture.tile[0][3] if picture.tile else ""
-    bits = {"1": 1, "L;2": 2, "L;4": 4}.get(raw_mode)
+    key, tiles = picture.info.get("transparency"), _tiles(picture)
+    bits = {"1": 1, "L;2": 2, "L;4": 4}.get(tiles[0].args) if tiles else None
     if bits and isinstance(key, int):
         picture.info["transparency"] = key * 255 // (2**bits - 1)
 
 
-def _bytes(file) -> bytes:
+def _bytes(file: str | io.BytesIO) -> bytes:
     if isinstance(file, io.BytesIO):
         return file.getvalue()
     with open(file, "rb") as stream:
         return stream.read()
 
 
+def _tags(picture: Image.Image) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Returns the tags of a TIFF file."""
+    return picture.tag_v2  # type: ignore[attr-defined]  # only Pillow's class for TIFF has it
+
+
+def _tiles(picture: Image.Image) -> list:
+    """Returns Pillow's descriptions of the coded parts of a file that is not decoded yet."""
+    return picture.tile  # type: ignore[attr-defined]  # only Pillow's class for files has it
+
+
 def _may_be_turned(picture: Image.Image) -> bool:
-    return picture.tag_v2.get(_ORIENTATION, 1) != 1 or getattr(picture, "n_frames", 1) > 1
+    return _tags(picture).get(_ORIENTATION, 1) != 1 or getattr(picture, "n_frames", 1) > 1
 
 
 def readable_formats() -> list[str]:
@@ -206,7 +220,7 @@ _SIGNATURES = (
 )
 
 
-def tiff_kind(file) -> str:
+def tiff_kind(file: BinaryIO) -> str:
     """Describes the first page of a TIFF file that is open for reading, for a message."""
     with contextlib.suppress(Exception), messages.collected():
         file.seek(0)
@@ -272,12 +286,14 @@ def choose_page(picture: Image.Image, page: int | None) -> str:
 def _first_page(picture: Image.Image, count: int) -> int:
     """Returns the index of the first page of a TIFF that is neither thumbnail nor mask."""
     sizes, marks, has_more = [], [], False
-    picture.fp.seek(0)
-    raw = picture.fp.read(10)[8:] == b"CR"  # Canon raw file; its first page is a preview
+    file = picture.fp
+    assert file is not None  # the file is open
+    file.seek(0)
+    raw = file.read(10)[8:] == b"CR"  # Canon raw file; its first page is a preview
     for index in range(min(count, _PAGES_SEEN)):
         if count > 1:
             picture.seek(index)
-        tags = picture.tag_v2
+        tags = _tags(picture)
         if raw or tags.get(_DNG_VERSION) is not None:
             raise ImageError("is a camera's raw file: develop it to TIFF or JPEG first")
         subfile = tags.get(_SUBFILE, 0)
@@ -298,7 +314,7 @@ def _first_page(picture: Image.Image, count: int) -> int:
                 if not any(j > i and _is_thumbnail(sizes[i], sizes[j]) for j in whole))  # fmt: skip
 
 
-def _is_thumbnail(size, other) -> bool:
+def _is_thumbnail(size: tuple[int, int], other: tuple[int, int]) -> bool:
     (width, height), (wide, high) = size, other
     return (
         2 * width <= wide
@@ -307,22 +323,26 @@ def _is_thumbnail(size, other) -> bool:
     )
 
 
-def _pixels(picture: Image.Image, profile, background) -> tuple:
+def _pixels(
+    picture: Image.Image, profile: bytes | None, background: np.ndarray | None
+) -> tuple[np.ndarray, str]:
     """Returns (uint8 [H, W, 3], a note on colours)."""
-    white, inverted, loading = 65535, False, contextlib.nullcontext()
+    white, inverted = 65535, False
     if picture.format == "TIFF":
         white, inverted = _depth(picture)
         _name_planes(picture)
-        loading = messages.native()
-    elif picture.format == "JPEG2000":
-        _check_jpeg2000(picture)
-    with loading:
-        picture.load()
-    if picture.format == "TIFF":
+        with messages.native():
+            picture.load()
         _scale_palette(picture)
+    else:
+        if picture.format == "JPEG2000":
+            _check_jpeg2000(picture)
+        picture.load()
     orientation, interoperability = _exif(picture)
     base, alpha = _base(picture, white, inverted)
-    info = {**picture.info, **({"icc_profile": profile} if profile else {})}
+    info = dict(picture.info)
+    if profile:
+        info["icc_profile"] = profile
     rgb, note = colour.to_srgb(base, info, interoperability)
     pixels = np.asarray(rgb)
     if alpha is not None and not (alpha == 255).all():
@@ -336,20 +356,20 @@ def _pixels(picture: Image.Image, profile, background) -> tuple:
     return _turned(pixels, orientation), note
 
 
-def _turned(pixels: np.ndarray, orientation) -> np.ndarray:
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     turn = _TURNS.get(orientation)
     if turn is not None:
         pixels = np.asarray(Image.fromarray(pixels).transpose(turn))
     return np.array(pixels)  # a contiguous, writable copy
 
 
-def _depth(picture: Image.Image) -> tuple:
+def _depth(picture: Image.Image) -> tuple[int, bool]:
     """Returns (largest value of a sample, true if it is black) of a TIFF file.
 
     Raises:
       ImageError: the tags leave black and white undefined.
     """
-    tags = picture.tag_v2
+    tags = _tags(picture)
     if tags.get(_PHOTOMETRIC) in _RAW_SENSOR:
         raise ImageError("holds raw data of a sensor: develop it to TIFF or JPEG first")
     if picture.mode == "LAB":
@@ -365,7 +385,7 @@ def _depth(picture: Image.Image) -> tuple:
     return 2**bits - 1, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def _undefined_kinds(tags) -> list:
+def _undefined_kinds(tags: Mapping[int, Any]) -> list[str]:
     """Returns the types of a TIFF's samples whose black and white are undefined."""
     formats = _tuple(tags.get(_SAMPLE_FORMAT, 1))
     return [_SAMPLE_FORMATS[each] for each in formats if each in _SAMPLE_FORMATS]
@@ -373,18 +393,18 @@ def _undefined_kinds(tags) -> list:
 
 def _name_planes(picture: Image.Image) -> None:
     """Corrects the raw modes of planes of 16 bits, which Pillow reads as 8 bits."""
-    tags = picture.tag_v2
+    tags, tiles = _tags(picture), _tiles(picture)
     if tags.get(_PLANES) != 2 or max(_tuple(tags.get(_BITS, 1))) != 16:
         return
     order = "L" if tags.prefix == b"II" else "B"
-    for i, tile in enumerate(picture.tile):
+    for i, tile in enumerate(tiles):
         if tile.codec_name == "raw" and len(tile.args[0]) == 1:
-            picture.tile[i] = tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+            tiles[i] = tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
 
 
 def _scale_palette(picture: Image.Image) -> None:
     """Corrects a colour map with values of 8 bits in place of 16, as libtiff does."""
-    values = picture.tag_v2.get(_COLOUR_MAP)
+    values = _tags(picture).get(_COLOUR_MAP)
     if picture.mode == "P" and values and max(values) < 256:
         colours = np.array(values, np.uint8).reshape(3, -1).T
         picture.putpalette(colours.tobytes())
@@ -392,8 +412,10 @@ def _scale_palette(picture: Image.Image) -> None:
 
 def _check_jpeg2000(picture: Image.Image) -> None:
     """Raises an ImageError for a depth that Pillow's decoder does not read correctly."""
-    picture.fp.seek(0)
-    _, start, header = picture.fp.read().partition(b"\xff\x4f\xff\x51")
+    file = picture.fp
+    assert file is not None  # the file is open
+    file.seek(0)
+    _, start, header = file.read().partition(b"\xff\x4f\xff\x51")
     if not start or picture.mode.startswith("I"):
         return
     (count,) = struct.unpack_from(">H", header, 36)
@@ -405,14 +427,15 @@ def _check_jpeg2000(picture: Image.Image) -> None:
         )
 
 
-def _tuple(value) -> tuple:
+def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
 
 
-def _exif(picture: Image.Image) -> tuple:
+def _exif(picture: Image.Image) -> tuple[int, str]:
     """Returns (orientation, interoperability index); 1 and "" if EXIF has none."""
     # Other tags may be corrupt in any way. The orientation must still be read.
-    orientation, interoperability = None, ""
+    orientation: Any = None  # whatever the file says
+    interoperability = ""
     with contextlib.suppress(Exception):
         exif = picture.getexif()
         orientation = exif.get(_ORIENTATION)
@@ -427,7 +450,7 @@ def _exif(picture: Image.Image) -> tuple:
     return 1, interoperability
 
 
-def _orientation_of(exif: bytes):
+def _orientation_of(exif: bytes) -> int | None:
     """Returns the orientation in EXIF data that Pillow cannot read, or None."""
     data = exif[6:] if exif.startswith(b"Exif\0\0") else exif
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
@@ -444,7 +467,9 @@ def _orientation_of(exif: bytes):
     return None
 
 
-def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
+def _base(
+    picture: Image.Image, white: int, inverted: bool
+) -> tuple[Image.Image, np.ndarray | None]:
     """Converts any mode to (picture in mode L, RGB or CMYK, alpha: uint8 [H, W] or None)."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         return _from_wide_gray(picture, white, inverted)
@@ -462,7 +487,9 @@ def _base(picture: Image.Image, white: int, inverted: bool) -> tuple:
     return picture.convert("RGB"), None
 
 
-def _from_wide_gray(picture: Image.Image, white: int, inverted: bool) -> tuple:
+def _from_wide_gray(
+    picture: Image.Image, white: int, inverted: bool
+) -> tuple[Image.Image, np.ndarray | None]:
     """Scales one channel of more than 8 bits to (picture in mode L, alpha uint8 [H, W] or None)."""
     gray = np.asarray(picture)  # older Pillows give 16-bit files as int32, mode "I"
     if picture.mode == "F" or gray.min() < 0 or gray.max() > white:

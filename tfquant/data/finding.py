@@ -70,7 +70,8 @@ def search(spec: str) -> Found:
     asked = parts(os.fspath(spec))
     if not asked:
         raise ImageError("no pictures asked for: expected a file, a folder or a glob, got ''")
-    taken, result = {}, Found([])
+    taken: dict[str, str] = {}
+    result = Found([])
     for part in asked:
         found = _expand(part)
         if not found.paths:
@@ -164,7 +165,7 @@ def is_picture(path: str) -> bool:
 
 def _counted(paths: list[str]) -> str:
     """Returns text such as "12 files of other kinds: 9 .HEIC, 3 .txt"."""
-    spellings = collections.defaultdict(collections.Counter)
+    spellings: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for path in paths:
         match = _EXTENSION.search(os.path.basename(path))
         extension = match[0] if match else ""

@@ -14,7 +14,8 @@ import contextlib
 import io
 import os
 import stat
-from typing import Callable
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Callable
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -38,7 +39,13 @@ LOSSLESS = (".png", ".tif", ".tiff", ".bmp", ".ppm")
 _MADE_FROM = "tfquant"
 
 
-def read(path, background=None, data: bytes | None = None, *, page: int | None = None) -> Decoded:
+def read(
+    path: str | os.PathLike,
+    background: Sequence[float] | None = None,
+    data: bytes | None = None,
+    *,
+    page: int | None = None,
+) -> Decoded:
     """Reads a picture as 8-bit sRGB.
 
     Args:
@@ -57,16 +64,16 @@ def read(path, background=None, data: bytes | None = None, *, page: int | None =
         such page, or its black and white are undefined.
     """
     path = os.fspath(path)
-    background = _checked_background(background)
+    checked = _checked_background(background)
     with _errors_of(path, data):
         if data is None:
             data = _bytes_of(path)
-        return decoding.decode(path if data is None else io.BytesIO(data), background, page)
+        return decoding.decode(path if data is None else io.BytesIO(data), checked, page)
 
 
 def read_image(
-    path,
-    background=None,
+    path: str | os.PathLike,
+    background: Sequence[float] | None = None,
     data: bytes | None = None,
     *,
     page: int | None = None,
@@ -82,12 +89,13 @@ def read_image(
       ImageError: as for `read`.
     """
     decoded = read(path, background, data, page=page)
-    for line in decoded.notes if note else ():
-        note(line)
+    if note:
+        for line in decoded.notes:
+            note(line)
     return decoded.pixels
 
 
-def sides(path, page: int | None = None) -> tuple:
+def sides(path: str | os.PathLike, page: int | None = None) -> tuple[int, ...]:
     """Returns the sides of a picture in pixels, the shorter first. Reads only the header.
 
     Raises:
@@ -114,7 +122,7 @@ def _bytes_of(path: str) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _errors_of(path: str, data: bytes | None = None):
+def _errors_of(path: str, data: bytes | None = None) -> Iterator[None]:
     """Converts errors from reading a picture to an ImageError that names the file.
 
     Args:
@@ -134,6 +142,7 @@ def _errors_of(path: str, data: bytes | None = None):
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: {_why_unidentified(path, data)}") from None
     except Image.DecompressionBombError:
+        assert Image.MAX_IMAGE_PIXELS is not None  # else Pillow has no limit
         limit = 2 * Image.MAX_IMAGE_PIXELS
         raise ImageError(
             f"{name}: more than {limit} pixels, where Pillow suspects an attack"
@@ -154,7 +163,7 @@ def _why_unidentified(path: str, data: bytes | None) -> str:
     return _of_no_known_format()
 
 
-def _why_unknown(file) -> str:
+def _why_unknown(file: BinaryIO) -> str:
     """Returns the reason why Pillow does not know the format of an open file."""
     head = file.read(32)
     if not head:
@@ -172,7 +181,7 @@ def _of_no_known_format() -> str:
     return f"not a picture of a known format ({', '.join(decoding.readable_formats())})"
 
 
-def probe_image(path) -> None:
+def probe_image(path: str | os.PathLike) -> None:
     """Raises an ImageError if the file's header is not that of a picture. Reads no pixels."""
     path = os.fspath(path)
     try:
@@ -183,7 +192,11 @@ def probe_image(path) -> None:
 
 
 def encoded_image(
-    path, background=None, *, page: int | None = None, note: Callable[[str], None] | None = None
+    path: str | os.PathLike,
+    background: Sequence[float] | None = None,
+    *,
+    page: int | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> bytes:
     """Returns the bytes of a PNG or JPEG file; converts other pictures to an sRGB PNG.
 
@@ -200,8 +213,9 @@ def encoded_image(
         read_image(path)  # raises an error with the reason
         raise
     decoded = read(path, background, data, page=page)
-    for line in decoded.notes if note else ():
-        note(line)
+    if note:
+        for line in decoded.notes:
+            note(line)
     plain = background is None and page is None
     if data.startswith(_KEPT) and (plain or _reads_the_same(data, decoded)):
         return data
@@ -216,7 +230,7 @@ def _reads_the_same(data: bytes, decoded: Decoded) -> bool:
         return False
 
 
-def write_image(path, image, source: str = "") -> None:
+def write_image(path: str | os.PathLike, image: np.ndarray, source: str = "") -> None:
     """Writes `image: uint8 [H, W, 3]` in the lossless format of the extension of `path`.
 
     Args:
@@ -244,12 +258,15 @@ def write_image(path, image, source: str = "") -> None:
         raise ImageError(f"{name}: cannot be written: {reason}") from None
 
 
-def encoded(image, extension: str = ".png", source: str = "", name: str = "picture") -> bytes:
+def encoded(
+    image: np.ndarray, extension: str = ".png", source: str = "", name: str = "picture"
+) -> bytes:
     """Returns the bytes of a lossless file of `image: uint8 [H, W, 3]`; see `write_image`."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
         raise ImageError(f"{name}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
-    options, stream = {}, io.BytesIO()
+    options: dict[str, Any] = {}
+    stream = io.BytesIO()
     if extension == ".png" and source:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text(_MADE_FROM, source)
@@ -258,7 +275,7 @@ def encoded(image, extension: str = ".png", source: str = "", name: str = "pictu
     return stream.getvalue()
 
 
-def made_from(path) -> str | None:
+def made_from(path: str | os.PathLike) -> str | None:
     """Returns the `source` with which `write_image` wrote a PNG file, or None."""
     try:
         with messages.collected(), Image.open(path, formats=["PNG"]) as picture:
@@ -277,7 +294,7 @@ def find_images(spec: str) -> list[str]:
     return finding.search(spec).paths
 
 
-def _checked_background(background):
+def _checked_background(background: Sequence[float] | None) -> np.ndarray | None:
     if background is None:
         return None
     values = np.asarray(background)

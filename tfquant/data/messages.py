@@ -16,6 +16,8 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
+from typing import TextIO
 
 # Held while descriptor 2 is redirected.
 STDERR = threading.RLock()
@@ -33,11 +35,12 @@ _before = warnings.showwarning
 
 
 @contextlib.contextmanager
-def collected():
+def collected() -> Iterator[list[str]]:
     """Yields a list that receives Pillow's messages in this thread, one line each."""
     _install()
     outer = getattr(_local, "lines", None)
-    _local.lines = lines = []
+    lines: list[str] = []
+    _local.lines = lines
     try:
         yield lines
     finally:
@@ -45,7 +48,7 @@ def collected():
 
 
 @contextlib.contextmanager
-def native():
+def native() -> Iterator[None]:
     """Adds the output of C libraries on descriptor 2 to the list of `collected`."""
     with STDERR, contextlib.ExitStack() as stack:
         try:
@@ -73,7 +76,7 @@ def native():
                     _add("libtiff: " + line.removeprefix(_PILLOWS_NAME))
 
 
-def shortened(lines: list) -> list:
+def shortened(lines: list[str]) -> list[str]:
     """Returns the distinct messages in order.
 
     All except the first few are replaced by their count.
@@ -100,7 +103,14 @@ def _install() -> None:
             logger.propagate = False
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None):
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     if getattr(_local, "lines", None) is None:
         _before(message, category, filename, lineno, file, line)
     elif category.__name__ not in _NOT_OF_A_PICTURE:
@@ -116,7 +126,7 @@ def _add(text: str) -> None:
 class _Handler(logging.Handler):
     """Handler that collects Pillow's records, or passes them to the root logger."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         if getattr(_local, "lines", None) is None:
             logging.getLogger().handle(record)
         elif record.levelno >= logging.WARNING:

@@ -18,7 +18,7 @@ _TURNING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 _MAX_TEXT = 1 << 20  # Pillow's limit of one inflated chunk, bytes
 
 
-def without_large_chunks(data: bytes) -> tuple:
+def without_large_chunks(data: bytes) -> tuple[bytes, bytes | None]:
     """Removes text and ICC profile from a PNG file.
 
     Args:

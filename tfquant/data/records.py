@@ -19,8 +19,9 @@ import functools
 import json
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import tensorflow as tf
@@ -63,7 +64,7 @@ class Records:
         if not len(self):
             raise ImageError(f"{spec}: no TFRecord files with records")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, i: int) -> tuple[str, bytes]:
@@ -83,12 +84,12 @@ class Records:
         filename = b"".join(values[FILENAME].bytes_list.value).decode(errors="backslashreplace")
         return f"{name} ({filename})" if filename else name, values[ENCODED].bytes_list.value[0]
 
-    def _open(self, shard: int):
+    def _open(self, shard: int) -> tuple[Any, threading.Lock]:
         path = files.for_tensorflow(self.paths[shard])
         return tf_record.tf_record_random_reader(path), threading.Lock()
 
 
-def _read_index(folder: str) -> dict:
+def _read_index(folder: str) -> dict[str, np.ndarray]:
     """Returns a map from a shard's path to its records' offsets, int64, from the set's index."""
     path = tf.io.gfile.join(folder, INDEX)
     if not files.exists(path):
@@ -133,14 +134,14 @@ def _scan(path: str) -> np.ndarray:
 
 
 def write(
-    paths: list,
+    paths: list[str],
     out: str,
     shards: int,
     *,
     jobs: int,
     skip: Callable[[ImageError], None],
     done: Callable[[], None] = lambda: None,
-    background=None,
+    background: Sequence[float] | None = None,
     page: int | None = None,
     note: Callable[[str, str], None] | None = None,
 ) -> tuple[int, int]:
@@ -172,9 +173,9 @@ def write(
         raise ImageError(f"refusing to overwrite {out}: it exists and is not a set of records")
     common = os.path.commonprefix(paths).rfind("/") + 1
     bounds = [len(paths) * shard // shards for shard in range(shards + 1)]
-    sizes = {}
+    sizes: dict[str, list[int]] = {}
 
-    def encode(path):
+    def encode(path: str) -> bytes:
         said = (lambda text: note(path, text)) if note else None
         return images.encoded_image(path, background, page=page, note=said)
 
@@ -201,10 +202,10 @@ def write(
     return sum(map(len, index.values())), len(index)
 
 
-def _named_shards(folder: str, sizes: dict) -> dict:
+def _named_shards(folder: str, sizes: dict[str, list[int]]) -> dict[str, list[int]]:
     """Removes empty shards and renames the others. Returns name -> bytes of each record."""
     filled = [name for name, values in sizes.items() if values]
-    index = {}
+    index: dict[str, list[int]] = {}
     for name in sizes:
         path = tf.io.gfile.join(folder, name)
         if name in filled:

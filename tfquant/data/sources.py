@@ -18,6 +18,7 @@ import contextlib
 import functools
 import os
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -59,8 +60,9 @@ class ImageSource:
             training = [i for i in training if i != moved]
             validation = [moved] if moved is not None else []
         elif self._first_readable(training) is None:
-            training = [self._first_readable(validation)]
-            validation = [i for i in validation if i != training[0]]
+            moved = self._first_readable(validation)
+            validation = [i for i in validation if i != moved]
+            training = [moved] if moved is not None else []
         if not (self._first_readable(training) is None or self._first_readable(validation) is None):
             return Selection(self, training), Selection(self, validation)
         reasons = f"; {next(iter(self.left_out()))}" if self.left_out() else ""
@@ -69,7 +71,7 @@ class ImageSource:
             f" validation{reasons}"
         )
 
-    def _first_readable(self, places) -> int | None:
+    def _first_readable(self, places: Iterable[int]) -> int | None:
         """Returns the first of these places whose picture can be read, or None."""
         for i in places:
             try:
@@ -83,7 +85,7 @@ class ImageSource:
         """Returns one line for each picture that could not be read so far."""
         return []
 
-    def listing(self) -> dict:
+    def listing(self) -> dict[str, list[int]]:
         """Maps the name of each file to its size and date, to notice changes; empty if unknown."""
         return {}
 
@@ -91,14 +93,14 @@ class ImageSource:
 class Selection(ImageSource):
     """Some pictures of another source, whose cache it shares."""
 
-    def __init__(self, source: ImageSource, chosen):
+    def __init__(self, source: ImageSource, chosen: Sequence[int]):
         self.source = source
         self.chosen = np.asarray(chosen, np.int64)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.chosen)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> np.ndarray:
         return self.source[self.chosen[i]]
 
 
@@ -115,13 +117,13 @@ class DeadLeaves(ImageSource):
         self._canvases = [pool.submit(dead_leaves, key, size) for key in seeds]
         pool.shutdown(wait=False)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._canvases)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> np.ndarray:
         return self._canvases[i].result()
 
-    def held_out(self, every):
+    def held_out(self, every: int) -> tuple[ImageSource, ImageSource]:
         """Returns (all canvases, `len / every` canvases of the next stream, at least 8)."""
         count = max(8, len(self) // every)
         return self, DeadLeaves(self.seed, count=count, size=self.size, stream=self.stream + 1)
@@ -139,7 +141,14 @@ class EncodedImages(ImageSource):
       ImageError: no picture can be read.
     """
 
-    def __init__(self, spec: str, count: int, *, cache_mib: int = CACHE_MIB, background=None):
+    def __init__(
+        self,
+        spec: str,
+        count: int,
+        *,
+        cache_mib: int = CACHE_MIB,
+        background: Sequence[float] | None = None,
+    ):
         self.errors: dict[int, ImageError] = {}
         self._background = background
         self._notes: dict[str, set] = {}
@@ -180,17 +189,17 @@ class EncodedImages(ImageSource):
         """Raises an ImageError if picture i is obviously not a picture."""
         raise NotImplementedError
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> np.ndarray:
         i = int(i)
         if i in self.errors:
             raise self.errors[i]
         picture = self._cache.get(i)
         return self._load(i) if picture is None else picture
 
-    def _prepare(self, i):
+    def _prepare(self, i: int) -> None:
         try:
             if self._bytes_left > 0:
                 self._load(i)
@@ -199,7 +208,7 @@ class EncodedImages(ImageSource):
         except ImageError as error:
             self._skip(i, error)
 
-    def _load(self, i):
+    def _load(self, i: int) -> np.ndarray:
         try:
             picture = self._read(i)
         except ImageError as error:
@@ -214,7 +223,7 @@ class EncodedImages(ImageSource):
                 self._cache[i] = picture
         return picture
 
-    def _skip(self, i, error):
+    def _skip(self, i: int, error: ImageError) -> None:
         with self._lock:
             if i in self.errors:
                 return
@@ -227,44 +236,48 @@ class EncodedImages(ImageSource):
 class ImageFiles(EncodedImages):
     """The files of `spec`, see `finding.search`."""
 
-    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB, background=None):
+    def __init__(
+        self, spec: str, *, cache_mib: int = CACHE_MIB, background: Sequence[float] | None = None
+    ):
         found = finding.search(spec)
         self.paths = found.paths
         if found.left_out():
             logging.info("%s: skipped: %s", spec, found.left_out())
         super().__init__(spec, len(self.paths), cache_mib=cache_mib, background=background)
 
-    def _read(self, i):
+    def _read(self, i: int) -> np.ndarray:
         return images.read_image(
             self.paths[i], self._background, note=functools.partial(self._note, i)
         )
 
-    def _probe(self, i):
+    def _probe(self, i: int) -> None:
         images.probe_image(self.paths[i])
 
-    def listing(self):
+    def listing(self) -> dict[str, list[int]]:
         return _listing(self.paths)
 
 
 class RecordImages(EncodedImages):
     """The pictures of TFRecord shards, see `records.Records`."""
 
-    def __init__(self, spec: str, *, cache_mib: int = CACHE_MIB, background=None):
+    def __init__(
+        self, spec: str, *, cache_mib: int = CACHE_MIB, background: Sequence[float] | None = None
+    ):
         self.records = records.Records(spec)
         super().__init__(
             f"records:{spec}", len(self.records), cache_mib=cache_mib, background=background
         )
 
-    def _read(self, i):
+    def _read(self, i: int) -> np.ndarray:
         name, data = self.records[i]
         return images.read_image(
             name, self._background, data, note=functools.partial(self._note, i)
         )
 
-    def listing(self):
+    def listing(self) -> dict[str, list[int]]:
         return _listing(self.records.paths)
 
-    def _probe(self, i):
+    def _probe(self, i: int) -> None:
         """Does nothing, because the pictures of a set were decoded when it was written.
 
         Shards from elsewhere may have records that are not pictures. Outside the cache, training
@@ -272,7 +285,7 @@ class RecordImages(EncodedImages):
         """
 
 
-def _listing(paths: list[str]) -> dict:
+def _listing(paths: list[str]) -> dict[str, list[int]]:
     """Maps each path relative to the common folder to [bytes, date in ns]; empty for remote
     files.
     """
@@ -315,14 +328,14 @@ class TfdsImages(ImageSource):
         if not self.pictures:
             raise ImageError(f"tfds:{name}: no picture fits {cache_mib} MiB")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> np.ndarray:
         return self.pictures[i]
 
 
-def _tfds_rgb(name, example) -> np.ndarray:
+def _tfds_rgb(name: str, example: Mapping[str, np.ndarray]) -> np.ndarray:
     if "image" not in example:
         raise ImageError(
             f"tfds:{name}: expected a feature 'image', got {', '.join(sorted(example))}"
@@ -335,7 +348,12 @@ def _tfds_rgb(name, example) -> np.ndarray:
 
 
 def open_source(
-    spec: str, seed: int, min_side: int, *, cache_mib: int = CACHE_MIB, background=None
+    spec: str,
+    seed: int,
+    min_side: int,
+    *,
+    cache_mib: int = CACHE_MIB,
+    background: Sequence[float] | None = None,
 ) -> ImageSource:
     """Opens the source that a flag like `--train_images` names, see the table above.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Callable
 
 import numpy as np
@@ -20,7 +21,7 @@ import tensorflow as tf
 
 from tfquant.coding.decisions import VERSION, VERSION_OF_FILES_1, DecisionTable
 from tfquant.coding.portable_math import exp
-from tfquant.coding.tables import MeanScaleTable, ScaleTable
+from tfquant.coding.tables import MeanScaleTable, ScaleTable, Table
 from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
 from tfquant.legacy_keras import keras
@@ -53,18 +54,21 @@ class Family:
     tail: Callable | None = None
 
 
-def _scale_gaussian(blocks, to_sigma):
+_ToSigma = Callable[[tf.Tensor], tf.Tensor]
+
+
+def _scale_gaussian(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyGaussian:
     (log_sigma,) = blocks
     sigma = to_sigma(log_sigma)
     return distributions.NoisyGaussian(tf.zeros_like(sigma), sigma)
 
 
-def _gaussian(blocks, to_sigma):
+def _gaussian(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyGaussian:
     mu, log_sigma = blocks
     return distributions.NoisyGaussian(mu, to_sigma(log_sigma))
 
 
-def _laplacian(blocks, to_sigma):
+def _laplacian(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyLaplacian:
     mu, log_sigma = blocks
     return distributions.NoisyLaplacian(mu, to_sigma(log_sigma))
 
@@ -72,7 +76,7 @@ def _laplacian(blocks, to_sigma):
 MIXTURE_COMPONENTS = 3
 
 
-def _mixture(blocks, to_sigma):
+def _mixture(blocks: Sequence[tf.Tensor], to_sigma: _ToSigma) -> distributions.NoisyGaussianMixture:
     K = MIXTURE_COMPONENTS
     logits, mu, log_sigma = (tf.stack(blocks[i * K : (i + 1) * K], axis=-1) for i in range(3))
     return distributions.NoisyGaussianMixture(logits, mu, to_sigma(log_sigma))
@@ -106,6 +110,8 @@ class ConditionalModel(EntropyModel):
       ValueError: the family is unknown.
     """
 
+    sigma_bound: tf.Variable
+
     def __init__(self, family: str, zero_center: bool, name: str = "y"):
         super().__init__(name=name)
         check_known("entropy family", family, FAMILIES)
@@ -126,33 +132,33 @@ class ConditionalModel(EntropyModel):
     def set_sigma_bound(self, bound: float) -> None:
         self.sigma_bound.assign(bound)
 
-    def _to_sigma(self, log_sigma):
+    def _to_sigma(self, log_sigma: tf.Tensor) -> tf.Tensor:
         # Bounds before exp: after it, the gradient that should raise sigma would shrink with sigma.
         log_sigma = upper_bound(log_sigma, math.log(SIGMA_MAX))
         return tf.exp(lower_bound(log_sigma, tf.math.log(self.sigma_bound)))
 
-    def prior(self, raw):
+    def prior(self, raw: tf.Tensor) -> distributions.UniformNoise:
         return FAMILIES[self.family].build(self._blocks(raw), self._to_sigma)
 
-    def _blocks(self, raw) -> list:
+    def _blocks(self, raw: tf.Tensor) -> list[tf.Tensor]:
         return tf.split(tf.cast(raw, tf.float32), self.outputs, axis=-1)
 
-    def offset(self, raw):
+    def offset(self, raw: tf.Tensor) -> tf.Tensor:
         return self.mean(raw) if self.zero_center else tf.zeros([])
 
     @property
     def has_mean(self) -> bool:
         return self.outputs == 2  # the components of a mixture have several means
 
-    def split_mean(self, raw):
+    def split_mean(self, raw: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor]]:
         mu, log_sigma = self._blocks(raw)
         return mu, (tf.concat([tf.stop_gradient(mu), log_sigma], axis=-1),)
 
-    def mean(self, raw):
+    def mean(self, raw: tf.Tensor) -> tf.Tensor:
         # Uses any scale: the real one would add a dozen unused operations.
         return FAMILIES[self.family].build(self._blocks(raw), tf.ones_like).mean()
 
-    def sigma(self, raw):
+    def sigma(self, raw: tf.Tensor) -> tf.Tensor:
         """Returns scale parameters after the bound, [B, ..., M(, K)]."""
         return self.prior(raw).scale
 
@@ -161,51 +167,37 @@ class ConditionalModel(EntropyModel):
         """True if the symbols' distribution is symmetric about 0."""
         return self.zero_center or self.outputs == 1
 
-    def coding_table(self):
+    def coding_table(self) -> Table:
         tail = FAMILIES[self.family].tail
         if tail is None:
             return DecisionTable(VERSION if self.exact else VERSION_OF_FILES_1)
         return (ScaleTable if self._centred else MeanScaleTable)(tail, SIGMA_MAX)
 
-    def write(self, table, handle, integers, raw):
-        return table.encode(handle, tf.reshape(integers, [-1]), *self._coding_arguments(raw))
-
-    def price(self, table, bits, integers, raw):
-        bits, flat = tf.reshape(bits, [-1]), tf.reshape(integers, [-1])
-        return tf.reshape(table.price(bits, flat, *self._coding_arguments(raw)), tf.shape(integers))
-
-    def read(self, table, handle, shape, raw):
-        shape = tf.concat([tf.shape(raw)[:-1], [raw.shape[-1] // self.outputs]], axis=0)
-        handle, integers = table.decode(handle, *self._coding_arguments(raw))
-        return handle, tf.reshape(integers, shape)
-
-    def join_params(self, groups, join):
+    def join_params(self, groups: list[tuple], join: Callable) -> tuple[tf.Tensor]:
         blocks = zip(*(self._blocks(raw) for (raw,) in groups))
         return (tf.concat([join(list(parts)) for parts in blocks], axis=-1),)
 
-    def _coding_arguments(self, raw) -> tuple:
-        """Returns the arguments for `coding_table()`, for all elements in row-major order."""
+    def coding_params(self, shape: tf.Tensor, raw: tf.Tensor) -> tuple:
+        del shape  # `raw` has it
         if FAMILIES[self.family].tail is None:
             return self._decisions(raw)
         if self.exact:
-            *mu, log_sigma = (tf.reshape(block, [-1]) for block in self._blocks(raw))
+            *mu, log_sigma = self._blocks(raw)
             sigma = self._exact_sigma(log_sigma)
             return (sigma,) if self._centred else (*mu, sigma)
         prior = self.prior(raw)
-        mu, sigma = (tf.reshape(t, [-1]) for t in (prior.loc, prior.scale))
-        return (sigma,) if self._centred else (mu, sigma)
+        return (prior.scale,) if self._centred else (prior.loc, prior.scale)
 
-    def _exact_sigma(self, log_sigma):
+    def _exact_sigma(self, log_sigma: tf.Tensor) -> tf.Tensor:
         return tf.maximum(exp(tf.minimum(log_sigma, _LOG_SIGMA_MAX)), self.sigma_bound)
 
-    def _decisions(self, raw) -> tuple:
+    def _decisions(self, raw: tf.Tensor) -> tuple:
         """Returns the arguments of `DecisionTable`, for the integers `round(y - offset)` of a
         mixture.
 
         They determine the bits of a file: see `decisions.VERSION`.
         """
-        blocks = tf.stack([tf.reshape(block, [-1]) for block in self._blocks(raw)])
-        logits, mu, log_sigma = tf.split(blocks, 3)  # [K, n] each
+        logits, mu, log_sigma = tf.split(tf.stack(self._blocks(raw)), 3)  # [K, ..., M] each
         # tf.nn.softmax would transpose twice.
         weights = (exp if self.exact else tf.exp)(logits - tf.reduce_max(logits, axis=0))
         weights /= tf.reduce_sum(weights, axis=0)

@@ -22,11 +22,11 @@ Both families are symmetric about `loc`, so all functions below use `c = |v - lo
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-
-tfd = tfp.distributions
+from tensorflow_probability import distributions as tfd
 
 _SQRT_HALF = math.sqrt(0.5)
 
@@ -58,7 +58,7 @@ def _erfcx(x: tf.Tensor) -> tf.Tensor:
 
 
 @tf.custom_gradient
-def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
+def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     """Returns `log(Phi((c + 1/2) / scale) - Phi((c - 1/2) / scale))` for `c >= 0`.
 
     With `a, b = (c -+ 1/2) / (scale sqrt 2)` and `S = 2 p exp(a^2)`,
@@ -92,7 +92,7 @@ def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
     # erf may exceed 1 by an ulp.
     log_p = tf.math.log(tf.minimum(0.5 * mass, 1.0)) + (minus_a2 - exponent)
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         common = tf.exp(exponent) / mass * k * upstream
         d_c = common * one_minus_e * (-2.0 / math.sqrt(math.pi))
         d_scale = common * (a - b * (1.0 - one_minus_e)) * (2.0 * math.sqrt(2.0 / math.pi))
@@ -102,7 +102,7 @@ def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor):
 
 
 @tf.custom_gradient
-def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor):
+def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     """Returns `log(F(c + 1/2) - F(c - 1/2))`, `F` the CDF of the Laplacian density, for `c >= 0`.
 
     With `n = min(c - 1/2, 0) / scale`, `m = max(c - 1/2, 0) / scale` and
@@ -129,7 +129,7 @@ def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor):
     mass = exp_n * g - 2.0 * tf.math.expm1(n)
     log_p = tf.math.log(0.5 * mass) - tf.maximum(edge, 0.0)
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         common = exp_n * rate / mass * upstream
         return -common * g, common * (near - (c + 0.5) * (1.0 - g)) * rate
 
@@ -152,7 +152,14 @@ class UniformNoise(tfd.Distribution):
     A subclass adds `_log_prob`.
     """
 
-    def __init__(self, base, parameters, validate_args, allow_nan_stats, name):
+    def __init__(
+        self,
+        base: tfd.Distribution,
+        parameters: dict[str, Any],
+        validate_args: bool,
+        allow_nan_stats: bool,
+        name: str,
+    ):
         if base.dtype not in (tf.float32, tf.float64):
             raise ValueError(
                 f"{type(self).__name__}: parameters of type {base.dtype.name}; known: float32, "
@@ -173,13 +180,13 @@ class UniformNoise(tfd.Distribution):
         """The distribution before the noise: that of `y`, if this one is that of `y_tilde`."""
         return self._base
 
-    def _event_shape_tensor(self):
+    def _event_shape_tensor(self) -> tf.Tensor:
         return tf.constant([], dtype=tf.int32)
 
-    def _event_shape(self):
+    def _event_shape(self) -> tf.TensorShape:
         return tf.TensorShape([])
 
-    def _sample_n(self, n, seed=None):
+    def _sample_n(self, n: tf.Tensor, seed: Any = None) -> tf.Tensor:
         base_seed, noise_seed = tfp.random.split_seed(seed, salt=type(self).__name__)
         samples = self.base.sample(n, seed=base_seed)
         u = tf.random.stateless_uniform(
@@ -187,10 +194,10 @@ class UniformNoise(tfd.Distribution):
         )
         return samples + u
 
-    def _mean(self):
+    def _mean(self) -> tf.Tensor:
         return self.base.mean()
 
-    def _variance(self):
+    def _variance(self) -> tf.Tensor:
         return self.base.variance() + 1.0 / 12.0
 
 
@@ -207,7 +214,7 @@ class _NoisyLocationScale(UniformNoise):
         """The scale parameter of the base density, [...]."""
         return self.base.scale
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         return self._log_mass(*_broadcast(tf.abs(v - self.loc), self.scale))
 
 
@@ -227,13 +234,22 @@ class NoisyGaussian(_NoisyLocationScale):
 
     _log_mass = staticmethod(_log_gaussian_mass)
 
-    def __init__(self, loc, scale, validate_args=False, allow_nan_stats=True, name="NoisyGaussian"):
+    def __init__(
+        self,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "NoisyGaussian",
+    ):
         parameters = dict(locals())
         base = tfd.Normal(loc, scale, validate_args=validate_args)
         super().__init__(base, parameters, validate_args, allow_nan_stats, name)
 
     @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
         return tfd.Normal.parameter_properties(dtype, num_classes)
 
 
@@ -254,14 +270,21 @@ class NoisyLaplacian(_NoisyLocationScale):
     _log_mass = staticmethod(_log_laplacian_mass)
 
     def __init__(
-        self, loc, scale, validate_args=False, allow_nan_stats=True, name="NoisyLaplacian"
+        self,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "NoisyLaplacian",
     ):
         parameters = dict(locals())
         base = tfd.Laplace(loc, scale, validate_args=validate_args)
         super().__init__(base, parameters, validate_args, allow_nan_stats, name)
 
     @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
         return tfd.Laplace.parameter_properties(dtype, num_classes)
 
 
@@ -283,12 +306,12 @@ class NoisyGaussianMixture(UniformNoise):
 
     def __init__(
         self,
-        logits,
-        loc,
-        scale,
-        validate_args=False,
-        allow_nan_stats=True,
-        name="NoisyGaussianMixture",
+        logits: tf.Tensor,
+        loc: tf.Tensor,
+        scale: tf.Tensor,
+        validate_args: bool = False,
+        allow_nan_stats: bool = True,
+        name: str = "NoisyGaussianMixture",
     ):
         parameters = dict(locals())
         self._components = NoisyGaussian(loc, scale, validate_args=validate_args)
@@ -300,7 +323,9 @@ class NoisyGaussianMixture(UniformNoise):
         super().__init__(base, parameters, validate_args, allow_nan_stats, name)
 
     @classmethod
-    def _parameter_properties(cls, dtype, num_classes=None):
+    def _parameter_properties(
+        cls, dtype: tf.DType, num_classes: int | None = None
+    ) -> dict[str, Any]:
         per_component = dict(
             event_ndims=1, shape_fn=lambda shape: tf.concat([shape, [num_classes]], axis=0)
         )
@@ -327,7 +352,7 @@ class NoisyGaussianMixture(UniformNoise):
         """The `sigma` of the components, [..., K]."""
         return self._components.scale
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         log_weights = tf.nn.log_softmax(self.logits, axis=-1)
         components = self._components.log_prob(v[..., tf.newaxis])
         return tf.reduce_logsumexp(log_weights + components, axis=-1)

@@ -7,13 +7,11 @@ import math
 import numpy as np
 import scipy.special
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from tfquant.coding.tables import ChannelTable
 from tfquant.entropy.distributions import UniformNoise
 from tfquant.entropy.model import EntropyModel
-
-tfd = tfp.distributions
 
 
 class Density(tfd.Distribution):
@@ -29,7 +27,9 @@ class Density(tfd.Distribution):
       init_scale: initial width of the density, in quantization steps.
     """
 
-    def __init__(self, channels: int, filters: tuple = (3, 3, 3), init_scale: float = 10.0):
+    def __init__(
+        self, channels: int, filters: tuple[int, ...] = (3, 3, 3), init_scale: float = 10.0
+    ):
         self.channels = channels
         super().__init__(
             dtype=tf.float32,
@@ -54,7 +54,7 @@ class Density(tfd.Distribution):
                     factor = tf.zeros([channels, outputs, 1])
                     self._factors.append(tf.Variable(factor, name=f"factor_{layer}"))
 
-    def logit_cdf(self, v) -> tf.Tensor:
+    def logit_cdf(self, v: tf.Tensor) -> tf.Tensor:
         """Returns `log(F(v) / (1 - F(v)))` for `v` that broadcasts to [..., C], in that shape."""
         v = self._per_channel(v)
         row = tf.transpose(tf.reshape(v, [-1, self.channels]))[:, None]
@@ -64,7 +64,7 @@ class Density(tfd.Distribution):
             units = _product(weights, units + tf.tanh(bend) * tf.tanh(units)) + bias
         return tf.reshape(tf.transpose(units[:, 0]), tf.shape(v))
 
-    def _per_channel(self, v) -> tf.Tensor:
+    def _per_channel(self, v: tf.Tensor) -> tf.Tensor:
         """Broadcasts `v` to [..., C]."""
         v = tf.convert_to_tensor(v, tf.float32)
         return tf.broadcast_to(v, tf.broadcast_dynamic_shape(tf.shape(v), [self.channels]))
@@ -87,13 +87,13 @@ class Density(tfd.Distribution):
                 units = units + np.tanh(factors[layer]) * np.tanh(units)
         return scipy.special.expit(units[:, 0].T)
 
-    def _log_cdf(self, v):
+    def _log_cdf(self, v: tf.Tensor) -> tf.Tensor:
         return tf.math.log_sigmoid(self.logit_cdf(v))
 
-    def _cdf(self, v):
+    def _cdf(self, v: tf.Tensor) -> tf.Tensor:
         return tf.math.sigmoid(self.logit_cdf(v))
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         v = self._per_channel(v)  # otherwise the slopes of all channels would be added
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(v)
@@ -101,20 +101,20 @@ class Density(tfd.Distribution):
         slope = tape.gradient(logit, v)
         return tf.math.log_sigmoid(logit) + tf.math.log_sigmoid(-logit) + tf.math.log(slope)
 
-    def _batch_shape(self):
+    def _batch_shape(self) -> tf.TensorShape:
         return tf.TensorShape([self.channels])
 
-    def _batch_shape_tensor(self):
+    def _batch_shape_tensor(self) -> tf.Tensor:
         return tf.constant([self.channels])
 
-    def _event_shape(self):
+    def _event_shape(self) -> tf.TensorShape:
         return tf.TensorShape([])
 
-    def _event_shape_tensor(self):
+    def _event_shape_tensor(self) -> tf.Tensor:
         return tf.constant([], tf.int32)
 
 
-def _product(a, b):
+def _product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Returns `a [C, m, k]` times `b [C, k, n]`, as [C, m, n].
 
     If `a` has one row or one column, a sum replaces the matrix product. oneDNN in TensorFlow 2.14
@@ -137,13 +137,13 @@ class NoisyDensity(UniformNoise):
     def __init__(self, density: Density):
         super().__init__(density, {"density": density}, False, False, "NoisyDensity")
 
-    def _batch_shape(self):
+    def _batch_shape(self) -> tf.TensorShape:
         return self.base.batch_shape
 
-    def _batch_shape_tensor(self):
+    def _batch_shape_tensor(self) -> tf.Tensor:
         return self.base.batch_shape_tensor()
 
-    def _log_prob(self, v):
+    def _log_prob(self, v: tf.Tensor) -> tf.Tensor:
         below, above = tf.unstack(self.base.logit_cdf(tf.stack([v - 0.5, v + 0.5])))
         rise = tf.maximum(above - below, _LEAST_RISE)
         return (
@@ -172,7 +172,13 @@ class FactorizedModel(EntropyModel):
       name: the latent's name.
     """
 
-    def __init__(self, channels: int, filters=(3, 3, 3), init_scale: float = 10.0, name: str = "z"):
+    def __init__(
+        self,
+        channels: int,
+        filters: tuple[int, ...] = (3, 3, 3),
+        init_scale: float = 10.0,
+        name: str = "z",
+    ):
         super().__init__(name=name)
         self.channels = channels
         self.density = Density(channels, filters, init_scale)
@@ -184,13 +190,13 @@ class FactorizedModel(EntropyModel):
             aggregation=tf.VariableAggregation.MEAN,
         )
 
-    def prior(self):
+    def prior(self) -> NoisyDensity:
         return NoisyDensity(self.density)
 
-    def offset(self):
+    def offset(self) -> tf.Tensor:
         return self.medians
 
-    def track_offset(self):
+    def track_offset(self) -> None:
         """Takes one Newton step of every median towards `F(median) = 1/2`, of length at most 1."""
         medians = tf.identity(self.medians)
         with tf.GradientTape() as tape:
@@ -202,6 +208,9 @@ class FactorizedModel(EntropyModel):
     def coding_table(self) -> ChannelTable:
         medians = self.medians.numpy().astype(np.float64)
         return ChannelTable.from_cdf(lambda v: self.density.cdf64(v + medians), self.channels)
+
+    def coding_params(self, shape: tf.Tensor) -> tuple[tf.Tensor]:
+        return (shape,)
 
     def coding_table_of_0_1(self) -> ChannelTable:
         """Returns the table of tfquant 0.1 for the same weights, from TensorFlow's float32 kernels.
@@ -215,12 +224,3 @@ class FactorizedModel(EntropyModel):
             return self.density.cdf(tf.constant(points + medians, tf.float32)).numpy()
 
         return ChannelTable.from_cdf(cdf, self.channels)
-
-    def write(self, table, handle, integers):
-        return table.encode(handle, integers)
-
-    def price(self, table, bits, integers):
-        return tf.reshape(table.price(tf.reshape(bits, [-1]), integers), tf.shape(integers))
-
-    def read(self, table, handle, shape):
-        return table.decode(handle, shape)

@@ -7,6 +7,8 @@ from typing import Callable
 
 import tensorflow as tf
 
+from tfquant.coding.tables import Table
+from tfquant.entropy.distributions import UniformNoise
 from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import attach_gradient, beyond_floor, floor_log
 from tfquant.quantization.surrogates import Sample
@@ -18,9 +20,10 @@ LIKELIHOOD_FLOOR = 1e-9
 class EntropyModel(keras.layers.Layer):
     """An elementwise distribution of one latent; always float32.
 
-    The layer's `name` is the latent's name: `y` or `z`. A subclass defines the distribution for
-    given parameters (`prior`), the centre of the quantization (`offset`), and the coding of the
-    integers (`coding_table`, `write`, `read`).
+    As a Keras layer, it maps a latent to the bits of its elements. The layer's `name` is the
+    latent's name: `y` or `z`. A subclass defines the distribution for
+    given parameters (`prior`), the centre of the quantization (`offset`), and how the integers are
+    coded (`coding_table`, `coding_params`). The table codes them.
 
     Attributes:
       sigma_bound: variable, the lower bound of sigma; None if the distribution has none.
@@ -28,7 +31,7 @@ class EntropyModel(keras.layers.Layer):
         parameters. Files of version 1 were made without.
     """
 
-    sigma_bound = None
+    sigma_bound: tf.Variable | None = None
     exact = False
 
     def __init__(self, name: str):
@@ -46,15 +49,15 @@ class EntropyModel(keras.layers.Layer):
         """True if one of the parameters is a mean about which the distribution is symmetric."""
         return False
 
-    def split_mean(self, *params) -> tuple:
+    def split_mean(self, *params: tf.Tensor) -> tuple[tf.Tensor, tuple]:
         """Returns the mean, and the parameters without gradient to it. Requires `has_mean`."""
         raise NotImplementedError
 
-    def mean(self, *params) -> tf.Tensor:
+    def mean(self, *params: tf.Tensor) -> tf.Tensor:
         """Returns the centre of the distribution, for display; broadcasts to the latent."""
         return self.offset(*params)
 
-    def sigma(self, *params) -> tf.Tensor | None:
+    def sigma(self, *params: tf.Tensor) -> tf.Tensor | None:
         """Returns the scale of every element after the bound, or None if there is none."""
         del params
         return None
@@ -68,35 +71,33 @@ class EntropyModel(keras.layers.Layer):
         """
         return  # AutoGraph cannot read a body that contains only a docstring
 
-    def prior(self, *params):
+    def prior(self, *params: tf.Tensor) -> UniformNoise:
         """Returns the distribution of the latent plus uniform noise, a TFP distribution over
         `[B, ...]`.
         """
         raise NotImplementedError
 
-    def offset(self, *params) -> tf.Tensor:
+    def offset(self, *params: tf.Tensor) -> tf.Tensor:
         """Returns the quantization offset, which decoding adds to the integers; broadcasts to
         the latent.
         """
         raise NotImplementedError
 
-    def coding_table(self):
+    def coding_table(self) -> Table:
         """Returns integer tables for the range coder, made from the current weights."""
         raise NotImplementedError
 
-    def write(self, table, handle: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
-        """Range codes `integers: [..., C] int32` with `coding_table()`. Returns the next handle."""
-        raise NotImplementedError
+    def coding_params(self, shape: tf.Tensor, *params: tf.Tensor) -> tuple:
+        """Returns the arguments with which `coding_table()` codes the latent's integers.
 
-    def read(self, table, handle: tf.Tensor, shape: tf.Tensor, *params):
-        """Reads integers that `write` has written. Returns the next handle and the integers.
-
-        The parameters determine the number of integers. Without parameters, `shape`, int32 [4],
-        does.
+        Args:
+          shape: int32, the shape of the integers, [..., C]. A model with parameters takes their
+            shape instead.
+          *params: the model's parameters.
         """
         raise NotImplementedError
 
-    def join_params(self, groups: list, join: Callable) -> tuple:
+    def join_params(self, groups: list[tuple], join: Callable) -> tuple:
         """Returns the parameters of a latent that was transmitted in groups.
 
         Args:
@@ -105,14 +106,16 @@ class EntropyModel(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def price(self, table, bits: tf.Tensor, integers: tf.Tensor, *params) -> tf.Tensor:
-        """Returns the cost of each element in the stream; `bits` is that of the distribution alone.
+    def call(self, y: tf.Tensor, *params: tf.Tensor) -> tf.Tensor:
+        """Returns the bits of every element of a latent, [B, ...] float32.
 
-        They differ for improbable elements, which escape at a bounded cost.
+        Args:
+          y: [B, ...] float32, quantized or with additive noise.
+          *params: the model's parameters.
         """
-        raise NotImplementedError
+        return self.bits(Sample(y), *params)
 
-    def bits(self, sample: Sample, *params, floor: float | None = None) -> tf.Tensor:
+    def bits(self, sample: Sample, *params: tf.Tensor, floor: float | None = None) -> tf.Tensor:
         """Returns the bits of every element, `-log2 p(value)`, [B, ...] float32.
 
         With the expected gradient, the value is the sampled one and its gradient reaches the
@@ -132,7 +135,7 @@ class EntropyModel(keras.layers.Layer):
             mean, params = self.split_mean(*params)
         prior = self.prior(*params)
 
-        def rate(value, floored: Callable):
+        def rate(value: tf.Tensor, floored: Callable[[tf.Tensor, float], tf.Tensor]) -> tf.Tensor:
             log_p = prior.log_prob(value)
             if floor is not None:
                 log_p = floored(log_p, math.log(floor))
@@ -143,7 +146,7 @@ class EntropyModel(keras.layers.Layer):
             v, slope, low, high = sample.expected
             at_low, at_high = tf.unstack(rate(tf.stack([low, high]), beyond_floor))
             bits = attach_gradient(bits, v, tf.stop_gradient(slope * (at_high - at_low)))
-        if mean is not None:
+        if sample.mean is not None and mean is not None:
             low, high, odds = sample.mean
             ends = tf.stack([low, high])
             with tf.GradientTape() as tape:

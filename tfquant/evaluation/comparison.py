@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from tfquant import markdown, plotting
 from tfquant.evaluation import conventional, measure, same_size
 from tfquant.evaluation.same_size import Version
 from tfquant.export.model_set import ModelSet
+
+if TYPE_CHECKING:
+    from matplotlib.patches import Rectangle
 
 _CROP = 0.3  # share of each side of the picture
 _DECIMALS = {"psnr": 2, "ms_ssim": 4}
@@ -32,7 +36,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    models: ModelSet, quality: float, name: str, original: np.ndarray, codecs: list
+    models: ModelSet, quality: float, name: str, original: np.ndarray, codecs: Iterable[str]
 ) -> Comparison:
     """Compresses a picture with a model, and with conventional codecs to the same size.
 
@@ -53,7 +57,7 @@ def compare(
     return Comparison(name, original, quality, (own, *others))
 
 
-def table(comparisons: list) -> str:
+def table(comparisons: Sequence[Comparison]) -> str:
     """Returns a Markdown table with PSNR and MS-SSIM of each codec at each picture and quality."""
     labels = [version.label for version in comparisons[0].versions]
     heads = ["picture", "quality", "bytes", "bpp", *(f"{label} PSNR" for label in labels),
@@ -71,7 +75,7 @@ def table(comparisons: list) -> str:
     return markdown.table(heads, rows)
 
 
-def draw(comparisons: list, path: str) -> None:
+def draw(comparisons: Sequence[Comparison], path: str) -> None:
     """Writes a PNG with two rows for each picture: all versions, and a detail of each.
 
     The detail is the part in which the versions differ most.
@@ -112,13 +116,13 @@ def _title(version: Version) -> str:
     return f"{version.label}: {len(version.data)} bytes\n{psnr:.2f} dB{similarity}"
 
 
-def _rectangle(corner: tuple, width: int, height: int):
+def _rectangle(corner: tuple, width: int, height: int) -> Rectangle:
     from matplotlib.patches import Rectangle
 
     return Rectangle(corner, width, height, fill=False, edgecolor="white", linewidth=1.2)
 
 
-def _busiest(comparison: Comparison) -> tuple:
+def _busiest(comparison: Comparison) -> tuple[int, int, int, int]:
     """Returns top, left, height and width of the part where the versions' errors differ most."""
     errors = [
         np.mean(np.square(version.image.astype(np.float64) - comparison.original), axis=-1)

@@ -11,14 +11,16 @@ import dataclasses
 import hashlib
 import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 from PIL import Image, features
 from PIL import __version__ as PILLOW_VERSION
 
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.evaluation.pictures import Picture
 from tfquant.names import check_known
 
 
@@ -68,12 +70,12 @@ class ConventionalCodec:
 _MOST_PIXELS_A_SIDE = {"JPEG": 65500, "WEBP": 16383}
 
 
-def _jpeg(subsampling: str) -> Callable[[float], dict]:
+def _jpeg(subsampling: str) -> Callable[[float], dict[str, Any]]:
     # Optimized Huffman tables. At low rates, the default tables take a fifth of the file.
     return lambda q: {"quality": int(q), "subsampling": subsampling, "optimize": True}
 
 
-def _jpeg2000(bpp: float) -> dict:
+def _jpeg2000(bpp: float) -> dict[str, Any]:
     # A bare codestream with the 9/7 wavelet. OpenJPEG's rate is a ratio to 24 bpp. Pillow
     # does not use the colour transform by default, which would cost JPEG 2000 about 3 dB.
     return {
@@ -130,7 +132,7 @@ def is_available(name: str) -> bool:
     )
 
 
-def choose(names) -> tuple[dict, list]:
+def choose(names: Iterable[str]) -> tuple[dict[str, ConventionalCodec], list[str]]:
     """Selects codecs by name.
 
     Args:
@@ -168,7 +170,13 @@ class Measurer:
     def save(self) -> None:
         self._path.write_text(json.dumps(self._cache))
 
-    def curve(self, codec: ConventionalCodec, pictures, progress, fail=None) -> list:
+    def curve(
+        self,
+        codec: ConventionalCodec,
+        pictures: Iterable[Picture],
+        progress: Callable[[], object],
+        fail: Callable[[Picture, str], object] | None = None,
+    ) -> list[dict[str, Any]]:
         """Measures a point for each setting on the pictures that the codec can encode.
 
         Args:
@@ -181,7 +189,7 @@ class Measurer:
         Returns:
           The points; empty if the codec can encode no picture.
         """
-        images = {setting: [] for setting in codec.settings}
+        images: dict[float, list[dict[str, Any]]] = {setting: [] for setting in codec.settings}
         for picture in pictures:
             image = picture.read()
             try:
@@ -197,14 +205,18 @@ class Measurer:
         self.save()
         return [_point(setting, measured) for setting, measured in images.items() if measured]
 
-    def _row(self, codec: ConventionalCodec, name: str, image: np.ndarray) -> dict:
+    def _row(
+        self, codec: ConventionalCodec, name: str, image: np.ndarray
+    ) -> dict[float, dict[str, Any]]:
         """Measures one picture with every setting."""
         reason = codec.too_large(image)
         if reason:  # libjpeg would print on standard error
             raise ValueError(reason)
         return {setting: self.measure(codec, setting, name, image) for setting in codec.settings}
 
-    def nearest_rate(self, codec: ConventionalCodec, pictures, bpp: float) -> dict:
+    def nearest_rate(
+        self, codec: ConventionalCodec, pictures: Sequence[Picture], bpp: float
+    ) -> dict[str, Any]:
         """Returns the point with the mean rate nearest to `bpp`, among all integer settings."""
         rates = {}
 
@@ -226,7 +238,9 @@ class Measurer:
         self.save()
         return _point(setting, measured)
 
-    def measure(self, codec, setting, name: str, image: np.ndarray) -> dict:
+    def measure(
+        self, codec: ConventionalCodec, setting: float, name: str, image: np.ndarray
+    ) -> dict[str, Any]:
         """Returns the measurement of a picture."""
         key = "|".join(
             [
@@ -249,5 +263,5 @@ class Measurer:
         return {"name": name, **self._cache[key]}
 
 
-def _point(setting, measured) -> dict:
+def _point(setting: float, measured: list[dict[str, Any]]) -> dict[str, Any]:
     return {"setting": setting, "mean": measure.mean(measured), "images": measured}

@@ -137,7 +137,12 @@ def comparable(curve: Curve, other: Curve) -> bool:
     return not known or set(curve.pictures) == set(other.pictures)
 
 
-def _too_little(anchor, test, common, metric: str) -> str:
+def _too_little(
+    anchor: tuple[str, np.ndarray],
+    test: tuple[str, np.ndarray],
+    common: tuple[float, float] | None,
+    metric: str,
+) -> str:
     """Returns a line if two curves have too few qualities in common for a BD-rate, else "".
 
     The line does not depend on the order of the curves.
@@ -191,7 +196,7 @@ def read_published(path: Path, codec: str) -> Curve:
     """
     name = files.shown(path)
     try:
-        text = files.decoded(Path(files.expanded(path)).read_bytes())
+        text = files.decoded(Path(files.expanded(str(path))).read_bytes())
     except OSError as error:
         raise EvaluationError(
             f"--anchor: {name} cannot be read: {getattr(error, 'strerror', None) or error}"
@@ -225,7 +230,7 @@ def read_published(path: Path, codec: str) -> Curve:
     return Curve(f"{codec} (published)", "published", _anchor_points(values))
 
 
-def _anchor_rows(text: str, name: str) -> tuple:
+def _anchor_rows(text: str, name: str) -> tuple[list[tuple[int, dict[str, str]]], bool]:
     """Returns ([(line number, row by column)], true if commas may be decimal)."""
     lines = text.split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
@@ -270,7 +275,9 @@ def _anchor_number(text: str, where: str, comma: bool) -> float:
         ) from None
 
 
-def _anchor_points(values: list) -> tuple:
+def _anchor_points(
+    values: list[tuple[str, str, bool, float, float]],
+) -> tuple[dict[str, float], ...]:
     """Returns points from tuples (location, key of METRICS, true if in dB by name, bpp, value)."""
     linear = [
         (where, value) for where, key, in_db, _, value in values
@@ -286,6 +293,8 @@ def _anchor_points(values: list) -> tuple:
         if key == "ms_ssim_db" and not in_db and not above:
             if not 0 <= value < 1:
                 raise EvaluationError(f"{where}: MS-SSIM must be from 0 to below 1; got {value:g}")
-            value = measure.decibels(value)
+            decibels = measure.decibels(value)
+            assert decibels is not None  # the value is below 1
+            value = decibels
         points.append({"bpp": bpp, key: value})
     return tuple(points)

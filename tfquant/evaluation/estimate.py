@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from collections.abc import Iterable
 
 import scipy.special
 
@@ -37,16 +38,16 @@ class Estimate:
     count: int
 
     @classmethod
-    def of(cls, values) -> Estimate | None:
+    def of(cls, values: Iterable[float | None]) -> Estimate | None:
         """Returns the estimate from the values that are not None; None if there are none."""
-        values = [value for value in values if value is not None]
-        if not values:
+        known = [value for value in values if value is not None]
+        if not known:
             return None
-        mean, count = statistics.fmean(values), len(values)
-        low, high = min(values), max(values)
+        mean, count = statistics.fmean(known), len(known)
+        low, high = min(known), max(known)
         if count > 2:
             quantile = float(scipy.special.stdtrit(count - 1, 0.5 + _CONFIDENCE / 2))
-            half = quantile * statistics.stdev(values) / math.sqrt(count)
+            half = quantile * statistics.stdev(known) / math.sqrt(count)
             low, high = mean - half, mean + half
         return cls(mean, low, high, count)
 

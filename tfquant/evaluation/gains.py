@@ -14,8 +14,12 @@ explorations.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
+from typing import Any
 
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.evaluation.models import Model
+from tfquant.evaluation.pictures import Picture
 from tfquant.training import exploration
 
 # Number of pictures and of rounds, in which both models alternate, for the comparison of times.
@@ -28,7 +32,9 @@ _QUALITIES = {"mse": "psnr", "ms_ssim": "ms_ssim_db"}
 _SHARED = ("codec", "codec_options", "lmbda", "distortion")
 
 
-def pair(models, baselines) -> list:
+def pair(
+    models: Sequence[dict[str, Any]], baselines: Sequence[dict[str, Any]]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Returns (model, baseline) for each model.
 
     The baseline has the model's fingerprint or, if there is none, its settings.
@@ -42,8 +48,8 @@ def pair(models, baselines) -> list:
     return [(model, _baseline_of(model, baselines)) for model in models]
 
 
-def _baseline_of(model: dict, baselines) -> dict:
-    def settings(each: dict) -> list:
+def _baseline_of(model: dict[str, Any], baselines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def settings(each: dict[str, Any]) -> list:
         return [each["experiment"].get(name) for name in _SHARED]
 
     names = [b["name"] for b in baselines]
@@ -58,7 +64,9 @@ def _baseline_of(model: dict, baselines) -> dict:
     return (same_bits + alike)[0]
 
 
-def gain(model: dict, baseline: dict, seconds: dict) -> dict:
+def gain(
+    model: dict[str, Any], baseline: dict[str, Any], seconds: dict[str, Any]
+) -> dict[str, Any]:
     """Returns the gain of a model.
 
     Args:
@@ -85,7 +93,7 @@ def gain(model: dict, baseline: dict, seconds: dict) -> dict:
     }
 
 
-def timing(model, baseline, pictures) -> dict:
+def timing(model: Model, baseline: Model, pictures: Sequence[Picture]) -> dict[str, float]:
     """Measures the seconds of both models in alternation, and the difference in percent.
 
     The result is the mean over pictures of the fastest of several rounds. Other load on the machine
@@ -96,10 +104,11 @@ def timing(model, baseline, pictures) -> dict:
       pictures: the `Picture`s. Only the first ones are used.
     """
     both = {"": model, "baseline_": baseline}
-    fastest = {f"{name}{way}_s": [] for name in both for way in ("encode", "decode")}
+    keys = [f"{name}{way}_s" for name in both for way in ("encode", "decode")]
+    fastest: dict[str, list[float]] = {key: [] for key in keys}
     for picture in pictures[:TIMED_PICTURES]:
         image = picture.read()
-        turns = {key: [] for key in fastest}
+        turns: dict[str, list[float]] = {key: [] for key in keys}
         for _ in range(TIMED_ROUNDS):
             for name, codec in both.items():
                 data, encode_s = measure.timed(codec.compress, image)
@@ -118,7 +127,7 @@ def timing(model, baseline, pictures) -> dict:
     }
 
 
-def by_codec(gains) -> list:
+def by_codec(gains: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns mean and largest gain over the models of each curve, and the mean time both ways."""
     rows = []
     for curve in dict.fromkeys(g["curve"] for g in gains):
@@ -136,7 +145,7 @@ def by_codec(gains) -> list:
     return rows
 
 
-def weights(directory: str) -> dict:
+def weights(directory: str) -> dict[str, Any]:
     """Returns the results of an exploration of the feature distance's weight.
 
     Args:

@@ -25,7 +25,8 @@ import collections
 import dataclasses
 import itertools
 import json
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from tfquant.training.experiment import STAGES, Experiment, current_values
 
@@ -75,7 +76,7 @@ class Identified(NamedTuple):
     identity: dict
 
 
-def name_curves(models) -> list:
+def name_curves(models: Sequence[Trained]) -> list[Identified]:
     """Returns the curve of each model of a report.
 
     Args:
@@ -98,7 +99,8 @@ def name_curves(models) -> list:
                 for i in members:
                     identities[i][key] = settings[i].get(key)
     for members in _groups(identities):
-        places, found = [], collections.Counter()
+        places = []
+        found: collections.Counter[Any] = collections.Counter()
         for i in members:
             found[lmbdas[i]] += 1
             places.append(found[lmbdas[i]])
@@ -108,7 +110,7 @@ def name_curves(models) -> list:
     return [Identified(*pair) for pair in zip(_names(identities), identities)]
 
 
-def shared(identities) -> dict:
+def shared(identities: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the settings that all identities have in common and that are not the defaults."""
     first, *others = identities
     default = {**_DEFAULTS, "init_from": False, EXPORT_PRECISION: _DEFAULTS["precision"]}
@@ -120,12 +122,12 @@ def shared(identities) -> dict:
     }  # fmt: skip
 
 
-def describe(settings: dict) -> str:
+def describe(settings: dict[str, Any]) -> str:
     """Returns `key=value` for each setting that has a value, named as the flags of train.py."""
     return " ".join(f"{key}={_text(value)}" for key, value in settings.items() if _text(value))
 
 
-def _settings(model: Trained) -> dict:
+def _settings(model: Trained) -> dict[str, Any]:
     """Returns all settings with an effect on a model, codec options included, in a fixed order."""
     experiment = {**_DEFAULTS, **current_values(model.experiment), "codec": model.codec}
     options = experiment.pop("codec_options") or {}
@@ -140,7 +142,7 @@ def _settings(model: Trained) -> dict:
     return {key: _plain(value) for key, value in found.items()}
 
 
-def _takes_part(key: str, experiment: dict) -> bool:
+def _takes_part(key: str, experiment: dict[str, Any]) -> bool:
     """Returns true if a setting had an effect on the run or on the run that it started from."""
     stages = experiment["stages"]
     if key == "init_from":
@@ -154,7 +156,7 @@ def _takes_part(key: str, experiment: dict) -> bool:
     return own is None or own in stages or experiment["init_from"]
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Returns a value as JSON would give it back, regardless of its number type."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
@@ -163,7 +165,7 @@ def _plain(value):
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _groups(identities) -> list:
+def _groups(identities: Iterable[dict[str, Any]]) -> list[list[int]]:
     """Returns lists of indices with the same identity."""
     found = collections.defaultdict(list)
     for i, each in enumerate(identities):
@@ -171,10 +173,10 @@ def _groups(identities) -> list:
     return list(found.values())
 
 
-def _names(identities) -> list:
+def _names(identities: Sequence[dict[str, Any]]) -> list[str]:
     rectified = [_rectified(each) for each in identities]
-    keys = dict.fromkeys(key for each in identities for key in each)
-    keys = [key for key in keys if key not in _IN_EVERY_NAME]
+    every = dict.fromkeys(key for each in identities for key in each)
+    keys = [key for key in every if key not in _IN_EVERY_NAME]
     names = []
     for each, suffix in zip(identities, rectified):
         alike = [other for other, theirs in zip(identities, rectified) if theirs == suffix]
@@ -188,7 +190,7 @@ def _names(identities) -> list:
     return names
 
 
-def _differs(key: str, identities) -> bool:
+def _differs(key: str, identities: Sequence[dict[str, Any]]) -> bool:
     """Returns true if a setting has several values among the identities that have it.
 
     A missing codec option counts as a value, the codec's default.
@@ -199,7 +201,7 @@ def _differs(key: str, identities) -> bool:
     return len({json.dumps(each.get(key)) for each in found}) > 1
 
 
-def _rectified(identity: dict) -> str:
+def _rectified(identity: dict[str, Any]) -> str:
     """Returns a suffix for the rectifier stages of a codec; empty if there were none.
 
     `+STP` is a codec with a rectifier from soft-to-predictive training, `+QR` one with a rectifier
@@ -215,7 +217,7 @@ def _rectified(identity: dict) -> str:
     return "+STP" if soft else "+QR"
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from typing import Any, Callable, TypeVar
 
 import numpy as np
 
 from tfquant import metrics
 
+_Result = TypeVar("_Result")
 
-def quality(picture: np.ndarray, decoded: np.ndarray) -> dict:
+
+def quality(picture: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
     """Returns PSNR in dB, MS-SSIM, and MS-SSIM in dB of two pictures, uint8 [H, W, 3] each.
 
     MS-SSIM is the published one with five scales, or None. Means over pictures with different
@@ -31,7 +35,7 @@ def quality(picture: np.ndarray, decoded: np.ndarray) -> dict:
     }
 
 
-def decibels(ms_ssim) -> float | None:
+def decibels(ms_ssim: float | None) -> float | None:
     """Returns -10 log10(1 - MS-SSIM) in dB; None for None and for 1."""
     return None if ms_ssim is None or ms_ssim >= 1 else float(metrics.ms_ssim_db(ms_ssim))
 
@@ -41,14 +45,14 @@ def bits_per_pixel(num_bytes: int, picture: np.ndarray) -> float:
     return 8 * num_bytes / (picture.shape[0] * picture.shape[1])
 
 
-def timed(function, *arguments):
+def timed(function: Callable[..., _Result], *arguments: Any) -> tuple[_Result, float]:
     """Returns (the function's result, its duration in seconds)."""
     start = time.perf_counter()
     result = function(*arguments)
     return result, time.perf_counter() - start
 
 
-def mean(measurements) -> dict:
+def mean(measurements: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the mean of each key over the pictures that have a value; None if no picture has one.
 
     PSNR is the mean of the pictures' decibels. `ms_ssim_db` is the mean MS-SSIM in decibels.
@@ -64,7 +68,7 @@ def mean(measurements) -> dict:
     return result
 
 
-def missing_values(measurements) -> list:
+def missing_values(measurements: Sequence[dict[str, Any]]) -> list[str]:
     """Returns a line for each mean that excludes pictures, with their names and the reason."""
     lines = []
     small = [m["name"] for m in measurements if m["ms_ssim"] is None]
@@ -83,7 +87,7 @@ def missing_values(measurements) -> list:
     return lines
 
 
-def some_names(names, most: int = 5) -> str:
+def some_names(names: Sequence[str], most: int = 5) -> str:
     """Returns the first few names and the number of the other ones."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

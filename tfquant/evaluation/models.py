@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Callable, Protocol
 
 import numpy as np
 
@@ -13,7 +15,21 @@ from tfquant import files, metrics
 from tfquant.coding.container import BitstreamError
 from tfquant.data import images
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.evaluation.pictures import Picture
 from tfquant.export.model_file import FOLDER, MANIFEST, ExportedModel, ModelError, read_manifest
+
+
+class Model(Protocol):
+    """A model that can be evaluated, such as an `ExportedModel`. Pictures are uint8 [H, W, 3]."""
+
+    def compress(self, image: np.ndarray) -> bytes:
+        """Returns the bytes of a file."""
+
+    def decompress(self, data: bytes) -> np.ndarray:
+        """Returns the picture in a file."""
+
+    def evaluate(self, image: np.ndarray) -> dict[str, Any]:
+        """Returns `image`, the decoded picture, and `bits`, the model's estimate of the bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +47,13 @@ class Entry:
     quality: float | None = None
 
 
-def find_models(model_dirs) -> list:
+def find_models(model_dirs: Iterable[str | os.PathLike]) -> list[Entry]:
     """Returns entries for training runs or exported models, in the given order.
 
     Raises:
       EvaluationError: a folder is neither.
     """
-    entries = []
+    entries: list[Entry] = []
     for text in model_dirs:
         text = files.expanded(os.fspath(text)).rstrip("/")
         candidates = [text, os.path.join(text, FOLDER)]
@@ -91,12 +107,12 @@ class AtQuality:
         """Returns the picture of a file, see `ExportedModel.decompress`."""
         return self._model.decompress(data)
 
-    def evaluate(self, image: np.ndarray) -> dict:
+    def evaluate(self, image: np.ndarray) -> dict[str, Any]:
         """Returns the decoder's result, see `ExportedModel.evaluate`."""
         return self._model.evaluate(image, self._quality)
 
 
-def _name(path: str, entries) -> str:
+def _name(path: str, entries: Iterable[Entry]) -> str:
     """Returns the run's name, or its whole path if another model has the same name."""
     path = os.path.realpath(path) if files.is_local(path) else path
     run = os.path.dirname(path) if os.path.basename(path) == FOLDER else path
@@ -110,14 +126,19 @@ def _name(path: str, entries) -> str:
 _OF_ONE_PICTURE = (EvaluationError, images.ImageError, ModelError, BitstreamError, MemoryError)
 
 
-def evaluate(model, pictures, folder: Path | None, progress, fail=None) -> list:
+def evaluate(
+    model: Model,
+    pictures: Iterable[Picture],
+    folder: Path | None,
+    progress: Callable[[dict[str, Any]], object],
+    fail: Callable[[Picture, Exception], object] | None = None,
+) -> list[dict[str, Any]]:
     """Compresses and decompresses every picture.
 
     Each size is run once without timing before its first picture is measured.
 
     Args:
-      model: an object with `compress(image) -> bytes`, `decompress(bytes) -> image` and
-        `evaluate(image) -> {"image", "bits"}`. Images are uint8 [H, W, 3].
+      model: the model.
       pictures: the `Picture`s.
       folder: folder for `NAME.tfq` and the reconstruction `NAME.png`; None writes neither.
       progress: function that is called with each measurement.
@@ -133,7 +154,7 @@ def evaluate(model, pictures, folder: Path | None, progress, fail=None) -> list:
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    warm_sizes = set()
+    warm_sizes: set[tuple[int, ...]] = set()
     measurements = []
     for picture in pictures:
         try:
@@ -148,7 +169,9 @@ def evaluate(model, pictures, folder: Path | None, progress, fail=None) -> list:
     return measurements
 
 
-def _measure(model, picture, folder: Path | None, warm_sizes: set) -> dict:
+def _measure(
+    model: Model, picture: Picture, folder: Path | None, warm_sizes: set[tuple[int, ...]]
+) -> dict[str, Any]:
     """Returns the measurement of a picture, see `evaluate`."""
     image = picture.read()
     if image.shape not in warm_sizes:
@@ -176,7 +199,7 @@ def _measure(model, picture, folder: Path | None, warm_sizes: set) -> dict:
     }
 
 
-def _error_reduction(evaluated: dict) -> dict:
+def _error_reduction(evaluated: dict[str, Any]) -> dict[str, float]:
     """Returns the error reduction by a rectifier; empty for models without this information."""
     if "y_bar" not in evaluated:
         return {}

@@ -35,7 +35,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tfquant.quantization.plans import PLANS
 from tfquant.training.experiment import Experiment
@@ -89,24 +91,19 @@ class Published:
 
 
 @functools.lru_cache(maxsize=1)
-def rows() -> tuple:
+def rows() -> tuple[Published, ...]:
     """Returns all rows in the file's order."""
     with open(_FILE, newline="", encoding="utf-8") as file:
-        return tuple(
-            Published(
-                **{
-                    **row,
-                    "alpha_max": float(row["alpha_max"]) if row["alpha_max"] else None,
-                    "joint_sigma_bound": float(row["joint_sigma_bound"]),
-                    "joint": float(row["joint"]),
-                    "post": float(row["post"]),
-                }
-            )
-            for row in csv.DictReader(file)
-        )
+        return tuple(map(_published, csv.DictReader(file)))
 
 
-def find(experiments) -> list:
+def _published(row: dict[str, Any]) -> Published:
+    numbers = {name: float(row[name]) for name in ("joint_sigma_bound", "joint", "post")}
+    alpha_max = float(row["alpha_max"]) if row["alpha_max"] else None
+    return Published(**{**row, **numbers, "alpha_max": alpha_max})
+
+
+def find(experiments: Iterable[Experiment]) -> list[Published]:
     """Returns the rows that describe all of the experiments, which are the points of a curve."""
     experiments = list(experiments)
     return [row for row in rows() if experiments and all(map(row.describes, experiments))]

@@ -13,8 +13,9 @@ import hashlib
 import importlib.util
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -109,7 +110,9 @@ def find_pictures(
     return Found(made, notes)
 
 
-def readable(pictures, say) -> tuple:
+def readable(
+    pictures: Iterable[Picture], say: Callable[[str], object]
+) -> tuple[list[Picture], list[dict[str, str]], list[str]]:
     """Decodes every picture once, so that all codecs are measured on the same ones.
 
     Args:
@@ -141,25 +144,27 @@ def readable(pictures, say) -> tuple:
     return kept, failed, lines
 
 
-def failure(picture: Picture, codec: str, error: Exception) -> dict:
+def failure(picture: Picture, codec: str, error: Exception) -> dict[str, str]:
     """Makes the entry of `report.json` for a picture without measurement; `codec` "" means all."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return {"name": picture.name, "path": str(picture.path), "codec": codec, "error": reason}
 
 
-def _without_reports(paths: list, spec: str, report_dir: Path | None) -> tuple:
+def _without_reports(
+    paths: list[str], spec: str, report_dir: Path | None
+) -> tuple[list[str], list[str]]:
     """Splits paths into (those of pictures, those of what this package wrote)."""
     asked = [os.path.realpath(part) for part in finding.parts(spec) if files.is_local(part)]
     new = None if report_dir is None else os.path.realpath(report_dir)
-    known = {}
+    known: dict[tuple[str, tuple[str, ...]], bool] = {}
 
-    def has(folder, marks):
+    def has(folder: str, marks: tuple[str, ...]) -> bool:
         key = folder, marks
         if key not in known:
             known[key] = all(os.path.isfile(os.path.join(folder, mark)) for mark in marks)
         return known[key] or (folder == new and marks == _REPORT)
 
-    def is_own(path):
+    def is_own(path: str) -> bool:
         if not files.is_local(path):
             return False
         real = os.path.realpath(path)
@@ -178,7 +183,8 @@ def _without_reports(paths: list, spec: str, report_dir: Path | None) -> tuple:
             parent = above
         return False
 
-    kept, own = [], []
+    kept: list[str] = []
+    own: list[str] = []
     for path in paths:
         (own if is_own(path) else kept).append(path)
     return kept, own
@@ -194,13 +200,13 @@ def write_sample(folder: Path) -> None:
             images.write_image(folder / f"{name}.png", picture)
 
 
-def _hopper():
+def _hopper() -> np.ndarray | None:
     """Returns Rear Admiral Grace Hopper, 256x300, from Matplotlib's sample data (public domain)."""
     path = _package_file("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")
     return None if path is None else _halved(images.read_image(path))
 
 
-def _raccoon():
+def _raccoon() -> np.ndarray | None:
     """Returns a raccoon's face, 512x384, if the installed SciPy still has it (public domain)."""
     path = _package_file("scipy", "misc/face.dat")
     if path is None:
@@ -214,18 +220,20 @@ def _leaves() -> np.ndarray:
     return dead_leaves(_LEAVES_SEED, 256)
 
 
-def _package_file(package: str, name: str):
+def _package_file(package: str, name: str) -> Path | None:
     """Returns a file of an installed package without importing it; None if it does not exist."""
     spec = importlib.util.find_spec(package)
-    path = None if spec is None else Path(spec.submodule_search_locations[0]) / name
-    return path if path is not None and path.is_file() else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / name
+    return path if path.is_file() else None
 
 
 def _halved(picture: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).reduce(2))
 
 
-def _unique_names(paths) -> list:
+def _unique_names(paths: Sequence[Path]) -> list[str]:
     """Returns each file's stem; if two are equal, with the folders; then with the extension."""
     above = os.path.commonpath([path.parent for path in paths])
     choices = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tfquant import plotting
 from tfquant.evaluation import conventional, curves
@@ -13,7 +15,7 @@ _BEYOND_MODELS = 1.6
 _WIDEST_BPP = 2.0
 
 
-def plot_rd(rd_curves, path: Path, title: str) -> None:
+def plot_rd(rd_curves: Sequence[curves.Curve], path: Path, title: str) -> None:
     """Writes a PNG with PSNR and MS-SSIM, both in dB, over bpp.
 
     Learned codecs are thick lines in the style of `model_looks`. Conventional ones are thin, grey
@@ -41,7 +43,9 @@ def plot_rd(rd_curves, path: Path, title: str) -> None:
     figure.savefig(path)
 
 
-def plot_gains(gains, rd_curves, path: Path) -> None:
+def plot_gains(
+    gains: Sequence[dict[str, Any]], rd_curves: Sequence[curves.Curve], path: Path
+) -> None:
     """Writes a PNG with error reduction and gain over bpp, a line for each curve, as in `plot_rd`.
 
     It corresponds to figures 3 to 5 of Luo and Chen (2023).
@@ -67,14 +71,14 @@ def plot_gains(gains, rd_curves, path: Path) -> None:
     figure.savefig(path)
 
 
-def _right_edge(rd_curves) -> float:
+def _right_edge(rd_curves: Sequence[curves.Curve]) -> float:
     learned = [p["bpp"] for c in rd_curves if c.kind == "model" for p in c.points]
     everything = [p["bpp"] for c in rd_curves for p in c.points]
     widest = _BEYOND_MODELS * max(learned) if learned else _WIDEST_BPP
     return min(widest, 1.05 * max(everything, default=_WIDEST_BPP))
 
 
-def model_looks(rd_curves) -> dict:
+def model_looks(rd_curves: Sequence[curves.Curve]) -> dict[str, dict[str, Any]]:
     """Returns a map from the name of each model's curve to its style.
 
     Curves of several plans have the styles of the plans as in all figures. Those of the same plan
@@ -100,7 +104,7 @@ def model_looks(rd_curves) -> dict:
     return drawn
 
 
-def other_looks(rd_curves) -> dict:
+def other_looks(rd_curves: Sequence[curves.Curve]) -> dict[str, dict[str, Any]]:
     """Returns the same for all other curves.
 
     Each conventional codec has its own shade and marker.

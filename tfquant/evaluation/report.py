@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from tfquant import files, markdown
 from tfquant.evaluation import EvaluationError, curves, gains, identity
@@ -37,7 +39,7 @@ _BD_MEANING = "percent more bits that the row needs than the column for the same
 _DECIMALS = {"bpp": 4, "estimated_bpp": 4, "psnr": 2, "ms_ssim": 4, "ms_ssim_db": 2}
 
 
-def number(value, decimals: int, missing: str = "-") -> str:
+def number(value: float | None, decimals: int, missing: str = "-") -> str:
     """Returns a value with `decimals` decimals, or `missing` for None."""
     return missing if value is None else f"{value:.{decimals}f}"
 
@@ -62,7 +64,7 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def write(result: dict, folder: Path) -> None:
+def write(result: dict[str, Any], folder: Path) -> None:
     """Writes everything but the plot into `folder`."""
     text = json.dumps(result, indent=1, allow_nan=False) + "\n"
     (folder / JSON).write_text(text, encoding="utf-8")
@@ -70,7 +72,7 @@ def write(result: dict, folder: Path) -> None:
     (folder / MARKDOWN).write_text(_markdown(result), encoding="utf-8", errors="backslashreplace")
 
 
-def summary(result: dict) -> str:
+def summary(result: dict[str, Any]) -> str:
     """Returns the main result tables in Markdown that also reads well on a terminal."""
     parts = [_means(result)] if _measured(result) else []
     parts += _curves(result)
@@ -113,7 +115,9 @@ def _measured(result: dict) -> bool:
     return bool(result["models"] or result["conventional"])
 
 
-def _every_point(result):
+def _every_point(
+    result: dict[str, Any],
+) -> Iterator[tuple[str, str, dict[str, Any], list[dict[str, Any]]]]:
     for model in result["models"]:
         yield model["curve"], model["name"], model["mean"], model["images"]
     for codec in result["conventional"]:
@@ -241,7 +245,7 @@ def _explorations(result: dict) -> str:
     return markdown.table(["curve", "lmbda", "quality", "at the start", *columns], rows)
 
 
-def _curves(result: dict) -> list:
+def _curves(result: dict) -> list[str]:
     """Returns a table with a row for each curve, and a line with the settings that all curves
     share.
     """
@@ -276,7 +280,7 @@ def _bd_heading(result: dict, metric: str) -> str:
     return f"BD-rate over {curves.LABELS[metric]}, {result['run']['bd_rate_method']}"
 
 
-def _bd_table(result: dict, metric: str, tests) -> str:
+def _bd_table(result: dict, metric: str, tests: Collection[str]) -> str:
     """Returns a table with a row for each curve of `tests` and a column for each curve.
 
     It is empty if no BD-rate is defined.
@@ -290,11 +294,11 @@ def _bd_table(result: dict, metric: str, tests) -> str:
     return markdown.table(["test \\ anchor", *anchors], table)
 
 
-def _bd_notes(result: dict, tests) -> list:
+def _bd_notes(result: dict, tests: Collection[str]) -> list[str]:
     rows = [row for row in result["bd_rate"] if row["note"] and row["test"] in tests]
     lines = dict.fromkeys(f"no BD-rate: {row['note']}" for row in rows)
     return ["\n".join(lines)] if lines else []
 
 
-def _values(row: dict) -> list:
+def _values(row: dict) -> list[str]:
     return [number(row.get(column), _DECIMALS.get(column, 3)) for column in _HEADINGS]

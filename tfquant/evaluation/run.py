@@ -9,8 +9,9 @@ import itertools
 import platform
 import shlex
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from PIL import __version__ as PILLOW_VERSION
 
@@ -35,6 +36,10 @@ from tfquant.names import check_known
 
 # The report lists this codec at the nearest rate to every model.
 NEAREST = "jpeg"
+
+_Row = dict[str, Any]  # an entry of a list in `report.json`
+_Load = Callable[[_Row], models.Model]
+_Say = Callable[[str], object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Evaluation:
     background: tuple[int, int, int] | None = None
     qualities: tuple[float, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.model_dirs or self.conventional or self.explorations):
             raise EvaluationError(
                 "nothing to evaluate: expected a --model_dir, a --conventional codec or"
@@ -87,7 +92,9 @@ class Evaluation:
         check_known("--bd_rate_method: method", self.bd_method, curves.METHODS, EvaluationError)
 
 
-def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> dict:
+def run(
+    evaluation: Evaluation, load_model: Callable[[str], Any], say: Callable[[str], object] = print
+) -> dict[str, Any]:
     """Evaluates, writes the report and returns the content of `report.json`.
 
     A picture that cannot be read or measured is listed in `failed`. All means are over the other
@@ -104,18 +111,21 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
         measured. Errors of `load_model` are raised too.
     """
     explored = _explored(evaluation.explorations)
-    entries = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
-    entries = [models.at_qualities(entry, evaluation.qualities) for entry in entries]
+    found = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
+    entries = [models.at_qualities(entry, evaluation.qualities) for entry in found]
     learned, drawn = _describe([each for several in entries for each in several])
     asked = sum(map(len, entries[: len(evaluation.model_dirs)]))
     load = _loader(load_model)
     # This precedes all measurements, because a model may have no baseline.
     pairs = gains.pair(learned[:asked], learned[asked:]) if evaluation.baselines else []
-    anchor = evaluation.anchor and curves.read_published(evaluation.anchor, evaluation.anchor_codec)
+    anchor = None
+    if evaluation.anchor:
+        anchor = curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
     folder = evaluation.report_dir
     report.check_folder(folder)
-    chosen, failed = [], []
+    chosen: list[pictures.Picture] = []
+    failed: list[dict[str, str]] = []
     if learned or codecs:
         chosen, failed, more = _find(evaluation, say)
         notes = notes + more
@@ -156,7 +166,9 @@ def run(evaluation: Evaluation, load_model: Callable, say: Callable = print) -> 
     return result
 
 
-def _of_the_run(evaluation: Evaluation, number_of_images: int, anchor) -> dict:
+def _of_the_run(
+    evaluation: Evaluation, number_of_images: int, anchor: curves.Curve | None
+) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -170,7 +182,9 @@ def _of_the_run(evaluation: Evaluation, number_of_images: int, anchor) -> dict:
     }
 
 
-def _find(evaluation: Evaluation, say) -> tuple:
+def _find(
+    evaluation: Evaluation, say: _Say
+) -> tuple[list[pictures.Picture], list[dict[str, str]], list[str]]:
     """Returns (pictures that can be read, failures of the others, notes)."""
     folder = evaluation.report_dir
     found = pictures.find_pictures(
@@ -181,7 +195,7 @@ def _find(evaluation: Evaluation, say) -> tuple:
     return kept, failed, found.notes + notes
 
 
-def _loader(load_model: Callable) -> Callable:
+def _loader(load_model: Callable[[str], Any]) -> _Load:
     """Returns a function from a described model to the model that `models.evaluate` takes.
 
     The two last models stay in memory: a model for a range of rates is described once for each
@@ -189,20 +203,26 @@ def _loader(load_model: Callable) -> Callable:
     """
     loaded = functools.lru_cache(maxsize=2)(lambda path: load_model(path))
 
-    def load(described: dict):
+    def load(described: _Row) -> models.Model:
         model, quality = loaded(described["path"]), described["quality"]
         return model if quality is None else models.AtQuality(model, quality)
 
     return load
 
 
-def _measure_all(learned, evaluation, chosen, load, say) -> tuple:
+def _measure_all(
+    learned: list[_Row],
+    evaluation: Evaluation,
+    chosen: list[pictures.Picture],
+    load: _Load,
+    say: _Say,
+) -> tuple[list[pictures.Picture], list[dict[str, str]]]:
     """Adds measurements to every model. Returns (pictures that all measured, failures).
 
     Raises:
       EvaluationError: no picture was measured by all models.
     """
-    failed = []
+    failed: list[dict[str, str]] = []
     for model in learned:
         model.update(_measure(model, evaluation, chosen, load, say, failed))
     broken = {each["name"] for each in failed}
@@ -216,20 +236,19 @@ def _measure_all(learned, evaluation, chosen, load, say) -> tuple:
     return common, failed
 
 
-def _sweep(codecs, measurer, chosen, say) -> tuple:
+def _sweep(
+    codecs: Mapping[str, conventional.ConventionalCodec],
+    measurer: conventional.Measurer,
+    chosen: list[pictures.Picture],
+    say: _Say,
+) -> tuple[list[_Row], dict[str, list[pictures.Picture]], list[str]]:
     """Returns (curves as in `report.json`, map from codec to pictures that it can encode,
     notes).
     """
     swept, held, notes = [], {}, []
     for name, codec in codecs.items():
         say(f"{codec.label}: {len(codec.settings)} settings")
-        lacking = []
-        points = measurer.curve(
-            codec,
-            chosen,
-            _progress_bar(len(chosen)),
-            lambda picture, reason, lacking=lacking: lacking.append((picture, reason)),
-        )
+        points, lacking = _points(codec, measurer, chosen)
         if lacking:
             reasons = measure.some_names([f"{p.name}: {reason}" for p, reason in lacking], 3)
             kept = "is a mean over the others" if points else "is skipped"
@@ -247,7 +266,23 @@ def _sweep(codecs, measurer, chosen, say) -> tuple:
     return swept, held, notes
 
 
-def _explored(directories) -> list:
+def _points(
+    codec: conventional.ConventionalCodec,
+    measurer: conventional.Measurer,
+    chosen: list[pictures.Picture],
+) -> tuple[list[_Row], list[tuple[pictures.Picture, str]]]:
+    """Returns (points of a codec's curve, pictures that it cannot encode with the reasons)."""
+    lacking: list[tuple[pictures.Picture, str]] = []
+    points = measurer.curve(
+        codec,
+        chosen,
+        _progress_bar(len(chosen)),
+        lambda picture, reason: lacking.append((picture, reason)),
+    )
+    return points, lacking
+
+
+def _explored(directories: Iterable[str]) -> list[_Row]:
     """Returns the results of explorations, each with the name of its curve."""
     found = [gains.weights(directory) for directory in directories]
     asked = [identity.Trained(each["experiment"]["codec"], each["experiment"]) for each in found]
@@ -255,7 +290,7 @@ def _explored(directories) -> list:
     return [{"curve": curve.name, **each} for curve, each in zip(names, found)]
 
 
-def _describe(entries) -> tuple:
+def _describe(entries: Sequence[models.Entry]) -> tuple[list[_Row], list[_Row]]:
     """Returns (models, curves) as in `report.json`, without the measurements."""
     manifests = [model_file.read_manifest(entry.path) for entry in entries]
     lmbdas = [_lmbda(entry, manifest) for entry, manifest in zip(entries, manifests)]
@@ -265,7 +300,8 @@ def _describe(entries) -> tuple:
             for m, lmbda in zip(manifests, lmbdas)
         ]
     )
-    described, drawn = [], {}
+    described = []
+    drawn: dict[str, _Row] = {}
     for entry, manifest, lmbda, curve in zip(entries, manifests, lmbdas, found):
         described.append(
             {
@@ -293,14 +329,21 @@ def _lmbda(entry: models.Entry, manifest: model_file.Manifest) -> float | None:
     return float(f"{lmbda:.4g}")
 
 
-def _measure(described, evaluation, chosen, load, say, failed: list) -> dict:
+def _measure(
+    described: _Row,
+    evaluation: Evaluation,
+    chosen: list[pictures.Picture],
+    load: _Load,
+    say: _Say,
+    failed: list[dict[str, str]],
+) -> _Row:
     """Measures a described model, and appends pictures that cannot be measured to `failed`."""
     model = load(described)
     say(f"{described['name']}: {described['codec']}, {described['path']}")
 
     done = itertools.count(1)
 
-    def progress(m):
+    def progress(m: dict[str, Any]) -> None:
         ms_ssim = "" if m["ms_ssim_db"] is None else f"  MS-SSIM {m['ms_ssim_db']:6.3f} dB"
         say(
             f"  [{next(done)}/{len(chosen)}] {m['name']}  {m['bpp']:.4f} bpp"
@@ -308,7 +351,7 @@ def _measure(described, evaluation, chosen, load, say, failed: list) -> dict:
             f"  encode {m['encode_s']:.3f} s  decode {m['decode_s']:.3f} s"
         )
 
-    def fail(picture, error):
+    def fail(picture: pictures.Picture, error: Exception) -> None:
         failed.append(pictures.failure(picture, described["name"], error))
         say(f"  [{next(done)}/{len(chosen)}] {picture.name}  FAILED: {failed[-1]['error']}")
 
@@ -319,12 +362,14 @@ def _measure(described, evaluation, chosen, load, say, failed: list) -> dict:
     return {"images": measured}
 
 
-def _progress_bar(pictures: int) -> Callable:
+def _progress_bar(pictures: int) -> Callable[[], object]:
     bar = keras.utils.Progbar(pictures, unit_name="picture", interval=2)
     return lambda: bar.add(1)
 
 
-def _learned_curves(drawn, learned, names: tuple) -> list:
+def _learned_curves(
+    drawn: list[_Row], learned: list[_Row], names: tuple[str, ...]
+) -> list[curves.Curve]:
     found = []
     for curve in drawn:
         means = [model["mean"] for model in learned if model["curve"] == curve["name"]]
@@ -333,7 +378,9 @@ def _learned_curves(drawn, learned, names: tuple) -> list:
     return found
 
 
-def _conventional_curves(swept, held) -> list:
+def _conventional_curves(
+    swept: list[_Row], held: Mapping[str, list[pictures.Picture]]
+) -> list[curves.Curve]:
     found = []
     for codec in swept:
         points = tuple(point["mean"] for point in codec["points"])
@@ -342,7 +389,12 @@ def _conventional_curves(swept, held) -> list:
     return found
 
 
-def _nearest(learned, codecs, measurer, held) -> list:
+def _nearest(
+    learned: list[_Row],
+    codecs: Mapping[str, conventional.ConventionalCodec],
+    measurer: conventional.Measurer,
+    held: list[pictures.Picture],
+) -> list[_Row]:
     """Returns JPEG's point at the rate of every model, over the pictures that it can encode."""
     if NEAREST not in codecs or not held:
         return []
@@ -355,7 +407,7 @@ def _nearest(learned, codecs, measurer, held) -> list:
     return rows
 
 
-def _same_psnr(learned, rd_curves) -> list:
+def _same_psnr(learned: list[_Row], rd_curves: list[curves.Curve]) -> list[_Row]:
     own = next((curve for curve in rd_curves if curve.kind == "model"), None)
     others = [
         curve
@@ -376,7 +428,7 @@ def _same_psnr(learned, rd_curves) -> list:
     ]
 
 
-def _bd_rates(rd_curves, method: str) -> list:
+def _bd_rates(rd_curves: list[curves.Curve], method: str) -> list[_Row]:
     rows = []
     for metric in curves.METRICS:
         for test in rd_curves:

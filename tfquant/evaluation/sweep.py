@@ -11,7 +11,9 @@ import dataclasses
 import itertools
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Callable
 
 from tfquant import files
 from tfquant.data import sources
@@ -23,7 +25,7 @@ STAGES = ("joint", "post")
 REPORT = "report"
 
 # Defaults of the entries that a sweep.json of an earlier version lacks, for every key.
-_EARLIER = {"follow": {}}
+_EARLIER: dict[str, dict] = {"follow": {}}
 _PICTURES = {"train_images", "images"}  # entries of sweep.json that name pictures
 _OF_PLAN = ("plan", "rate_branch", "distortion_branch", "context_branch")
 _NAME = re.compile(r"[A-Za-z][\w-]*")
@@ -44,7 +46,7 @@ class Pictures:
     folder: str
 
     @classmethod
-    def parse(cls, text: str) -> list:
+    def parse(cls, text: str) -> list[Pictures]:
         """Returns the sets in `NAME=IMAGES;NAME=IMAGES`.
 
         A set without name is named after its file or folder.
@@ -53,7 +55,7 @@ class Pictures:
           EvaluationError: there is no set, two sets have the same name, a set has the name of the
             average, or there are several sets and one has no name.
         """
-        found = {}
+        found: dict[str, Pictures] = {}
         for part in filter(None, (part.strip() for part in text.split(";"))):
             title, equals, images = part.partition("=")
             if not equals or not _NAME.fullmatch(title):
@@ -97,7 +99,7 @@ class Run:
         """
         return sweep.joinpath(name(self.cell), f"lmbda={self.lmbda}", *self.below)
 
-    def __str__(self):
+    def __str__(self) -> str:
         words = [name(self.cell), f"lmbda={self.lmbda}"]
         words += [f"seed={self.seed}"] if self.seed else []
         words += [f"alpha_max={self.alpha}"] if self.alpha else []
@@ -132,7 +134,7 @@ class Grid:
 
     _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for flag, values in {**self.axes, "lmbda": self.lmbdas}.items():
             if not values or "" in values or len(set(values)) < len(values):
                 raise EvaluationError(
@@ -156,7 +158,15 @@ class Grid:
                     raise EvaluationError(f"--{option}: {flag} is set by the sweep itself")
 
     @classmethod
-    def parse(cls, text: str, lmbdas, follow: str = "", seeds=(), alphas=(), base=()) -> Grid:
+    def parse(
+        cls,
+        text: str,
+        lmbdas: Iterable[str],
+        follow: str = "",
+        seeds: Iterable[str] = (),
+        alphas: Iterable[str] = (),
+        base: Iterable[str] = (),
+    ) -> Grid:
         """Returns the grid of `flag=value,value;flag=value,value`; `follow` has the same form.
 
         The base is a list of train.py's arguments, `--flag=value`. The last value of a flag counts.
@@ -168,19 +178,19 @@ class Grid:
             _axes(follow, "follow"),
             tuple(seeds),
             tuple(alphas),
-            dict(match.groups() for match in given),
+            {match[1]: match[2] for match in given},
         )
 
-    def cells(self) -> list:
+    def cells(self) -> list[dict[str, str]]:
         """Returns every combination as a list of dicts from flag to value."""
         return [dict(zip(self.axes, values)) for values in itertools.product(*self.axes.values())]
 
-    def followed(self, lmbda: str) -> dict:
+    def followed(self, lmbda: str) -> dict[str, str]:
         """Returns the flags that follow lmbda, at one of its values."""
         place = self.lmbdas.index(lmbda)
         return {flag: values[place] for flag, values in self.follow.items()}
 
-    def runs(self) -> list:
+    def runs(self) -> list[Run]:
         """Returns all runs, cell by cell."""
         return [
             self._run(cell, lmbda, seed, alpha)
@@ -190,13 +200,13 @@ class Grid:
             for alpha in self._alphas({**self.followed(lmbda), **cell})
         ]
 
-    def _alphas(self, flags: dict) -> tuple:
+    def _alphas(self, flags: dict[str, str]) -> tuple[str, ...]:
         """Returns the temperatures from which a run chooses, or one empty string without a
         choice.
         """
         return self.alphas if self.alphas and _is_annealed({**self.base, **flags}) else ("",)
 
-    def _run(self, cell: dict, lmbda: str, seed: str, alpha: str) -> Run:
+    def _run(self, cell: dict[str, str], lmbda: str, seed: str, alpha: str) -> Run:
         own = {"seed": seed, "alpha_max": alpha}
         own = {flag: value for flag, value in own.items() if value}
         # A run with the base's value has the same folder as in a sweep without this flag, so that
@@ -210,28 +220,28 @@ class Grid:
         return Run(cell, lmbda, flags, seed, alpha, tuple(below))
 
 
-def _is_annealed(flags: dict) -> bool:
+def _is_annealed(flags: dict[str, str]) -> bool:
     """Returns true if alpha affects a run; false also for flags that train.py rejects."""
-    fields = {name: flags[name] for name in _OF_PLAN if name in flags}
+    fields: dict[str, Any] = {name: flags[name] for name in _OF_PLAN if name in flags}
     try:
         return Experiment(**fields).joint_plan().annealed
     except ValueError:
         return False
 
 
-def _check_numbers(option: str, values, number) -> None:
+def _check_numbers(option: str, values: Sequence[str], number: Callable[[str], float]) -> None:
     try:
         distinct = {number(value) for value in values}
     except ValueError:
-        distinct = ()
+        distinct = set()
     if len(distinct) < len(values):
         raise EvaluationError(
             f"--{option} takes distinct numbers, such as 1,2,3; got {','.join(values)!r}"
         )
 
 
-def _axes(text: str, option: str) -> dict:
-    axes = {}
+def _axes(text: str, option: str) -> dict[str, tuple[str, ...]]:
+    axes: dict[str, tuple[str, ...]] = {}
     for axis in filter(None, (part.strip() for part in text.split(";"))):
         flag, equals, values = axis.partition("=")
         if not equals or flag in axes:
@@ -242,7 +252,9 @@ def _axes(text: str, option: str) -> dict:
     return axes
 
 
-def claim(folder: Path, asked: dict, extendable: dict | None = None) -> None:
+def claim(
+    folder: Path, asked: dict[str, Any], extendable: dict[str, dict[str, Any]] | None = None
+) -> None:
     """Creates the sweep's folder, or checks that an existing one belongs to the same sweep.
 
     Args:
@@ -275,7 +287,7 @@ def claim(folder: Path, asked: dict, extendable: dict | None = None) -> None:
     path.write_text(json.dumps({**asked, **kept}, indent=1) + "\n", encoding="utf-8")
 
 
-def name(cell: dict) -> str:
+def name(cell: dict[str, str]) -> str:
     """Returns text such as `plan=mix+joint_sigma_bound=0.11`, or `all` for the only cell.
 
     It is also a folder's name. It has no commas, because these separate folders on eval.py's

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from tfquant.evaluation import report
@@ -51,7 +52,7 @@ class Result:
         return {"joint": self.joint, "post": self.post}[name]
 
 
-def read(sweep: Path, grid: Grid, pictures) -> list:
+def read(sweep: Path, grid: Grid, pictures: Sequence[Pictures]) -> list[Result]:
     """Returns the results of all runs of the grid, in its order.
 
     Among runs that differ only in alpha, the one with the lowest J after post-training is chosen.
@@ -63,26 +64,24 @@ def read(sweep: Path, grid: Grid, pictures) -> list:
       pictures: the sets of `Pictures`.
     """
     results = [_read_run(run, run.folder(sweep), pictures) for run in grid.runs()]
-    best = {}
+    best: dict[tuple[str, str, str], tuple[float, Result]] = {}
     for result in results:
         if not result.run.alpha:
             continue
         place, J = _place(result.run), result.post.J
-        if J is not None and math.isfinite(J) and (place not in best or J < best[place].post.J):
-            best[place] = result
-    return [
-        dataclasses.replace(r, chosen=not r.run.alpha or r is best.get(_place(r.run)))
-        for r in results
-    ]
+        if J is not None and math.isfinite(J) and (place not in best or best[place][0] > J):
+            best[place] = J, result
+    chosen = {id(result) for _, result in best.values()}
+    return [dataclasses.replace(r, chosen=not r.run.alpha or id(r) in chosen) for r in results]
 
 
-def _place(run: Run) -> tuple:
+def _place(run: Run) -> tuple[str, str, str]:
     """Returns the key that runs share among which one is chosen."""
     return name(run.cell), run.lmbda, run.seed
 
 
-def _read_run(run: Run, folder: Path, pictures: list[Pictures]) -> Result:
-    means = {}
+def _read_run(run: Run, folder: Path, pictures: Sequence[Pictures]) -> Result:
+    means: dict[str, dict] = {}
     for each in pictures:
         path = folder / each.folder / report.JSON
         if path.exists():
@@ -97,4 +96,4 @@ def _read_run(run: Run, folder: Path, pictures: list[Pictures]) -> Result:
         experiment = run_folder.read_experiment(str(folder / STAGES[0]))
     except ValueError:  # not started, or made by another version of tfquant
         experiment = None
-    return Result(run, **measured, experiment=experiment)
+    return Result(run, measured["joint"], measured["post"], experiment)

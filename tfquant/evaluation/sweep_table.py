@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfquant import markdown
 from tfquant.evaluation import curves, estimate, paper_tables, plots, report, sweep_results
 from tfquant.evaluation.estimate import Estimate
-from tfquant.evaluation.sweep import STAGES, Grid, name
+from tfquant.evaluation.sweep import STAGES, Grid, Pictures, name
 
 _COSTS = ("J", "surrogate_J")
 _ABOUT_COSTS = (
@@ -57,25 +59,34 @@ class Row:
 class _Sweep:
     """Data of a sweep and values derived from them."""
 
-    def __init__(self, folder: Path, grid: Grid, pictures, anchors: dict, method: str):
+    def __init__(
+        self,
+        folder: Path,
+        grid: Grid,
+        pictures: Sequence[Pictures],
+        anchors: dict[str, curves.Curve],
+        method: str,
+    ):
         self.folder, self.grid, self.pictures, self.method = folder, grid, pictures, method
         self.results = sweep_results.read(folder, grid, pictures)
         self.anchors = anchors
         self.seeds = grid.seeds or ("",)
-        self.notes = []
+        self.notes: list[str] = []
 
-    def at(self, cell: dict, lmbda: str) -> list:
+    def at(self, cell: dict[str, str], lmbda: str) -> list[sweep_results.Result]:
         """Returns the chosen results of a cell at an lmbda, one for each seed."""
         found = [r for r in self.results if r.run.cell == cell and r.run.lmbda == lmbda]
         return [result for result in found if result.chosen]
 
-    def curve(self, cell: dict, stage: str, pictures: str, seed: str | None = None) -> curves.Curve:
+    def curve(
+        self, cell: dict[str, str], stage: str, pictures: str, seed: str | None = None
+    ) -> curves.Curve:
         """Returns the curve of a seed, or the mean curve of all seeds."""
         points = []
         for lmbda in self.grid.lmbdas:
             found = [r for r in self.at(cell, lmbda) if seed in (None, r.run.seed)]
-            means = [r.stage(stage).means.get(pictures) for r in found]
-            means = [mean for mean in means if mean]
+            reported = [r.stage(stage).means.get(pictures) for r in found]
+            means = [mean for mean in reported if mean]
             points += [{**_mean_point(means), "lmbda": lmbda}] if means else []
         title = f"{name(cell)}, {stage}"
         return curves.Curve(title, "model", tuple(points), cell.get("plan", ""))
@@ -86,7 +97,7 @@ class _Sweep:
             return self.anchors[pictures]
         return self.curve(self.grid.cells()[0], STAGES[0], pictures, seed)
 
-    def bd_rates(self, cell: dict, stage: str, pictures: str) -> list:
+    def bd_rates(self, cell: dict[str, str], stage: str, pictures: str) -> list[float | None]:
         """Returns the BD-rate of each seed in percent, and adds a note for each that is None."""
         rates = []
         for seed in self.seeds:
@@ -99,7 +110,7 @@ class _Sweep:
             rates.append(bd.percent)
         return rates
 
-    def rows(self, cell: dict) -> list:
+    def rows(self, cell: dict[str, str]) -> list[Row]:
         """Returns the rows of a cell: one for each set of pictures, and their average."""
         trained = [r.experiment for lmbda in self.grid.lmbdas for r in self.at(cell, lmbda)]
         published = paper_tables.find(filter(None, trained))
@@ -121,23 +132,33 @@ class _Sweep:
         return rows
 
 
-def _mean_point(means) -> dict:
+def _mean_point(means: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns means over seeds of a point's rate and qualities; None if a seed lacks the value."""
     point = {}
     for key in ("bpp", *curves.METRICS):
-        values = [mean.get(key) for mean in means]
-        point[key] = None if None in values else sum(values) / len(values)
+        known = [mean[key] for mean in means if mean.get(key) is not None]
+        point[key] = sum(known) / len(known) if len(known) == len(means) else None
     return point
 
 
-def _averages(rates) -> list:
+def _averages(rates: Sequence[Sequence[float | None]]) -> list[float | None]:
     """Returns the average over sets for each seed, from rates [set][seed]; None if a set lacks
     one.
     """
-    return [None if None in each else sum(each) / len(each) for each in zip(*rates)]
+    averages: list[float | None] = []
+    for each in zip(*rates):
+        known = [rate for rate in each if rate is not None]
+        averages.append(sum(known) / len(known) if len(known) == len(each) else None)
+    return averages
 
 
-def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) -> str:
+def summarize(
+    folder: Path,
+    grid: Grid,
+    pictures: Sequence[Pictures],
+    anchors: dict[str, curves.Curve],
+    method: str,
+) -> str:
     """Writes the tables and plots into the folder of the sweep and returns `table.md`.
 
     Args:
@@ -164,13 +185,13 @@ def summarize(folder: Path, grid: Grid, pictures, anchors: dict, method: str) ->
     return text
 
 
-def _paper(published, names: set) -> dict:
+def _paper(published: Iterable[paper_tables.Published], names: set[str]) -> dict[str, str]:
     """Returns stage -> text such as `-9.89 (VI, VII)`: numbers with their tables, by pictures'
     names.
     """
     texts = {}
     for stage in STAGES:
-        tables = {}
+        tables: dict[float, list[str]] = {}
         for row in published:
             if row.images in names:
                 tables.setdefault(getattr(row, stage), []).append(row.table)
@@ -178,7 +199,7 @@ def _paper(published, names: set) -> dict:
     return texts
 
 
-def _flat_row(whole: _Sweep, row: Row) -> dict:
+def _flat_row(whole: _Sweep, row: Row) -> dict[str, Any]:
     flat = {**row.cell, **({"images": row.pictures} if len(whole.pictures) > 1 else {})}
     for stage in STAGES:
         found = Estimate.of(row.bd[stage])
@@ -194,7 +215,7 @@ def _flat_row(whole: _Sweep, row: Row) -> dict:
     return flat
 
 
-def _flat_run(grid: Grid, result: sweep_results.Result) -> dict:
+def _flat_run(grid: Grid, result: sweep_results.Result) -> dict[str, Any]:
     run = result.run
     flat = {**run.cell, "lmbda": run.lmbda, **grid.followed(run.lmbda)}
     flat.update({"seed": run.seed} if grid.seeds else {})
@@ -207,7 +228,7 @@ def _flat_run(grid: Grid, result: sweep_results.Result) -> dict:
     return flat
 
 
-def _write_csv(path: Path, rows) -> None:
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -215,7 +236,7 @@ def _write_csv(path: Path, rows) -> None:
         writer.writerows(rows)
 
 
-def _markdown(whole: _Sweep, rows) -> str:
+def _markdown(whole: _Sweep, rows: Sequence[Row]) -> str:
     parts = [_bd_table(whole, rows), _about_bd_rates(whole)]
     if whole.notes:
         parts.append("\n".join(f"- {note}" for note in dict.fromkeys(whole.notes)))
@@ -240,7 +261,7 @@ def _about_bd_rates(whole: _Sweep) -> str:
     )
 
 
-def _bd_table(whole: _Sweep, rows) -> str:
+def _bd_table(whole: _Sweep, rows: Sequence[Row]) -> str:
     several = len(whole.pictures) > 1
     head = [*whole.grid.axes, *(["pictures"] if several else [])]
     for stage in STAGES:
@@ -291,7 +312,7 @@ def _point_table(whole: _Sweep) -> str:
 def _choice_table(whole: _Sweep) -> str:
     grid = whole.grid
     seed = ["seed"] * bool(grid.seeds)
-    rows = {}
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for result in whole.results:
         run = result.run
         if run.alpha:
@@ -302,7 +323,7 @@ def _choice_table(whole: _Sweep) -> str:
     return markdown.table(head, [[*place, *costs.values()] for place, costs in rows.items()])
 
 
-def _text(values, decimals: int) -> str:
+def _text(values: Sequence[float | None], decimals: int) -> str:
     """Returns the mean over seeds with its interval, and the number of values if some are
     missing.
     """

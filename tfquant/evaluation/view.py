@@ -11,13 +11,16 @@ import base64
 import html
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 from PIL import Image
 
 from tfquant.evaluation import measure
 from tfquant.evaluation.comparison import Comparison
+from tfquant.evaluation.same_size import Version
 
 _TEMPLATE = Path(__file__).with_name("view.html")
 _MIME = {"JPEG 4:2:0": "jpeg", "JPEG 4:4:4": "jpeg", "WebP": "webp", "AVIF 4:2:0": "avif"}
@@ -25,7 +28,13 @@ _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#777777", "#CC79A7")
 _AXES = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
 
 
-def page(title: str, note: str, comparisons: list, rate_maps: dict, most: int) -> str:
+def page(
+    title: str,
+    note: str,
+    comparisons: Sequence[Comparison],
+    rate_maps: Mapping[tuple[str, float], np.ndarray],
+    most: int,
+) -> str:
     """Returns the page as text.
 
     Args:
@@ -35,7 +44,7 @@ def page(title: str, note: str, comparisons: list, rate_maps: dict, most: int) -
       rate_maps: (picture's name, quality) -> bits of each pixel, float32 [H, W].
       most: number of pictures to show; the curves and the table cover all pictures.
     """
-    by_picture = {}
+    by_picture: dict[str, list[Comparison]] = {}
     for each in comparisons:
         by_picture.setdefault(each.name, []).append(each)
     order = sorted(by_picture, key=lambda name: _advantage(by_picture[name]))
@@ -54,7 +63,7 @@ def page(title: str, note: str, comparisons: list, rate_maps: dict, most: int) -
     return text
 
 
-def _advantage(comparisons: list) -> float:
+def _advantage(comparisons: Sequence[Comparison]) -> float:
     """Returns the mean over qualities of the model's PSNR minus the best other codec's, in dB."""
     differences = []
     for each in comparisons:
@@ -64,7 +73,9 @@ def _advantage(comparisons: list) -> float:
     return float(np.mean(differences)) if differences else 0.0
 
 
-def _picture(comparisons: list, rate_maps: dict) -> dict:
+def _picture(
+    comparisons: Sequence[Comparison], rate_maps: Mapping[tuple[str, float], np.ndarray]
+) -> dict[str, Any]:
     """Returns the data of a picture for the page's script."""
     original = comparisons[0].original
     qualities = []
@@ -95,11 +106,11 @@ def _picture(comparisons: list, rate_maps: dict) -> dict:
     }
 
 
-def _rounded(value, decimals: int):
+def _rounded(value: float | None, decimals: int) -> float | None:
     return None if value is None else round(value, decimals)
 
 
-def _source(version) -> str:
+def _source(version: Version) -> str:
     kind = _MIME.get(version.label)
     if kind is None:
         return _lossless(version.image)
@@ -127,7 +138,7 @@ def _heat(spent: np.ndarray) -> np.ndarray:
     return np.stack([np.rint(255 * channel) for channel in channels], axis=-1).astype(np.uint8)
 
 
-def _table(order: list, by_picture: dict) -> str:
+def _table(order: list[str], by_picture: Mapping[str, list[Comparison]]) -> str:
     """Returns an HTML table with a row for each picture and quality, worst pictures first."""
     labels = [version.label for version in by_picture[order[0]][0].versions]
     heads = ["picture", "quality", "bytes", "bpp", *(f"{label} [dB]" for label in labels)]
@@ -143,9 +154,9 @@ def _table(order: list, by_picture: dict) -> str:
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
 
-def _points(comparisons: list, key: str) -> dict:
+def _points(comparisons: Sequence[Comparison], key: str) -> dict[str, list[tuple[float, float]]]:
     """Returns a map from codec to means over the pictures, (bpp, value) for each quality."""
-    found = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for quality in sorted({each.quality for each in comparisons}):
         of_quality: list[Comparison] = [c for c in comparisons if c.quality == quality]
         for place, version in enumerate(of_quality[0].versions):
@@ -160,7 +171,7 @@ def _points(comparisons: list, key: str) -> dict:
     return found
 
 
-def _curves(comparisons: list, key: str, label: str) -> str:
+def _curves(comparisons: Sequence[Comparison], key: str, label: str) -> str:
     """Returns a plot as SVG; empty if there are no measurements."""
     curves = _points(comparisons, key)
     everything = [point for points in curves.values() for point in points]
@@ -170,7 +181,7 @@ def _curves(comparisons: list, key: str, label: str) -> str:
     rates, values = np.transpose(everything)
     right, low, high = 1.08 * rates.max(), values.min() - 0.5, values.max() + 0.5
 
-    def place(bpp, value) -> str:
+    def place(bpp: float, value: float) -> str:
         x = left + bpp / right * (width - left - 10)
         y = (height - bottom) - (value - low) / (high - low) * (height - bottom - 10)
         return f"{x:.1f},{y:.1f}"
@@ -184,8 +195,8 @@ def _curves(comparisons: list, key: str, label: str) -> str:
             x, y = each.split(",")
             parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/>')
     for row, (name, colour) in enumerate(zip(curves, _COLOURS)):
-        y = height - bottom - 14 - 16 * (len(curves) - 1 - row)
-        legend = f'<text x="{width - 16}" y="{y}" text-anchor="end" fill="{colour}">'
+        above = height - bottom - 14 - 16 * (len(curves) - 1 - row)
+        legend = f'<text x="{width - 16}" y="{above}" text-anchor="end" fill="{colour}">'
         parts.append(f"{legend}{html.escape(name)}</text>")
     middle = 'text-anchor="middle"'
     parts.append(f'<text x="{width / 2}" y="{height - 4}" {middle}>bits per pixel</text>')
@@ -194,7 +205,13 @@ def _curves(comparisons: list, key: str, label: str) -> str:
     return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
 
 
-def _grid(place, rates: tuple, values: tuple, width: int, height: int) -> list:
+def _grid(
+    place: Callable[[float, float], str],
+    rates: tuple[float, float],
+    values: tuple[float, float],
+    width: int,
+    height: int,
+) -> list[str]:
     """Returns lines and numbers of a plot as SVG; `place` maps a point to "x,y"."""
     parts = []
     for tick in _ticks(*rates):
@@ -204,12 +221,13 @@ def _grid(place, rates: tuple, values: tuple, width: int, height: int) -> list:
     for tick in _ticks(*values):
         x, y = place(0, tick).split(",")
         parts.append(f'<line x1="{x}" y1="{y}" x2="{width - 10}" y2="{y}" class="grid"/>')
-        x, y = float(x) - 6, float(y) + 4
-        parts.append(f'<text x="{x}" y="{y}" text-anchor="end">{tick:g}</text>')
+        parts.append(
+            f'<text x="{float(x) - 6}" y="{float(y) + 4}" text-anchor="end">{tick:g}</text>'
+        )
     return parts
 
 
-def _ticks(low: float, high: float) -> list:
+def _ticks(low: float, high: float) -> list[float]:
     """Returns about five round numbers between two values."""
     step = 10.0 ** np.floor(np.log10((high - low) / 4))
     step = max((factor * step for factor in (1, 2, 5) if (high - low) / (factor * step) >= 3),

@@ -334,7 +334,8 @@ class CodecModule(tf.Module):
         coded = (file.streams, file.height, file.width, file.symbols_crc)
         if self._qualities is None:
             return coded
-        return (*coded, tf.cast(file.quality, tf.float32) / container.QUALITY_STEPS)
+        stored = tf.cast(file.quality, tf.float32) / container.QUALITY_STEPS
+        return (*coded, tf.where(file.quality > 0, stored, self._qualities.base))
 
     def _of_one_size(self, files: tf.Tensor) -> Callable[[packing.Unpacked], packing.Unpacked]:
         """Returns a function that checks that a file has the size of the first one."""

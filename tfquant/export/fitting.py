@@ -1,16 +1,25 @@
-"""Compression to a given size: the quality is found with a few trials."""
+"""Compression to a given size: the quality is found with a few trials.
+
+The logarithm of a file's size grows nearly linearly with the quality. The search first finds the
+model of a set, by the sizes at both ends of each model's share of the scale.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from tfquant.export import quality as scale
-from tfquant.export.model_set import ModelSet
+from tfquant.export.model_set import Member, ModelSet
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TOLERANCE = 0.02  # relative to the wanted size
 _FINEST = 0.05  # in units of quality; smaller changes of the size are within the tolerance
 _MOST_TRIALS = 16
+_LEAST_SHARE = 0.15  # of the range, that a trial removes from it
 
 
 class Fitted(NamedTuple):
@@ -21,12 +30,14 @@ class Fitted(NamedTuple):
       quality: quality of the file, see `ModelSet`.
       deviation: relative difference from the wanted size; negative if the file is smaller.
       trials: number of files that were made.
+      member: the model that made the file.
     """
 
     data: bytes
     quality: float
     deviation: float
     trials: int
+    member: Member
 
     @property
     def fits(self) -> bool:
@@ -34,11 +45,13 @@ class Fitted(NamedTuple):
         return abs(self.deviation) <= TOLERANCE
 
 
-def compress_to(models: ModelSet, image, size: int) -> Fitted:
-    """Compresses a picture to about `size` bytes; a bisection finds the quality.
+def compress_to(models: ModelSet, image: np.ndarray, size: int) -> Fitted:
+    """Compresses a picture to about `size` bytes.
 
-    A model of any rate comes within 2 % unless the size is out of its range. A set of models of one
-    rate has only as many sizes as models. The size with the ratio nearest to 1 is then returned.
+    A model for a range of rates comes within 2 % unless the size is out of its range. If a size is
+    between those of two models of a set, the model of the higher quality goes below its share of
+    the scale. A set of models with one rate has only as many sizes as models. The size with the
+    ratio nearest to 1 is then returned.
 
     Args:
       models: the set.
@@ -51,25 +64,65 @@ def compress_to(models: ModelSet, image, size: int) -> Fitted:
     """
     if size < 1:
         raise ValueError(f"the size must be at least 1 byte; got {size}")
-    made = {}
+    made: dict[tuple[str, float], Fitted] = {}
 
-    def trial(quality: float) -> Fitted:
-        member = models.choose(quality)
-        quality = member.nearest(quality)
+    def trial(member: Member, quality: float) -> float:
+        """Makes a file, once. Returns log(its size / the wanted size), or 0 if it fits."""
         key = member.path, quality
         if key not in made:
-            data = models.compress(image, quality)
-            made[key] = Fitted(data, quality, len(data) / size - 1, 0)
-        return made[key]
+            data = models.load(member).compress(image, quality)
+            made[key] = Fitted(data, quality, len(data) / size - 1, 0, member)
+        return 0.0 if made[key].fits else math.log1p(made[key].deviation)
 
-    low, high = scale.LOWEST, scale.HIGHEST
-    while high - low > _FINEST and len(made) < _MOST_TRIALS:
-        middle = (low + high) / 2
-        found = trial(middle)
-        if found.fits:
-            break
-        low, high = (middle, high) if found.deviation < 0 else (low, middle)
-    if len(made) < _MOST_TRIALS and not any(found.fits for found in made.values()):
-        trial(low), trial(high)  # the sizes on both sides of the wanted one
+    below, above = _neighbours(models, trial)
+    if below is not None and above is not None:
+        member, high = above
+        same = below.member.path == member.path
+        low = below.quality if same else member.widest().low
+        _search(functools.partial(trial, member), low, high)
     best = min(made.values(), key=lambda found: abs(math.log1p(found.deviation)))
     return best._replace(trials=len(made))
+
+
+class _Knot(NamedTuple):
+    """An end of a model's share of the scale of qualities."""
+
+    member: Member
+    quality: float
+
+
+def _neighbours(models: ModelSet, trial: Callable[[Member, float], float]) -> tuple:
+    """Returns the knots whose sizes are next to the wanted size, below and above.
+
+    A knot is None if all sizes are on the other side. Both are None if the file of a knot fits.
+    """
+    knots = [_Knot(m, q) for m in models.members for q in dict.fromkeys((m.low, m.high))]
+    below, above = -1, len(knots)
+    while above - below > 1:
+        middle = (below + above) // 2
+        difference = trial(*knots[middle])
+        if difference == 0:
+            return None, None
+        below, above = (middle, above) if difference < 0 else (below, middle)
+    return (
+        knots[below] if below >= 0 else None,
+        knots[above] if above < len(knots) else None,
+    )
+
+
+def _search(difference: Callable[[float], float], low: float, high: float) -> None:
+    """Searches the zero of a function of the quality, which grows nearly linearly.
+
+    The search ends at a zero, or if the range is no longer than `_FINEST`.
+    """
+    at_low, at_high = difference(low), difference(high)
+    trials = 0
+    while at_low < 0 < at_high and high - low > _FINEST and trials < _MOST_TRIALS:
+        share = min(max(at_low / (at_low - at_high), _LEAST_SHARE), 1 - _LEAST_SHARE)
+        middle = low + share * (high - low)
+        found = difference(middle)
+        if found < 0:
+            low, at_low = middle, found
+        else:
+            high, at_high = middle, found
+        trials += 1

@@ -209,7 +209,7 @@ class ExportedModel:
         Args:
           image: [H, W, 3] uint8.
           quality: 0 to 100, see `quality.py`; the nearest quality of the model is used, so a model
-            with one rate takes any. None for the middle of the model's range.
+            with one rate takes any. None for the base quality of the model's range.
           max_pixels: limit of the picture's number of pixels; None for the model's limit. The limit
             for reading is the same, so that every file that was written can be read.
 
@@ -267,7 +267,7 @@ class ExportedModel:
                 tf.constant(bitstream.height, tf.int32),
                 tf.constant(bitstream.width, tf.int32),
                 tf.constant(bitstream.symbols_crc, tf.int64),
-                *_quality_input(bitstream.quality),
+                *_quality_input(self._quality_of(bitstream)),
             )
         except tf.errors.ResourceExhaustedError:
             raise container.FieldError(
@@ -311,6 +311,12 @@ class ExportedModel:
 
             functions = rebuilding.rebuilt(self._path, self.manifest)
         return functions.rate_map(image, *_quality_input(self._stored(quality))).numpy()
+
+    def _quality_of(self, file: container.Bitstream) -> float | None:
+        """Returns the quality with which a file is decoded; None for a model with one rate."""
+        if self.qualities is None:
+            return None
+        return self.qualities.base if file.quality is None else file.quality
 
     def _stored(self, quality: float | None) -> float | None:
         """Returns the quality for the header of a file; None for a model with one rate."""

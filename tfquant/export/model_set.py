@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MANIFEST = "models.json"
+_SHARE_OF_LOWER = 0.3  # both models then lose about the same, see docs/models.md
 FORMAT = 1
 
 
@@ -57,6 +58,13 @@ class Member:
         """Returns the quality of this model that is nearest to the requested one."""
         return min(max(quality, self.low), self.high)
 
+    def widest(self) -> Member:
+        """Returns this model with all of its qualities, without regard to its share of a set."""
+        qualities = self.manifest.qualities
+        if qualities is None:
+            return self
+        return dataclasses.replace(self, low=qualities.low, high=qualities.high)
+
     def samples(self) -> list[float]:
         """Returns qualities that represent this model in tables and figures, in ascending order.
 
@@ -65,7 +73,10 @@ class Member:
         if self.low == self.high:
             return [self.low]
         measured = sorted(row["quality"] for row in self.kodak)
-        return measured or self.manifest.qualities.samples()
+        if measured:
+            return measured
+        assert self.manifest.qualities is not None  # it has a range
+        return self.manifest.qualities.samples()
 
     def size(self) -> int:
         """Size of the files in bytes."""
@@ -146,8 +157,8 @@ class ModelSet:
           ValueError: the quality is not from 0 to 100.
           ModelError: as in `ExportedModel.load` and `ExportedModel.compress`.
         """
-        quality = self._resolved(quality)
-        return self.load(self.choose(quality)).compress(image, quality, max_pixels)
+        member, quality = self._member_for(quality)
+        return self.load(member).compress(image, quality, max_pixels)
 
     def decompress(self, data: bytes, max_pixels: int | None = None) -> np.ndarray:
         """Decompresses the bytes of a .tfq file to the picture, uint8 [H, W, 3].
@@ -175,16 +186,21 @@ class ModelSet:
 
         The arguments and errors are those of `compress`.
         """
-        quality = self._resolved(quality)
-        return self.load(self.choose(quality)).evaluate(image, quality)
+        member, quality = self._member_for(quality)
+        return self.load(member).evaluate(image, quality)
 
     def rate_map(self, image: np.ndarray, quality: float | None = None) -> np.ndarray:
         """Returns the bits spent on each pixel of `image: [H, W, 3]` uint8, float32 [H, W].
 
         Args and errors are those of `compress`.
         """
-        quality = self._resolved(quality)
-        return self.load(self.choose(quality)).rate_map(image, quality)
+        member, quality = self._member_for(quality)
+        return self.load(member).rate_map(image, quality)
+
+    def _member_for(self, quality: float | None) -> tuple[Member, float]:
+        """Returns the member that codes with a quality, and its nearest quality."""
+        member = self.choose(quality)
+        return member, member.nearest(self._resolved(quality))
 
     def _resolved(self, quality: float | None) -> float:
         """Returns the requested quality, or the default one, after a check."""
@@ -224,12 +240,45 @@ def read(path: str) -> ModelSet:
 
 
 def entry(
-    folder: str, manifest: model_file.Manifest, kodak: Iterable[Mapping[str, float]] = ()
+    folder: str,
+    manifest: model_file.Manifest,
+    kodak: Iterable[Mapping[str, float]] = (),
+    ends: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Returns the entry of `members` for a model, from its export's manifest."""
-    low, high = (round(end, 1) for end in _own_range(manifest))
+    """Returns the entry of `members` for a model.
+
+    Args:
+      folder: name of the model's folder.
+      manifest: the manifest of its export.
+      kodak: measured rows.
+      ends: its lowest and highest quality in the set; None for the model's own.
+    """
+    low, high = (round(end, 1) for end in ends or _own_range(manifest))
     quality = low if low == high else [low, high]
     return {"folder": folder, "quality": quality, "kodak": list(kodak)}
+
+
+def divided(manifests: Iterable[model_file.Manifest]) -> dict[str, tuple[float, float]]:
+    """Divides the scale among models for ranges of rates, each around its base quality.
+
+    Between two base qualities, the model of the higher one gets seven tenths: a model loses less
+    at a lower quality than its own.
+
+    Args:
+      manifests: of the models. Models with one rate get no share.
+
+    Returns:
+      Fingerprint -> the lowest and the highest quality of the model.
+    """
+    ranges = [(m.fingerprint, m.qualities) for m in manifests if m.qualities is not None]
+    ranges.sort(key=lambda each: each[1].base)
+    bases = [each.base for _, each in ranges]
+    inner = [low + _SHARE_OF_LOWER * (high - low) for low, high in zip(bases, bases[1:])]
+    edges = [scale.LOWEST, *inner, scale.HIGHEST]
+    return {
+        fingerprint: (max(low, each.low), min(high, each.high))
+        for (fingerprint, each), low, high in zip(ranges, edges, edges[1:])
+    }
 
 
 def write(path: str, name: str, members: Sequence[Mapping[str, Any]], **fields: Any) -> None:

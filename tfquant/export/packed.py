@@ -15,17 +15,28 @@ along have weights of a limited precision.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 import tfquant
 from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import table_file
+from tfquant.coding.container import QUALITY_STEPS
 from tfquant.export import model_file, quality, rebuilding, weight_file
 from tfquant.export.codec_module import CodecModule
+from tfquant.training import trained
 from tfquant.training.experiment import Experiment
+
+_WIDER_BY = 2  # octaves of lmbda, on either side of a model with one rate
 
 
 def pack_export(export: str, path: str) -> model_file.Manifest:
@@ -42,25 +53,10 @@ def pack_export(export: str, path: str) -> model_file.Manifest:
       ModelError: not an exported model, or one that cannot be built again here.
       OSError: the folder cannot be written.
     """
-    manifest = model_file.read_manifest(export)
-    if manifest.flavour == model_file.STOCK:
-        raise model_file.ModelError(
-            f"{export}: the stock flavour of a model, without range coder; name the folder that"
-            " it is in"
-        )
+    manifest = _packable(export)
     module = rebuilding.rebuilt(export, manifest)
-    fields = {
-        "format": manifest.format,
-        "version": manifest.version,
-        "codec": manifest.codec,
-        "fingerprint": manifest.fingerprint,
-        "precision": manifest.precision,
-        "max_pixels": manifest.max_pixels,
-        "metrics": manifest.metrics,
-        "experiment": manifest.experiment,
-    }
-    weights = weight_file.dump(_named(module.weights))
-    return _write(module, fields, path, weights)
+    weights = weight_file.dump(_named(module.weights), packed=_packed_weights(export, manifest))
+    return _write(module, _fields(manifest), path, weights)
 
 
 def pack_codec(
@@ -100,7 +96,86 @@ def pack_codec(
     return _write(module, fields, path, weights)
 
 
-def _named(variables) -> list:
+def widen(export: str, path: str) -> model_file.Manifest:
+    """Packs an exported model with one rate as a model for a range of rates, without training.
+
+    The gain is the square root of the change of lmbda, over two octaves on either side, because the
+    best step of uniform quantization is proportional to `lmbda ** -0.5`. At the model's own lmbda,
+    the gain is 1, so the pictures are those of the export. Weights, tables and fingerprint stay the
+    same, and so files that the export made before decode as before. The further the quality is
+    from the model's own, the more bits are lost against a model that was trained for it.
+
+    Args:
+      export: the exported model, of any flavour but the stock one.
+      path: the folder to write; what is there is replaced.
+
+    Returns:
+      The manifest of the packed export.
+
+    Raises:
+      ModelError: not an exported model, one for files of version 1, one that already has a range of
+        rates, or one that cannot be built again here.
+      OSError: the folder cannot be written.
+    """
+    manifest = _packable(export)
+    if manifest.qualities is not None or manifest.file_version == 1:
+        found = "a range of rates" if manifest.qualities is not None else "files of version 1"
+        raise model_file.ModelError(f"{export}: a model with {found} takes no further gains")
+    module = rebuilding.rebuilt(export, manifest)
+    experiment = _widened(Experiment.from_json(json.dumps(manifest.experiment)))
+    codec = trained.build_as_decoded(experiment, manifest.precision)
+    for name, part in module.codec.parts().items():
+        codec.parts()[name].set_weights(part.get_weights())
+    exact.copy(module.codec, codec)
+    octaves = np.arange(experiment.quality_levels, dtype=np.float32)[:, None] - _WIDER_BY
+    for name, sign in (("gain", 1.0), ("inverse_gain", -1.0)):
+        (log_factors,) = codec.parts()[name].weights
+        log_factors.assign(np.broadcast_to(sign * 0.5 * np.log(2.0) * octaves, log_factors.shape))
+    recorded = json.loads(experiment.to_json())
+    widened = CodecModule(codec, module.tables, manifest.max_pixels, quality.range_of(recorded))
+    fields = {**_fields(manifest), "experiment": recorded}
+    weights = weight_file.dump(_named(codec.variables), packed=_packed_weights(export, manifest))
+    return _write(widened, fields, path, weights)
+
+
+def _widened(experiment: Experiment) -> Experiment:
+    """Returns the experiment with `_WIDER_BY` octaves of lmbda on both sides of its own."""
+    quality_of = functools.partial(quality.to_lmbda, distortion=experiment.distortion)
+    base = quality.of_lmbda(experiment.lmbda, experiment.distortion)
+    # A file can then store the quality at which the gains are exactly 1.
+    base = round(QUALITY_STEPS * base) / QUALITY_STEPS
+    ends = (base - _WIDER_BY * quality.PER_OCTAVE, base + _WIDER_BY * quality.PER_OCTAVE)
+    return dataclasses.replace(
+        experiment, lmbda_range=tuple(map(quality_of, ends)), quality_levels=2 * _WIDER_BY + 1
+    )
+
+
+def _packable(export: str) -> model_file.Manifest:
+    """Reads the manifest of an export. A ModelError says why it cannot be packed."""
+    manifest = model_file.read_manifest(export)
+    if manifest.flavour == model_file.STOCK:
+        raise model_file.ModelError(
+            f"{export}: the stock flavour of a model, without range coder; name the folder that"
+            " it is in"
+        )
+    return manifest
+
+
+def _fields(manifest: model_file.Manifest) -> dict[str, Any]:
+    """Returns the fields of a manifest that packing keeps."""
+    names = ("format", "version", "codec", "fingerprint", "precision", "max_pixels", "metrics",
+             "experiment")  # fmt: skip
+    return {name: getattr(manifest, name) for name in names}
+
+
+def _packed_weights(export: str, manifest: model_file.Manifest) -> bytes:
+    """Returns the file of weights of a packed export; empty for an export of another flavour."""
+    if manifest.flavour != model_file.PACKED:
+        return b""
+    return files.read(os.path.join(export, weight_file.NAME))
+
+
+def _named(variables: Iterable[tf.Variable]) -> list[tuple[str, np.ndarray]]:
     """Returns (name, array) pairs."""
     return [(variable.name, variable.numpy()) for variable in variables]
 

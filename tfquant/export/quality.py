@@ -21,7 +21,7 @@ from tfquant.coding.container import QUALITY_STEPS
 LOWEST, HIGHEST = 0.0, 100.0
 OUT_OF_SCALE = f"quality must be from {LOWEST:.0f} to {HIGHEST:.0f}; got {{quality}}"
 _LMBDA_OF_10 = 0.0018
-_PER_OCTAVE = 15.0
+PER_OCTAVE = 15.0
 _MS_SSIM_FACTOR = 1270.0
 _SAMPLES = 5  # points of a curve
 
@@ -39,7 +39,7 @@ def of_lmbda(lmbda: float, distortion: str = "mse") -> float:
 def to_lmbda(quality: float, distortion: str = "mse") -> float:
     """Returns the lmbda that belongs to a quality, the inverse of `of_lmbda`."""
     factor = _MS_SSIM_FACTOR if distortion == "ms_ssim" else 1.0
-    return factor * _LMBDA_OF_10 * 2.0 ** ((quality - 10.0) / _PER_OCTAVE)
+    return factor * _LMBDA_OF_10 * 2.0 ** ((quality - 10.0) / PER_OCTAVE)
 
 
 def check(quality: float) -> None:
@@ -55,10 +55,13 @@ class QualityRange:
     Attributes:
       start: quality of the codec's level 0. It may be below 0, where no quality can select it.
       end: quality of the codec's level 1. It may be above 100.
+      base: quality of a file that stores none. It is the quality of the experiment's `lmbda`, at
+        which training starts with gains of 1.
     """
 
     start: float
     end: float
+    base: float
 
     @property
     def low(self) -> float:
@@ -71,13 +74,11 @@ class QualityRange:
         return self.steps[1] / QUALITY_STEPS
 
     @property
-    def middle(self) -> float:
-        """The quality if the caller gives none."""
-        return self.nearest((self.low + self.high) / 2)
-
-    @property
     def steps(self) -> tuple[int, int]:
-        """The lowest and the highest quality in steps of 1/256. A file has no step 0."""
+        """The lowest and the highest quality in steps of 1/256, from 1.
+
+        Step 0 in a file means `base`.
+        """
         least, most = (round(QUALITY_STEPS * _on_scale(end)) for end in (self.start, self.end))
         return max(least, 1), max(most, 1)
 
@@ -85,11 +86,10 @@ class QualityRange:
         """Returns the quality of a file that is nearest to the requested one.
 
         Args:
-          quality: from 0 to 100; None for the middle of the range.
+          quality: from 0 to 100; None for the base quality.
         """
-        if quality is None:
-            return self.middle
         least, most = self.steps
+        quality = self.base if quality is None else quality
         return min(max(round(QUALITY_STEPS * quality), least), most) / QUALITY_STEPS
 
     def samples(self) -> list[float]:
@@ -107,18 +107,25 @@ def range_of(experiment: Mapping[str, Any]) -> QualityRange | None:
 
     Args:
       experiment: the fields of an `Experiment`, as in a manifest.
+
+    Raises:
+      TypeError, ValueError: the experiment has an invalid range.
     """
     lmbdas = experiment.get("lmbda_range")
     if not lmbdas:
         return None
     distortion = experiment.get("distortion", "mse")
-    return QualityRange(*(_unlimited(float(lmbda), distortion) for lmbda in lmbdas))
+    start, end = (_unlimited(float(lmbda), distortion) for lmbda in lmbdas)
+    if not start < end:
+        raise ValueError(f"the range of lmbda must grow; got {lmbdas}")
+    base = _unlimited(float(experiment.get("lmbda", lmbdas[0])), distortion)
+    return QualityRange(start, end, round(QUALITY_STEPS * base) / QUALITY_STEPS)
 
 
 def _unlimited(lmbda: float, distortion: str) -> float:
     if distortion == "ms_ssim":
         lmbda /= _MS_SSIM_FACTOR
-    return 10.0 + _PER_OCTAVE * math.log2(lmbda / _LMBDA_OF_10)
+    return 10.0 + PER_OCTAVE * math.log2(lmbda / _LMBDA_OF_10)
 
 
 def _on_scale(quality: float) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import Callable
 
 from tfquant import files, stack
 from tfquant.export import model_file, model_set
@@ -38,7 +39,7 @@ def folder() -> str:
     return os.path.join(data, "tfquant", "models")
 
 
-def sets(broken=None) -> list:
+def sets(broken: Callable[[model_file.ModelError], None] | None = None) -> list[ModelSet]:
     """The installed sets and the user's, by name within each.
 
     Args:
@@ -77,7 +78,7 @@ def find(name: str) -> ModelSet:
     )
 
 
-def of_file(codec: str, fingerprint: str) -> tuple:
+def of_file(codec: str, fingerprint: str) -> tuple[ModelSet, model_set.Member]:
     """The set and the member that made the files with this fingerprint.
 
     Raises:
@@ -93,7 +94,12 @@ def of_file(codec: str, fingerprint: str) -> tuple:
     )
 
 
-def add(exports: list, name: str | None = None, description: str = "") -> ModelSet:
+def add(
+    exports: list[str],
+    name: str | None = None,
+    description: str = "",
+    continuous: bool = False,
+) -> ModelSet:
     """Registers exported models as a set of the user's.
 
     The set holds packed copies of the models: the exports may be removed after that.
@@ -103,6 +109,8 @@ def add(exports: list, name: str | None = None, description: str = "") -> ModelS
       name: of the set; None takes it from the first export's folder, which is `mine` for
         `runs/mine/export`.
       description: a sentence for users.
+      continuous: if true, models with one rate get gains without training, so that the set has
+        every quality around theirs; see `packed.widen`.
 
     Returns:
       The set.
@@ -126,11 +134,17 @@ def add(exports: list, name: str | None = None, description: str = "") -> ModelS
     stack.import_tensorflow()
     from tfquant.export import packed
 
-    members = []
+    pack = packed.widen if continuous else packed.pack_export
     with files.new_folder(path) as partial:
-        for export, manifest in zip(exports, manifests):
-            packed.pack_export(export, os.path.join(partial, manifest.fingerprint))
-            members.append(model_set.entry(manifest.fingerprint, manifest))
+        made = [
+            pack(export, os.path.join(partial, manifest.fingerprint))
+            for export, manifest in zip(exports, manifests)
+        ]
+        ends = model_set.divided(made) if continuous else {}
+        members = [
+            model_set.entry(each.fingerprint, each, ends=ends.get(each.fingerprint))
+            for each in made
+        ]
         model_set.write(partial, name, members, description=description)
     return model_set.read(path)
 

@@ -20,11 +20,14 @@ signatures of other models have no such input.
 
 from __future__ import annotations
 
+from typing import Any, Callable
+
 import tensorflow as tf
 
 from tfquant.codec import Codec
 from tfquant.coding import packing
 from tfquant.coding.container import QUALITY_STEPS
+from tfquant.coding.tables import Table
 from tfquant.exchange import Exchange, Rounding
 from tfquant.export import quality as scale
 from tfquant.export import tiles
@@ -52,7 +55,7 @@ _OTHER_SHAPE = (
 )
 
 
-def traced(*signature):
+def traced(*signature: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
     """Returns `tf.function` with the settings of both flavours: no Python condition depends on a
     tensor.
     """
@@ -68,7 +71,9 @@ class StockModule(tf.Module):
       qualities: the model's qualities; None for a model with one rate.
     """
 
-    def __init__(self, codec: Codec, tables: dict, qualities: QualityRange | None = None):
+    def __init__(
+        self, codec: Codec, tables: dict[str, Table], qualities: QualityRange | None = None
+    ):
         super().__init__(name="stock")
         self._codec = lambda: codec  # hidden from the saver, as in `CodecModule`
         self._weights = list(codec.variables)
@@ -80,28 +85,36 @@ class StockModule(tf.Module):
         self.synthesize = traced(y_hat, *SIDES, *quality)(self._synthesize)
         self.reconstruct = traced(IMAGES, *quality)(self._reconstruct)
 
-    def signatures(self) -> dict:
+    def signatures(self) -> dict[str, Callable]:
         """Returns name -> function, for `tf.saved_model.save`."""
         names = ("analyze", "synthesize", "reconstruct")
         return {name: getattr(self, name) for name in names}
 
-    def _analyze(self, images, quality=None):
+    def _analyze(self, images: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Maps `images: uint8 [B, H, W, 3]` to y: float32 [B, h, w, M], not quantized."""
 
-        def one(image, quality=None):
+        def one(image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
             return tiles.analyze(self._codec(), image, level_of(self._qualities, quality))[0]
 
         spec = tf.TensorSpec(latent_spec(self._codec(), "y").shape[1:])
         return {"y": one_by_one(one, with_quality(images, quality), spec)}
 
-    def _synthesize(self, y_hat, height, width, quality=None):
+    def _synthesize(
+        self,
+        y_hat: tf.Tensor,
+        height: tf.Tensor,
+        width: tf.Tensor,
+        quality: tf.Tensor | None = None,
+    ) -> dict[str, tf.Tensor]:
         """Maps `y_hat: float32 [B, h, w, M]` to images: uint8 [B, H, W, 3].
 
         `height` and `width`, int32 [B], are the sizes of the pictures. All must be equal. Other
         sides are an InvalidArgumentError.
         """
 
-        def one(y_hat, height, width, quality=None):
+        def one(
+            y_hat: tf.Tensor, height: tf.Tensor, width: tf.Tensor, quality: tf.Tensor | None = None
+        ) -> tf.Tensor:
             y_bar = self._codec().rectify(y_hat[None])
             level = level_of(self._qualities, quality)
             return tiles.synthesize(self._codec(), y_bar, height, width, level)
@@ -110,7 +123,9 @@ class StockModule(tf.Module):
         batch = with_quality(y_hat, quality, *sides)
         return {"images": one_by_one(one, batch, PICTURE)}
 
-    def _reconstruct(self, images, quality=None):
+    def _reconstruct(
+        self, images: tf.Tensor, quality: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
         """Computes a decoder's pictures for `images: uint8 [B, H, W, 3]`, and their cost.
 
         Returns:
@@ -118,7 +133,7 @@ class StockModule(tf.Module):
             model's estimate. rate_map: float32 [B, H, W], the bits for each pixel.
         """
 
-        def one(image, quality=None):
+        def one(image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
             level = level_of(self._qualities, quality)
             evaluated, exchange = evaluate(self._codec(), self._tables, image, level)
             spent = rate_map(self._codec(), exchange, tf.shape(image)[0], tf.shape(image)[1])
@@ -132,7 +147,9 @@ class StockModule(tf.Module):
         return one_by_one(one, with_quality(images, quality), outputs)
 
 
-def with_quality(pictures, quality, *others) -> tuple:
+def with_quality(
+    pictures: tf.Tensor, quality: tf.Tensor | None, *others: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
     """Returns the tensors of a batch for `one_by_one`, with the qualities last.
 
     Args:
@@ -149,7 +166,7 @@ def with_quality(pictures, quality, *others) -> tuple:
         return (pictures, *others, tf.identity(quality))
 
 
-def steps_of(qualities: QualityRange, quality) -> tf.Tensor:
+def steps_of(qualities: QualityRange, quality: tf.Tensor) -> tf.Tensor:
     """Returns the quality that a file stores: int32 scalar, as `container.stored_quality`.
 
     Args:
@@ -163,7 +180,7 @@ def steps_of(qualities: QualityRange, quality) -> tf.Tensor:
     return tf.clip_by_value(steps, *qualities.steps)
 
 
-def level_of(qualities: QualityRange | None, quality) -> tf.Tensor | None:
+def level_of(qualities: QualityRange | None, quality: tf.Tensor | None) -> tf.Tensor | None:
     """Returns the codec's quality, [1] float32 from 0 to 1, or None for a model with one rate.
 
     The arguments are those of `steps_of`. The encoder's level equals the decoder's, because both
@@ -175,7 +192,7 @@ def level_of(qualities: QualityRange | None, quality) -> tf.Tensor | None:
     return tf.cast(qualities.level(stored), tf.float32)[None]
 
 
-def one_by_one(function, batch: tuple, spec):
+def one_by_one(function: Callable[..., Any], batch: tuple[tf.Tensor, ...], spec: Any) -> Any:
     """Applies `function` to the elements of tensors [B, ...]; `spec` describes its result.
 
     Runs sequentially, because parallel calls would take several times the memory. A batch of 0 is
@@ -189,7 +206,9 @@ def one_by_one(function, batch: tuple, spec):
     )
 
 
-def with_sides(codec: Codec, name: str, y, height, width) -> tuple:
+def with_sides(
+    codec: Codec, name: str, y: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Latents and the sizes of their pictures, after a check that these fit.
 
     Args:
@@ -221,7 +240,9 @@ def with_sides(codec: Codec, name: str, y, height, width) -> tuple:
         return tf.identity(y), height, width
 
 
-def evaluate(codec: Codec, tables: dict, image, level=None) -> tuple[dict, Exchange]:
+def evaluate(
+    codec: Codec, tables: dict[str, Table], image: tf.Tensor, level: tf.Tensor | None = None
+) -> tuple[dict[str, tf.Tensor], Exchange]:
     """Computes a decoder's result for `image: uint8 [H, W, 3]`, without coding.
 
     `level` is a result of `level_of`.
@@ -246,7 +267,9 @@ def evaluate(codec: Codec, tables: dict, image, level=None) -> tuple[dict, Excha
     return evaluated, exchange
 
 
-def rate_map(codec: Codec, exchange: Exchange, height, width) -> tf.Tensor:
+def rate_map(
+    codec: Codec, exchange: Exchange, height: tf.Tensor | int, width: tf.Tensor | int
+) -> tf.Tensor:
     """Returns the bits spent on each pixel: float32 [height, width].
 
     They sum to the picture's bits.
@@ -269,7 +292,7 @@ def rate_map(codec: Codec, exchange: Exchange, height, width) -> tf.Tensor:
     return tf.add_n(maps)
 
 
-def about(manifest: str):
+def about(manifest: str) -> Callable[[], dict[str, tf.Tensor]]:
     """Returns a signature that outputs the manifest, a JSON text: a `tf.function` without
     arguments.
     """

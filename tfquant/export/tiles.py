@@ -8,11 +8,14 @@ another size. A picture of one tile is computed as a whole.
 
 from __future__ import annotations
 
+from typing import Callable
+
 import tensorflow as tf
 
 from tfquant.codec import Codec
 from tfquant.data.pixels import to_float, to_uint8
 from tfquant.layers.reach import reach
+from tfquant.legacy_keras import keras
 
 SIDE = 1024  # of a tile in pixels, a multiple of every codec's downsampling
 
@@ -31,7 +34,7 @@ def analyze(
         return codec.analyze(to_float(image[None]), quality)
     height, width = tf.shape(image)[0], tf.shape(image)[1]
 
-    def tile(rows, columns):
+    def tile(rows: _Span, columns: _Span) -> tf.Tensor:
         # What lies beyond the picture repeats its last row and column, as in `pad_to_multiple`.
         part = tf.gather(image, tf.minimum(tf.range(*rows.seen), height - 1))
         part = tf.gather(part, tf.minimum(tf.range(*columns.seen), width - 1), axis=1)
@@ -61,7 +64,7 @@ def synthesize(
         return to_uint8(codec.synthesize(y_bar, height, width, quality)[0])
     y_bar = codec.scale_back(y_bar, quality)
 
-    def tile(rows, columns):
+    def tile(rows: _Span, columns: _Span) -> tf.Tensor:
         (top, bottom), (left, right) = ([end // down for end in s.seen] for s in (rows, columns))
         x_hat = tf.cast(codec.g_s(y_bar[:, top:bottom, left:right]), tf.float32)[0]
         return to_uint8(x_hat[rows.inner(1)][:, columns.inner(1)])
@@ -71,7 +74,7 @@ def synthesize(
     return _assembled(tile, spec, padded, side, margin)[:height, :width]
 
 
-def _margin(transform, scale: float, down: int) -> int | None:
+def _margin(transform: keras.layers.Layer, scale: float, down: int) -> int | None:
     """Returns the width of a tile's margin in pixels, a multiple of `down`.
 
     None if the reach of the transform is unknown: it is then computed for the whole picture.
@@ -90,7 +93,7 @@ class _Span:
       seen: the first pixel that the tile sees, and the one after the last.
     """
 
-    def __init__(self, number, side: int, margin: int, extent):
+    def __init__(self, number: tf.Tensor, side: int, margin: int, extent: tf.Tensor):
         self._start = number * side
         self._stop = tf.minimum(self._start + side, extent)
         self.seen = (
@@ -103,12 +106,18 @@ class _Span:
         return slice((self._start - first) // down, (self._stop - first) // down)
 
 
-def _assembled(tile, spec: tf.TensorSpec, padded: list, side: int, margin: int) -> tf.Tensor:
+def _assembled(
+    tile: Callable[[_Span, _Span], tf.Tensor],
+    spec: tf.TensorSpec,
+    padded: list[tf.Tensor],
+    side: int,
+    margin: int,
+) -> tf.Tensor:
     """The tiles of a picture of `padded` rows and columns, side by side; `spec` says of one."""
     rows, columns = (-(-extent // side) for extent in padded)
 
-    def line(row):
-        def one(column):
+    def line(row: tf.Tensor) -> tf.Tensor:
+        def one(column: tf.Tensor) -> tf.Tensor:
             spans = zip((row, column), padded)
             made = tile(*(_Span(number, side, margin, extent) for number, extent in spans))
             return _turned(made, columns)
@@ -119,12 +128,14 @@ def _assembled(tile, spec: tf.TensorSpec, padded: list, side: int, margin: int) 
     return _joined(line, spec, rows)
 
 
-def _turned(x: tf.Tensor, count) -> tf.Tensor:
+def _turned(x: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """`x` with its first two axes exchanged if there are several to join, else `x`."""
     return tf.cond(count > 1, lambda: tf.transpose(x, [1, 0, 2]), lambda: tf.identity(x))
 
 
-def _joined(make, spec: tf.TensorSpec, count) -> tf.Tensor:
+def _joined(
+    make: Callable[[tf.Tensor], tf.Tensor], spec: tf.TensorSpec, count: tf.Tensor
+) -> tf.Tensor:
     """`make(0) ... make(count - 1)`, made one after the other, along the first axis."""
     parts = tf.TensorArray(spec.dtype, count, infer_shape=False, element_shape=spec.shape)
     _, parts = tf.while_loop(

@@ -43,13 +43,14 @@ _FEW, _MANY = 4096, 20000
 _FINER = 16.0
 
 
-def dump(weights: list, step: float | None = None) -> bytes:
+def dump(weights: list, step: float | None = None, packed: bytes = b"") -> bytes:
     """Returns the content of a file of weights.
 
     Args:
       weights: (name, array) pairs; the arrays are float32 of any shape.
       step: the integers' step in units of a channel's root mean square, such as 1/128; None stores
         all weights as they are. Weights that are integers themselves are always stored exactly.
+      packed: a file of weights; a weight with the values of one of its weights keeps the encoding.
 
     Raises:
       ValueError: the step is not positive, or so small that the integers exceed 16 bits.
@@ -57,8 +58,15 @@ def dump(weights: list, step: float | None = None) -> bytes:
     if step is not None and not 0 < step < 1:
         raise ValueError(f"the step must be above 0 and below 1; got {step}")
     tensors, streams = [], []
+    encoded = _parsed(packed) if packed else []
+    known = {_content(_decoded(*each)): each for each in encoded}
     for name, array in weights:
         array = np.asarray(array, np.float32)
+        if _content(array) in known:
+            tensor, made = known[_content(array)]
+            tensors.append({**tensor, "name": name})
+            streams += made
+            continue
         tensor = {"name": name, "shape": list(array.shape)}
         if array.size >= _FEW and _is_whole(array):
             tensor.update(encoding=INTEGERS, axis=array.ndim - 1)
@@ -90,20 +98,30 @@ def load(data: bytes) -> list:
             f"{NAME} has another format: update tfquant" if newer else f"{NAME} is corrupt"
         )
     try:
-        start = len(_MAGIC) + _LENGTH.size
-        (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
-        tensors = json.loads(data[start : start + length])["tensors"]
-        start += length
-        weights = []
-        for tensor in tensors:
-            streams = []
-            for size in tensor["sizes"]:
-                streams.append(zlib.decompress(data[start : start + size]))
-                start += size
-            weights.append((tensor["name"], _array(tensor, streams)))
+        return [(tensor["name"], _decoded(tensor, streams)) for tensor, streams in _parsed(data)]
     except Exception as error:  # zlib, JSON and NumPy each raise their own
         raise ValueError(f"{NAME} is corrupt: {error}") from None
-    return weights
+
+
+def _parsed(data: bytes) -> list[tuple[dict, list[bytes]]]:
+    """Returns (entry of the header, compressed streams) for each tensor of a file."""
+    start = len(_MAGIC) + _LENGTH.size
+    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
+    tensors = json.loads(data[start : start + length])["tensors"]
+    start += length
+    parsed = []
+    for tensor in tensors:
+        streams = []
+        for size in tensor["sizes"]:
+            streams.append(data[start : start + size])
+            start += size
+        parsed.append((tensor, streams))
+    return parsed
+
+
+def _content(array: np.ndarray) -> tuple:
+    """Returns a key that arrays share if they have the same shape and the same bits."""
+    return array.shape, array.tobytes()
 
 
 def _output_axis(name: str, array: np.ndarray) -> int:
@@ -137,9 +155,9 @@ def _integers(array: np.ndarray, steps: np.ndarray) -> list:
     return [steps.astype("<f4").tobytes(), *(plane.astype(np.uint8).tobytes() for plane in planes)]
 
 
-def _array(tensor: dict, streams: list) -> np.ndarray:
-    """Returns the tensor that is encoded in some streams."""
-    shape = tensor["shape"]
+def _decoded(tensor: dict, streams: list[bytes]) -> np.ndarray:
+    """Returns the tensor that is encoded in some compressed streams."""
+    shape, streams = tensor["shape"], list(map(zlib.decompress, streams))
     if tensor["encoding"] == FLOAT32:
         return np.frombuffer(streams[0], "<f4").astype(np.float32).reshape(shape)
     if tensor["encoding"] != INTEGERS:

@@ -7,6 +7,7 @@ connection.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,9 @@ class Near(keras.initializers.Initializer):
     def __init__(self, value: np.ndarray):
         self._value = value
 
-    def __call__(self, shape, dtype=None, **kwargs):
+    def __call__(
+        self, shape: Sequence[int], dtype: tf.DType | None = None, **kwargs: Any
+    ) -> tf.Tensor:
         noise = keras.initializers.GlorotUniform()(shape, dtype)
         return tf.constant(self._value, dtype) + self._NOISE * noise
 
@@ -150,7 +153,7 @@ class ResidualBlock(keras.layers.Layer):
         self.filters = filters
         last = conv(filters, 3, kernel_initializer=glorot(UNIT_GAIN))
         self.main = Chain([conv(filters, 3), leaky_relu(), last, leaky_relu()])
-        self.skip = None
+        self.skip: keras.layers.Layer | None = None
 
     def build(self, input_shape: tf.TensorShape) -> None:
         channels = input_shape[-1]

@@ -19,6 +19,7 @@ Integers have at most 11 bits, so TensorFloat-32 multiplies them exactly.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Callable
 
 import numpy as np
@@ -47,7 +48,7 @@ class Seen:
       whole: True if all values are integers.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.low, self.high, self.whole = 0.0, 0.0, True
         self._squares, self._count = 0.0, 0
 
@@ -94,7 +95,7 @@ class Integers:
     def of(self, x: tf.Tensor, channels: slice = slice(None)) -> tf.Tensor:
         """Converts `x: [..., C]`, the inputs' `channels`, from real numbers to float32 integers."""
         scale = _power(self.inputs[channels])
-        low, high = (np.float32(limit[channels]) for limit in (self.low, self.high))
+        low, high = (limit[channels].astype(np.float32) for limit in (self.low, self.high))
         if len({*zip(scale, low, high)}) == 1:
             x = tf.round(tf.cast(x, tf.float32) * scale[0])
             return tf.raw_ops.ClipByValue(t=x, clip_value_min=low[0], clip_value_max=high[0])
@@ -113,12 +114,12 @@ class Integers:
         """Converts a real bias [C_out] to integers."""
         return np.rint(np.ldexp(bias, self.outputs)) + 0.0
 
-    def slices(self) -> list:
+    def slices(self) -> list[slice]:
         """Returns the groups of input channels as slices."""
         return self.slices_of(len(self.inputs), int(self.groups[0]))
 
     @staticmethod
-    def slices_of(channels: int, groups: int) -> list:
+    def slices_of(channels: int, groups: int) -> list[slice]:
         """Splits input channels into `groups` slices."""
         edges = np.linspace(0, channels, groups + 1).astype(int)
         return [slice(a, b) for a, b in zip(edges, edges[1:])]
@@ -138,9 +139,12 @@ class ExactLayer:
 
     integers: Integers | None = None
     parts: np.ndarray | None = None
-    seen: Callable | None = None
+    seen: Callable[[tf.Tensor], None] | None = None
     may_split = True
     in_axis, out_axis = -2, -1  # of the kernel
+    # Set by Keras, or by `build` of the layer.
+    kernel: tf.Variable
+    bias: tf.Variable | None
 
     @property
     def factors(self) -> tf.Variable:
@@ -151,11 +155,11 @@ class ExactLayer:
         """Returns sums of products, without bias and activation."""
         raise NotImplementedError
 
-    def phases(self, kernel: np.ndarray) -> list:
+    def phases(self, kernel: np.ndarray) -> list[np.ndarray]:
         """Returns the parts of a kernel that are summed for one output, with the kernel's axes."""
         return [kernel]
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         if self.seen is not None:
             self.seen(x)
         if self.integers is None:
@@ -167,9 +171,9 @@ class ExactLayer:
             total = tf.round(tf.round(total) + tf.round(self._products_of(x, channels)))
         return self.finish(total)
 
-    def call_real(self, x):
+    def call_real(self, x: tf.Tensor) -> tf.Tensor:
         """Calls the layer in real arithmetic."""
-        return super().call(x)
+        return super().call(x)  # type: ignore[misc]  # that of the Keras layer
 
     def finish(self, sums: tf.Tensor) -> tf.Tensor:
         """Adds the bias to integer sums of products, applies the activation, returns real
@@ -177,18 +181,21 @@ class ExactLayer:
         """
         if self.bias is not None:
             sums = tf.nn.bias_add(sums, self.bias)
-        if getattr(self, "activation", None) is not None:
-            sums = self.activation(sums)
+        activation = getattr(self, "activation", None)
+        if activation is not None:
+            sums = activation(sums)
+        assert self.integers is not None
         return self.integers.real(tf.round(sums))
 
-    def _products_of(self, x, channels: slice):
+    def _products_of(self, x: tf.Tensor, channels: slice) -> tf.Tensor:
+        assert self.integers is not None
         if self.integers.groups[0] == 1:
             return self.products(x, self.factors)
         kernel = self.factors[..., channels] if self.in_axis == -1 else (
             self.factors[..., channels, :])  # fmt: skip
         return self.products(x[..., channels], kernel)
 
-    def become_exact(self, seen: list) -> None:
+    def become_exact(self, seen: list[Seen]) -> None:
         """Converts the weights to integers that fit a `Seen` for each part."""
         kernel = np.moveaxis(self.factors.numpy(), (self.in_axis, self.out_axis), (-2, -1))
         bias = np.zeros(kernel.shape[-1]) if self.bias is None else self.bias.numpy()
@@ -206,7 +213,13 @@ class ExactLayer:
             self.bias.assign(self.integers.of_bias(bias))
 
 
-def fit(phases: list, bias: np.ndarray, parts, seen: list, may_split: bool) -> Integers:
+def fit(
+    phases: list[np.ndarray],
+    bias: np.ndarray,
+    parts: Sequence[int] | np.ndarray,
+    seen: list[Seen],
+    may_split: bool,
+) -> Integers:
     """Returns the finest integers whose sums stay exact.
 
     With inputs of magnitude A and weights W, the magnitude of a sum is at most `sum(A |W|)`, in any
@@ -268,10 +281,11 @@ def fit(phases: list, bias: np.ndarray, parts, seen: list, may_split: bool) -> I
         best = noise, found
         if noise <= _NOISE:
             break
+    assert best is not None  # the loop tries at least one number of groups
     return best[1]
 
 
-def _floor_log2(x) -> np.ndarray:
+def _floor_log2(x: np.ndarray | float) -> np.ndarray:
     """Returns floor(log2(x)), int32. The exponent is exact."""
     return (np.frexp(np.clip(x, 2.0**-60, 2.0**60))[1] - 1).astype(np.int32)
 
@@ -281,7 +295,9 @@ def _power(exponents: np.ndarray) -> np.ndarray:
     return np.ldexp(np.float32(1.0), exponents)
 
 
-def _bound(phases, slices, low, high) -> np.ndarray:
+def _bound(
+    phases: list[np.ndarray], slices: list[slice], low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
     """Returns the largest magnitude of a partial sum for each output, [C_out]."""
     low, high, bounds = low[:, None], high[:, None], []
     for phase in phases:
@@ -292,7 +308,9 @@ def _bound(phases, slices, low, high) -> np.ndarray:
     return np.max(bounds, axis=0)
 
 
-def _noise(phases, integers: Integers, rms, whole) -> float:
+def _noise(
+    phases: list[np.ndarray], integers: Integers, rms: np.ndarray, whole: np.ndarray
+) -> float:
     """Returns the noise of rounding weights and inputs (those not `whole`), relative to the
     outputs.
     """
@@ -310,7 +328,7 @@ def _noise(phases, integers: Integers, rms, whole) -> float:
 class Conv2D(ExactLayer, keras.layers.Conv2D):
     """A convolution with "same" padding."""
 
-    def products(self, x, kernel):
+    def products(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(x, kernel, self.strides, "SAME")
 
 
@@ -319,13 +337,13 @@ class Conv2DTranspose(ExactLayer, keras.layers.Conv2DTranspose):
 
     in_axis, out_axis = -1, -2
 
-    def products(self, x, kernel):
+    def products(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         batch, height, width = (tf.shape(x)[axis] for axis in range(3))
         down, right = self.strides
         shape = [batch, down * height, right * width, kernel.shape[-2]]
         return tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME")
 
-    def phases(self, kernel):
+    def phases(self, kernel: np.ndarray) -> list[np.ndarray]:
         down, right = self.strides
         return [kernel[i::down, j::right] for i in range(down) for j in range(right)]
 
@@ -335,10 +353,10 @@ class Dense(ExactLayer, keras.layers.Dense):
 
     may_split = False
 
-    def products(self, x, kernel):
+    def products(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.tensordot(x, kernel, 1)
 
 
-def layers_of(network: tf.Module) -> list:
+def layers_of(network: tf.Module) -> list[ExactLayer]:
     """The layers of a network that can become exact, always in the same order."""
     return [layer for layer in network.submodules if isinstance(layer, ExactLayer)]

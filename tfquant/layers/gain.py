@@ -39,7 +39,7 @@ class Gain(keras.layers.Layer):
     def build(self, input_shape: tf.TensorShape) -> None:
         levels, channels = len(self._factors), input_shape[-1]
 
-        def start(shape, dtype=None, **_):
+        def start(shape: Sequence[int], dtype: tf.DType | None = None, **_: Any) -> tf.Tensor:
             rows = np.repeat(np.log(self._factors)[:, None], channels, axis=1)
             return tf.constant(rows, dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -40,7 +41,7 @@ class GDN(keras.layers.Layer):
     def build(self, input_shape: tf.TensorShape) -> None:
         channels = input_shape[-1]
 
-        def gamma_root(shape, dtype=None):
+        def gamma_root(shape: Sequence[int], dtype: tf.DType | None = None) -> tf.Tensor:
             return tf.cast(tf.reshape(_first_gamma_root(channels, self._gamma), shape), dtype)
 
         self.beta_root = self.add_weight("beta_root", shape=(channels,), initializer="ones")
@@ -70,7 +71,7 @@ def _first_gamma_root(channels: int, diagonal: float) -> tf.Tensor:
     return tf.sqrt((diagonal - _MIN) * tf.eye(channels) + _MIN)
 
 
-def _apply_in_strips(x, beta, gamma, inverse: bool) -> tf.Tensor:
+def _apply_in_strips(x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, inverse: bool) -> tf.Tensor:
     """Computes the formula for a large picture, with fewer tensors of its size in memory."""
     pixels = tf.reshape(x, [1, 1, -1, x.shape[-1]])
     count = tf.shape(pixels)[2]
@@ -80,7 +81,7 @@ def _apply_in_strips(x, beta, gamma, inverse: bool) -> tf.Tensor:
     return tf.reshape(tf.concat(done, axis=2), tf.shape(x))
 
 
-def _apply(x, beta, gamma, inverse: bool) -> tf.Tensor:
+def _apply(x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, inverse: bool) -> tf.Tensor:
     """Computes the formula, with a gradient in fewer passes over the features than autodiff.
 
     With `r = norm^(-1/2)` (`norm^(1/2)` for the inverse), `y = x r` and the upstream gradient `g`:
@@ -89,13 +90,13 @@ def _apply(x, beta, gamma, inverse: bool) -> tf.Tensor:
     """
 
     @tf.custom_gradient
-    def formula(x, beta, gamma):
+    def formula(x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
         squares = tf.square(x)
         norm = tf.nn.bias_add(_across_channels(squares, gamma), beta)
         root = tf.sqrt(norm) if inverse else tf.math.rsqrt(norm)
         y = x * root
 
-        def grad(upstream):
+        def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             direct = upstream * root
             half, slope = (0.5, upstream * x / root) if inverse else (-0.5, direct * y * root)
             d_x = direct + x * _across_channels(slope, 2.0 * half * tf.transpose(gamma))
@@ -112,5 +113,5 @@ def _apply(x, beta, gamma, inverse: bool) -> tf.Tensor:
     return formula(x, beta, gamma)
 
 
-def _across_channels(x, matrix) -> tf.Tensor:
+def _across_channels(x: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
     return tf.nn.conv2d(x, matrix[None, None], strides=1, padding="VALID")

@@ -31,6 +31,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -110,7 +111,7 @@ _LEFT_OUT = contextvars.ContextVar("left_out", default=False)
 
 
 @contextlib.contextmanager
-def left_out():
+def left_out() -> Iterator[None]:
     """Enters a context in which transforms start with weights near 0, which saves time.
 
     Use it for codecs whose weights are then read from a file.
@@ -122,7 +123,7 @@ def left_out():
         _LEFT_OUT.reset(token)
 
 
-def levels(widths: tuple) -> tuple:
+def levels(widths: tuple[int, ...]) -> tuple[Level, ...]:
     """Returns the layers of stride 2, finest first.
 
     Together they form an orthonormal transform. If a layer has more outputs than its neighbourhood
@@ -143,7 +144,7 @@ def levels(widths: tuple) -> tuple:
 
 
 @functools.lru_cache(maxsize=8)
-def _levels(widths: tuple) -> tuple:
+def _levels(widths: tuple[int, ...]) -> tuple[Level, ...]:
     result = []
     pixel = np.ones((1, 1))
     channels = [
@@ -166,7 +167,7 @@ def _levels(widths: tuple) -> tuple:
     return tuple(result)
 
 
-def _principal_components(channels: list) -> list:
+def _principal_components(channels: list[_Component]) -> list[_Component]:
     """Returns all components of 2x2 neighbours, largest variance first."""
     side = 2 * len(channels[0].functional)
     result = []

@@ -17,6 +17,9 @@ gives them the start of the papers instead.
 
 from __future__ import annotations
 
+from typing import Any, Callable
+
+import numpy as np
 import tensorflow as tf
 
 from tfquant.layers import klt
@@ -47,18 +50,21 @@ from tfquant.names import check_known
 # is optimal at about lmbda = 0.0067 for components of pictures in [0, 1].
 _GAIN = 4.0
 
+_Layers = list[keras.layers.Layer]
+_Transform = Callable[[int, int], _Layers]  # of N and M
 
-def _first(kernel, filters: int) -> keras.layers.Layer:
+
+def _first(kernel: np.ndarray, filters: int) -> keras.layers.Layer:
     """Returns the first convolution, on the picture. Its biases map mid-grey to zero."""
     bias = Constant(-MID_GREY * kernel.sum((0, 1, 2)))
     return conv(filters, 5, 2, kernel_initializer=Near(kernel), bias_initializer=bias)
 
 
-def _kernels(N: int, M: int) -> tuple:
+def _kernels(N: int, M: int) -> tuple[np.ndarray, ...]:
     return tuple(level.convolution(5) for level in klt.levels((N, N, N, M)))
 
 
-def _plain_analysis(N: int, M: int) -> list:
+def _plain_analysis(N: int, M: int) -> _Layers:
     first, *middle, last = _kernels(N, M)
     layers = [_first(first, N)]
     for kernel in middle:
@@ -69,7 +75,7 @@ def _plain_analysis(N: int, M: int) -> list:
     ]  # fmt: skip
 
 
-def _plain_synthesis(N: int, M: int) -> list:
+def _plain_synthesis(N: int, M: int) -> _Layers:
     first, *middle, last = _kernels(N, M)
     # The kernel of a transposed convolution has the layout of the convolution that it transposes.
     layers = [deconv(N, kernel_initializer=Near(last / _GAIN))]
@@ -80,14 +86,14 @@ def _plain_synthesis(N: int, M: int) -> list:
     return [*layers, GDN(inverse=True, gamma=LINEAR_GAMMA), _last(first)]
 
 
-def _last(kernel) -> keras.layers.Layer:
+def _last(kernel: np.ndarray) -> keras.layers.Layer:
     return PictureDeconv(kernel_initializer=Near(kernel), bias_initializer=Constant(MID_GREY))
 
 
-def _residual_analysis(attention: bool):
+def _residual_analysis(attention: bool) -> _Transform:
     gain = _GAIN / (ATTENTION_START**2 if attention else 1.0)
 
-    def layers(N: int, M: int) -> list:
+    def layers(N: int, M: int) -> _Layers:
         first, second, third, last = klt.levels((N, N, N, M))
         return [
             ResidualDown(first, MID_GREY), ResidualBlock(N),
@@ -100,10 +106,10 @@ def _residual_analysis(attention: bool):
     return layers
 
 
-def _residual_synthesis(attention: bool):
+def _residual_synthesis(attention: bool) -> _Transform:
     gain = _GAIN * (ATTENTION_START**2 if attention else 1.0)
 
-    def layers(N: int, M: int) -> list:
+    def layers(N: int, M: int) -> _Layers:
         del M  # the first block outputs N channels for any M
         first, second, third, last = klt.levels((N, N, N, N))
         return [
@@ -120,18 +126,18 @@ def _residual_synthesis(attention: bool):
     return layers
 
 
-def _bottlenecks(count: int) -> list:
+def _bottlenecks(count: int) -> _Layers:
     return [ResidualUnit(UNIT_GAIN) for _ in range(count)]
 
 
-def _attention(wanted: bool, **kwargs) -> list:
+def _attention(wanted: bool, **kwargs: Any) -> _Layers:
     return [Attention(UNIT_GAIN, **kwargs)] if wanted else []
 
 
-def _elic_analysis(blocks: int, attention: bool):
+def _elic_analysis(blocks: int, attention: bool) -> _Transform:
     gain = _GAIN / (ATTENTION_START**2 if attention else 1.0)
 
-    def layers(N: int, M: int) -> list:
+    def layers(N: int, M: int) -> _Layers:
         first, second, third, last = _kernels(N, M)
         return [
             _first(first, N),
@@ -147,10 +153,10 @@ def _elic_analysis(blocks: int, attention: bool):
     return layers
 
 
-def _elic_synthesis(blocks: int, attention: bool):
+def _elic_synthesis(blocks: int, attention: bool) -> _Transform:
     gain = _GAIN * (ATTENTION_START**2 if attention else 1.0)
 
-    def layers(N: int, M: int) -> list:
+    def layers(N: int, M: int) -> _Layers:
         first, second, third, last = _kernels(N, M)
         return [
             *_attention(attention),
@@ -211,6 +217,6 @@ def start_at_random(network: keras.layers.Layer) -> None:
             layer.start_at(USUAL_GAMMA)
 
 
-def _choose(table: dict, kind: str):
+def _choose(table: dict[str, _Transform], kind: str) -> _Transform:
     check_known("transform", kind, table)
     return table[kind]

@@ -21,7 +21,7 @@ def straight_through(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
       surrogate: same shape; gets the whole gradient.
     """
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[None, tf.Tensor]:
         return None, upstream
 
     return tf.identity(value), grad
@@ -37,7 +37,7 @@ def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tens
       slope: same shape; gets no gradient.
     """
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None]:
         return upstream, upstream * slope, None
 
     return tf.identity(value), grad
@@ -57,7 +57,7 @@ def lower_bound(x: tf.Tensor, bound: tf.Tensor | float) -> tf.Tensor:
 
 @tf.custom_gradient
 def _lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return tf.where((x >= bound) | (upstream < 0), upstream, tf.zeros_like(upstream)), None
 
     return tf.maximum(x, bound), grad
@@ -101,7 +101,7 @@ def floor_log(log_p: tf.Tensor, floor: float) -> tf.Tensor:
       floor: a negative number, in nats.
     """
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         slope = floor / tf.minimum(log_p, floor)  # 1 above the floor
         passes = (log_p >= floor) | (upstream < 0)
         return tf.where(passes, upstream * slope, tf.zeros_like(upstream)), None

@@ -66,10 +66,10 @@ _PHILOX = tf.random.Algorithm.PHILOX.value
 _SCRAMBLING_KEY = 0x02461E293EC8F720
 
 
-def _bits(keys: tf.Tensor, counters: tf.Tensor, shape) -> tf.Tensor:
+def _bits(keys: tf.Tensor, counters: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """Draws Philox bits: `keys: [B, 1] uint64`, `counters: [B, 2] uint64` -> [B, *shape] uint32."""
 
-    def draw(state):
+    def draw(state: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         key, counter = state
         return tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=shape, key=key, counter=counter, alg=_PHILOX, dtype=tf.uint32
@@ -80,7 +80,7 @@ def _bits(keys: tf.Tensor, counters: tf.Tensor, shape) -> tf.Tensor:
     return tf.stack(list(map(draw, zip(tf.unstack(keys), tf.unstack(counters)))))
 
 
-def _scrambled(seeds: tf.Tensor) -> tuple:
+def _scrambled(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the keys and counters that TensorFlow derives from `seeds: [B, 2] int64`."""
     counters = tf.bitcast(seeds, tf.uint64)
     keys = tf.fill(tf.shape(counters[:, :1]), tf.constant(_SCRAMBLING_KEY, tf.uint64))
@@ -110,7 +110,7 @@ def uniform(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
 
 def uniform_per_image(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """Draws uniformly on [-1/2, 1/2), once per example: [B, 1, ..., 1] float32."""
-    rank = len(shape) if isinstance(shape, (list, tuple)) else int(shape.shape[0])
+    rank = len(shape) if isinstance(shape, Sequence) else int(shape.shape[0])
     return uniform(seeds * [1, 1, 0], [1] * rank)
 
 

@@ -78,7 +78,7 @@ class Quantizer(keras.layers.Layer):
         seeds = tf.random.uniform([tf.shape(y)[0], 3], -limit, limit, tf.int64, seed=self.seed)
         return self._branch.sample(y - offset, offset, self.alpha, seeds).value
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the layer, for `from_config`."""
         own = {"surrogate": self.surrogate, "alpha": self._first_alpha, "seed": self.seed}
         return {**super().get_config(), **own}

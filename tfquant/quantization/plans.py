@@ -50,7 +50,7 @@ class QuantizationPlan:
     mean_gradient: str = "sampled"
     hyper_aun: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in (("stop_gradient", STOP_GRADIENTS), ("mean_gradient", MEAN_GRADIENTS)):
             check_known(name, getattr(self, name), known)
         if self.mean_gradient == "expected":
@@ -63,7 +63,7 @@ class QuantizationPlan:
                     " the rate has; possible: standard, pathwise, straight_through"
                 )
 
-    def _check_mean_gradient(self):
+    def _check_mean_gradient(self) -> None:
         if self.stop_gradient != "both":
             raise ValueError(
                 "mean_gradient 'expected' replaces the sample's gradient to mu, so it requires"
@@ -100,7 +100,7 @@ class QuantizationPlan:
         """Returns the plan that quantizes `z`."""
         return dataclasses.replace(PLANS["aun"], hyper_aun=True) if self.hyper_aun else self
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, str | bool]:
         """Returns plain values for a run's record and TensorBoard."""
         return {
             "rate": str(self.rate),

@@ -55,7 +55,7 @@ def soft_round(v: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     base = tf.floor(v) + 0.5
     value = base + tf.tanh(alpha * (v - base)) / (2.0 * tf.tanh(0.5 * alpha))
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return upstream * soft_round_slope(v, alpha), None
 
     return value, grad
@@ -80,7 +80,7 @@ def soft_round_inverse(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     atanh = 0.5 * tf.math.log1p(2.0 * z / one_minus_z)
     value = base + tf.sign(rho) * atanh / alpha
 
-    def grad(upstream):
+    def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return upstream * 2.0 * t / (alpha * one_minus_z * (1.0 + z)), None
 
     return value, grad

@@ -61,17 +61,17 @@ class Surrogate:
     spread: str | None = None
 
 
-def _unit_ends(v, alpha):
+def _unit_ends(v: tf.Tensor, alpha: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
     del alpha
     return v - 0.5, v + 0.5
 
 
-def _soft_ends(v, alpha):
+def _soft_ends(v: tf.Tensor, alpha: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
     s = rounding.soft_round(v, alpha)
     return s - 0.5, s + 0.5
 
 
-def _integer_ends(v, alpha):
+def _integer_ends(v: tf.Tensor, alpha: tf.Tensor | float) -> tuple[tf.Tensor, tf.Tensor]:
     # floor(s_a(v)) = floor(v): the soft round keeps each unit interval.
     del alpha
     return tf.floor(v), tf.floor(v) + 1.0
@@ -201,7 +201,7 @@ class Branch:
     surrogate: str
     estimator: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_known("surrogate", self.surrogate, SURROGATES)
         check_known("gradient estimator", self.estimator, ESTIMATORS)
         possible = SURROGATES[self.surrogate].estimators
@@ -281,6 +281,7 @@ class Branch:
             tape.watch(still)
             relaxed = surrogate.backward(still, alpha)
         slope = tape.gradient(relaxed, still)
+        assert surrogate.ends is not None  # every surrogate with this estimator has them
         low, high = surrogate.ends(still, alpha)
         fixed = tf.stop_gradient(offset)
         return Sample(value + offset, ExpectedGradient(v, slope, low + fixed, high + fixed))
@@ -294,6 +295,7 @@ class Branch:
         """
         surrogate = SURROGATES[self.surrogate]
         v, offset = tf.stop_gradient(v), tf.stop_gradient(offset)
+        assert surrogate.ends is not None  # every surrogate with a `spread` has them
         low, high = surrogate.ends(v, alpha)
         odds = surrogate.backward(v, alpha) - low if surrogate.spread == "ends" else None
         return MeanGradient(low + offset, high + offset, odds)

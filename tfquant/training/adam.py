@@ -9,6 +9,7 @@ the update.
 from __future__ import annotations
 
 import types
+from typing import Any
 
 import tensorflow as tf
 
@@ -20,7 +21,7 @@ from tfquant.legacy_keras import keras
 _FIRST_SCALE, _GOOD_STEPS = 2.0**15, 2000
 
 
-def state_variable(name: str, value=0, dtype=tf.int64) -> tf.Variable:
+def state_variable(name: str, value: float = 0, dtype: tf.DType = tf.int64) -> tf.Variable:
     """Creates a scalar of the training state, not trained.
 
     All replicas must assign the same value.
@@ -43,12 +44,19 @@ class Adam(keras.optimizers.Adam):
       scales_loss: if true, scales the loss, so that gradients fit into float16.
     """
 
-    def __init__(self, learning_rate, clip_norm: float | None = None, scales_loss: bool = False):
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+        clip_norm: float | None = None,
+        scales_loss: bool = False,
+    ):
         # By default, Keras would compile the update of every weight separately on a GPU.
         super().__init__(learning_rate, jit_compile=False)
         self._clip_norm = clip_norm
-        self._finite = self._shared = None
-        self.loss_scale = self._good_steps = None
+        self._finite: tf.Tensor | None = None
+        self._shared: types.SimpleNamespace | None = None
+        self.loss_scale: tf.Variable | None = None
+        self._good_steps: tf.Variable | None = None
         if scales_loss:
             self.loss_scale = state_variable("loss_scale", _FIRST_SCALE, tf.float32)
             self._good_steps = state_variable("good_steps")
@@ -57,7 +65,9 @@ class Adam(keras.optimizers.Adam):
         """Returns the scaled loss. `step` expects its gradients."""
         return loss if self.loss_scale is None else loss * self.loss_scale
 
-    def step(self, loss: tf.Tensor, gradients: list, variables: list) -> tf.Tensor:
+    def step(
+        self, loss: tf.Tensor, gradients: list[tf.Tensor], variables: list[tf.Variable]
+    ) -> tf.Tensor:
         """Takes one step. If it is not finite, weights, slots and `iterations` do not change.
 
         Args:
@@ -87,13 +97,14 @@ class Adam(keras.optimizers.Adam):
             self._rescale(finite)
         return finite
 
-    def _rescale(self, finite):
+    def _rescale(self, finite: tf.Tensor) -> None:
+        assert self.loss_scale is not None and self._good_steps is not None
         good = tf.where(finite, self._good_steps + 1, 0)
         grown = tf.where(good == _GOOD_STEPS, 2.0 * self.loss_scale, self.loss_scale)
         self.loss_scale.assign(tf.where(finite, grown, tf.maximum(0.5 * self.loss_scale, 1.0)))
         self._good_steps.assign(good % _GOOD_STEPS)
 
-    def apply_gradients(self, *args, **kwargs):
+    def apply_gradients(self, *args: Any, **kwargs: Any) -> tf.Variable:
         """Applies gradients. Only `step` may call this, because it clips, unscales and checks them.
 
         Raises:
@@ -104,7 +115,7 @@ class Adam(keras.optimizers.Adam):
         self._shared = None  # holds tensors of the last step, possibly from another graph
         return super().apply_gradients(*args, **kwargs)
 
-    def _of_this_step(self):
+    def _of_this_step(self) -> types.SimpleNamespace:
         """Returns the values that all weights' updates share.
 
         They disable the update of a skipped step.
@@ -119,7 +130,7 @@ class Adam(keras.optimizers.Adam):
             epsilon=tf.constant(self.epsilon),
         )
 
-    def update_step(self, gradient, variable):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         if self._shared is None:
             self._shared = self._of_this_step()
         place = self._index_dict[self._var_key(variable)]

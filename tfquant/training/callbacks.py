@@ -24,7 +24,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Callable
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import tensorflow as tf
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -59,7 +60,7 @@ _DISTORTION = {
 
 def for_stage(
     model_dir: str, validation_data: tf.data.Dataset, gradient_risk: bool = False
-) -> Callable[[Stage, int], list]:
+) -> Callable[[Stage, int], list[keras.callbacks.Callback]]:
     """Returns a factory of a run's callbacks, for `run.run_stages`.
 
     Args:
@@ -73,7 +74,7 @@ def for_stage(
     log = _Log(tf.io.gfile.join(model_dir, "logs"))
     images = _FirstImages(validation_data)
 
-    def callbacks(stage: Stage, earlier_steps: int) -> list:
+    def callbacks(stage: Stage, earlier_steps: int) -> list[keras.callbacks.Callback]:
         chosen = [
             Recording(model_dir, earlier_steps, validation_data),
             Throughput(),
@@ -98,14 +99,14 @@ class _Log:
 
     def __init__(self, directory: str):
         self._directory = directory
-        self._writer = None
+        self._writer: tf.summary.SummaryWriter | None = None
 
     @property
     def started(self) -> bool:
         return self._writer is not None
 
     @contextlib.contextmanager
-    def writing(self, step: int):
+    def writing(self, step: int) -> Iterator[None]:
         """Enters a context in which `tf.summary` writes to this file, at the given step of the
         run.
         """
@@ -121,7 +122,7 @@ class _FirstImages:
 
     def __init__(self, dataset: tf.data.Dataset):
         self._dataset = dataset
-        self._images = None
+        self._images: tf.Tensor | None = None
 
     def __call__(self) -> tf.Tensor:
         if self._images is None:
@@ -137,22 +138,22 @@ class _Logging(keras.callbacks.Callback):
         self._log = log
         self._earlier_steps = earlier_steps
 
-    def writing(self):
+    def writing(self) -> contextlib.AbstractContextManager[None]:
         return self._log.writing(self._earlier_steps + self.model.stage_step.numpy())
 
 
 class TrainingScalars(_Logging):
     """`train/*`: the terms of the loss, as means over the steps since the last point; schedules."""
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._seen = {}
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._seen: dict[str, tuple[float, float]] = {}
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         # Not in `on_epoch_end`: Keras resets its metrics for validation before that.
         if (batch + 1) % _WINDOW == 0 or batch + 1 == self.params["steps"]:
             self._write(logs)
 
-    def _write(self, logs):
+    def _write(self, logs: dict[str, Any]) -> None:
         trainer = self.model
         values = {
             **self._means_since_last_time(),
@@ -167,7 +168,7 @@ class TrainingScalars(_Logging):
                 text = describe.get(name, f"Training loss term `{name}`.")
                 tf.summary.scalar(f"train/{name}", value, description=text)
 
-    def _means_since_last_time(self) -> dict:
+    def _means_since_last_time(self) -> dict[str, float]:
         """Returns the metrics' means over the steps since the last call.
 
         Skips metrics without new steps.
@@ -189,7 +190,7 @@ def _distortion(experiment: Experiment) -> str:
     return _DISTORTION.get(experiment.distortion, f"`{experiment.distortion}`")
 
 
-def _training_descriptions(experiment: Experiment) -> dict:
+def _training_descriptions(experiment: Experiment) -> dict[str, str]:
     mean = f"Mean over the training steps since the last point (at most {_WINDOW})."
     D = _distortion(experiment)
     return {
@@ -214,7 +215,7 @@ def _lmbda(experiment: Experiment) -> str:
     return f"lmbda = {experiment.lmbda}"
 
 
-def _meaning(experiment: Experiment) -> dict:
+def _meaning(experiment: Experiment) -> dict[str, str]:
     return {
         "R": "bits per pixel",
         "D": _distortion(experiment),
@@ -225,7 +226,7 @@ def _meaning(experiment: Experiment) -> dict:
 class ValidationScalars(_Logging):
     """`validation/*`: the loss under actual rounding, and under the stage's surrogates."""
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         experiment = self.model.experiment
         meaning = _meaning(experiment)
         with self.writing():
@@ -241,7 +242,7 @@ class ValidationScalars(_Logging):
 class Gap(_Logging):
     """`gap/*`: the difference between training and testing on the same pictures."""
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         experiment = self.model.experiment
         meaning = _meaning(experiment)
         with self.writing():
@@ -263,7 +264,7 @@ class Rectification(_Logging):
         super().__init__(log, earlier_steps)
         self._model_dir = model_dir
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         records = [r for r in history.read(self._model_dir) if r["stage"] == self.model.stage.name]
         first, last = records[0], records[-1]
         text = "Reduction of the mean squared error of y by the rectifier, in percent."
@@ -287,7 +288,7 @@ class Latents(_Logging):
         self._images = images
         self._look = tf.function(self._look_once)
 
-    def _look_once(self, image) -> tuple:
+    def _look_once(self, image: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns the reconstruction and the values of the histograms.
 
         Args:
@@ -313,7 +314,7 @@ class Latents(_Logging):
             values[f"{name}_hat_minus_mu"] = dequantize(integers, offset - mu)
         return to_uint8(x_hat), values
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         images = self._images()
         x_hat, values = self._look(images)
         with self.writing():
@@ -347,7 +348,7 @@ class GradientRisk(_Logging):
         self._images = images
         self._measure = tf.function(self._measure_once, autograph=False)
 
-    def _measure_once(self, x, alpha) -> dict:
+    def _measure_once(self, x: tf.Tensor, alpha: tf.Tensor) -> dict[str, tf.Tensor]:
         trainer = self.model
         return risk.gradient_risk(
             trainer.codec,
@@ -360,7 +361,7 @@ class GradientRisk(_Logging):
             seed=trainer.experiment.seed,
         )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         image = self._images()[:_PATCHES]
         top, left = (image.shape[1] - _PATCH) // 2, (image.shape[2] - _PATCH) // 2
         patch = image[:, top : top + _PATCH, left : left + _PATCH]
@@ -392,7 +393,7 @@ class Hyperparameters(keras.callbacks.Callback):
         super().__init__()
         self._log = log
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._log.started:
             return
         values = _hyperparameters(self.model.experiment)
@@ -403,7 +404,7 @@ class Hyperparameters(keras.callbacks.Callback):
             tf.summary.experimental.write_raw_pb(layout, step=0)
 
 
-def _hyperparameters(experiment: Experiment) -> dict:
+def _hyperparameters(experiment: Experiment) -> dict[str, Any]:
     """Returns the values that distinguish runs, with the same names for every run."""
     e = experiment
     plan = e.joint_plan().describe()
@@ -440,7 +441,7 @@ def _hyperparameters(experiment: Experiment) -> dict:
     }
 
 
-def _hparam(name: str, value) -> hp.HParam:
+def _hparam(name: str, value: Any) -> hp.HParam:
     # Gives a type but no values, because TensorBoard hides runs outside a domain.
     dtype = float if type(value) is int else type(value)
     return hp.HParam(name, hp.Discrete([], dtype))

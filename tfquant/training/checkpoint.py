@@ -174,6 +174,7 @@ class RunCheckpoint:
         Raises:
           ValueError: the checkpoint belongs to the codec of another version.
         """
+        assert self.newest is not None  # else there is no stage to resume in
         _restore(self._checkpoint(), self.trainer.codec.name, self.newest)
         logging.info("Resumed from %s", self.newest)
 
@@ -200,7 +201,7 @@ class RunCheckpoint:
             manager.save(checkpoint_number=number)
 
 
-def _saved_form(codec: Codec):
+def _saved_form(codec: Codec) -> Codec | tf.train.Checkpoint:
     """Returns a codec's weights, grouped as in checkpoints.
 
     With a rectifier, the keys are `codec/codec/...` and `codec/rectifier/...`, as in tfquant 0.1.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tfquant import models
 from tfquant.data import background, crops
@@ -21,6 +23,9 @@ from tfquant.quantization.plans import (
 )
 from tfquant.quantization.surrogates import Branch
 from tfquant.training import losses, schedules
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +56,8 @@ class Stage:
     name: str
     steps: int
     plan: QuantizationPlan
-    learning_rate: object
-    alpha: object
+    learning_rate: schedules.Schedule
+    alpha: schedules.Schedule
     sigma_bound: float | None
     loss: dict[str, float]
     reported: tuple[str, ...] = ()
@@ -78,7 +83,14 @@ class Stage:
 _BRANCH_HELP = "surrogate:estimator that replaces the plan's {} branch, such as aun:pathwise."
 
 
-def _field(default, help: str, *, choices=(), positive: bool = False, least: float | None = None):
+def _field(
+    default: Any,
+    help: str,
+    *,
+    choices: Collection[str] = (),
+    positive: bool = False,
+    least: float | None = None,
+) -> Any:
     """Defines a field of `Experiment`: its default, its help text and its limits.
 
     The flags of `train.py` and the table in the documentation are generated from these.
@@ -95,7 +107,7 @@ def _field(default, help: str, *, choices=(), positive: bool = False, least: flo
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _stage_fields(what: str) -> dict:
+def _stage_fields(what: str) -> dict[str, dict[str, Any]]:
     """Returns the arguments of `_field` for the three fields that every stage has."""
     return {
         "steps": {"help": f"Training steps of stage {what}.", "least": 0},
@@ -252,7 +264,7 @@ class Experiment:
         choices=models.PRECISIONS,
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks all fields before anything is built."""
         for field in dataclasses.fields(self):
             if field.metadata:
@@ -309,7 +321,7 @@ class Experiment:
                 changes[role] = Branch.parse(text)
         return dataclasses.replace(plan, **changes)
 
-    def lmbda_at(self, quality):
+    def lmbda_at(self, quality: tf.Tensor | float) -> tf.Tensor | float:
         """Returns the distortion's weight at a quality from 0 to 1, geometric between the ends."""
         low, high = self.lmbda_range
         return low * (high / low) ** quality
@@ -322,9 +334,10 @@ class Experiment:
     @property
     def middle_lmbda(self) -> float:
         """The weight of the distortion: lmbda, or the middle of a range of rates."""
-        return self.lmbda_at(self.middle_quality) if self.lmbda_range else self.lmbda
+        quality = self.middle_quality
+        return self.lmbda if quality is None else self.lmbda_at(quality)
 
-    def gains(self) -> list:
+    def gains(self) -> list[float]:
         """Returns the initial gain of each level of a range of rates, proportional to sqrt(lmbda).
 
         At high rates, the distortion of uniform quantization grows with the square of the step, so
@@ -333,13 +346,13 @@ class Experiment:
         qualities = [level / (self.quality_levels - 1) for level in range(self.quality_levels)]
         return [math.sqrt(self.lmbda_at(quality) / self.lmbda) for quality in qualities]
 
-    def distortion_loss(self) -> dict:
+    def distortion_loss(self) -> dict[str, float]:
         """Returns the loss term of the distortion and its weight."""
         if self.lmbda_range:
             return {f"weighted_{self.distortion}": 1.0}
         return {self.distortion: self.lmbda}
 
-    def all_stages(self) -> list:
+    def all_stages(self) -> list[Stage]:
         """Returns the stages, in order."""
         return [STAGES[name](self) for name in self.stages]
 
@@ -376,14 +389,14 @@ class Experiment:
         return cls(**values)
 
 
-def current_values(values: dict) -> dict:
+def current_values(values: dict[str, Any]) -> dict[str, Any]:
     """Converts the values that any version of tfquant recorded to the names of this version."""
     if isinstance(values.get("stop_gradient"), bool):  # a switch in 0.1
         return {**values, "stop_gradient": "both" if values["stop_gradient"] else "none"}
     return values
 
 
-def _check(name: str, value, limits) -> None:
+def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
     """Raises a ValueError if the value of a field is outside its limits."""
     if limits["choices"]:
         check_known(name, value, limits["choices"])
@@ -396,7 +409,7 @@ def _check(name: str, value, limits) -> None:
 _SEEDS = 1 << 32  # NumPy's limit
 
 
-def _stage(e: Experiment, name: str, **fields) -> Stage:
+def _stage(e: Experiment, name: str, **fields: Any) -> Stage:
     """Returns a stage whose length and learning rate are the experiment's fields with its name."""
     steps = getattr(e, f"{name}_steps")
     rate = schedules.learning_rate(

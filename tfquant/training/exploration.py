@@ -61,7 +61,7 @@ class Search:
     minimum: float
     rises: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.start < math.inf:
             raise ValueError(f"the first weight must be a positive number; got {self.start}")
         if not 0 < self.factor < 1:
@@ -74,7 +74,7 @@ class Search:
         if self.rises < 0:
             raise ValueError(f"rises must not be negative; got {self.rises}")
 
-    def weights(self) -> list:
+    def weights(self) -> list[float]:
         """Returns all weights, to six digits."""
         # The tolerance keeps the minimum, which repeated multiplication may miss by a rounding
         # error.
@@ -312,7 +312,7 @@ def run_search(
     search: Search,
     experiment: Experiment,
     *,
-    train: Callable[[Experiment, str], None],
+    train: Callable[[Experiment, str], object],
     patience: int,
     epoch_steps: int,
     warm_start: bool,

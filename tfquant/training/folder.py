@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -78,7 +79,7 @@ def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> 
         write_json(path, {**read_json(path), "experiment": record["experiment"]})
 
 
-def note_pictures(run_dir: str, listing: dict) -> str:
+def note_pictures(run_dir: str, listing: dict[str, list[int]]) -> str:
     """Records the training pictures of a run. Returns one line if they have changed, else "".
 
     Args:
@@ -110,12 +111,12 @@ def note_pictures(run_dir: str, listing: dict) -> str:
     return f"the training pictures differ from those of the run so far: {', '.join(counts)}"
 
 
-def write_json(path: str, value) -> None:
+def write_json(path: str, value: Any) -> None:
     """Writes a JSON file atomically. Creates its folder if it does not exist."""
     files.write(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: str):
+def read_json(path: str) -> Any:
     """Reads a file that `write_json` has written.
 
     Raises:

@@ -12,7 +12,7 @@ def trains_encoder(stage: Stage) -> bool:
     return "encoder" not in stage.frozen
 
 
-def validated(logs: dict, experiment: Experiment) -> dict:
+def validated(logs: dict, experiment: Experiment) -> dict[str, tuple[float, float]]:
     """Returns `{"R": (rounding, surrogate), "D": ..., "J": ...}` from the logs of an epoch."""
     rates, distortions = (
         [float(logs[f"val_{prefix}{name}"]) for prefix in ("", "surrogate_")]
@@ -24,4 +24,5 @@ def validated(logs: dict, experiment: Experiment) -> dict:
     else:
         weighted = [experiment.lmbda * D for D in distortions]
     costs = [R + D for R, D in zip(rates, weighted)]
-    return dict(zip(SYMBOLS, map(tuple, (rates, distortions, costs))))
+    pairs = zip(SYMBOLS, (rates, distortions, costs))
+    return {symbol: (rounding, surrogate) for symbol, (rounding, surrogate) in pairs}

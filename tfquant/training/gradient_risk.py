@@ -62,7 +62,7 @@ def gradient_risk(
     draws: int = 32,
     elements: int = 16,
     seed: int = 0,
-) -> dict:
+) -> dict[str, tf.Tensor]:
     """Measures bias and variance of the gradients of rate and distortion with respect to `y`.
 
     With zero-center quantization, also measures the gradient of the rate with respect to `mu`.
@@ -125,7 +125,18 @@ class _Latent:
       model: the entropy model of `y`.
     """
 
-    def __init__(self, codec, plan, alpha, x, distortion, lmbda, quality, draws, seed):
+    def __init__(
+        self,
+        codec: Codec,
+        plan: QuantizationPlan,
+        alpha: tf.Tensor,
+        x: tf.Tensor,
+        distortion: Callable[[Outcome], tf.Tensor],
+        lmbda: float,
+        quality: float | None,
+        draws: int,
+        seed: int,
+    ):
         self._codec, self._plan, self._alpha = codec, plan, alpha
         self._distortion, self._quality, self._draws, self._seed = distortion, quality, draws, seed
         self._pictures, self._height, self._width, _ = x.shape
@@ -208,20 +219,21 @@ class _Latent:
         chosen = tf.gather(flat, positions, axis=1)
         return chosen - self._expected_distortion_gradient(reference, positions)
 
-    def _expected_distortion_gradient(self, branch: Branch, positions) -> tf.Tensor:
+    def _expected_distortion_gradient(self, branch: Branch, positions: tf.Tensor) -> tf.Tensor:
         """Returns [B draws, elements], each draw's contribution to the mean over other elements."""
         sample = self._sample(branch)
         e = sample.expected
+        assert e is not None  # the estimator is `expected`
         slope, low, high, value = (
             tf.reshape(t, [self._pictures * self._draws, -1])
             for t in (e.slope, e.low, e.high, sample.value)
         )
 
-        def one_distortion(pair):
+        def one_distortion(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             x, x_hat = pair
             return self._distortion(Outcome(x[None], x_hat[None], None))
 
-        def at(position):
+        def at(position: tf.Tensor) -> tf.Tensor:
             here = tf.one_hot(position, value.shape[1], True, False, dtype=tf.bool)
             ends = tf.concat([tf.where(here, high, value), tf.where(here, low, value)], axis=0)
             x_hat = self._decoded(tf.reshape(ends, [-1, *self._y.shape[1:]]))
@@ -240,7 +252,7 @@ def _unbiased(branch: Branch) -> Branch | None:
     return None
 
 
-def _mean_and_variance(samples):
+def _mean_and_variance(samples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns mean and unbiased sample variance over the first axis; variance 0 if all are
     equal.
     """
@@ -249,7 +261,7 @@ def _mean_and_variance(samples):
     return samples[0] + mean, variance * (draws / (draws - 1))
 
 
-def _spread(g: tf.Tensor) -> dict:
+def _spread(g: tf.Tensor) -> dict[str, tf.Tensor]:
     """Returns the root mean square of E[g] and the variance, for `g: [draws, ...]`."""
     mean, variance = _mean_and_variance(g)
     squared = tf.reduce_mean(tf.square(mean) - variance / g.shape[0])
@@ -259,7 +271,7 @@ def _spread(g: tf.Tensor) -> dict:
     }
 
 
-def _bias(name: str, difference: tf.Tensor) -> dict:
+def _bias(name: str, difference: tf.Tensor) -> dict[str, tf.Tensor]:
     """Returns the root mean square of E[difference], [draws, ...], and its sampling error."""
     mean, variance = _mean_and_variance(difference)
     squared = tf.reshape(tf.square(mean) - variance / difference.shape[0], [-1])

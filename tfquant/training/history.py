@@ -15,7 +15,7 @@ checkpoint, so the list is the same as without interruption.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import tensorflow as tf
 
@@ -28,7 +28,7 @@ from tfquant.training.gap import validated
 FILE = "history.json"
 
 
-def read(run_dir: str) -> list:
+def read(run_dir: str) -> list[dict[str, Any]]:
     """Reads the records of a run. Returns an empty list if the file does not exist."""
     path = tf.io.gfile.join(run_dir, FILE)
     return folder.read_json(path) if files.exists(path) else []
@@ -49,7 +49,7 @@ class Recording(keras.callbacks.Callback):
         self._earlier_steps = earlier_steps
         self._validation_data = validation_data
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         here = self._run_step()
         self._records = [r for r in read(self._run_dir) if r["run_step"] <= here]
         new = not any(r["stage"] == self.model.stage.name for r in self._records)
@@ -57,13 +57,13 @@ class Recording(keras.callbacks.Callback):
             logs = self.model.evaluate(self._validation_data, verbose=0, return_dict=True)
             self._keep({f"val_{name}": value for name, value in logs.items()})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         self._keep(logs)
 
     def _run_step(self) -> int:
         return self._earlier_steps + int(self.model.stage_step.numpy())
 
-    def _keep(self, logs: dict) -> None:
+    def _keep(self, logs: dict[str, Any]) -> None:
         trainer = self.model
         self._records.append(
             {
@@ -76,7 +76,7 @@ class Recording(keras.callbacks.Callback):
         folder.write_json(tf.io.gfile.join(self._run_dir, FILE), self._records)
 
 
-def measured(logs: dict, experiment: Experiment) -> dict:
+def measured(logs: dict[str, Any], experiment: Experiment) -> dict[str, float]:
     """Returns the numbers of a record, computed from the logs of an epoch."""
     costs = validated(logs, experiment)
     values = {

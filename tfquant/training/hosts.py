@@ -24,7 +24,8 @@ import json
 import os
 import tempfile
 import zlib
-from typing import Callable
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import tensorflow as tf
 from absl import logging
@@ -99,7 +100,7 @@ class Host:
         return tf.distribute.get_strategy()
 
     @contextlib.contextmanager
-    def folder(self, run_dir: str):
+    def folder(self, run_dir: str) -> Iterator[str]:
         """Yields the folder to work in: the run's for the chief, otherwise a temporary copy."""
         if self.is_chief:
             yield run_dir
@@ -120,7 +121,7 @@ class Host:
                 )
                 raise
 
-    def check_agreement(self, strategy: tf.distribute.Strategy, facts: dict) -> None:
+    def check_agreement(self, strategy: tf.distribute.Strategy, facts: dict[str, Any]) -> None:
         """Checks that all hosts have the same facts.
 
         Args:
@@ -135,7 +136,7 @@ class Host:
         digests = [[zlib.crc32(str(value).encode()) for value in facts.values()]]
 
         @tf.function
-        def all_digests():
+        def all_digests() -> tf.Tensor:
             here = strategy.run(lambda: tf.constant(digests, tf.int64))
             return strategy.gather(here, axis=0)
 
@@ -148,7 +149,7 @@ class Host:
             )
 
     @contextlib.contextmanager
-    def together(self):
+    def together(self) -> Iterator[None]:
         """Wraps operations that the hosts execute together.
 
         Raises:

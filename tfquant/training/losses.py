@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     Attributes:
       x: [B, H, W, 3] float32 in [0, 1].
       x_hat: same shape, not clipped.
-      exchange: the exchange that transmitted the latents.
+      exchange: the exchange that transmitted the latents; None if only the distortion counts.
       y: [B, h, w, M] float32, the latent before quantization, as the feature terms use it.
       y_hat: same shape, the transmitted latent.
       y_bar: same shape, the rectified latent; `y_hat` if there is no rectifier.
@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
     x: tf.Tensor
     x_hat: tf.Tensor
-    exchange: Exchange
+    exchange: Exchange | None
     y: tf.Tensor | None = None
     y_hat: tf.Tensor | None = None
     y_bar: tf.Tensor | None = None
@@ -41,6 +41,7 @@ class Outcome(NamedTuple):
 
 def rate(outcome: Outcome) -> tf.Tensor:
     """Returns R in bits per pixel, mean over the batch."""
+    assert outcome.exchange is not None
     pixels = tf.cast(tf.shape(outcome.x)[1] * tf.shape(outcome.x)[2], tf.float32)
     return tf.reduce_mean(outcome.exchange.bits_per_image()) / pixels
 
@@ -66,16 +67,24 @@ def weighted_one_minus_ms_ssim(outcome: Outcome) -> tf.Tensor:
     return tf.reduce_mean(outcome.lmbda * (1.0 - metrics.ms_ssim(outcome.x, outcome.x_hat)))
 
 
+def _features(outcome: Outcome) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns y and y_bar, which the outcome of a whole forward pass has."""
+    assert outcome.y is not None and outcome.y_bar is not None
+    return outcome.y, outcome.y_bar
+
+
 def l2(outcome: Outcome) -> tf.Tensor:
     """Returns the mean of `(y - y_bar)^2`, the best of the four distances in the rectifier's
     paper.
     """
-    return tf.reduce_mean(tf.square(outcome.y - outcome.y_bar))
+    y, y_bar = _features(outcome)
+    return tf.reduce_mean(tf.square(y - y_bar))
 
 
 def l1(outcome: Outcome) -> tf.Tensor:
     """Returns the mean of `|y - y_bar|`."""
-    return tf.reduce_mean(tf.abs(outcome.y - outcome.y_bar))
+    y, y_bar = _features(outcome)
+    return tf.reduce_mean(tf.abs(y - y_bar))
 
 
 def smooth_l1(outcome: Outcome) -> tf.Tensor:
@@ -83,19 +92,21 @@ def smooth_l1(outcome: Outcome) -> tf.Tensor:
 
     Quantization errors are below 1/2, so for a good rectifier this is half of `l2`.
     """
-    error = tf.abs(outcome.y - outcome.y_bar)
+    y, y_bar = _features(outcome)
+    error = tf.abs(y - y_bar)
     return tf.reduce_mean(tf.where(error < 1.0, 0.5 * tf.square(error), error - 0.5))
 
 
 def cosine(outcome: Outcome) -> tf.Tensor:
     """Returns `1 - cos(y, y_bar)` over a picture's whole latent, mean over the batch."""
-    y, y_bar = (tf.reshape(v, [tf.shape(v)[0], -1]) for v in (outcome.y, outcome.y_bar))
+    y, y_bar = (tf.reshape(v, [tf.shape(v)[0], -1]) for v in _features(outcome))
     y, y_bar = (tf.math.l2_normalize(v, axis=1) for v in (y, y_bar))
     return 1.0 - tf.reduce_mean(tf.reduce_sum(y * y_bar, axis=1))
 
 
 def quantization_error(outcome: Outcome) -> tf.Tensor:
     """Returns the mean of `(y - y_hat)^2`, the error that a rectifier reduces."""
+    assert outcome.y is not None and outcome.y_hat is not None
     return tf.reduce_mean(tf.square(outcome.y - outcome.y_hat))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from typing import Any
 
 from tfquant.legacy_keras import keras
 from tfquant.training.experiment import Stage
@@ -21,17 +22,17 @@ class Throughput(keras.callbacks.Callback):
     counted as soon as there is a second step.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._first = True
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         self._since, self._steps = time.perf_counter(), 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         self._steps += 1
         elapsed = time.perf_counter() - self._since
         self._rate = self._steps * self.model.experiment.batch_size / elapsed
@@ -40,7 +41,7 @@ class Throughput(keras.callbacks.Callback):
             self._first = False
             self._start()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         logs["images_per_s"] = self._rate
 
 
@@ -59,19 +60,19 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         self._stage = stage
         self._earlier_steps = earlier_steps
 
-    def set_params(self, params):
+    def set_params(self, params: dict[str, Any]) -> None:
         if params["verbose"] and not sys.stdout.isatty():
             params = {**params, "verbose": 2}
         super().set_params(params)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
         self.progbar.width = self._WIDTH
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         super().on_train_batch_end(batch, self._shown(logs))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         super().on_epoch_end(epoch, self._shown(logs))
         if not self.verbose:
             return
@@ -86,7 +87,7 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
             line += f"; surrogate - rounding: {', '.join(gap)}"
         print(line, flush=True)
 
-    def _shown(self, logs: dict) -> dict:
+    def _shown(self, logs: dict[str, Any]) -> dict[str, Any]:
         """Returns the entries that fit, in order of importance."""
         logs = {**logs, "images/s": logs["images_per_s"]}
         names = ["loss", "images/s", "bpp", self.model.experiment.distortion]

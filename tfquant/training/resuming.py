@@ -31,7 +31,8 @@ def comparable(experiment: Experiment) -> dict:
 def standing(checkpoint: str) -> tuple[int, int]:
     """Returns (index of the stage, steps of this stage that are done) of a checkpoint."""
     reader = tf.train.load_checkpoint(files.for_tensorflow(checkpoint))
-    return tuple(int(reader.get_tensor(name + _VALUE)) for name in ("stage_index", "stage_step"))
+    stage, step = (int(reader.get_tensor(name + _VALUE)) for name in ("stage_index", "stage_step"))
+    return stage, step
 
 
 def refusal(there: Experiment, asked: Experiment, newest: str | None) -> str:
@@ -77,5 +78,7 @@ def where_it_stands(run_dir: str, total: int, newest: str | None) -> str:
     """
     if newest is None:
         return f"{run_dir} has no checkpoint yet; run the same command to start it again"
-    step = int(re.search(r"(\d+)$", newest)[1])
+    number = re.search(r"(\d+)$", newest)
+    assert number is not None  # a checkpoint's name ends with its step
+    step = int(number[1])
     return f"{run_dir} is at step {step} of {total}; run the same command again to resume"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import tensorflow as tf
 from absl import logging
@@ -33,7 +33,7 @@ class Checkpointing(keras.callbacks.Callback):
         self._stage_index = stage_index
         self._earlier_steps = earlier_steps
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         number = self._earlier_steps + self.model.stage_step.numpy()
         if math.isfinite(logs["val_loss"]):
             self._checkpoint.save(self._stage_index, number)
@@ -49,7 +49,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._limit = limit
         self._run_dir = run_dir
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         in_a_row, step = self.model.skipped_in_a_row.numpy(), self.model.stage_step.numpy()
         if in_a_row >= self._limit:
             raise TrainingDiverged(
@@ -68,7 +68,7 @@ class EndEarly(keras.callbacks.Callback):
         super().__init__()
         self._is_over = is_over
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._is_over(self.model.stage, int(self.model.stage_step.numpy())):
             self.model.stop_training = True
 

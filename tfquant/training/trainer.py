@@ -51,7 +51,7 @@ class Trainer(keras.Model):
             )
         self.codec = codec
         self.experiment = experiment
-        self.stage = None
+        self.stage: Stage = None  # type: ignore[assignment]  # until `begin`
         # Counts all batches of the stage. The optimizer's own counter omits skipped ones.
         self.stage_step = state_variable("stage_step")
         self.skipped = state_variable("skipped")
@@ -93,7 +93,7 @@ class Trainer(keras.Model):
         scales_loss = experiment.precision == "float16"
         return Adam(stage.learning_rate, experiment.clip_norm or None, scales_loss)
 
-    def trained_variables(self) -> list:
+    def trained_variables(self) -> list[tf.Variable]:
         """Returns the weights that the current stage trains."""
         return self.codec.trainable_variables
 
@@ -101,7 +101,7 @@ class Trainer(keras.Model):
         """Returns the temperature at the stage's current step, scalar float32."""
         return tf.cast(self.stage.alpha(self.stage_step), tf.float32)
 
-    def quality(self, index) -> tf.Tensor | None:
+    def quality(self, index: tf.Tensor) -> tf.Tensor | None:
         """Returns each example's quality in [0, 1), a function of seed and index: [B] float32.
 
         Returns None if the experiment has a single rate.
@@ -110,7 +110,9 @@ class Trainer(keras.Model):
             return None
         return random.uniform(example_seeds(self.experiment.seed, "quality", index), []) + 0.5
 
-    def outcome(self, x, exchange: Exchange, quality=None) -> Outcome:
+    def outcome(
+        self, x: tf.Tensor, exchange: Exchange, quality: tf.Tensor | None = None
+    ) -> Outcome:
         """Runs a forward pass as in the current stage.
 
         Args:
@@ -128,20 +130,20 @@ class Trainer(keras.Model):
         lmbda = None if quality is None else self.experiment.lmbda_at(quality)
         return Outcome(x, x_hat, exchange, barrier(y), y_hat, y_bar, lmbda)
 
-    def _surrogate_outcome(self, batch) -> Outcome:
+    def _surrogate_outcome(self, batch: dict[str, tf.Tensor]) -> Outcome:
         exchange = Surrogates(self.stage.plan, self.alpha(), self.experiment.seed, batch["index"])
         return self.outcome(to_float(batch["image"]), exchange, self.quality(batch["index"]))
 
-    def _rounded_outcome(self, batch) -> Outcome:
+    def _rounded_outcome(self, batch: dict[str, tf.Tensor]) -> Outcome:
         quality = self.quality(batch["index"])
         return self.outcome(to_float(batch["image"]), Rounding(), quality)
 
-    def _reported(self, stage: Stage) -> list:
+    def _reported(self, stage: Stage) -> list[str]:
         """Returns the terms to measure: R in bpp, unweighted D, and the terms of the stage."""
         names = ["bpp", self.experiment.distortion, *stage.loss, *stage.reported]
         return list(dict.fromkeys(names))
 
-    def _terms(self, outcome: Outcome) -> dict:
+    def _terms(self, outcome: Outcome) -> dict[str, tf.Tensor]:
         """Returns the reported terms, and the stage's loss as their weighted sum."""
         terms = {name: losses.TERMS[name](outcome) for name in self._reported(self.stage)}
         loss = tf.add_n([weight * terms[name] for name, weight in self.stage.loss.items()])
@@ -149,7 +151,7 @@ class Trainer(keras.Model):
 
     # No Python condition here depends on a tensor, and autograph conversion would take seconds.
     @tf.autograph.experimental.do_not_convert
-    def train_step(self, batch):
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Runs one step. A step with a non-finite loss or gradient changes no weight."""
         if self.stage.track_offsets:
             for model in self.codec.entropy_models:
@@ -171,6 +173,7 @@ class Trainer(keras.Model):
         values = {
             name: self._mean(name, tf.where(finite, v, 0.0), weight) for name, v in terms.items()
         }
+        assert outcome.exchange is not None
         for latent, bits in outcome.exchange.bits.items():
             per_pixel = tf.reduce_sum(bits) / tf.cast(tf.size(outcome.x) // 3, tf.float32)
             values[f"bpp_{latent}"] = self._mean(
@@ -180,7 +183,7 @@ class Trainer(keras.Model):
         return values
 
     @tf.autograph.experimental.do_not_convert
-    def test_step(self, batch):
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Measures the train-test gap: R~, D~, J~ of the surrogate and R, D, J of rounding."""
         rounded = self._rounded_outcome(batch)
         values = {name: self._mean(name, v) for name, v in self._terms(rounded).items()}
@@ -190,10 +193,10 @@ class Trainer(keras.Model):
         values["psnr"] = self._mean("psnr", psnr)
         return values
 
-    def _mean(self, name: str, value, weight=None) -> tf.Tensor:
+    def _mean(self, name: str, value: tf.Tensor, weight: tf.Tensor | None = None) -> tf.Tensor:
         self._means[name].update_state(value, weight)
         return self._means[name].result()
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         return list(self._means.values())

@@ -23,13 +23,13 @@ class ContextNetwork(keras.layers.Layer):
       **last: further arguments of the last convolution.
     """
 
-    def __init__(self, widths: tuple, kernels: tuple, **last: Any):
+    def __init__(self, widths: tuple[int, ...], kernels: tuple[int, ...], **last: Any):
         super().__init__()
         *hidden, final = zip(widths, kernels)
         layers = [conv(width, kernel, activation="relu") for width, kernel in hidden]
         self.layers = Chain([*layers, conv(*final, **last)])
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         self.layers.layers[0].parts = np.array([part.shape[-1] for part in inputs])
         # Keras has converted all inputs to one type.
         return self.layers(tf.concat(inputs, axis=-1))
@@ -45,5 +45,5 @@ class ParameterNetwork(ContextNetwork):
 
     _START = 0.1
 
-    def __init__(self, widths: tuple, kernels: tuple):
+    def __init__(self, widths: tuple[int, ...], kernels: tuple[int, ...]):
         super().__init__(widths, kernels, kernel_initializer=glorot(self._START), dtype="float32")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfquant.contexts.serial import SerialContext
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.entropy.serial import SerialContext
 from tfquant.exchange import Reading, Rounding, Surrogates, Writing
 from tfquant.legacy_keras import keras
 from tfquant.quantization.plans import PLANS
@@ -40,13 +40,13 @@ def _coder(parts):
     @tf.function(input_signature=[y, features], autograph=False)
     def write(y, features):
         writing = Writing(tables)
-        received = context.transmit(writing, model, y, features)
+        received = context.transmit(y, writing, model, features)
         return writing.streams(), received.distortion, writing.bits_per_image()
 
     @tf.function(input_signature=[streams, features, shape], autograph=False)
     def read(streams, features, shape):
         reading = Reading(tables, streams, {"y": shape})
-        received = context.transmit(reading, model, None, features)
+        received = context.transmit(None, reading, model, features)
         return received.distortion, reading.symbols[0]
 
     return write, read
@@ -63,7 +63,7 @@ def test_fronts_are_rounded_written_and_read_bit_for_bit(parts, coder, size):
     np.testing.assert_array_equal(decoded, written)
     np.testing.assert_array_equal(integers, np.rint(y))
     rounding = Rounding(tables)
-    context.transmit(rounding, model, y, features)
+    context.transmit(y, rounding, model, features)
     np.testing.assert_allclose(rounding.bits_per_image(), bits, rtol=1e-6)
     spent = 8 * sum(map(len, streams.numpy()))
     assert abs(spent - bits[0]) <= 0.005 * bits[0] + 64
@@ -85,8 +85,8 @@ def test_fronts_and_all_at_once_give_the_same_elements(parts, size):
     context, model, tables = parts
     y, features = latent(size)
     at_once, by_fronts = Rounding(), Counting(tables)
-    context.transmit(at_once, model, y, features)
-    context.transmit(by_fronts, model, y, features)
+    context.transmit(y, at_once, model, features)
+    context.transmit(y, by_fronts, model, features)
     assert by_fronts.steps == size[1] + 3 * (size[0] - 1)
     usual = at_once.bits["y"] < 5  # no escapes
     assert np.mean(usual) > 0.5
@@ -102,7 +102,7 @@ def test_the_context_sees_the_surrogate_in_training(parts):
     with tf.GradientTape() as tape:
         tape.watch(y)
         exchange = Surrogates(PLANS["aun"], tf.constant(1.0), 0, tf.constant([0], tf.int64))
-        context.transmit(exchange, model, y, features)
+        context.transmit(y, exchange, model, features)
         last = tf.reduce_sum(exchange.bits["y"][:, -1, -1])
     gradient = np.any(tape.gradient(last, y).numpy() != 0, axis=-1)[0]
     window = np.zeros((4, 6), bool)
@@ -114,5 +114,5 @@ def test_replaying_takes_one_picture_at_a_time(parts):
     context, model, tables = parts
     y, features = latent((2, 3))
     with pytest.raises(tf.errors.InvalidArgumentError, match="one picture at a time"):
-        twice = (tf.concat([t, t], axis=0) for t in (y, features))
-        context.transmit(Rounding(tables), model, *twice)
+        y, features = (tf.concat([t, t], axis=0) for t in (y, features))
+        context.transmit(y, Rounding(tables), model, features)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant.layers import checkerboard
+from tfquant.contexts import checkerboard
 
 
 def latent(batch=2, height=4, width=8, channels=3, seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant.layers.context import ContextNetwork, ParameterNetwork
+from tfquant.contexts.networks import ContextNetwork, ParameterNetwork
 from tfquant.legacy_keras import keras
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant.layers.causal import NEIGHBOURS, REACH, CausalConv
+from tfquant.contexts.causal import NEIGHBOURS, REACH, CausalConv
 
 
 @pytest.fixture(scope="module", name="layer")

@@ -17,7 +17,7 @@ from tfquant.layers.exact import ExactLayer
 from tfquant.legacy_keras import keras
 
 
-def _sizes(x: tf.Tensor) -> list:
+def _sizes(x: tf.Tensor) -> list[int | tf.Tensor]:
     """Returns the size of each axis: a number (no operation) if it is static, else a tensor."""
     known, sizes = list(x.shape), tf.shape(x)
     return [sizes[axis] if size is None else size for axis, size in enumerate(known)]
@@ -28,7 +28,7 @@ def split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     batch, h, w, channels = _sizes(x)
     cells = tf.reshape(x, [batch, h // 2, 2, w // 2, 2, channels])
 
-    def packed(upper, lower):
+    def packed(upper: tf.Tensor, lower: tf.Tensor) -> tf.Tensor:
         return tf.reshape(tf.stack([upper, lower], axis=2), [batch, h, w // 2, channels])
 
     return (
@@ -41,7 +41,7 @@ def merge(anchors: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """Merges two `[B, h, w/2, C]` into [B, h, w, C]. The inverse of `split`."""
     batch, h, half, channels = _sizes(anchors)
 
-    def rows(x):
+    def rows(x: tf.Tensor) -> list[tf.Tensor]:
         return tf.unstack(tf.reshape(x, [batch, h // 2, 2, half, channels]), axis=2)
 
     (upper_anchor, lower_anchor), (upper_other, lower_other) = rows(anchors), rows(others)

@@ -53,7 +53,7 @@ class CausalConv(ExactLayer, keras.layers.Layer):
         taps = tf.cast(self.taps, self.compute_dtype)
         return tf.nn.bias_add(self.products(x, taps), tf.cast(self.bias, self.compute_dtype))
 
-    def products(self, x, kernel):
+    def products(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         width = 2 * REACH + 1
         kernel = tf.pad(kernel, [[0, (REACH + 1) * width - len(NEIGHBOURS)], [0, 0], [0, 0]])
         kernel = tf.reshape(kernel, [REACH + 1, width, -1, self.filters])
