@@ -153,7 +153,7 @@ def _scale_gray_key(picture: Image.Image) -> None:
     """Scales a PNG's transparent gray of 1, 2 or 4 bits to 8, as Pillow scales the pixels."""
     key, tiles = picture.info.get("transparency"), _tiles(picture)
     bits = {"1": 1, "L;2": 2, "L;4": 4}.get(tiles[0].args) if tiles else None
-    if bits and isinstance(key, int):
+    if bits and isinstance(key, int) and key < 2**bits:  # Pillow 13 scales the gray of 1 bit
         picture.info["transparency"] = key * 255 // (2**bits - 1)
 
 
