@@ -219,13 +219,13 @@ def test_file_of_another_model_is_refused(model, manifest, compressed, tmp_path,
 def test_other_symbols_than_the_encoders_are_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(38, content[38] ^ 1))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
+    assert line.startswith(f"tfquant: {compressed}: cannot be decoded: the decoded symbols differ")
 
 
 def test_a_stream_of_other_symbols_is_refused(model, compressed, tmp_path, refused):
     _resealed(compressed, lambda content: content.__setitem__(slice(48, 51), b"xyz"))
     line = refused(1, "decompress", model, compressed, tmp_path / "back.png")
-    assert line.startswith("tfquant: cannot be decoded: the decoded symbols differ from")
+    assert line.startswith(f"tfquant: {compressed}: cannot be decoded: the decoded symbols differ")
 
 
 def test_a_forged_size_is_refused(model, compressed, tmp_path, refused):
@@ -396,7 +396,7 @@ def test_folders_without_matching_files_are_rejected(model, pictures, tmp_path, 
     assert not new.exists()
     (tmp_path / "taken").write_text("")
     line = refused(1, "compress", model, pictures, tmp_path / "taken")
-    assert line == f"tfquant: {tmp_path / 'taken'}: cannot be created: File exists"
+    assert line == f"tfquant: {tmp_path / 'taken'}: a file, not a folder for the outputs"
 
 
 def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refused, monkeypatch):

@@ -8,6 +8,7 @@ tests a whole run with such a name.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,12 +97,14 @@ def test_a_name_without_scheme_needs_no_tensorflow(fresh_python):
     )
 
 
-def test_a_failed_write_of_tensorflow_is_an_oserror_of_one_line(tmp_path):
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_failed_write_is_an_oserror_of_one_line(tmp_path, scheme):
     (tmp_path / "file").write_text("kept")
     for name in ("file/a", "file/deeper/a"):
-        message = f"^{tmp_path}/{name}: cannot be written: {tmp_path}/file is not a directory$"
-        with pytest.raises(OSError, match=message):
-            files.write(f"{tmp_path}/{name}", "text")
+        path = f"{scheme}{tmp_path}/{name}"
+        reason = "(File exists|Not a directory|.* is not a directory)"
+        with pytest.raises(OSError, match=f"^{path}: cannot be written: {reason}$"):
+            files.write(path, "text")
     assert (tmp_path / "file").read_text() == "kept"
     said = "{{function_node __wrapped__SaveV2}} Disk\nfull [Op:SaveV2] name: "
     with pytest.raises(OSError, match="^/a: wait: Disk full$"), files.as_oserror("/a", "wait: "):
@@ -132,11 +135,11 @@ def test_a_new_folder_replaces_the_old_one_completely_or_not_at_all(tmp_path):
 
 
 def test_a_new_folder_that_cannot_take_its_place_is_kept_and_named(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise tf.errors.PermissionDeniedError(None, None, "not\nyours")
+    def refuse(source, target):
+        raise PermissionError(1, "not yours", source, None, target)
 
     path, kept = f"{tmp_path}/made", f"{tmp_path}/made.partial"
-    monkeypatch.setattr(tf.io.gfile, "rename", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     message = f"^{path}: the result stays in {kept}, .*: not yours$"
     with pytest.raises(OSError, match=message), files.new_folder(path) as partial:
         assert partial == kept
@@ -146,6 +149,38 @@ def test_a_new_folder_that_cannot_take_its_place_is_kept_and_named(tmp_path, mon
     with files.new_folder(path):
         pass
     assert [p.name for p in tmp_path.rglob("*")] == ["made"]
+
+
+@pytest.mark.parametrize("name", ["latin\udce9", "x [1]", "a*", "line\nbreak", "-"])
+def test_folders_and_files_of_any_name_are_made(tmp_path, name):
+    path = os.path.join(tmp_path, name, name)
+    for text in ("first", "second"):
+        with files.new_folder(path) as partial:
+            partial.encode()  # as TensorFlow does
+            with tf.io.gfile.GFile(f"{partial}/a", "w") as file:
+                file.write(text)
+    files.write(os.path.join(path, name, "b"), "caf\u00e9")
+    made = {os.path.relpath(p, path): p.read_bytes() for p in Path(path).rglob("*") if p.is_file()}
+    assert made == {"a": b"second", os.path.join(name, "b"): "caf\u00e9".encode()}
+    assert os.listdir(tmp_path) == [name] and os.listdir(tmp_path / name) == [name]
+
+
+def test_a_new_folder_behind_a_link_is_written_through(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "old").touch()
+    (tmp_path / "link").symlink_to("far")
+    with files.new_folder(f"{tmp_path}/link") as partial:
+        Path(partial, "new").touch()
+    assert (tmp_path / "link").is_symlink() and os.listdir(tmp_path / "far") == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["far", "link"]
+
+
+def test_messages_show_a_folder_and_not_the_link_to_it(tmp_path):
+    folder = tmp_path / "latin\udce9"
+    folder.mkdir()
+    link = files.for_tensorflow(os.path.join(folder, "[1]"))
+    assert not link.startswith(str(tmp_path))
+    assert files.shown(f"cannot read {link}") == f"cannot read {tmp_path}/latin\\xe9/[1]"
 
 
 def test_a_runs_own_files_work_in_memory_too(make_photograph):
@@ -167,7 +202,7 @@ def test_a_runs_own_files_work_in_memory_too(make_photograph):
     assert history.read("ram://runs/one") == [{"run_step": 1}]
 
 
-def test_an_unreadable_subfolder_is_skipped_and_named(tmp_path, monkeypatch, caplog):
+def test_an_unreadable_subfolder_is_skipped_and_named(tmp_path, monkeypatch):
     for name in ("open", "closed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "picture.png").write_bytes(b"")
@@ -179,8 +214,9 @@ def test_an_unreadable_subfolder_is_skipped_and_named(tmp_path, monkeypatch, cap
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    assert files.below(str(tmp_path)) == [str(tmp_path / "open" / "picture.png")]
-    assert "skipping a folder" in caplog.text and f"{tmp_path / 'closed'}" in caplog.text
+    tree = files.walk(str(tmp_path))
+    assert tree.paths == [str(tmp_path / "open" / "picture.png")]
+    assert tree.unreadable == [str(tmp_path / "closed")]
     with pytest.raises(OSError, match="nowhere"):
         files.below(str(tmp_path / "nowhere"))
 

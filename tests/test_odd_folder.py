@@ -214,7 +214,7 @@ KINDS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     seed = int(os.environ.get("TFQUANT_ODD_SEED", "1"))
-    made = Folder(tmp_path_factory.mktemp("odd") / "pictures", seed)
+    made = Folder(tmp_path_factory.mktemp("odd") / "pictures [1] \udce9", seed)
     made.root.mkdir()
     for kind, count in KINDS.items():
         for _ in range(count):
@@ -257,9 +257,11 @@ def check_named(folder, printed: bytes):
 def trained(folder):
     """Returns (output of train, its exit code, the run's folder)."""
     work = folder.root.parent
-    text = TINY + f"--train_images={os.fsdecode(folder.root)}\n"
-    (work / "tiny.flags").write_bytes(text.replace("\n", "\r\n").encode("utf-16"))
-    done = command("train", "--flagfile=tiny.flags", "--model_dir=run [1]", cwd=work)
+    (work / "tiny.flags").write_bytes(TINY.replace("\n", "\r\n").encode("utf-16"))
+    done = command(
+        "train", "--flagfile=tiny.flags", f"--train_images={folder.root}", "--model_dir=run [1]",
+        cwd=work,
+    )  # fmt: skip
     return done, work / "run [1]"
 
 
@@ -313,7 +315,7 @@ def test_it_is_compressed_and_comes_back(folder, trained):
 def test_it_is_measured(folder, trained):
     work = folder.root.parent
     done = command(
-        "eval", f"--model_dir={trained[1]}", f"--images={os.fsdecode(folder.root)}",
+        "eval", f"--model_dir={trained[1]}", f"--images={folder.root}",
         f"--report_dir={work / 'report'}", "--conventional=jpeg", cwd=work,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr.decode()

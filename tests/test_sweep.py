@@ -191,6 +191,34 @@ def test_everything_at_once_runs_and_goes_on_where_it_was_stopped(beside_stand_i
     assert logs == {path: path.read_text() for path in out.rglob("*.json")}
 
 
+@pytest.mark.parametrize("where", ["flag", "base"])
+def test_the_background_reaches_both_programs_and_skipped_pictures_the_status(
+    beside, tmp_path, where
+):
+    record = 'text = json.dumps({"models": models, "background": flags["background"]})'
+    measure = EVAL.replace(
+        'text = json.dumps({"models": models, "images": flags["images"]})', record
+    )
+    left_out = "\nif flags['stages'] == 'post' and flags['lmbda'] == '0.02': sys.exit(3)\n"
+    base = "--plan=aun\n" + ("--background=black\n" if where == "base" else "")
+    run = beside("import sys\nsys.argv[1:] += open('base.flags').read().split()\n"
+                 + TRAIN + left_out, measure, base)  # fmt: skip
+    given = ["--background=1,2,3"] if where == "flag" else []
+    done = run("--lmbda=0.01,0.02", "--images=K", *given)
+    message = "sweep.py: 1 of 2 runs skipped pictures; their logs name them\n"
+    assert (done.returncode, done.stderr) == (3, message)
+    assert "lmbda=0.02: done, without the pictures that its log names" in done.stdout
+    colour = "black" if where == "base" else "1,2,3"
+    for lmbda in ("0.01", "0.02"):
+        folder = tmp_path / "out" / "all" / f"lmbda={lmbda}"
+        for stage in ("joint", "post"):
+            assert json.loads((folder / stage / "flags.json").read_text())["background"] == colour
+        assert json.loads((folder / "report/report.json").read_text())["background"] == colour
+    assert run("--lmbda=0.01,0.02", "--images=K", "--background=2,3,4").returncode == 1
+    done = run("--lmbda=0.01,0.02", "--images=K", "--background=pink")
+    assert done.returncode == 1 and "'pink' is not a colour" in done.stderr
+
+
 def test_an_anchor_belongs_to_one_set_of_pictures(beside_stand_ins, tmp_path):
     (tmp_path / "bpg.csv").write_text("metric,codec,bpp,value\nPSNR,BPG 4:4:4,0.5,30\n")
     done = beside_stand_ins("--images=kodak=K;tecnick=T", "--anchor=bpg.csv")

@@ -75,11 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --version, errors
         return int(stop.code or 0)
     for name in _PATHS:
-        if isinstance(getattr(arguments, name, None), str):
-            setattr(arguments, name, files.expanded(getattr(arguments, name)))
+        path = getattr(arguments, name, None)
+        if path == "":
+            return fail(f"argument {name}: an empty path; name a file or a folder", code=2)
+        if path is not None:
+            setattr(arguments, name, files.expanded(path))
     try:
         arguments.command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (
         container.BitstreamError, model_file.ModelError, stack.StackError, CommandError
     ) as error:  # fmt: skip
@@ -253,6 +257,8 @@ def _doctor(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
     outputs.check_new(out, arguments.overwrite)
+    if not files.isdir(arguments.run):
+        raise CommandError(f"{files.shown(arguments.run)}: no such folder")
     stack.import_tensorflow()
     import tensorflow as tf
 
@@ -260,12 +266,17 @@ def _export(arguments: argparse.Namespace) -> None:
 
     try:
         path, checkpoint = writing.export_run(
-            arguments.run, out, arguments.precision, arguments.files, arguments.max_pixels
+            files.utf8_folder(arguments.run),
+            out,
+            arguments.precision,
+            arguments.files,
+            arguments.max_pixels,
         )
     except (ValueError, tf.errors.OpError) as error:
         raise CommandError(error) from None
     made = model_file.read_manifest(path)
-    print(f"{path}: {made.codec} {made.fingerprint}, {made.precision}, from {checkpoint}")
+    text = f"{made.codec} {made.fingerprint}, {made.precision}, from {checkpoint}"
+    print(f"{files.shown(path)}: {text}")
 
 
 def _positive(text: str) -> int:

@@ -14,7 +14,6 @@ import codecs
 import collections
 import contextlib
 import dataclasses
-import functools
 import glob
 import os
 import re
@@ -27,14 +26,7 @@ from collections.abc import Collection, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, BinaryIO, Callable
 
-from absl import logging
-
 from tfquant import stack
-
-
-def _left_out(error: OSError) -> None:
-    logging.warning("skipping a folder that cannot be read: %s", error)
-
 
 # Functions of both file systems, with TensorFlow's names.
 _LOCAL = SimpleNamespace(
@@ -43,6 +35,9 @@ _LOCAL = SimpleNamespace(
     glob=lambda pattern: glob.glob(pattern, recursive=True),
     isdir=os.path.isdir,
     listdir=os.listdir,
+    makedirs=lambda path: os.makedirs(path or ".", exist_ok=True),
+    rename=lambda source, target, overwrite=False: os.replace(source, target),
+    rmtree=shutil.rmtree,
 )
 
 # Text about the operation in TensorFlow's errors, before and after the reason.
@@ -76,14 +71,18 @@ def expanded(path: str) -> str:
     return os.path.expanduser(path)
 
 
-@functools.cache
+_links: dict[str, str] = {}  # folder -> the link that `_alias` made
+
+
 def _alias(folder: str) -> str:
     """Returns a link to a folder, in a temporary folder that ends with the process."""
-    home = tempfile.mkdtemp(prefix="tfquant-")
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    link = os.path.join(home, "link")
-    os.symlink(folder, link)
-    return link
+    if folder not in _links:
+        home = tempfile.mkdtemp(prefix="tfquant-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        link = os.path.join(home, "link")
+        os.symlink(folder, link)
+        _links[folder] = link
+    return _links[folder]
 
 
 def for_tensorflow(path: str) -> str:
@@ -117,15 +116,16 @@ def _is_utf8(path: str) -> bool:
 
 
 def shown(name: str | os.PathLike) -> str:
-    """Returns a name as printable text.
+    """Returns a name, or a line with names, as printable text.
 
     Line breaks and other control characters are escaped as in Python, and bytes that are not UTF-8
-    as `\\xe9`.
+    as `\\xe9`. Temporary links are replaced by the folders to which they lead.
     """
-    try:
-        text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a surrogate pair
-        text = os.fspath(name)
+    text = os.fspath(name)
+    for folder, link in list(_links.items()):
+        text = text.replace(link, folder)
+    with contextlib.suppress(UnicodeEncodeError):  # half of a surrogate pair
+        text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -266,11 +266,13 @@ class Tree:
       paths: paths of the files, in any order, including broken links.
       hidden: paths of the files and folders that are skipped because they are hidden.
       special: paths of FIFOs, sockets and devices, which are also skipped.
+      unreadable: paths of the subfolders that cannot be read.
     """
 
-    paths: list[str]
-    hidden: list[str]
-    special: list[str]
+    paths: list[str] = dataclasses.field(default_factory=list)
+    hidden: list[str] = dataclasses.field(default_factory=list)
+    special: list[str] = dataclasses.field(default_factory=list)
+    unreadable: list[str] = dataclasses.field(default_factory=list)
 
 
 def is_hidden(name: str) -> bool:
@@ -282,7 +284,7 @@ def walk(folder: str) -> Tree:
     """Finds all files in a folder and in its subfolders.
 
     Follows links to folders and visits each folder once. Skips hidden subfolders; the folder itself
-    may be hidden. Logs local folders that cannot be read.
+    may be hidden.
 
     Raises:
       OSError: the folder itself cannot be read.
@@ -293,13 +295,17 @@ def walk(folder: str) -> Tree:
 
 
 def _walk_local(folder: str) -> Tree:
-    tree, seen = Tree([], [], []), set()
+    tree, seen = Tree(), set()
+
+    def skip(error: OSError) -> None:
+        tree.unreadable.append(error.filename)
+
     # Links come last, so that a folder is first found at its own location.
     waiting = [folder]
     while waiting:
         links: list[str] = []
         for top in sorted(waiting):
-            for parent, subfolders, names in os.walk(top, onerror=_left_out):
+            for parent, subfolders, names in os.walk(top, onerror=skip):
                 real = os.path.realpath(parent)
                 if real in seen:
                     subfolders.clear()
@@ -328,7 +334,7 @@ def _is_special(path: str) -> bool:
 
 
 def _walk_remote(folder: str) -> Tree:
-    tree, hidden = Tree([], [], []), []
+    tree, hidden = Tree(), []
     for parent, subfolders, names in _system(folder).walk(folder):
         hidden += [os.path.join(parent, name) for name in subfolders if is_hidden(name.rstrip("/"))]
         if any(parent == h or parent.startswith(h.rstrip("/") + "/") for h in hidden):
@@ -359,44 +365,59 @@ def read(path: str) -> bytes:
 
 def write(path: str, content: str | bytes) -> None:
     """Writes a file atomically. Creates its folder if it does not exist."""
-    import tensorflow as tf
-
-    gfile, partial = tf.io.gfile, path + ".partial"
-    with as_oserror(path, "cannot be written: "):
-        gfile.makedirs(os.path.dirname(path))
-        with gfile.GFile(partial, "wb" if isinstance(content, bytes) else "w") as file:
-            file.write(content)
-        gfile.rename(partial, path, overwrite=True)
+    data = content.encode() if isinstance(content, str) else content
+    partial = path + ".partial"
+    with _as_one_line(path, "cannot be written: "):
+        _system(path).makedirs(os.path.dirname(path))
+        with _system(path).GFile(partial, "wb") as file:
+            file.write(data)
+        _system(path).rename(partial, path, overwrite=True)
 
 
 @contextlib.contextmanager
 def new_folder(path: str) -> Iterator[str]:
-    """Yields the name of a new folder, which replaces `path` and anything there on success.
+    """Yields a name of a new folder, which replaces `path` and anything there on success.
 
-    On failure, the new folder is removed, unless it is complete and only the replacement failed.
+    A link is followed, so it stays a link. TensorFlow can open the name. On failure, the new folder
+    is removed, unless it is complete and only the replacement failed.
 
     Raises:
       OSError: the folder cannot be created, or cannot replace `path`; in this case the message
         contains its location.
     """
-    import tensorflow as tf
-
-    gfile = tf.io.gfile
+    if is_local(path) and os.path.islink(path):
+        path = os.path.realpath(path)
     partial = path.rstrip("/" + os.sep) + ".partial"
-    with as_oserror(path):
-        if gfile.exists(partial):
-            gfile.rmtree(partial)
-        gfile.makedirs(partial)
+    with _as_one_line(path):
+        _remove_folder(partial)
+        _system(path).makedirs(partial)
     try:
-        yield partial
+        yield for_tensorflow(partial)
     except BaseException:
-        if gfile.exists(partial):
-            gfile.rmtree(partial)
+        _remove_folder(partial)
         raise
-    with as_oserror(path, f"the result stays in {partial}, because it cannot be moved here: "):
-        if gfile.exists(path):
-            gfile.rmtree(path)
-        gfile.rename(partial, path)
+    stays = f"the result stays in {shown(partial)}, because it cannot be moved here: "
+    with _as_one_line(path, stays):
+        _remove_folder(path)
+        _system(path).rename(partial, path)
+
+
+def _remove_folder(path: str) -> None:
+    if _system(path).exists(path):
+        _system(path).rmtree(path)
+
+
+@contextlib.contextmanager
+def _as_one_line(path: str, before: str = "") -> Iterator[None]:
+    """Converts errors to an OSError as `as_oserror` does, also those of this machine's files."""
+    if not is_local(path):
+        with as_oserror(path, before):
+            yield
+        return
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{shown(path)}: {before}{error.strerror or error}") from None
 
 
 def check_owner(folder: str | os.PathLike, flag: str, what: str, asked: dict, found: dict) -> None:

@@ -245,6 +245,85 @@ def test_links_are_written_through(tmp_path, tfquant):
     assert (tmp_path / "link.tfq").is_symlink()
 
 
+def test_links_in_a_folder_are_written_through_and_no_fifo_stops_it(tmp_path, tfquant):
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    for name in ("dangling", "fifo", "loop", "lost", "plain"):
+        save(pictures / f"{name}.png")
+    out.mkdir()
+    (out / "dangling.tfq").symlink_to(tmp_path / "real.tfq")
+    (out / "lost.tfq").symlink_to(tmp_path / "gone" / "real.tfq")
+    (out / "loop.tfq").symlink_to("loop.tfq")
+    os.mkfifo(out / "fifo.tfq")
+    code, printed, err = tfquant("compress", "m", pictures, out)
+    assert code == 1 and "2 of 5 files made" in printed
+    assert (out / "dangling.tfq").is_symlink() and (out / "loop.tfq").is_symlink()
+    made = (tmp_path / "real.tfq").read_bytes()
+    assert made and (out / "plain.tfq").read_bytes() == made
+    lines = err.splitlines()
+    assert f"tfquant: {out / 'fifo.tfq'}: not replaced: it is a FIFO, a socket or a" in lines[0]
+    for name in ("loop", "lost"):
+        assert any(f"{out / name}.tfq: cannot be written: " in line for line in lines)
+    assert lines[-1] == "tfquant: 3 of 5 files failed"
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_named(tmp_path, tfquant):
+    save(tmp_path / "pictures" / "a.png")
+    (tmp_path / "out").write_bytes(b"precious")
+    for more in ([], ["--overwrite"]):
+        code, _, err = tfquant("compress", "m", tmp_path / "pictures", tmp_path / "out", *more)
+        line = f"tfquant: {tmp_path / 'out'}: a file, not a folder for the outputs\n"
+        assert (code, err) == (1, line)
+    assert (tmp_path / "out").read_bytes() == b"precious"
+
+
+def test_a_folder_that_cannot_be_read_is_counted_and_fails(tmp_path, tfquant, monkeypatch):
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    save(pictures / "open" / "a.png")
+    save(pictures / "closed" / "b.png")
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    skipped = f"{pictures}: skipped: 1 unreadable folder(s) ({pictures / 'closed'})"
+    code, printed, err = tfquant("compress", "m", pictures, out)
+    assert (code, err) == (1, "tfquant: 1 folder(s) cannot be read\n")
+    first, last = printed.splitlines()
+    assert "1 of 1 files made" in first and last == skipped
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["compress", "a.png", ""], ["compress", "", "b.tfq"], ["info", ""], ["records", "a.png", ""]],
+)
+def test_an_empty_path_is_rejected(tmp_path, tfquant, monkeypatch, arguments):
+    save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = tfquant(*arguments)
+    assert (code, out) == (2, "") and "an empty path" in err
+    assert tree(tmp_path) == ["a.png"]
+
+
+def test_decompressing_a_folder_counts_the_skipped_files(tmp_path, tfquant):
+    save(tmp_path / "in" / "a.png")
+    assert tfquant("compress", "m", tmp_path / "in", tmp_path / "in")[0] == 0
+    (tmp_path / "in" / "note.txt").touch()
+    code, out, _ = tfquant("decompress", "m", tmp_path / "in", tmp_path / "out")
+    skipped = f"{tmp_path / 'in'}: skipped: 2 files of other kinds: 1 .png, 1 .txt"
+    assert code == 0 and out.splitlines()[-1] == skipped
+
+
+def test_a_file_of_another_kind_is_named(tmp_path, tfquant):
+    save(tmp_path / "a.png")
+    for arguments in (["info"], ["decompress", "m"]):
+        more = [tmp_path / "b.png"] if len(arguments) > 1 else []
+        code, _, err = tfquant(*arguments, tmp_path / "a.png", *more)
+        assert code == 1 and err.startswith(f"tfquant: {tmp_path / 'a.png'}: not a .tfq file: ")
+
+
 def test_fifos_are_read_and_written(tmp_path, tfquant):
     save(tmp_path / "a.png", PLAIN["red"])
     assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
@@ -300,6 +379,26 @@ def test_standard_input_and_output_carry_pictures_and_files(tmp_path, tfquant, m
     assert code == 0 and Image.open(io.BytesIO(back)).getpixel((0, 0)) == PLAIN["blue"]
     code, nothing, err = piped(b"no picture", "compress", "m", "-", "-")
     assert (code, nothing) == (1, b"") and err.startswith("tfquant: standard input: not a picture")
+    code, nothing, err = piped(b"", "compress", "m", "-", "-")
+    assert (code, nothing) == (1, b"") and err == "tfquant: standard input: an empty file\n"
+    code, same, _ = piped(picture, "compress", "m", "/dev/stdin", "/dev/stdout")
+    assert (code, same) == (0, data)
+
+
+@pytest.mark.slow
+def test_closed_streams_cost_no_result(tmp_path, tfquant):
+    save(tmp_path / "a.png")
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
+
+    def shell(arguments):
+        command = f"'{sys.executable}' -m tfquant.cli {arguments}"
+        return subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+
+    assert shell("info a.tfq >&-").returncode == 0
+    done = shell("info - <&-")
+    assert (done.returncode, done.stderr) == (1, b"tfquant: -: standard input is closed\n")
+    done = shell("decompress a.tfq - >&-")
+    assert (done.returncode, done.stderr) == (1, b"tfquant: -: standard output is closed\n")
 
 
 @pytest.mark.slow

@@ -117,6 +117,20 @@ def test_a_picture_with_an_unusable_profile_is_read_with_a_note(tmp_path, pictur
     assert note == "ICC profile 'Linear grey' not used: it is for GRAY, the picture is RGB"
 
 
+@pytest.mark.parametrize("parts", [[(1, 2)], [(1, 1), (1, 1)], [(0, 0)]])
+def test_an_incomplete_profile_of_a_jpeg_is_reported(tmp_path, picture, parts):
+    path, icc = tmp_path / "a.jpg", profile_of(P3, 2.2, "P3")
+    Image.fromarray(picture).save(path)
+    before, data = images.read_image(path), path.read_bytes()
+    for number, count in parts:
+        body = b"ICC_PROFILE\0" + bytes((number, count)) + icc
+        data = data[:2] + b"\xff\xe2" + struct.pack(">H", len(body) + 2) + body + data[2:]
+    path.write_bytes(data)
+    decoded = images.read(path)
+    np.testing.assert_array_equal(decoded.pixels, before)
+    assert decoded.notes == ("ICC profile not used, colours taken as sRGB: it is incomplete",)
+
+
 def test_a_png_with_a_large_profile_is_read_and_converted(tmp_path, picture):
     icc = profile_of(P3, 2.2, "Large P3")
     padded = icc + bytes(2 << 20)

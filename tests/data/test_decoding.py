@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +53,56 @@ def test_white_is_zero_gives_no_negative(tmp_path, bits, order, deflate):
     np.testing.assert_allclose(images.read_image(path), expected, atol=0.5001)
 
 
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colours_in_separate_planes_keep_their_values(tmp_path, bits, order, deflate):
+    samples = np.random.default_rng(0).integers(0, 2**bits, (3, 5, 7))
+    data, entries = tiffs.planes(samples, bits, order=order)
+    if deflate:
+        third = len(data) // 3
+        strips = [zlib.compress(data[i : i + third]) for i in range(0, len(data), third)]
+        # Data of equal length: a decoder stops at the end of the stream.
+        data = b"".join(strip.ljust(max(map(len, strips)), b"\0") for strip in strips)
+        entries[259] = (tiffs.SHORT, 8)
+    path = tiffs.write(tmp_path / "a.tif", (data, entries), order=order)
+    expected = np.moveaxis(samples >> (bits - 8), 0, -1)
+    np.testing.assert_array_equal(images.read_image(path), expected)
+
+
+@pytest.mark.parametrize("white", [255, 65535])
+def test_a_colour_map_of_eight_bits_is_not_black(tmp_path, white):
+    colours = np.random.default_rng(0).integers(0, 256, (3, 256))
+    data, entries = tiffs.page(ramp(255, 16, 16), photometric=3)
+    entries[320] = (tiffs.SHORT, tuple(int(v) for v in (colours * (white // 255)).ravel()))
+    path = tiffs.write(tmp_path / "a.tif", (data, entries))
+    expected = colours.T[ramp(255, 16, 16)]
+    np.testing.assert_array_equal(images.read_image(path), expected)
+
+
+# RGB with 12 bits, 4x4: two black columns, then two white ones. Encoded by OpenJPEG.
+JPEG2000_OF_12_BITS = (
+    "AAAADGpQICANCocKAAAAFGZ0eXBqcDIgAAAAAGpwMiAAAAAtanAyaAAAABZpaGRyAAAABAAAAAQAAwsHAAAAAAAP"
+    "Y29scgEAAAAAABAAAACnanAyY/9P/1EALwAAAAAABAAAAAQAAAAAAAAAAAAAAAQAAAAEAAAAAAAAAAAAAwsBAQsB"
+    "AQsBAf9SAAwAAAABAQAEBAAB/1wABEBg/2QAJQABQ3JlYXRlZCBieSBPcGVuSlBFRyB2ZXJzaW9uIDIuNS40/5AA"
+    "CgAAAAAALwAB/5Pf4HART4X939nr1OAakeDXVwnW+tpdW0uraXVtLq2ngID/2Q=="
+)
+
+
+def test_jpeg2000_of_more_than_8_bits_never_reads_white_as_black(tmp_path):
+    (tmp_path / "a.jp2").write_bytes(base64.b64decode(JPEG2000_OF_12_BITS))
+    with pytest.raises(ImageError, match="a.jp2: is JPEG 2000 with 12 bits per sample"):
+        images.read_image(tmp_path / "a.jp2")
+    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    values = ramp(65535).astype(np.uint16)
+    for name, bare in (("b.jp2", False), ("b.j2k", True)):
+        Image.fromarray(colours).save(tmp_path / name, no_jp2=bare)
+        np.testing.assert_array_equal(images.read_image(tmp_path / name), colours)
+        Image.fromarray(values).save(tmp_path / name, no_jp2=bare)
+        expected = grey(values * (255 / 65535))
+        np.testing.assert_allclose(images.read_image(tmp_path / name), expected, atol=0.51)
+
+
 @pytest.mark.parametrize(
     ("bits", "sample_format", "words"),
     [
@@ -66,6 +119,16 @@ def test_samples_without_black_and_white_are_rejected_with_their_type(
     page = tiffs.page(ramp(100), bits, sample_format=sample_format)
     path = tiffs.write(tmp_path / "a.tif", page)
     with pytest.raises(ImageError, match=f"a.tif: samples are {words}, .*convert the picture"):
+        images.read_image(path)
+
+
+def test_the_line_of_an_unread_tiff_names_the_type_of_its_samples(tmp_path):
+    page = tiffs.planes(np.zeros((3, 4, 5)), 16, sample_format=2)
+    path = tiffs.write(tmp_path / "a.tif", page)
+    with pytest.raises(ImageError, match=r"\(16,16,16 bits signed integers, photometric 2, "):
+        images.read_image(path)
+    path.write_bytes(b"MM\0+\0\x08\0\0" + bytes(56))
+    with pytest.raises(ImageError, match=r"Pillow does not read \(BigTIFF, big endian\)$"):
         images.read_image(path)
 
 
@@ -174,12 +237,15 @@ def test_orientation_is_applied_with_any_other_exif_data(tmp_path, odd, extensio
         np.testing.assert_array_equal(images.read_image(path), turn(picture))
 
 
-def test_orientation_is_read_in_both_byte_orders_and_as_a_long(tmp_path):
+def test_orientation_is_read_in_both_byte_orders_and_of_any_type(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    long = exif_with(6).replace(
-        struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHII", 0x0112, 4, 1, 6)
-    )
-    for exif in (exif_with(6, order=">"), long):
+    others = [(4, struct.pack("<I", 6)), (1, b"\6\0\0\0"), (2, b"6\0\0\0")]
+    short = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    typed = [
+        exif_with(6).replace(short, struct.pack("<HHI", 0x0112, kind, 1) + value)
+        for kind, value in others
+    ]
+    for exif in (exif_with(6, order=">"), *typed):
         Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
         np.testing.assert_array_equal(images.read_image(tmp_path / "a.png"), np.rot90(picture, 3))
 
@@ -203,6 +269,23 @@ def test_messages_of_libtiff_become_notes_of_the_picture(tmp_path, capfd):
     with pytest.raises(ImageError, match=r"a.tif: unreadable: .*\(.*libtiff: .*\)$"):
         images.read_image(broken)
     assert capfd.readouterr().err == ""
+
+
+def test_a_corrupt_picture_is_closed_and_is_no_message_of_the_next(tmp_path):
+    import gc
+
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[:60])
+    Image.new("RGB", (4, 4)).save(tmp_path / "b.png")
+    gc.collect()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(ImageError):
+            images.read_image(tmp_path / "a.png")
+        gc.collect()
+    assert not [str(each.message) for each in said]
+    assert images.read(tmp_path / "b.png").notes == ()
 
 
 def test_lines_of_a_log_are_not_messages_of_a_picture(capfd):
@@ -229,8 +312,6 @@ def test_warnings_of_pillow_become_notes_of_their_own_picture(tmp_path, capfd, r
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
 def test_a_png_with_much_text_is_read(tmp_path, kind, place):
-    import zlib
-
     text = b"x" * (3 << 20)
     body = {
         b"tEXt": b"Comment\0" + text * 23,

@@ -24,7 +24,7 @@ def picture():
 
 
 def png(path, samples, depth, colour_type, transparency=None):
-    """Independent PNG writer for `samples: [H, W, C]` of `depth` 8 or 16 bits."""
+    """Independent PNG writer for `samples: [H, W, C]` of `depth` 1 to 16 bits."""
 
     def chunk(kind, body):
         check = struct.pack(">I", zlib.crc32(kind + body))
@@ -32,6 +32,8 @@ def png(path, samples, depth, colour_type, transparency=None):
 
     height, width = samples.shape[:2]
     rows = samples.astype(">u2" if depth == 16 else "u1").reshape(height, -1)
+    if depth < 8:
+        rows = [np.packbits(np.unpackbits(row[:, None], axis=1)[:, -depth:]) for row in rows]
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     body = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     if transparency is not None:
@@ -157,6 +159,16 @@ def test_a_transparent_colour_key_is_transparency(tmp_path, depth, colour_type):
     assert read_image(png(path, samples, depth, colour_type, unused)).shape == (4, 6, 3)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_transparent_gray_of_few_bits_is_transparency(tmp_path, depth):
+    samples = np.arange(16).reshape(2, 8, 1) % 2**depth
+    for key in range(2**depth):
+        path = png(tmp_path / "a.png", samples, depth, GRAY, transparency=(key,))
+        read = read_image(path, (9, 8, 7))
+        expected = np.where(samples == key, (9, 8, 7), samples * 255 // (2**depth - 1))
+        np.testing.assert_array_equal(read, expected)
+
+
 def test_an_invalid_background_is_rejected(tmp_path, picture):
     write_image(tmp_path / "a.png", picture)
     for background in ((1, 2), (0, 0, 256), 7):
@@ -191,6 +203,10 @@ def test_a_file_that_is_not_a_picture_is_named_with_the_reason(tmp_path):
     for name in "text.png", "page.png":
         with pytest.raises(ImageError, match=f"{name}: not a picture of a known format"):
             read_image(tmp_path / name)
+    header = png(tmp_path / "bad.png", np.zeros((1, 1, 3)), 8, RGB).read_bytes()[:29]
+    (tmp_path / "bad.png").write_bytes(header + b"no checksum")
+    with pytest.raises(ImageError, match="bad.png: unreadable: the header is damaged or"):
+        read_image(tmp_path / "bad.png")
     with pytest.raises(ImageError, match="gone.png: no such file"):
         read_image(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="a folder"):

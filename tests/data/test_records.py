@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -172,6 +173,19 @@ def test_transparent_pictures_and_odd_names_can_be_in_a_set(tmp_path, capsys):
     ]  # fmt: skip
     assert names == [b"clear.png", b"latin\xe9.png"]
     assert source.records[1][0].endswith("(latin\\xe9.png)")
+
+
+@pytest.mark.parametrize("name", ["s\udce9t", "s [1]"])
+def test_a_set_can_have_any_name(made, tmp_path, capsys, name):
+    pictures, out = tmp_path / "pictures", os.path.join(tmp_path, name)
+    assert cli.main(["records", str(pictures), out, "--shards=3"]) == 1
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/{name}: 5".replace("\udce9", "\\xe9"))
+    assert sorted(os.listdir(out)) == sorted(os.listdir(made))
+    for file in os.listdir(out):
+        assert (tmp_path / name / file).read_bytes() == (made / file).read_bytes()
+    source, same = (sources.open_source(f"records:{each}", 0, 16) for each in (out, made))
+    for i in range(len(NAMES)):
+        np.testing.assert_array_equal(source[i], same[i])
 
 
 def test_shards_without_an_index_are_read_by_a_glob(made, pictures):

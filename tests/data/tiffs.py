@@ -42,21 +42,36 @@ def page(samples, bits=8, *, photometric=1, sample_format=1, deflate=False, orde
     return zlib.compress(data) if deflate else data, entries
 
 
+def planes(samples, bits=8, *, order="<", **options):
+    """Returns a page of RGB `samples: [3, H, W]`, one plane after the other; see `page`."""
+    data, entries = page(np.concatenate(samples), bits, photometric=2, order=order, **options)
+    entries[257] = entries[278] = (LONG, np.shape(samples)[1])
+    entries.update({258: (SHORT, (bits,) * 3), 277: (SHORT, 3), 284: (SHORT, 2)})
+    return data, entries
+
+
 def write(path, *pages, order="<"):
-    """Writes the pages one after the other and returns the path."""
+    """Writes the pages one after the other, each plane as a strip, and returns the path."""
     body = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 0)
     link = 4
     for data, entries in pages:
-        start = len(body)
+        strips = entries[277][1] if 284 in entries else 1
+        size, start = len(data) // strips, len(body)
         body += data + b"\0" * (len(data) % 2)
-        entries = {**entries, 273: (LONG, start), 279: (LONG, len(data))}
-        place = len(body)
-        body = body[:link] + struct.pack(f"{order}I", place) + body[link + 4 :]
-        body += struct.pack(f"{order}H", len(entries))
+        entries = {**entries, 273: (LONG, tuple(start + i * size for i in range(strips)))}
+        entries[279] = (LONG, (size,) * strips)
+        fields = []
         for tag, (kind, value) in sorted(entries.items()):
-            code = "HH" if kind == SHORT else "I"
-            values = (value, 0) if kind == SHORT else (value,)
-            body += struct.pack(f"{order}HHI{code}", tag, kind, 1, *values)
+            values = value if isinstance(value, tuple) else (value,)
+            field = struct.pack(f"{order}{len(values)}{'H' if kind == SHORT else 'I'}", *values)
+            if len(field) > 4:
+                field, body = struct.pack(f"{order}I", len(body)), body + field + bytes(2)
+            fields.append(
+                struct.pack(f"{order}HHI", tag, kind, len(values)) + field.ljust(4, b"\0")
+            )
+        body += b"\0" * (len(body) % 2)
+        body = body[:link] + struct.pack(f"{order}I", len(body)) + body[link + 4 :]
+        body += struct.pack(f"{order}H", len(fields)) + b"".join(fields)
         link = len(body)
         body += struct.pack(f"{order}I", 0)
     path.write_bytes(body)

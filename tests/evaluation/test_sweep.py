@@ -141,6 +141,19 @@ def test_a_folder_belongs_to_one_sweep(tmp_path):
         sweep.claim(tmp_path, {**asked, "images": "tecnick"})
 
 
+def test_a_folder_of_pictures_may_be_spelled_differently(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "link").symlink_to("pictures")
+    asked = {"images": "sample", "train_images": f"{tmp_path}/pictures"}
+    sweep.claim(tmp_path / "out", asked)
+    first = (tmp_path / "out" / "sweep.json").read_text()
+    for spelling in (f"{tmp_path}/pictures/", f"{tmp_path}/link", f"{tmp_path}/./pictures"):
+        sweep.claim(tmp_path / "out", {**asked, "train_images": spelling})
+        assert (tmp_path / "out" / "sweep.json").read_text() == first
+    with pytest.raises(ValueError, match=r"differs in train_images"):
+        sweep.claim(tmp_path / "out", {**asked, "train_images": str(tmp_path)})
+
+
 def test_the_first_set_of_pictures_keeps_its_earlier_folder():
     assert sweep.Pictures.parse("~/kodak") == [sweep.Pictures("kodak", "~/kodak", "report")]
     first, second = sweep.Pictures.parse("kodak=~/a.png,~/b.png; tecnick=~/t/*.png")

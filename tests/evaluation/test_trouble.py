@@ -210,6 +210,8 @@ def test_plots_of_sweeps_and_explorations_are_skipped(folder, evaluate):
         ["latin\udce9.png", "latin_xe9.png"],
         ["line\nbreak.png", "a|b.png"],
         [f"{'n' * 240}1.png", f"{'n' * 240}2.png"],
+        [f"{c * 60}/{c * 60}.png" for c in "\u5199\u771f"],
+        [f"{c}/" + "\u5199" * 80 + ".png" for c in "ab"],
     ],
 )
 def test_every_picture_has_a_unique_name_that_fits_a_file(tmp_path, names):
@@ -222,7 +224,7 @@ def test_every_picture_has_a_unique_name_that_fits_a_file(tmp_path, names):
     lower = [picture.name.lower() for picture in found]
     assert len(set(lower)) == len(names) and "mean" not in lower
     for picture in found:
-        assert picture.name.isprintable() and picture.name.isascii()
+        assert picture.name.isprintable() and picture.name.encode()
         (tmp_path / f"{picture.name}.png").write_bytes(b"")
 
 
@@ -258,6 +260,7 @@ def anchor(metric="PSNR", points=POINTS, delimiter=","):
         anchor().replace("\n", "\r").encode(),
         anchor(delimiter=";").encode(),
         anchor(delimiter="\t").encode(),
+        b"\r\n \r\n" + anchor().encode(),
         codecs.BOM_UTF8 + b"sep=;\r\n" + anchor(delimiter=";").replace("\n", "\r\n").encode(),
         anchor(delimiter=";").replace(".", ",").encode(),
         anchor(delimiter=" , ").encode() + b"\n,,,\n",
@@ -293,6 +296,7 @@ def test_ms_ssim_of_an_anchor_is_linear_or_in_decibels(tmp_path):
         ("PSNR", ("nan", "20"), "line 6: bpp must be a number above 0; got 'nan'"),
         ("PSNR", ("1", "inf"), "line 6: value must be finite; got 'inf'"),
         ("PSNR", ("1", ""), "line 6: expected numbers for bpp and value, got ''"),
+        ("PSNR", ("1,5", "30,5"), "line 6: 6 cells for 4 columns; decimal commas need semicolons"),
         ("MS-SSIM", ("1", "0.9"), "line 2: MS-SSIM above 1 beside values below"),
     ],
 )

@@ -98,9 +98,7 @@ def test_a_file_stores_the_nearest_quality_of_the_model(model, picture):
             model.compress(picture, wrong)
 
 
-def test_the_decoder_gives_the_picture_of_the_codec_at_the_level_of_the_file(
-    model, codec, picture
-):
+def test_the_decoder_gives_the_picture_of_the_codec_at_the_level_of_the_file(model, codec, picture):
     x = tf.constant(picture[None], tf.float32) / 255
     for asked in (RANGE.low, 33.3, RANGE.high):
         data = model.compress(picture, asked)

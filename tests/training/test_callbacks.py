@@ -248,6 +248,17 @@ def test_hyperparameters_describe_the_run_and_their_metrics_are_logged(events):
     assert metrics <= set(events.Tags()["tensors"])
 
 
+def test_pictures_of_any_name_are_logged_as_printable_text(tmp_path):
+    log = callbacks._Log(str(tmp_path))
+    described = callbacks.Hyperparameters(log)
+    model = keras.Model()
+    model.experiment = Experiment(train_images="pictures\udce9 [1]")
+    described.set_model(model)
+    described.on_train_begin()
+    (path,) = tmp_path.rglob("events*")
+    assert b"pictures\\xe9 [1]" in path.read_bytes()
+
+
 def test_every_curve_has_a_description(events):
     for tag in events.Tags()["tensors"]:
         if not tag.startswith("_hparams_") and "custom_scalars" not in tag:

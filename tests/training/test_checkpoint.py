@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import resource
 
 import numpy as np
@@ -175,6 +176,17 @@ def test_a_checkpoint_that_cannot_be_opened_is_not_skipped(copy, suffix):
     path.symlink_to(path)  # even root's `open` fails
     with pytest.raises(OSError, match=f"^.*ckpt-4.{suffix}: [^\n]*$"):
         newest_readable(str(folder))
+
+
+@pytest.mark.parametrize("name", ["run\udce9", "run [1]"])
+def test_the_checkpoints_of_a_run_of_any_name_are_found(copy, tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / "checkpoints").rename(tmp_path / name / "checkpoints")
+    run = os.path.join(tmp_path, name)
+    assert newest_readable(run) == os.path.join(run, "checkpoints", "ckpt-4")
+    index = tmp_path / name / "checkpoints" / "ckpt-4.index"
+    index.write_bytes(index.read_bytes()[:20])
+    assert newest_readable(run) == os.path.join(run, "checkpoints", "ckpt-3")
 
 
 def test_a_run_without_a_readable_checkpoint_does_not_start_over(copy):

@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--again", action="store_true", help="repeat complete experiments")
     parser.add_argument("--seed", type=int, default=0, help="seed of all samples")
     parser.add_argument(
-        "--model_dir", dest="model_dirs", type=_names, default=(), metavar="RUN,RUN",
+        "--model_dir", dest="model_dirs", type=_paths, default=(), metavar="RUN,RUN",
         help="training runs, for sigma_distribution",
     )  # fmt: skip
     parser.add_argument(
@@ -143,6 +143,10 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("expected one or more values, by commas")
     return names
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    return tuple(files.expanded(path) for path in _names(text))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -68,9 +68,9 @@ def run(settings: Settings, progress: Progress) -> Result:
     """Runs the experiment."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            images = [
-                p.read() for p in pictures.find_pictures(settings.images, Path(scratch)).pictures
-            ]
+            asked = pictures.find_pictures(settings.images, Path(scratch)).pictures
+            kept, _, _ = pictures.readable(asked, lambda line: print(f"skipped: {line}"))
+            images = [picture.read() for picture in kept]
         except ImageError as error:
             raise AnalysisError(error) from None
     rows, summary = [], []

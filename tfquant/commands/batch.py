@@ -57,11 +57,6 @@ def tasks(sources: Sequence[str], folder: str, out: str, extension: str) -> list
     return [Task(source, target(name)) for source, name in zip(sources, names)]
 
 
-def files_below(folder: str, extension: str) -> list[str]:
-    """Returns the paths of the files with that extension, sorted, without hidden ones."""
-    return sorted(path for path in files.below(folder) if path.lower().endswith(extension))
-
-
 def run(
     work: Callable[[Task], object],
     tasks: Sequence[Task],

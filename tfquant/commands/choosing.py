@@ -109,15 +109,18 @@ def split_paths(arguments: argparse.Namespace, source: str, target: str, extensi
       extension: extension of an omitted output.
 
     Raises:
-      UsageError: there are too many paths or two models, or a folder has no output.
+      UsageError: there are too many paths, an empty one or two models, or a folder has no output.
     """
     paths, model = [files.expanded(path) for path in arguments.paths], arguments.model
+    if "" in paths:
+        raise UsageError("an empty path; name a file or a folder")
     if len(paths) > 1 and (len(paths) == 3 or _is_model(paths[0])):
         if model is not None:
             raise UsageError(f"two models: {paths[0]} and --model={model}")
         model = paths.pop(0)
     if len(paths) > 2:
         raise UsageError(f"{len(arguments.paths)} paths; name a model, an input and an output")
+    paths = [outputs.standard_name(path) for path in paths]
     if paths == [outputs.STANDARD]:
         paths.append(outputs.STANDARD)
     if len(paths) == 1:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import io
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable
 
 from tfquant import files
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfquant.commands import batch
-    from tfquant.data import images
+    from tfquant.data import finding, images
 
 _STANDARD_INPUT = "standard input"
 _NAMED = 3  # number of files that a note lists by name
@@ -47,10 +49,10 @@ def compress(arguments: argparse.Namespace) -> None:
     outputs.write(arguments.file, data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(data) / (height * width)
-    line = f"{len(data)} bytes, {bpp:.4f} bpp ({compressor})"
-    _say(arguments.file, f"{files.shown(arguments.file)}: {line}")
+    line = f"{arguments.file}: {len(data)} bytes, {bpp:.4f} bpp ({compressor})"
+    _say(arguments.file, files.shown(line))
     for note in notes:
-        _say(arguments.file, f"{files.shown(arguments.picture)}: {note}")
+        _say(arguments.file, f"{_name(arguments.picture)}: {note}")
 
 
 def decompress(arguments: argparse.Namespace) -> None:
@@ -61,11 +63,12 @@ def decompress(arguments: argparse.Namespace) -> None:
         return
     outputs.check(arguments.picture, arguments.file, arguments.overwrite)
     # Checks everything possible before the model loads, which takes time.
-    data, bitstream = _read_file(arguments.file, arguments.max_pixels)
-    decompressor = choosing.Decompressor(arguments.model)
-    decompressor.check(bitstream)
-    extension = _extension(arguments.picture)
-    image = decompressor.load().decompress(data, arguments.max_pixels)
+    with _naming(arguments.file):
+        data, bitstream = _read_file(arguments.file, arguments.max_pixels)
+        decompressor = choosing.Decompressor(arguments.model)
+        decompressor.check(bitstream)
+        extension = _extension(arguments.picture)
+        image = decompressor.load().decompress(data, arguments.max_pixels)
     outputs.write(arguments.picture, _encoded(image, extension, _mark(data, bitstream)))
     height, width, _ = image.shape
     _say(arguments.picture, f"{files.shown(arguments.picture)}: {width}x{height} pixels")
@@ -73,16 +76,16 @@ def decompress(arguments: argparse.Namespace) -> None:
 
 def info(arguments: argparse.Namespace) -> None:
     """Runs `tfquant info`."""
-    if arguments.file == STANDARD:
-        header = container.read_header(io.BytesIO(sys.stdin.buffer.read()))
-    else:
-        with files.reading(arguments.file) as file:
-            header = container.read_header(_seekable(file))
-    name = _STANDARD_INPUT if arguments.file == STANDARD else files.shown(arguments.file)
+    with _naming(arguments.file):
+        if arguments.file == STANDARD:
+            header = container.read_header(io.BytesIO(outputs.standard_input()))
+        else:
+            with files.reading(arguments.file) as file:
+                header = container.read_header(_seekable(file))
     bpp = 8 * header.file_bytes / (header.height * header.width)
     quality = "" if header.quality is None else f"quality      {header.quality:.4g}\n"
     print(
-        f"file         {name}\n"
+        f"file         {_name(arguments.file)}\n"
         f"format       {header.version}\n"
         f"codec        {header.codec}\n"
         f"fingerprint  {header.fingerprint}\n"
@@ -92,6 +95,20 @@ def info(arguments: argparse.Namespace) -> None:
         f"streams      {len(header.lengths)}: {' '.join(map(str, header.lengths))} bytes\n"
         f"symbols      CRC-32 {header.symbols_crc:08x}"
     )
+
+
+def _name(source: str) -> str:
+    """Returns the name of an input in messages."""
+    return _STANDARD_INPUT if source == STANDARD else files.shown(source)
+
+
+@contextlib.contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Adds the name of a .tfq file to errors about its content."""
+    try:
+        yield
+    except container.BitstreamError as error:
+        raise BadInput(f"{_name(source)}: {error}") from None
 
 
 def _say(output: str, line: str) -> None:
@@ -144,20 +161,33 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
     def end() -> None:
         for note, paths in notes.items():
             print(f"{some_names(paths)}: {note}")
-        if found.left_out():
-            print(f"{files.shown(arguments.picture)}: skipped: {found.left_out()}")
+        say_left_out(arguments.picture, found)
 
     _run_folder(work, tasks, arguments, arguments.file, existing, describe, end)
+    check_complete(found)
+
+
+def say_left_out(folder: str, found: finding.Found) -> None:
+    """Prints a line that counts the skipped files of a `finding.Found`, if there are any."""
+    if found.left_out():
+        print(f"{files.shown(folder)}: skipped: {found.left_out()}")
+
+
+def check_complete(found: finding.Found) -> None:
+    """Raises a CommandError if a folder of a `finding.Found` could not be read."""
+    if found.unreadable:
+        raise CommandError(f"{len(found.unreadable)} folder(s) cannot be read")
 
 
 def _decompress_folder(arguments: argparse.Namespace) -> None:
     from tfquant.commands import batch
+    from tfquant.data import finding
 
-    sources = batch.files_below(arguments.file, ".tfq")
-    if not sources:
+    found = finding.with_extension(arguments.file, ".tfq")
+    if not found.paths:
         raise CommandError(f"{files.shown(arguments.file)}: no .tfq files in this folder")
     outputs.make_folder(arguments.picture)
-    tasks = batch.tasks(sources, arguments.file, arguments.picture, ".png")
+    tasks = batch.tasks(found.paths, arguments.file, arguments.picture, ".png")
     model = choosing.Decompressor(arguments.model).load()
 
     def work(task: batch.Task) -> bool:
@@ -169,7 +199,11 @@ def _decompress_folder(arguments: argparse.Namespace) -> None:
     def existing(task: batch.Task) -> _Existing:
         return _existing_picture(task, arguments.max_pixels)
 
-    _run_folder(work, tasks, arguments, arguments.picture, existing)
+    def end() -> None:
+        say_left_out(arguments.file, found)
+
+    _run_folder(work, tasks, arguments, arguments.picture, existing, end=end)
+    check_complete(found)
 
 
 def _run_folder(
@@ -199,7 +233,9 @@ def _run_folder(
 
     new, kept, refused = [], 0, 0
     for task in tasks:
-        found = existing(task) if os.path.lexists(task.target) else None
+        found = _existing_special(task.target) or (
+            existing(task) if os.path.exists(task.target) else None
+        )
         if found is None or (arguments.overwrite and found.replaceable):
             new.append(task)
         elif not found.reason:
@@ -223,6 +259,12 @@ def _run_folder(
     end()
     if failed:
         raise CommandError(f"{failed} of {len(tasks)} files failed")
+
+
+def _existing_special(path: str) -> _Existing | None:
+    if outputs.is_special(path):
+        return _Existing("it is a FIFO, a socket or a device", False)
+    return None
 
 
 def _existing_file(
@@ -293,9 +335,8 @@ def some_names(paths: list[str]) -> str:
 def _read_picture(path: str, arguments: argparse.Namespace) -> images.Decoded:
     from tfquant.data import images
 
-    data, name = None, path
-    if path == STANDARD:
-        data, name = sys.stdin.buffer.read(), _STANDARD_INPUT
+    data = outputs.standard_input() if path == STANDARD else None
+    name = _STANDARD_INPUT if path == STANDARD else path
     try:
         return images.read(name, arguments.background, data, page=arguments.page)
     except images.ImageError as error:
@@ -308,7 +349,7 @@ def _read_file(path: str, max_pixels: int | None) -> tuple[bytes, container.Bits
     Without a limit of pixels, the limit of the file's model applies when the file is decoded.
     """
     if path == STANDARD:
-        data = sys.stdin.buffer.read()
+        data = outputs.standard_input()
     else:
         with files.reading(path) as file:
             file = _seekable(file)

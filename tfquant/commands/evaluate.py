@@ -24,7 +24,8 @@ from absl import app, flags
 
 from tfquant import files
 from tfquant.coding.container import BitstreamError
-from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.commands.outcome import one_line
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, first_of, program_name
 from tfquant.data import background
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
@@ -153,12 +154,12 @@ def main(argv: list) -> None:
     except (
         BitstreamError, EvaluationError, ImageError, ModelError, OSError, background.ColourError
     ) as error:  # fmt: skip
-        sys.exit(f"{program_name(argv)}: {' '.join(str(error).split())}")
+        sys.exit(f"{program_name(argv)}: {one_line(error)}")
     path = files.shown(evaluation.report_dir / report.MARKDOWN)
     print(f"\n{report.summary(result)}\n\nReport: {path}")
     failed = {row["name"]: row["error"] for row in result["failed"]}
     if failed:
         total = result["run"]["number_of_images"] + len(failed)
-        lines = "; ".join(failed.values())
-        message = f"{len(failed)} of {total} pictures are not in the means: {lines}"
+        reasons = first_of(list(failed.values()))
+        message = f"{len(failed)} of {total} pictures are not in the means: {reasons}"
         end(f"{program_name(argv)}: {message}", LEFT_OUT)

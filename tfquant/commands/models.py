@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tfquant import files
 from tfquant.commands.choosing import UsageError
 from tfquant.export import registry
 from tfquant.export.model_file import ModelError
@@ -40,9 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
       OSError: a file cannot be written or removed.
     """
     if arguments.add:
-        added = registry.add(
-            arguments.add, arguments.name, arguments.description, arguments.continuous
-        )
+        exports = [files.expanded(path) for path in arguments.add]
+        added = registry.add(exports, arguments.name, arguments.description, arguments.continuous)
         print(f"{added.path}: {added.name}, {_count(added)}, {_megabytes(added)}")
     elif arguments.continuous:
         raise UsageError("--continuous is for models that are added: name them with --add")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tfquant import files
 from tfquant.data import messages
 
 
@@ -19,8 +20,13 @@ class OutputError(CommandError):
     """An output that cannot be written. The other files of a folder would fail as well."""
 
 
+def one_line(message: object) -> str:
+    """Returns a message as one line of printable text."""
+    return files.shown(" ".join(str(message).split()))
+
+
 def fail(message: object, code: int = 1) -> int:
     """Prints one line on standard error. Returns the exit code."""
     with messages.STDERR:
-        print(f"tfquant: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"tfquant: {one_line(message)}", file=sys.stderr)
     return code

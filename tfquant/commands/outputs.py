@@ -17,10 +17,16 @@ from tfquant import files
 from tfquant.commands.outcome import BadInput, CommandError, OutputError
 
 STANDARD = "-"
+# Other names of standard input and output.
+_STREAMS = ("/dev/stdin", "/dev/stdout", "/dev/fd/0", "/dev/fd/1", "/proc/self/fd/0",
+            "/proc/self/fd/1")  # fmt: skip
 
 # Errors that concern a single name. Other errors, such as a full disk, affect the next file as
 # well.
-_OF_THE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
+_OF_THE_NAME = (
+    errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENOENT,
+    errno.ELOOP,
+)  # fmt: skip
 
 
 def _umask() -> int:
@@ -32,6 +38,22 @@ def _umask() -> int:
 _UMASK = _umask()  # read only once, because reading it changes it for all threads
 
 
+def standard_name(path: str) -> str:
+    """Returns `-` for a name of standard input or output, and any other path unchanged."""
+    return STANDARD if path in _STREAMS else path
+
+
+def standard_input() -> bytes:
+    """Reads standard input to its end.
+
+    Raises:
+      BadInput: it is closed.
+    """
+    if sys.stdin is None:
+        raise BadInput("-: standard input is closed")
+    return sys.stdin.buffer.read()
+
+
 def check(output: str, source: str, overwrite: bool) -> None:
     """Checks the name of an output before any work is done.
 
@@ -40,6 +62,8 @@ def check(output: str, source: str, overwrite: bool) -> None:
     """
     name = files.shown(output)
     if output == STANDARD:
+        if sys.stdout is None:
+            raise CommandError("-: standard output is closed")
         if sys.stdout.isatty():
             raise CommandError("-: standard output is a terminal; redirect it or name a file")
         return
@@ -77,6 +101,8 @@ def make_folder(path: str) -> None:
     check_local(path)
     try:
         os.makedirs(path or ".", exist_ok=True)
+    except FileExistsError:
+        raise OutputError(f"{files.shown(path)}: a file, not a folder for the outputs") from None
     except OSError as error:
         raise OutputError(f"{files.shown(path)}: cannot be created: {error.strerror}") from None
 
@@ -106,13 +132,21 @@ def write(path: str, data: bytes) -> None:
             with open(path, "wb") as file:
                 file.write(data)
         else:
-            _replace(os.path.realpath(path) if os.path.islink(path) else path, data)
+            _replace(_place(path), data)
     except BrokenPipeError:
         raise
     except OSError as error:
         kind = BadInput if error.errno in _OF_THE_NAME else OutputError
         reason = error.strerror or error
         raise kind(f"{files.shown(path)}: cannot be written: {reason}") from None
+
+
+def _place(path: str) -> str:
+    """Returns the path, or the file to which a link leads."""
+    place = os.path.realpath(path) if os.path.islink(path) else path
+    if os.path.islink(place):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return place
 
 
 def _replace(path: str, data: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tfquant import files, stack
 from tfquant.commands import flagfiles
+from tfquant.commands.outcome import one_line
 
 if TYPE_CHECKING:
     from absl import flags
@@ -27,6 +28,8 @@ PROGRAMS = {
 
 # Exit code of a program that finished but skipped some pictures, which it has listed.
 LEFT_OUT = 3
+
+_SHOWN = 5  # number of skipped pictures in the last line
 
 
 def run_program(name: str, arguments: list[str] | None = None) -> None:
@@ -62,8 +65,14 @@ def _run(name: str, arguments: list[str]) -> None:
 
 def end(message: str, code: int) -> None:
     """Ends the process with a line on standard error and an exit code."""
-    print(message, file=sys.stderr)
+    print(one_line(message), file=sys.stderr)
     sys.exit(code)
+
+
+def first_of(reasons: list[str]) -> str:
+    """Joins the first few reasons for skipped pictures, and counts the others."""
+    more = len(reasons) - _SHOWN
+    return "; ".join([*reasons[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def expand_paths(values: flags.FlagValues, names: Iterable[str]) -> None:

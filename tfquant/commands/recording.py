@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfquant import files, stack
 from tfquant.commands import outputs
-from tfquant.commands.compressing import some_names
+from tfquant.commands.compressing import check_complete, say_left_out, some_names
 from tfquant.commands.outcome import CommandError, fail
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def records(arguments: argparse.Namespace) -> None:
     print(f"{files.shown(arguments.set)}: {kept} of {total} pictures in {shards} shards")
     for text, paths in notes.items():
         print(f"{some_names(paths)}: {text}")
-    if found.left_out():
-        print(f"{files.shown(arguments.pictures)}: skipped: {found.left_out()}")
+    say_left_out(arguments.pictures, found)
     if kept < total:
         raise CommandError(f"{total - kept} of {total} pictures are not in the set")
+    check_complete(found)

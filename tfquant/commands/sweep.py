@@ -32,7 +32,9 @@ from absl import app, flags
 
 from tfquant import files
 from tfquant.commands import flagfiles
-from tfquant.commands.program import LEFT_OUT, expand_paths, program_name
+from tfquant.commands.outcome import one_line
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.data import background
 from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
 from tfquant.export import model_file
 
@@ -91,6 +93,12 @@ def define_flags(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
+        "background",
+        "",
+        f"A colour, for train.py and eval.py: {background.HELP}. Empty: that of --base.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
         "out",
         None,
         "Folder of the sweep; created if it does not exist.",
@@ -131,31 +139,48 @@ class CellFailed(Exception):
     """Error: a program that a cell ran has failed. The message is the last line of its output."""
 
 
-def do(run: sweep.Run, pictures: Sequence[sweep.Pictures]) -> None:
-    """Trains both stages and measures them on each set of pictures. Skips what is already done."""
+def do(run: sweep.Run, pictures: Sequence[sweep.Pictures], colour: str) -> bool:
+    """Trains both stages and measures them on each set of pictures. Skips what is already done.
+
+    Args:
+      run: the run.
+      pictures: the sets.
+      colour: value of `--background` of train.py and eval.py, or "".
+
+    Returns:
+      True if a program skipped pictures that it could not read.
+    """
     folder = run.folder(Path(flags.FLAGS.out))
+    behind = [f"--background={colour}"] if colour else []
+    skipped = []
     for stage in sweep.STAGES:
         model_dir = folder / stage
         if (model_dir / model_file.FOLDER / model_file.MANIFEST).exists():
             continue
         first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
-        _run(
-            "train", f"--flagfile={flags.FLAGS.base}",
+        skipped += [_run(
+            "train", f"--flagfile={flags.FLAGS.base}", *behind,
             *(f"--{k}={v}" for k, v in run.flags.items()),
             f"--lmbda={run.lmbda}", f"--stages={stage}", f"--model_dir={model_dir}",
             f"--train_images={flags.FLAGS.train_images}", "--progress=line", *first,
             log=folder / "log.txt",
-        )  # fmt: skip
+        )]  # fmt: skip
     for each in pictures:
         if not (folder / each.folder / report.JSON).exists():
-            _run(
+            skipped += [_run(
                 "eval", f"--model_dir={','.join(str(folder / s) for s in sweep.STAGES)}",
                 f"--images={each.images}", f"--report_dir={folder / each.folder}",
-                "--conventional=", "--noreconstructions", log=folder / "log.txt",
-            )  # fmt: skip
+                "--conventional=", "--noreconstructions", *behind, log=folder / "log.txt",
+            )]  # fmt: skip
+    return any(skipped)
 
 
-def _run(program: str, *arguments: str, log: Path) -> None:
+def _run(program: str, *arguments: str, log: Path) -> bool:
+    """Runs a program. Returns true if it skipped pictures, which the log and the report name.
+
+    Raises:
+      CellFailed: it has failed.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if flags.FLAGS.jobs > 1:
@@ -166,11 +191,11 @@ def _run(program: str, *arguments: str, log: Path) -> None:
             [*PROGRAMS[program], *arguments],
             stdout=file, stderr=subprocess.STDOUT, env=environment, check=False,
         )  # fmt: skip
-    # The log and the report name skipped pictures.
     if done.returncode not in (0, LEFT_OUT):
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = [line.strip() for line in lines if not line.startswith("Pass --help")][-1:]
         raise CellFailed(f"{' '.join(last)} (full log: {log})")
+    return done.returncode == LEFT_OUT
 
 
 def read_anchors(pictures: Sequence[sweep.Pictures]) -> dict[str, curves.Curve]:
@@ -196,8 +221,9 @@ def read_anchors(pictures: Sequence[sweep.Pictures]) -> dict[str, curves.Curve]:
     }
 
 
-def prepare() -> tuple[sweep.Grid, Sequence[sweep.Pictures], dict[str, curves.Curve]]:
-    """Returns (grid, sets of pictures, anchors), and records them as the owner of the folder.
+def prepare() -> tuple[sweep.Grid, Sequence[sweep.Pictures], dict[str, curves.Curve], str]:
+    """Returns (grid, sets of pictures, anchors, background), and records them as the owner of the
+    folder.
 
     Raises:
       EvaluationError: a flag is wrong.
@@ -217,15 +243,18 @@ def prepare() -> tuple[sweep.Grid, Sequence[sweep.Pictures], dict[str, curves.Cu
     )
     pictures = sweep.Pictures.parse(flags.FLAGS.images)
     anchors = read_anchors(pictures)
+    colour = flags.FLAGS.background or grid.base.get("background", "")
+    if colour:
+        background.parse(colour)
     first, *others = pictures
     sweep.claim(
         Path(flags.FLAGS.out),
         {"base": text, "train_images": flags.FLAGS.train_images,
-         "images": first.images},
+         "images": first.images, **({"background": colour} if flags.FLAGS.background else {})},
         {"follow": {lmbda: grid.followed(lmbda) for lmbda in grid.lmbdas},
          "more images": {each.name: each.images for each in others}},
     )  # fmt: skip
-    return grid, pictures, anchors
+    return grid, pictures, anchors, colour
 
 
 def main(argv: Sequence[str]) -> None:
@@ -234,18 +263,20 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
     expand_paths(flags.FLAGS, ("base", "out"))
     try:
-        grid, pictures, anchors = prepare()
+        grid, pictures, anchors, colour = prepare()
     except (ValueError, OSError, flags.Error) as error:
-        sys.exit(f"{program_name(argv)}: {error}")
+        sys.exit(f"{program_name(argv)}: {one_line(error)}")
     runs = grid.runs()
     print(f"{len(runs)} runs of two stages each", flush=True)
-    failed = 0
+    failed, incomplete = 0, 0
     with concurrent.futures.ThreadPoolExecutor(flags.FLAGS.jobs) as pool:
-        pending = {pool.submit(do, run, pictures): run for run in runs}
+        pending = {pool.submit(do, run, pictures, colour): run for run in runs}
         for number, future in enumerate(concurrent.futures.as_completed(pending), start=1):
             outcome = "done"
             try:
-                future.result()
+                if future.result():
+                    incomplete += 1
+                    outcome = "done, without the pictures that its log names"
             except CellFailed as error:
                 failed += 1
                 outcome = f"FAILED: {error}"
@@ -257,3 +288,6 @@ def main(argv: Sequence[str]) -> None:
     if failed:
         outcome = f"{failed} of {len(runs)} runs failed; run the same command to try again"
         sys.exit(f"{program_name(argv)}: {outcome}")
+    if incomplete:
+        message = f"{incomplete} of {len(runs)} runs skipped pictures; their logs name them"
+        end(f"{program_name(argv)}: {message}", LEFT_OUT)

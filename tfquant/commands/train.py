@@ -20,7 +20,8 @@ from absl import app, flags, logging
 
 from tfquant import files
 from tfquant.commands import experiment_flags
-from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.commands.outcome import one_line
+from tfquant.commands.program import LEFT_OUT, end, expand_paths, first_of, program_name
 from tfquant.data import background, crops, sources
 from tfquant.data.images import ImageError
 from tfquant.export import model_file, writing
@@ -40,8 +41,6 @@ from tfquant.training import (
 from tfquant.training.experiment import Experiment
 from tfquant.training.hosts import Host, HostLost
 from tfquant.training.trainer import Trainer
-
-_SHOWN = 5  # number of pictures in the last line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +105,12 @@ def train(
 def train_and_export(experiment: Experiment, model_dir: str, settings: Settings) -> list[str]:
     """Trains and exports like `train`. Returns one line for each unreadable picture."""
     host = Host.from_environment()
-    model_dir = files.utf8_folder(model_dir)
-    with host.together(), host.folder(model_dir) as run_dir:
+    opened = files.utf8_folder(model_dir)
+    with host.together(), host.folder(opened) as run_dir:
         left_out = train_stages(experiment, run_dir, settings, host)
     if host.is_chief:
-        exported, name = writing.export_run(model_dir)
+        _, name = writing.export_run(opened)
+        exported = files.shown(tf.io.gfile.join(model_dir, model_file.FOLDER))
         logging.info("Exported model: %s, from %s", exported, name)
     return left_out
 
@@ -332,8 +332,12 @@ def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
             logging.warning("%s: no effect, %s", ", ".join(given), reason)
 
 
-def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> None:
-    """Tries weights of the feature distance, largest first, each in its own run."""
+def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> list[str]:
+    """Tries weights of the feature distance, largest first, each in its own run.
+
+    Returns:
+      One line for each picture that was skipped because it could not be read.
+    """
     host = Host.from_environment()
     if host.count > 1:
         raise ValueError(f"--explore_qr runs on one host; TF_CONFIG has {host.count}")
@@ -342,16 +346,22 @@ def explore(experiment: Experiment, directory: str, values: flags.FlagValues) ->
     )
     images = values.explore_images or experiment.train_images
     patience, settings = values.explore_patience, settings_from_flags(values)
+    left_out = {}  # a set in order
+
+    def train_one(one: Experiment, run_dir: str) -> None:
+        left_out.update(dict.fromkeys(train_stages(one, run_dir, settings, host, patience)))
+
     found = exploration.run_search(
         directory,
         search,
         dataclasses.replace(experiment, train_images=images),
-        train=lambda one, run_dir: train_stages(one, run_dir, settings, host, patience),
+        train=train_one,
         patience=patience,
         epoch_steps=settings.epoch_steps,
         warm_start=values.explore_warm_start,
     )
     print(f"\n{found}")
+    return list(left_out)
 
 
 def main(argv: list[str]) -> None:
@@ -371,18 +381,16 @@ def main(argv: list[str]) -> None:
             files.exists(name)  # raises an error if the file system is not accessible
         warn_of_flags(experiment, values)
         if values.explore_qr:
-            explore(experiment, values.model_dir, values)
+            left_out = explore(experiment, values.model_dir, values)
         else:
             left_out = train_and_export(experiment, values.model_dir, settings_from_flags(values))
     except (ValueError, OSError, ImageError, run.TrainingDiverged, HostLost) as error:
-        sys.exit(f"{program}: {error}")
+        sys.exit(f"{program}: {one_line(error)}")
     except KeyboardInterrupt:
         end(f"{program}: interrupted; {_where_it_stands(experiment, values)}", 130)
     if left_out:
-        shown = "; ".join(left_out[:_SHOWN])
-        more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
         noun = "picture" if len(left_out) == 1 else "pictures"
-        message = f"the run is complete without {len(left_out)} {noun}: {shown}{more}"
+        message = f"the run is complete without {len(left_out)} {noun}: {first_of(left_out)}"
         end(f"{program}: {message}", LEFT_OUT)
 
 

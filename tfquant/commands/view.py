@@ -10,10 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfquant import files
 from tfquant.commands import choosing, outputs
-from tfquant.commands.outcome import CommandError
+from tfquant.commands.outcome import CommandError, fail
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _CODECS = ("webp", "jpeg", "avif")
 
@@ -40,8 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Writes the page.
 
+    A picture that cannot be read or compared is named, and the page has the others.
+
     Raises:
-      CommandError: there are no pictures, or the page cannot be written.
+      CommandError: there are no pictures, the page cannot be written, or, raised at the end, some
+        pictures are not in it.
       ModelError: the model cannot be loaded.
     """
     if arguments.most < 1:
@@ -58,10 +65,17 @@ def run(arguments: argparse.Namespace) -> None:
         spec = files.expanded(arguments.pictures)
         found = pictures.find_pictures(spec, Path(out).parent / "sample pictures").pictures
         qualities = models.samples()
-        bar = batch.ProgressBar(len(found) * len(qualities), sys.stderr)
-        compared, maps = [], {}
-        for picture in found:
+        kept, _, _ = pictures.readable(found, fail)
+        bar = batch.ProgressBar(len(kept) * len(qualities), sys.stderr)
+        compared, maps, shown = [], {}, 0
+        for picture in kept:
             image = picture.read()
+            reason = _too_large(image)
+            if reason:
+                bar.clear()
+                fail(f"{picture.path}: {reason}")
+                continue
+            shown += 1
             for quality in qualities:
                 compared.append(
                     comparison.compare(models, quality, picture.name, image, list(_CODECS))
@@ -71,10 +85,23 @@ def run(arguments: argparse.Namespace) -> None:
         bar.clear()
     except images.ImageError as error:
         raise CommandError(error) from None
-    title = f"{len(found)} pictures through {models.name}"
+    if not shown:
+        raise CommandError(f"none of {len(found)} pictures can be compared")
+    title = f"{shown} pictures through {models.name}"
     note = f"{models.name}: {models.description or 'a model without description'}."
     page = view.page(title, note, compared, maps, arguments.most)
     outputs.write(out, page.encode())
-    print(
-        f"{files.shown(out)}: {len(found)} pictures, {len(page) / 1e6:.1f} MB; open it in a browser"
-    )
+    print(f"{files.shown(out)}: {shown} pictures, {len(page) / 1e6:.1f} MB; open it in a browser")
+    if shown < len(found):
+        raise CommandError(f"{len(found) - shown} of {len(found)} pictures are not in the page")
+
+
+def _too_large(image: np.ndarray) -> str:
+    """Returns a line about the first codec that cannot encode a picture, or ""."""
+    from tfquant.evaluation import conventional
+
+    for codec in (conventional.CODECS[name] for name in _CODECS):
+        reason = codec.too_large(image)
+        if reason:
+            return f"{codec.label} cannot encode it: {reason}"
+    return ""

@@ -45,6 +45,9 @@ _BRADFORD = np.array(
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 
+_NOT_USED = "ICC profile not used, colours taken as sRGB"
+
+
 def to_srgb(
     picture: Image.Image, info: Mapping[str | tuple[int, int], Any], interoperability: str = ""
 ) -> tuple[Image.Image, str]:
@@ -61,6 +64,8 @@ def to_srgb(
     profile = info.get("icc_profile")
     if profile:
         return _by_profile(picture, profile)
+    if "icc_profile" in info:  # Pillow found parts of it
+        return picture.convert("RGB"), f"{_NOT_USED}: it is incomplete"
     rgb = picture.convert("RGB")
     if picture.mode == "CMYK":
         return rgb, ""
@@ -82,7 +87,7 @@ def _by_profile(picture: Image.Image, profile: bytes) -> tuple[Image.Image, str]
             return picture.convert("RGB"), f"ICC profile '{name}' not used: {reason}"
         transform = change(mode)
     except _UnusableProfile as error:
-        return picture.convert("RGB"), f"ICC profile not used, colours taken as sRGB: {error}"
+        return picture.convert("RGB"), f"{_NOT_USED}: {error}"
     if transform is None:
         return picture.convert("RGB"), ""
     from PIL import ImageCms

@@ -11,8 +11,8 @@ import dataclasses
 import importlib.util
 import io
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -39,7 +39,7 @@ HEIF = {"HEIF": (".heic", ".heif", ".hif")}
 _ORIENTATION = 0x0112
 # TIFF tags.
 _SUBFILE, _OLD_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 254, 255, 258, 262, 339
-_SUB_IFDS, _DNG_VERSION = 330, 50706
+_COMPRESSION, _PLANES, _COLOUR_MAP, _SUB_IFDS, _DNG_VERSION = 259, 284, 320, 330, 50706
 _WHITE_IS_ZERO, _RAW_SENSOR = 0, (32803, 34892)
 _SAMPLE_FORMATS = {2: "signed integers", 3: "floating point", 5: "complex", 6: "complex"}
 
@@ -107,8 +107,10 @@ def decode(
             with opened(file) as (picture, profile):
                 note = choose_page(picture, page)
                 pixels, colours = _pixels(picture, profile, background)
+        except (ImageError, Image.UnidentifiedImageError):
+            raise
         except Exception as error:
-            if said and not isinstance(error, ImageError):
+            if said:
                 lines = "; ".join(messages.shortened(said))
                 raise ImageError(f"unreadable: {one_line(error)} ({lines})") from None
             raise
@@ -118,23 +120,41 @@ def decode(
 @contextlib.contextmanager
 def opened(file: str | io.BytesIO) -> Iterator[tuple[Image.Image, bytes | None]]:
     """Yields (Pillow's picture, an ICC profile that Pillow does not read or None)."""
-    formats, profile = readable_formats(), None
+    profile = None
     try:
-        picture = Image.open(file, formats=formats)
-        if picture.format == "PNG":
-            picture.load()  # also reads the text after the pixels
+        picture = _open(file)
     except ValueError as error:
         if "MAX_TEXT" not in str(error):
             raise
         data, profile = png_chunks.without_large_chunks(_bytes(file))
-        picture = Image.open(io.BytesIO(data), formats=formats)
+        picture = _open(io.BytesIO(data))
     if picture.format == "TIFF" and not isinstance(file, io.BytesIO) and _may_be_turned(picture):
         # Pillow maps uncompressed pixels of a file into memory, and swaps their sides if it rotates
         # them.
         picture.close()
-        picture = Image.open(io.BytesIO(_bytes(file)), formats=formats)
+        picture = _open(io.BytesIO(_bytes(file)))
     with picture:
         yield picture, profile
+
+
+def _open(file: str | io.BytesIO) -> Image.Image:
+    picture = Image.open(file, formats=readable_formats())
+    try:
+        if picture.format == "PNG":
+            _scale_gray_key(picture)
+            picture.load()  # also reads the text after the pixels
+    except BaseException:
+        picture.close()
+        raise
+    return picture
+
+
+def _scale_gray_key(picture: Image.Image) -> None:
+    """Scales a PNG's transparent gray of 1, 2 or 4 bits to 8, as Pillow scales the pixels."""
+    key, tiles = picture.info.get("transparency"), _tiles(picture)
+    bits = {"1": 1, "L;2": 2, "L;4": 4}.get(tiles[0].args) if tiles else None
+    if bits and isinstance(key, int):
+        picture.info["transparency"] = key * 255 // (2**bits - 1)
 
 
 def _bytes(file: str | io.BytesIO) -> bytes:
@@ -147,6 +167,11 @@ def _bytes(file: str | io.BytesIO) -> bytes:
 def _tags(picture: Image.Image) -> TiffImagePlugin.ImageFileDirectory_v2:
     """Returns the tags of a TIFF file."""
     return picture.tag_v2  # type: ignore[attr-defined]  # only Pillow's class for TIFF has it
+
+
+def _tiles(picture: Image.Image) -> list:
+    """Returns Pillow's descriptions of the coded parts of a file that is not decoded yet."""
+    return picture.tile  # type: ignore[attr-defined]  # only Pillow's class for files has it
 
 
 def _may_be_turned(picture: Image.Image) -> bool:
@@ -195,15 +220,22 @@ _SIGNATURES = (
 )
 
 
-def tiff_kind(path: str) -> str:
-    """Describes the first page of a TIFF file, for a message."""
-    with contextlib.suppress(Exception), open(path, "rb") as file, messages.collected():
-        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+def tiff_kind(file: BinaryIO) -> str:
+    """Describes the first page of a TIFF file that is open for reading, for a message."""
+    with contextlib.suppress(Exception), messages.collected():
+        file.seek(0)
+        head = file.read(8)
+        if head.startswith(b"MM\0+"):
+            return "BigTIFF, big endian"
+        if head.startswith(b"II+\0"):
+            head += file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
         file.seek(tags.next)
         tags.load(file)
-        bits, kind = _tuple(tags.get(_BITS, 1)), tags.get(_PHOTOMETRIC)
-        compression = tags.get(259, 1)
-        return f"{','.join(map(str, bits))} bits, photometric {kind}, compression {compression}"
+        bits = ",".join(map(str, _tuple(tags.get(_BITS, 1))))
+        kinds = "".join(f" {kind}" for kind in _undefined_kinds(tags)[:1])
+        kind, compression = tags.get(_PHOTOMETRIC), tags.get(_COMPRESSION, 1)
+        return f"{bits} bits{kinds}, photometric {kind}, compression {compression}"
     return "damaged tags"
 
 
@@ -295,9 +327,16 @@ def _pixels(
     picture: Image.Image, profile: bytes | None, background: np.ndarray | None
 ) -> tuple[np.ndarray, str]:
     """Returns (uint8 [H, W, 3], a note on colours)."""
-    white, inverted = _depth(picture) if picture.format == "TIFF" else (65535, False)
-    loading = messages.native() if picture.format == "TIFF" else contextlib.nullcontext()
-    with loading:
+    white, inverted = 65535, False
+    if picture.format == "TIFF":
+        white, inverted = _depth(picture)
+        _name_planes(picture)
+        with messages.native():
+            picture.load()
+        _scale_palette(picture)
+    else:
+        if picture.format == "JPEG2000":
+            _check_jpeg2000(picture)
         picture.load()
     orientation, interoperability = _exif(picture)
     base, alpha = _base(picture, white, inverted)
@@ -336,9 +375,7 @@ def _depth(picture: Image.Image) -> tuple[int, bool]:
     if picture.mode == "LAB":
         raise ImageError("is in CIELAB: convert it to RGB first")
     bits = max(_tuple(tags.get(_BITS, 1)))
-    kinds = [
-        _SAMPLE_FORMATS[f] for f in _tuple(tags.get(_SAMPLE_FORMAT, 1)) if f in _SAMPLE_FORMATS
-    ]
+    kinds = _undefined_kinds(tags)
     if kinds or bits > 16:
         what = kinds[0] if kinds else "integers"
         raise ImageError(
@@ -346,6 +383,48 @@ def _depth(picture: Image.Image) -> tuple[int, bool]:
             " defined: convert the picture to 8 or 16 bits first"
         )
     return 2**bits - 1, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _undefined_kinds(tags: Mapping[int, Any]) -> list[str]:
+    """Returns the types of a TIFF's samples whose black and white are undefined."""
+    formats = _tuple(tags.get(_SAMPLE_FORMAT, 1))
+    return [_SAMPLE_FORMATS[each] for each in formats if each in _SAMPLE_FORMATS]
+
+
+def _name_planes(picture: Image.Image) -> None:
+    """Corrects the raw modes of planes of 16 bits, which Pillow reads as 8 bits."""
+    tags, tiles = _tags(picture), _tiles(picture)
+    if tags.get(_PLANES) != 2 or max(_tuple(tags.get(_BITS, 1))) != 16:
+        return
+    order = "L" if tags.prefix == b"II" else "B"
+    for i, tile in enumerate(tiles):
+        if tile.codec_name == "raw" and len(tile.args[0]) == 1:
+            tiles[i] = tile._replace(args=(f"{tile.args[0]};16{order}", *tile.args[1:]))
+
+
+def _scale_palette(picture: Image.Image) -> None:
+    """Corrects a colour map with values of 8 bits in place of 16, as libtiff does."""
+    values = _tags(picture).get(_COLOUR_MAP)
+    if picture.mode == "P" and values and max(values) < 256:
+        colours = np.array(values, np.uint8).reshape(3, -1).T
+        picture.putpalette(colours.tobytes())
+
+
+def _check_jpeg2000(picture: Image.Image) -> None:
+    """Raises an ImageError for a depth that Pillow's decoder does not read correctly."""
+    file = picture.fp
+    assert file is not None  # the file is open
+    file.seek(0)
+    _, start, header = file.read().partition(b"\xff\x4f\xff\x51")
+    if not start or picture.mode.startswith("I"):
+        return
+    (count,) = struct.unpack_from(">H", header, 36)
+    bits = 1 + max(value & 0x7F for value in header[38 : 38 + 3 * count : 3])
+    if bits > 8:  # rounded to 8 bits without a limit, so that 255.5 becomes 0
+        raise ImageError(
+            f"is JPEG 2000 with {bits} bits per sample, of which Pillow reads white as black:"
+            " convert the picture to PNG or TIFF first"
+        )
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:
@@ -364,7 +443,7 @@ def _exif(picture: Image.Image) -> tuple[int, str]:
             interoperability = str(exif.get_ifd(0xA005).get(1, "")).strip("\0 ")
     if orientation is None:
         orientation = _orientation_of(picture.info.get("exif") or b"")
-    if isinstance(orientation, (tuple, list)) and orientation:
+    if isinstance(orientation, (tuple, list, bytes)) and orientation:
         orientation = orientation[0]
     with contextlib.suppress(TypeError, ValueError):
         return int(orientation), interoperability
@@ -383,7 +462,8 @@ def _orientation_of(exif: bytes) -> int | None:
         for place in range(start + 2, start + 2 + 12 * count, 12):
             tag, kind = struct.unpack_from(order + "HH", data, place)
             if tag == _ORIENTATION:
-                return struct.unpack_from(order + ("I" if kind == 4 else "H"), data, place + 8)[0]
+                code = {1: "B", 4: "I"}.get(kind, "H")
+                return struct.unpack_from(order + code, data, place + 8)[0]
     return None
 
 

@@ -31,12 +31,14 @@ class Found:
       others: paths of files that are not pictures according to their names.
       hidden: paths of hidden files and folders.
       special: paths of FIFOs, sockets and devices.
+      unreadable: paths of folders that cannot be read.
     """
 
     paths: list[str]
     others: list[str] = dataclasses.field(default_factory=list)
     hidden: list[str] = dataclasses.field(default_factory=list)
     special: list[str] = dataclasses.field(default_factory=list)
+    unreadable: list[str] = dataclasses.field(default_factory=list)
 
     def left_out(self) -> str:
         """Returns one line that counts the skipped files, or "" if there are none."""
@@ -47,6 +49,9 @@ class Found:
             parts.append(f"{len(self.special)} FIFOs, sockets or devices")
         if self.hidden:
             parts.append(f"{len(self.hidden)} hidden files or folders")
+        if self.unreadable:
+            names = ", ".join(map(files.shown, sorted(self.unreadable)))
+            parts.append(f"{len(self.unreadable)} unreadable folder(s) ({names})")
         return "; ".join(parts)
 
 
@@ -76,9 +81,22 @@ def search(spec: str) -> Found:
                 taken.setdefault(os.path.abspath(path), os.path.normpath(path))
             else:
                 taken[path] = path
-        for name in ("others", "hidden", "special"):
+        for name in ("others", "hidden", "special", "unreadable"):
             getattr(result, name).extend(getattr(found, name))
     result.paths = sorted(taken.values())
+    return result
+
+
+def with_extension(folder: str, extension: str) -> Found:
+    """Finds the files below a folder that have an extension, in upper or lower case.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    tree = files.walk(folder)
+    result = Found([], [], tree.hidden, tree.special, tree.unreadable)
+    for path in sorted(tree.paths):
+        (result.paths if path.lower().endswith(extension) else result.others).append(path)
     return result
 
 
@@ -123,6 +141,7 @@ def _expand(part: str) -> Found:
             (result.paths if is_picture(path) else result.others).append(path)
         result.hidden.extend(tree.hidden)
         result.special.extend(tree.special)
+        result.unreadable.extend(tree.unreadable)
     return result
 
 

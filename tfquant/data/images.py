@@ -15,7 +15,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable
+from typing import Any, BinaryIO, Callable
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -65,7 +65,7 @@ def read(
     """
     path = os.fspath(path)
     checked = _checked_background(background)
-    with _errors_of(path):
+    with _errors_of(path, data):
         if data is None:
             data = _bytes_of(path)
         return decoding.decode(path if data is None else io.BytesIO(data), checked, page)
@@ -122,8 +122,13 @@ def _bytes_of(path: str) -> bytes | None:
 
 
 @contextlib.contextmanager
-def _errors_of(path: str) -> Iterator[None]:
-    """Converts errors from reading a picture to an ImageError that names the file."""
+def _errors_of(path: str, data: bytes | None = None) -> Iterator[None]:
+    """Converts errors from reading a picture to an ImageError that names the file.
+
+    Args:
+      path: the file.
+      data: its bytes, if they are not read from the path.
+    """
     name = files.shown(path)
     try:
         yield
@@ -135,7 +140,7 @@ def _errors_of(path: str) -> Iterator[None]:
     except IsADirectoryError:
         raise ImageError(f"{name}: a folder, not a picture") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: {_why_unidentified(path)}") from None
+        raise ImageError(f"{name}: {_why_unidentified(path, data)}") from None
     except Image.DecompressionBombError:
         assert Image.MAX_IMAGE_PIXELS is not None  # else Pillow has no limit
         limit = 2 * Image.MAX_IMAGE_PIXELS
@@ -144,21 +149,35 @@ def _errors_of(path: str) -> Iterator[None]:
         ) from None
     # Pillow's decoders raise various errors for corrupt files.
     except Exception as error:
-        reason = decoding.one_line(error).removeprefix(f"{path}: ")
+        said = getattr(error, "strerror", None) or decoding.one_line(error)
+        reason = said.removeprefix(f"{path}: ")
         raise ImageError(f"{name}: unreadable: {reason}") from None
 
 
-def _why_unidentified(path: str) -> str:
-    head = b""
+def _why_unidentified(path: str, data: bytes | None) -> str:
+    if data is not None:
+        return _why_unknown(io.BytesIO(data))
     if files.is_local(path) and os.path.isfile(path):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            head = file.read(32)
-            if not head:
-                return "an empty file"
+        with open(path, "rb") as file:
+            return _why_unknown(file)
+    return _of_no_known_format()
+
+
+def _why_unknown(file: BinaryIO) -> str:
+    """Returns the reason why Pillow does not know the format of an open file."""
+    head = file.read(32)
+    if not head:
+        return "an empty file"
     if decoding.is_heif_data(head) and "HEIF" not in decoding.readable_formats():
         return "HEIC, which needs the package pillow-heif: pip install 'tfquant[heif]'"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return f"a TIFF file of a kind that Pillow does not read ({decoding.tiff_kind(path)})"
+        return f"a TIFF file of a kind that Pillow does not read ({decoding.tiff_kind(file)})"
+    if decoding.is_picture_data(head):
+        return "unreadable: the header is damaged or of an unsupported kind"
+    return _of_no_known_format()
+
+
+def _of_no_known_format() -> str:
     return f"not a picture of a known format ({', '.join(decoding.readable_formats())})"
 
 

@@ -24,7 +24,11 @@ STDERR = threading.RLock()
 
 # Lines that absl and TensorFlow write on descriptor 2.
 _OF_A_LOG = re.compile(r"[IWEF]\d{4} |\d{4}-\d\d-\d\d |WARNING: ")
+# Warnings that are no defect of a picture. Large pictures are accepted up to twice this limit.
+# Python may collect a file of another picture.
+_NOT_OF_A_PICTURE = ("DecompressionBombWarning", "ResourceWarning")
 _MOST = 3  # messages of one picture that are reported in full
+_PILLOWS_NAME = "tempfile.tif: "  # what Pillow tells libtiff as the name of every file
 _local = threading.local()
 _install_lock = threading.Lock()
 _before = warnings.showwarning
@@ -69,7 +73,7 @@ def native() -> Iterator[None]:
                 if _OF_A_LOG.match(line):  # from another thread
                     os.write(2, line.encode(errors="backslashreplace") + b"\n")
                 else:
-                    _add(f"libtiff: {line}")
+                    _add("libtiff: " + line.removeprefix(_PILLOWS_NAME))
 
 
 def shortened(lines: list[str]) -> list[str]:
@@ -109,8 +113,7 @@ def _show_warning(
 ) -> None:
     if getattr(_local, "lines", None) is None:
         _before(message, category, filename, lineno, file, line)
-    # Large pictures are accepted. The limit beyond which they are rejected is twice as high.
-    elif category.__name__ != "DecompressionBombWarning":
+    elif category.__name__ not in _NOT_OF_A_PICTURE:
         _add(str(message))
 
 

@@ -70,7 +70,7 @@ class Records:
     def __getitem__(self, i: int) -> tuple[str, bytes]:
         shard = int(np.searchsorted(self._ends, i, side="right"))
         place = int(i) - (int(self._ends[shard - 1]) if shard else 0)
-        name = f"{self.paths[shard]}, record {place}"
+        name = f"{files.shown(self.paths[shard])}, record {place}"
         reader, lock = self._reader(shard)
         try:
             with lock:
@@ -85,7 +85,8 @@ class Records:
         return f"{name} ({filename})" if filename else name, values[ENCODED].bytes_list.value[0]
 
     def _open(self, shard: int) -> tuple[Any, threading.Lock]:
-        return tf_record.tf_record_random_reader(self.paths[shard]), threading.Lock()
+        path = files.for_tensorflow(self.paths[shard])
+        return tf_record.tf_record_random_reader(path), threading.Lock()
 
 
 def _read_index(folder: str) -> dict[str, np.ndarray]:
@@ -114,13 +115,13 @@ def _read_index(folder: str) -> dict[str, np.ndarray]:
 
 
 def _length(path: str) -> int:
-    return tf.io.gfile.stat(path).length if files.exists(path) else 0
+    return tf.io.gfile.stat(files.for_tensorflow(path)).length if files.exists(path) else 0
 
 
 def _scan(path: str) -> np.ndarray:
     """Returns the offsets of a file's records, int64. Reads the whole file."""
-    logging.info("Looking for the records of %s", path)
-    reader, offsets, offset = tf_record.tf_record_random_reader(path), [], 0
+    logging.info("Looking for the records of %s", files.shown(path))
+    reader, offsets, offset = tf_record.tf_record_random_reader(files.for_tensorflow(path)), [], 0
     try:
         while True:
             _, end = reader.read(offset)

@@ -184,7 +184,7 @@ def bpp_at(curve: Curve, metric: str, quality: float) -> float | None:
 
 
 def read_published(path: Path, codec: str) -> Curve:
-    """A published curve from a CSV with the columns metric, codec, bpp, value.
+    """Reads a published curve from a CSV with the columns metric, codec, bpp, value.
 
     The metric is PSNR in dB or MS-SSIM; MS-SSIM is linear, or in dB if all of its values are above
     1. The file may have a byte-order mark, be UTF-16, and have semicolons or tabs between columns,
@@ -223,7 +223,9 @@ def read_published(path: Path, codec: str) -> Curve:
             f"--anchor: {name} has no metric PSNR or MS-SSIM of {codec!r}; got {', '.join(others)}"
         )
     if not values:
-        known = ", ".join(repr(name) for name in sorted({row["codec"] for _, row in rows}))
+        known = (
+            ", ".join(repr(name) for name in sorted({row["codec"] for _, row in rows})) or "none"
+        )
         raise EvaluationError(f"--anchor_codec: {name} has no codec {codec!r}; known: {known}")
     return Curve(f"{codec} (published)", "published", _anchor_points(values))
 
@@ -231,10 +233,10 @@ def read_published(path: Path, codec: str) -> Curve:
 def _anchor_rows(text: str, name: str) -> tuple[list[tuple[int, dict[str, str]]], bool]:
     """Returns ([(line number, row by column)], true if commas may be decimal)."""
     lines = text.split("\n")
-    first = 0
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
     delimiter = None
-    if lines[0].lower().startswith("sep=") and len(lines[0]) >= 5:  # from Excel
-        first, delimiter = 1, lines[0][4]
+    if lines[first].lower().startswith("sep=") and len(lines[first]) >= 5:  # from Excel
+        first, delimiter = first + 1, lines[first][4]
     head = lines[first] if first < len(lines) else ""
     delimiter = delimiter or max(",;\t", key=head.count)
     reader = csv.reader(lines[first:], delimiter=delimiter, skipinitialspace=True)
@@ -251,8 +253,14 @@ def _anchor_rows(text: str, name: str) -> tuple[list[tuple[int, dict[str, str]]]
                         f"{','.join(ANCHOR_COLUMNS)}"
                     )
             elif any(cells):
+                line = first + reader.line_num
+                if any(cells[len(columns) :]):
+                    raise EvaluationError(
+                        f"--anchor: {name}, line {line}: {len(cells)} cells for {len(columns)}"
+                        " columns; decimal commas need semicolons or tabs between the columns"
+                    )
                 cells += [""] * (len(columns) - len(cells))
-                rows.append((first + reader.line_num, dict(zip(columns, cells))))
+                rows.append((line, dict(zip(columns, cells))))
     except csv.Error as error:
         raise EvaluationError(f"--anchor: {name} is not a CSV file: {error}") from None
     return rows, delimiter != ","

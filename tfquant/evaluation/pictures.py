@@ -245,12 +245,13 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
 
 # Name of the row of means in a report.
 _RESERVED = ("mean",)
-_LONGEST = 120  # characters; a file name has 255 bytes, and an extension is added
+_LONGEST = 120  # bytes; a file name has 255 bytes, and an extension is added
 
 
 def _fit(name: str) -> str:
     """Returns the name in a form that is printable and short enough for a file."""
     name = files.shown(name).replace("\\", "_")
-    if len(name) <= _LONGEST:
+    data = name.encode()
+    if len(data) <= _LONGEST:
         return name
-    return f"{name[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{data[:_LONGEST].decode(errors='ignore')}~{hashlib.sha256(data).hexdigest()[:8]}"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from tfquant import files
+from tfquant.data import sources
 from tfquant.evaluation import EvaluationError
 from tfquant.evaluation.paper_tables import AVERAGE
 from tfquant.training.experiment import Experiment
@@ -25,6 +26,7 @@ REPORT = "report"
 
 # Defaults of the entries that a sweep.json of an earlier version lacks, for every key.
 _EARLIER: dict[str, dict] = {"follow": {}}
+_PICTURES = {"train_images", "images"}  # entries of sweep.json that name pictures
 _OF_PLAN = ("plan", "rate_branch", "distortion_branch", "context_branch")
 _NAME = re.compile(r"[A-Za-z][\w-]*")
 
@@ -257,7 +259,8 @@ def claim(
 
     Args:
       folder: folder of the sweep.
-      asked: map from name to value. All values must stay the same.
+      asked: map from name to value. All values must stay the same, except for the spelling of the
+        pictures.
       extendable: map from name to {key: value}. Keys may be added and omitted later. The value of a
         key must stay the same.
 
@@ -277,6 +280,9 @@ def claim(
             known = {key: value for key, value in there.items() if key in values}
             files.check_owner(folder, "--out", "sweep", {title: asked_again}, {title: known})
             kept[title] = {**there, **values}
+        for each in _PICTURES & asked.keys() & before.keys():
+            if sources.canonical(asked[each]) == sources.canonical(before[each]):
+                asked = {**asked, each: before[each]}
         files.check_owner(folder, "--out", "sweep", asked, before)
     path.write_text(json.dumps({**asked, **kept}, indent=1) + "\n", encoding="utf-8")
 

@@ -435,7 +435,7 @@ def _hyperparameters(experiment: Experiment) -> dict[str, Any]:
         "schedule": e.joint_schedule,
         "batch_size": e.batch_size,
         "crop": e.crop,
-        "train_images": e.train_images or "dead leaves",
+        "train_images": files.shown(e.train_images) or "dead leaves",
         "precision": e.precision,
         "seed": e.seed,
     }

@@ -39,10 +39,11 @@ def newest_readable(run_dir: str) -> str | None:
       OSError: the folder or a checkpoint file cannot be opened.
     """
     directory = tf.io.gfile.join(run_dir, folder.CHECKPOINTS)
+    opened = files.for_tensorflow(directory)
     with files.as_oserror(directory):
-        names = tf.io.gfile.listdir(directory) if tf.io.gfile.exists(directory) else []
+        names = tf.io.gfile.listdir(opened) if tf.io.gfile.exists(opened) else []
     # TensorFlow's own list may be corrupt too, and an index may be missing.
-    state = tf.train.get_checkpoint_state(directory)
+    state = tf.train.get_checkpoint_state(opened)
     names += state.all_model_checkpoint_paths if state else []
     found = filter(None, (re.search(rf"(?:^|/){_NAME}-(\d+)(\.index)?$", name) for name in names))
     numbers = {int(match[1]) for match in found}
@@ -226,7 +227,8 @@ def _restore(target: tf.train.Checkpoint, codec: str, path: str) -> None:
 def _open(path: str) -> None:
     """Raises OSError if a file exists but cannot be opened, because it may still be intact."""
     missing = contextlib.suppress(tf.errors.NotFoundError)
-    with files.as_oserror(path), missing, tf.io.gfile.GFile(path, "rb") as file:
+    opened = files.for_tensorflow(path)
+    with files.as_oserror(path), missing, tf.io.gfile.GFile(opened, "rb") as file:
         file.read(1)
 
 
