@@ -85,10 +85,11 @@ def _name(experiment) -> str:
     return "q" + "-".join(ends)
 
 
-def _measure(path: str, quality) -> list:
+def _measure(path: str, quality: float) -> list:
     """Returns rows of quality, mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
     from tfquant.data import images
     from tfquant.evaluation import measure
+    from tfquant.evaluation.results import Measurement
     from tfquant.export.model_file import ExportedModel
 
     model, rows = ExportedModel.load(path), []
@@ -98,10 +99,12 @@ def _measure(path: str, quality) -> list:
             picture = images.read_image(source)
             data = model.compress(picture, each)
             bpp = measure.bits_per_pixel(len(data), picture)
-            measured.append({"bpp": bpp, **measure.quality(picture, model.decompress(data))})
+            found = measure.quality(picture, model.decompress(data))
+            measured.append(Measurement(source, bpp, **found._asdict()))
         mean = measure.mean(measured)
         decimals = {"bpp": 4, "psnr": 2, "ms_ssim": 4}
-        rows.append({"quality": each, **{key: round(mean[key], n) for key, n in decimals.items()}})
+        values = {key: round(getattr(mean, key), n) for key, n in decimals.items()}
+        rows.append({"quality": each, **values})
     return rows
 
 

@@ -156,9 +156,9 @@ def main(argv: list) -> None:
         sys.exit(f"{program_name(argv)}: {' '.join(str(error).split())}")
     path = files.shown(evaluation.report_dir / report.MARKDOWN)
     print(f"\n{report.summary(result)}\n\nReport: {path}")
-    failed = {row["name"]: row["error"] for row in result["failed"]}
+    failed = {row.name: row.error for row in result.failed}
     if failed:
-        total = result["run"]["number_of_images"] + len(failed)
+        total = result.run.number_of_images + len(failed)
         lines = "; ".join(failed.values())
         message = f"{len(failed)} of {total} pictures are not in the means: {lines}"
         end(f"{program_name(argv)}: {message}", LEFT_OUT)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tfquant import files
 from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import CommandError
+from tfquant.progress import ProgressBar
 
 _CODECS = ("webp", "jpeg", "avif")
 
@@ -50,7 +51,6 @@ def run(arguments: argparse.Namespace) -> None:
     outputs.check(out, arguments.pictures, arguments.overwrite)
     models = choosing.Compressor(arguments.model, None).set
     choosing.import_tensorflow()
-    from tfquant.commands import batch
     from tfquant.data import images
     from tfquant.evaluation import comparison, pictures, view
 
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         spec = files.expanded(arguments.pictures)
         found = pictures.find_pictures(spec, Path(out).parent / "sample pictures").pictures
         qualities = models.samples()
-        bar = batch.ProgressBar(len(found) * len(qualities), sys.stderr)
+        bar = ProgressBar(len(found) * len(qualities), sys.stderr)
         compared, maps = [], {}
         for picture in found:
             image = picture.read()
