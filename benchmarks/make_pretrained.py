@@ -85,7 +85,7 @@ def _name(experiment) -> str:
     return "q" + "-".join(ends)
 
 
-def _measure(path: str, quality: float) -> list:
+def _measure(path: str, quality) -> list:
     """Returns rows of quality, mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
     from tfquant.data import images
     from tfquant.evaluation import measure
