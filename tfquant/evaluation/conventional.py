@@ -133,7 +133,7 @@ def is_available(name: str) -> bool:
     )
 
 
-def choose(names: Iterable[str]) -> tuple[dict[str, ConventionalCodec], list[str]]:
+def choose(names: Sequence[str]) -> tuple[dict[str, ConventionalCodec], list[str]]:
     """Selects codecs by name.
 
     Args:
@@ -181,13 +181,11 @@ class Measurer:
                 self._cache = {}
 
     def save(self) -> None:
+        """Writes the measurements to the cache file."""
         self._path.write_text(json.dumps(self._cache))
 
     def curve(
-        self,
-        codec: ConventionalCodec,
-        pictures: Iterable[Picture],
-        progress: Callable[[], object],
+        self, codec: ConventionalCodec, pictures: Iterable[Picture], progress: Callable[[], object]
     ) -> Swept:
         """Measures a point for each setting on the pictures that the codec can encode.
 

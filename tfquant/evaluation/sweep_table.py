@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ def summarize(
     return text
 
 
-def _paper(published: Iterable[paper_tables.Published], names: set[str]) -> dict[str, str]:
+def _paper(published: Sequence[paper_tables.Published], names: set[str]) -> dict[str, str]:
     """Returns stage -> text such as `-9.89 (VI, VII)`: numbers with their tables, by pictures'
     names.
     """
