@@ -92,6 +92,7 @@ def _measure(path: str, quality: float) -> list:
     """Returns a row of quality, mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
     from tfquant.data import images
     from tfquant.evaluation import measure
+    from tfquant.evaluation.results import Measurement
     from tfquant.export.model_file import ExportedModel
 
     model, measured = ExportedModel.load(path), []
@@ -99,10 +100,11 @@ def _measure(path: str, quality: float) -> list:
         picture = images.read_image(source)
         data = model.compress(picture, quality)
         bpp = measure.bits_per_pixel(len(data), picture)
-        measured.append({"bpp": bpp, **measure.quality(picture, model.decompress(data))})
+        found = measure.quality(picture, model.decompress(data))
+        measured.append(Measurement(source, bpp, **found._asdict()))
     mean = measure.mean(measured)
     decimals = {"bpp": 4, "psnr": 2, "ms_ssim": 4}
-    rounded = {key: round(mean[key], number) for key, number in decimals.items()}
+    rounded = {key: round(getattr(mean, key), number) for key, number in decimals.items()}
     return [{"quality": round(quality, 1), **rounded}]
 
 

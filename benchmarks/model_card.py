@@ -123,8 +123,8 @@ def main(argv) -> None:
     models, compared = loading.load(), []
     for name, make in PICTURES.items():
         picture = make()
-        of_picture = [comparison.compare(models, member, name, picture, ["webp", "jpeg"])
-                      for member in models.members]  # fmt: skip
+        of_picture = [comparison.compare(models, quality, name, picture, ["webp", "jpeg"])
+                      for quality in models.samples()]  # fmt: skip
         comparison.draw(of_picture[1:2], str(out / f"{name.replace(' ', '_')}.png"))
         compared += of_picture
     print(comparison.table(compared))

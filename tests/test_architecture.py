@@ -17,7 +17,7 @@ LAYERS = (
     ("markdown", "names", "ops", "pretrained", "stack"),
     ("coding", "files", "legacy_keras"),
     ("data", "layers", "quantization"),
-    ("metrics", "plotting"),
+    ("metrics", "plotting", "progress"),
     ("entropy",),
     ("exchange",),
     ("codec", "contexts"),

@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from tfquant import cli
 from tfquant.coding.container import Bitstream
-from tfquant.commands import batch
 from tfquant.data import images
 from tfquant.export.model_file import FORMAT, ExportedModel, ModelError
+from tfquant.progress import ProgressBar
 
 SLOW_FIXTURES = {"exported"}
 
@@ -471,7 +471,7 @@ def test_the_bar_is_drawn_only_on_terminals():
             return True
 
     for stream in (io.StringIO(), terminal := Terminal()):
-        bar = batch.ProgressBar(4, stream)
+        bar = ProgressBar(4, stream)
         bar.add()
         bar.clear()
         drawn, stream_is_terminal = stream.getvalue(), stream is terminal

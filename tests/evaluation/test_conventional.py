@@ -31,15 +31,16 @@ def measurer(tmp_path):
 
 
 def test_a_jpeg_point_is_the_size_of_the_file_that_pillow_writes(pictures, measurer):
-    points = measurer.curve(conventional.CODECS["jpeg"], pictures, lambda: None)
-    assert [p["setting"] for p in points] == list(conventional.CODECS["jpeg"].settings)
+    points, refused = measurer.curve(conventional.CODECS["jpeg"], pictures, lambda: None)
+    assert not refused
+    assert [p.setting for p in points] == list(conventional.CODECS["jpeg"].settings)
     file = io.BytesIO()
     Image.open(pictures[1].path).save(file, "JPEG", quality=30, subsampling=2, optimize=True)
-    point = next(p for p in points if p["setting"] == 30)
-    assert point["images"][1]["bpp"] == 8 * len(file.getvalue()) / (170 * 161)
+    point = next(p for p in points if p.setting == 30)
+    assert point.images[1].bpp == 8 * len(file.getvalue()) / (170 * 161)
     decoded = np.asarray(Image.open(file), float)
     error = np.mean((decoded - pictures[1].read()) ** 2)
-    np.testing.assert_allclose(point["images"][1]["psnr"], 10 * np.log10(255**2 / error), rtol=1e-5)
+    np.testing.assert_allclose(point.images[1].psnr, 10 * np.log10(255**2 / error), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
@@ -81,7 +82,7 @@ def test_the_nearest_rate_is_the_nearest_of_all_qualities(pictures, measurer):
     point = measurer.nearest_rate(codec, pictures, 0.8)
     picture = pictures[0].read()
     rates = [8 * len(codec.encode(picture, q)) / picture[..., 0].size for q in range(1, 96)]
-    assert abs(point["mean"]["bpp"] - 0.8) == np.min(np.abs(np.array(rates) - 0.8))
+    assert abs(point.mean.bpp - 0.8) == np.min(np.abs(np.array(rates) - 0.8))
 
 
 def test_a_second_report_uses_the_cached_numbers(pictures, tmp_path, measurer, monkeypatch):
@@ -89,7 +90,7 @@ def test_a_second_report_uses_the_cached_numbers(pictures, tmp_path, measurer, m
     first = measurer.curve(codec, pictures, lambda: None)
     monkeypatch.setattr(conventional.ConventionalCodec, "encode", None)
     again = conventional.Measurer(tmp_path / "cache.json").curve(codec, pictures, lambda: None)
-    assert again == first
+    assert again == first and len(first.points) == len(codec.settings)
 
 
 def test_a_corrupt_cache_is_measured_again(tmp_path, pictures, measurer):

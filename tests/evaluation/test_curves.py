@@ -11,7 +11,7 @@ from tfquant.evaluation import EvaluationError, curves
 
 
 def curve(name, bpp, psnr, kind="model"):
-    return curves.Curve(name, kind, tuple({"bpp": b, "psnr": q} for b, q in zip(bpp, psnr)))
+    return curves.Curve(name, kind, tuple(map(curves.Point, bpp, psnr)))
 
 
 BPP = np.array([0.1, 0.2, 0.35, 0.6, 1.0])

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tfquant.data import images
-from tfquant.evaluation import EvaluationError, gains, pictures, report, run
+from tfquant.evaluation import EvaluationError, gains, pictures, report, results, run
+from tfquant.evaluation.results import DescribedModel
 from tfquant.training.experiment import Experiment
 
 CURVE = "fake+QR mix"
@@ -82,35 +83,35 @@ def _evaluated(exported, rectifying_model):
 
 def test_gains_are_differences_on_the_same_pictures(evaluated):
     result, _ = evaluated
-    found = {g["model"]: g for g in result["gains"]}
-    means = {m["name"]: m for m in result["models"]}
-    assert [(g["model"], g["baseline"]) for g in result["gains"]] == [
+    found = {g.model: g for g in result.gains}
+    means = {m.name: m for m in result.models}
+    assert [(g.model, g.baseline) for g in result.gains] == [
         ("low", "base_low"), ("high", "base_high")
     ]  # fmt: skip
     for name, left in (("low", 0.7), ("high", 0.9)):
         g, model, baseline = found[name], means[name], means[f"base_{name}"]
-        assert g["same_bits"] and g["bits_percent"] == 0
-        assert g["psnr_gain"] == pytest.approx(model["mean"]["psnr"] - baseline["mean"]["psnr"])
-        each = [a["psnr"] - b["psnr"] for a, b in zip(model["images"], baseline["images"])]
-        assert (g["psnr_gain_smallest"], g["psnr_gain_largest"]) == (min(each), max(each))
-        gain = model["mean"]["ms_ssim_db"] - baseline["mean"]["ms_ssim_db"]
-        assert g["ms_ssim_gain_db"] == pytest.approx(gain) and gain != 0
-        assert g["error_reduction"] == pytest.approx(100 * (1 - left), abs=1e-3)
-        assert baseline["mean"]["error_reduction"] == 0.0
-    mean = np.mean([found[n]["psnr_gain"] for n in ("low", "high")])
-    (row,) = gains.by_codec(result["gains"])
-    assert (row["curve"], row["models"]) == (CURVE, 2)
-    assert row["psnr_gain"] == pytest.approx(mean)
-    assert row["error_reduction_largest"] == pytest.approx(30, abs=1e-3)
-    both = [g["encode_s"] + g["decode_s"] for g in result["gains"]]
-    before = [g["baseline_encode_s"] + g["baseline_decode_s"] for g in result["gains"]]
-    assert (row["total_s"], row["baseline_total_s"]) == (np.mean(both), np.mean(before))
-    assert row["total_percent"] == pytest.approx(100 * (np.mean(both) / np.mean(before) - 1))
+        assert g.same_bits and g.bits_percent == 0
+        assert g.psnr_gain == pytest.approx(model.mean.psnr - baseline.mean.psnr)
+        each = [a.psnr - b.psnr for a, b in zip(model.images, baseline.images)]
+        assert (g.psnr_gain_smallest, g.psnr_gain_largest) == (min(each), max(each))
+        gain = model.mean.ms_ssim_db - baseline.mean.ms_ssim_db
+        assert g.ms_ssim_gain_db == pytest.approx(gain) and gain != 0
+        assert g.error_reduction == pytest.approx(100 * (1 - left), abs=1e-3)
+        assert baseline.mean.error_reduction == 0.0
+    mean = np.mean([found[n].psnr_gain for n in ("low", "high")])
+    (row,) = gains.by_codec(result.gains)
+    assert (row.curve, row.models) == (CURVE, 2)
+    assert row.psnr_gain == pytest.approx(mean)
+    assert row.error_reduction_largest == pytest.approx(30, abs=1e-3)
+    both = [g.encode_s + g.decode_s for g in result.gains]
+    before = [g.baseline_encode_s + g.baseline_decode_s for g in result.gains]
+    assert (row.total_s, row.baseline_total_s) == (np.mean(both), np.mean(before))
+    assert row.total_percent == pytest.approx(100 * (np.mean(both) / np.mean(before) - 1))
 
 
 def test_baseline_and_rectified_models_are_two_curves_of_one_plot(evaluated):
     result, folder = evaluated
-    assert {m["name"]: m["curve"] for m in result["models"]} == {
+    assert {m.name: m.curve for m in result.models} == {
         "low": CURVE, "high": CURVE,
         "base_low": "fake mix", "base_high": "fake mix",
     }  # fmt: skip
@@ -127,7 +128,7 @@ def test_the_report_has_a_table_of_models_one_of_codecs_and_one_of_times(evaluat
         assert words in text and words in report.summary(result), words
     assert "not the same" not in text
     stored = json.loads((folder / "report.json").read_text())
-    assert stored["gains"] == json.loads(json.dumps(result["gains"]))
+    assert stored["gains"] == json.loads(json.dumps(result.to_json()["gains"]))
 
 
 def test_the_csv_has_the_error_reduction_of_models_and_none_of_other_codecs(evaluated):
@@ -136,7 +137,7 @@ def test_the_csv_has_the_error_reduction_of_models_and_none_of_other_codecs(eval
         rows = {(r["setting"], r["image"]): r for r in csv.DictReader(file)}
     assert float(rows["low", "large"]["error_reduction"]) == pytest.approx(30, abs=1e-3)
     assert float(rows["base_low", "mean"]["error_reduction"]) == 0
-    assert set(report.UNITS) < set(rows["low", "mean"])
+    assert set(results.UNITS) < set(rows["low", "mean"])
 
 
 def test_a_model_without_baseline_is_rejected_before_any_measurement(exported):
@@ -163,30 +164,29 @@ def test_the_time_difference_of_a_sleeping_decoder_is_its_sleep(
     chosen = pictures.find_pictures(str(tmp_path / "a.png"), tmp_path).pictures
     fast, slow = rectifying_model(4, slower=0.02), rectifying_model(4, slower=0.05)
     found = gains.timing(slow, fast, chosen)
-    assert found["decode_percent"] == pytest.approx(150)
-    assert (found["decode_s"], found["encode_s"]) == (pytest.approx(0.05), 0.0)
+    assert found.decode_percent == pytest.approx(150)
+    assert (found.decode_s, found.encode_s) == (pytest.approx(0.05), 0.0)
 
 
 def of(name, fingerprint, lmbda=0.01, codec="c"):
     experiment = {"codec": codec, "codec_options": {"N": 8}, "lmbda": lmbda, "distortion": "mse"}
-    return {"name": name, "fingerprint": fingerprint, "experiment": experiment}
+    return DescribedModel(name, name, codec, "", "mix", lmbda, None, fingerprint, experiment)
 
 
 def test_a_baseline_is_found_by_fingerprint_before_settings():
     """Tests also that settings decide after a soft stage, which changes the fingerprint."""
     baselines = [of("a", "1", 0.01), of("b", "2", 0.02), of("c", "3", 0.01)]
     asked = [of("x", "3", 0.01), of("y", "9", 0.02)]
-    assert [b["name"] for _, b in gains.pair(asked, baselines)] == ["c", "b"]
+    assert [b.name for _, b in gains.pair(asked, baselines)] == ["c", "b"]
     with pytest.raises(EvaluationError, match="--baseline: none for z; .* got a, b, c"):
         gains.pair([of("z", "9", 0.03)], baselines)
 
 
 def test_different_bits_are_reported(evaluated, rectifying_model):
     result, _ = evaluated
-    for g in result["gains"]:
-        g.update(same_bits=False, bits_percent=1.25)
-    assert "+1.25 %" in report.summary(result)
-    assert "a gain is that at the model's own rate" in report.summary(result)
+    changed = [dataclasses.replace(g, same_bits=False, bits_percent=1.25) for g in result.gains]
+    text = report.summary(dataclasses.replace(result, gains=tuple(changed)))
+    assert "+1.25 %" in text and "a gain is that at the model's own rate" in text
 
 
 def explored(folder, lmbda, quality_of_weight, J_of_weight, distortion="mse"):
@@ -214,7 +214,7 @@ def test_explorations_are_listed_with_the_best_weight_of_each(tmp_path):
     result = run.run(
         run.Evaluation(model_dirs=(), images="nowhere", report_dir=report_dir,
                        explorations=folders),
-        None, lambda line: None,
+        pytest.fail, lambda line: None,
     )  # fmt: skip
     name, quality = "ms_hyper_zero+QR sua_ste", "PSNR [dB]"
     curve = f"{name} distortion=mse"
@@ -230,11 +230,11 @@ def test_explorations_are_listed_with_the_best_weight_of_each(tmp_path):
     written = {path.name for path in report_dir.iterdir()}
     assert written == {"report.json", "report.csv", "report.md"}
     with pytest.raises(EvaluationError, match="--explorations: .* is not an exploration: it has"):
-        gains.weights(str(tmp_path))
+        gains.explored([str(tmp_path)])
     earlier = tmp_path / "low" / "exploration.json"
     earlier.write_text(earlier.read_text().replace('"quality"', '"psnr"'))
     with pytest.raises(EvaluationError, match="--explorations: .* by an earlier version"):
-        gains.weights(folders[0])
+        gains.explored(folders[:1])
 
 
 def test_baselines_alone_are_rejected(tmp_path):

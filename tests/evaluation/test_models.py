@@ -57,16 +57,16 @@ def test_the_rate_is_that_of_the_stored_file_and_the_picture_that_of_its_decoder
 ):
     model, seen = subsampling_model(4), []
     rows = models.evaluate(model, pictures, tmp_path / "out", seen.append)
-    assert rows == seen and [row["name"] for row in rows] == ["0", "1", "2"]
+    assert rows == seen and [row.name for row in rows] == ["0", "1", "2"]
     for row, picture in zip(rows, pictures):
         image, pixels = picture.read(), np.prod(picture.read().shape[:2])
-        data = (tmp_path / "out" / f"{row['name']}.tfq").read_bytes()
-        decoded = images.read_image(tmp_path / "out" / f"{row['name']}.png")
+        data = (tmp_path / "out" / f"{row.name}.tfq").read_bytes()
+        decoded = images.read_image(tmp_path / "out" / f"{row.name}.png")
         np.testing.assert_array_equal(decoded, model.decompress(data))
         error = np.mean((decoded.astype(float) - image) ** 2)
-        np.testing.assert_allclose(row["psnr"], 10 * np.log10(255**2 / error), rtol=1e-5)
-        np.testing.assert_allclose(row["bpp"], 8 * len(data) / pixels)
-        np.testing.assert_allclose(row["estimated_bpp"], (8 * len(data) - 32) / pixels)
+        np.testing.assert_allclose(row.psnr, 10 * np.log10(255**2 / error), rtol=1e-5)
+        np.testing.assert_allclose(row.bpp, 8 * len(data) / pixels)
+        np.testing.assert_allclose(row.estimated_bpp, (8 * len(data) - 32) / pixels)
 
 
 def test_each_size_is_run_once_without_timing(pictures, subsampling_model):

@@ -6,9 +6,9 @@ from matplotlib import colors
 
 from tfquant import plotting
 from tfquant.evaluation import plots
-from tfquant.evaluation.curves import Curve
+from tfquant.evaluation.curves import Curve, Point
 
-POINTS = ({"bpp": 0.2, "psnr": 30.0}, {"bpp": 0.4, "psnr": 33.0})
+POINTS = (Point(0.2, psnr=30.0), Point(0.4, psnr=33.0))
 
 
 def drawn(*names_and_plans):

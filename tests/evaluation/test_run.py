@@ -56,7 +56,7 @@ def evaluated(tmp_path_factory, make_photograph, subsampling_model, write_manife
 def test_report_json_has_every_key_for_every_picture_and_the_mean(evaluated):
     result, folder, _ = evaluated
     stored = json.loads((folder / "report.json").read_text())
-    assert stored == json.loads(json.dumps(result))
+    assert stored == json.loads(json.dumps(result.to_json()))
     assert [model["name"] for model in stored["models"]] == list(STEPS)
     for model in stored["models"]:
         assert {row["name"] for row in model["images"]} == {"large", "small"}
@@ -69,53 +69,63 @@ def test_report_json_has_every_key_for_every_picture_and_the_mean(evaluated):
     assert {"command", "date", "tfquant", "pillow", "images"} <= set(stored["run"])
 
 
+def test_report_json_lacks_the_values_that_a_codec_does_not_have(evaluated):
+    result, folder, _ = evaluated
+    stored = json.loads((folder / "report.json").read_text())
+    points = [point for codec in stored["conventional"] for point in codec["points"]]
+    assert len(points) > 20 and result.models[0].mean.error_reduction is None
+    for each in (*points, *stored["nearest_rate"]):
+        assert set(each["mean"]) == KEYS - {"estimated_bpp"}
+        assert all(set(row) == KEYS - {"estimated_bpp"} | {"name"} for row in each["images"])
+
+
 def test_a_picture_smaller_than_the_pyramid_is_reported_and_not_averaged(evaluated):
     result, _, _ = evaluated
-    model = result["models"][0]
-    rows = {row["name"]: row for row in model["images"]}
-    assert rows["small"]["ms_ssim"] is None
-    assert model["mean"]["ms_ssim"] == rows["large"]["ms_ssim"] > 0
-    assert any("both sides >= 161" in note and "small" in note for note in result["notes"])
+    model = result.models[0]
+    rows = {row.name: row for row in model.images}
+    assert rows["small"].ms_ssim is None
+    assert model.mean.ms_ssim == rows["large"].ms_ssim > 0
+    assert any("both sides >= 161" in note and "small" in note for note in result.notes)
     assert "161" in report.summary(result)
 
 
 def test_models_of_one_family_are_one_curve_from_low_to_high_rate(evaluated):
     result, _, _ = evaluated
-    assert {model["curve"] for model in result["models"]} == {"fake mix"}
-    found = {(r["test"], r["anchor"]): r for r in result["bd_rate"] if r["metric"] == "psnr"}
+    assert {model.curve for model in result.models} == {"fake mix"}
+    found = {(r.test, r.anchor): r for r in result.bd_rate if r.metric == "psnr"}
     curves = {"fake mix", "JPEG 4:2:0", "WebP", "BPG 4:4:4 (published)"}
     assert set(found) == {(a, b) for a in curves for b in curves if a != b}
-    there = found["WebP", "JPEG 4:2:0"]["percent"]
-    back = found["JPEG 4:2:0", "WebP"]["percent"]
+    there = found["WebP", "JPEG 4:2:0"].percent
+    back = found["JPEG 4:2:0", "WebP"].percent
     np.testing.assert_allclose((1 + there / 100) * (1 + back / 100), 1, rtol=1e-9)
 
 
 def test_jpeg_at_the_nearest_rate_follows_every_model(evaluated):
     result, _, _ = evaluated
-    rows = {row["model"]: row for row in result["nearest_rate"]}
+    rows = {row.model: row for row in result.nearest_rate}
     assert set(rows) == set(STEPS)
-    fine = result["models"][-1]
-    np.testing.assert_allclose(rows["fine"]["mean"]["bpp"], fine["mean"]["bpp"], rtol=0.1)
+    fine = result.models[-1]
+    np.testing.assert_allclose(rows["fine"].mean.bpp, fine.mean.bpp, rtol=0.1)
     assert "JPEG 4:2:0 at the nearest rate, quality" in report.summary(result)
 
 
 def test_the_rate_for_the_same_psnr_lies_between_neighbouring_settings(evaluated):
     result, _, _ = evaluated
-    row = next(row for row in result["same_psnr"] if row["model"] == "fine")
-    jpeg = next(c for c in result["conventional"] if c["name"] == "jpeg")
-    below = [p["mean"] for p in jpeg["points"] if p["mean"]["psnr"] <= row["psnr"]]
-    above = [p["mean"] for p in jpeg["points"] if p["mean"]["psnr"] > row["psnr"]]
-    assert below[-1]["bpp"] <= row["needs_bpp"]["JPEG 4:2:0"] <= above[0]["bpp"]
+    row = next(row for row in result.same_psnr if row.model == "fine")
+    jpeg = next(c for c in result.conventional if c.name == "jpeg")
+    below = [p.mean for p in jpeg.points if p.mean.psnr <= row.psnr]
+    above = [p.mean for p in jpeg.points if p.mean.psnr > row.psnr]
+    assert below[-1].bpp <= row.needs_bpp["JPEG 4:2:0"] <= above[0].bpp
 
 
 def test_the_csv_has_a_row_per_picture_and_a_mean_per_setting(evaluated):
     result, folder, _ = evaluated
     with open(folder / "report.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    settings = len(STEPS) + sum(len(codec["points"]) for codec in result["conventional"])
+    settings = len(STEPS) + sum(len(codec.points) for codec in result.conventional)
     assert len(rows) == 3 * settings
     mean = next(r for r in rows if r["setting"] == "fine" and r["image"] == "mean")
-    assert float(mean["psnr"]) == result["models"][-1]["mean"]["psnr"]
+    assert float(mean["psnr"]) == result.models[-1].mean.psnr
     assert next(r for r in rows if r["image"] == "small")["ms_ssim"] == ""
 
 
@@ -204,7 +214,7 @@ def _compare(tmp_path, write_manifest):
         )
         result = run.run(evaluation, lambda path: models[Path(path).name], lambda line: None)
         assert json.loads((tmp_path / "report" / "report.json").read_text()) == json.loads(
-            json.dumps(result)
+            json.dumps(result.to_json())
         )
         assert (tmp_path / "report" / "rd.png").stat().st_size > 10_000
         return result, (tmp_path / "report" / "report.md").read_text()
@@ -233,16 +243,16 @@ def test_another_setting_is_another_curve_with_its_own_bd_rate(compare, change, 
         b_high=Exact(1800, 33, lmbda=0.05, plan="mix", codec_options={"N": 192}, **change),
     )
     first, second = (f"fake mix {word}" for word in words)
-    assert [(c["name"], c["models"]) for c in result["curves"]] == [
-        (first, ["a_low", "a_high"]), (second, ["b_low", "b_high"])
+    assert [(c.name, c.models) for c in result.curves] == [
+        (first, ("a_low", "a_high")), (second, ("b_low", "b_high"))
     ]  # fmt: skip
     (key,) = change
-    for curve, each in zip(result["curves"], ({}, change)):
-        assert "N" not in curve["identity"] and "lmbda" not in curve["identity"]
+    for curve, each in zip(result.curves, ({}, change)):
+        assert "N" not in curve.identity and "lmbda" not in curve.identity
         for setting, value in {"distortion": "mse", **each}.items():
-            assert curve["identity"][setting] == value
-    percent = {(r["test"], r["anchor"]): r["percent"] for r in result["bd_rate"]
-               if r["metric"] == "psnr"}  # fmt: skip
+            assert curve.identity[setting] == value
+    percent = {(r.test, r.anchor): r.percent for r in result.bd_rate
+               if r.metric == "psnr"}  # fmt: skip
     assert percent[second, first] == pytest.approx(-10)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert [second, "-10.00", ""] in rows and [second, "b_low, b_high"] in rows
@@ -273,7 +283,7 @@ def test_a_too_small_overlap_gives_a_dash_and_a_note(compare):
 
 def test_settings_that_all_curves_share_are_listed_once(compare):
     result, text = compare(low=Exact(1000, 30, lmbda=0.01, plan="mix", distortion="ms_ssim"))
-    assert [curve["name"] for curve in result["curves"]] == ["fake mix"]
+    assert [curve.name for curve in result.curves] == ["fake mix"]
     line = "Settings that all curves share, apart from train.py's defaults: distortion=ms_ssim."
     assert line in text and line in report.summary(result)
 

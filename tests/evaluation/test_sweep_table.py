@@ -113,7 +113,7 @@ def test_a_curve_with_little_overlap_has_a_note_instead_of_a_bd_rate(made):
 
 def test_a_given_anchor_replaces_the_first_cell(made):
     made.curves(GRID.cells()[0])
-    points = ({"bpp": 0.8, "psnr": 30.0}, {"bpp": 1.6, "psnr": 33.0})
+    points = (curves.Point(0.8, psnr=30.0), curves.Point(1.6, psnr=33.0))
     anchors = {"kodak": curves.Curve("BPG", "published", points)}
     text, *_ = made.summarize(anchors=anchors)
     assert ["aun", "1e-6", "-50.0", "-", "-50.0", "-"] in lines_of(text)

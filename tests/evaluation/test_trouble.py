@@ -56,9 +56,9 @@ def test_a_picture_that_cannot_be_read_is_a_row_with_its_reason(tmp_path, folder
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:-200])
     (folder / "text.jpg").write_text("no picture")
     result, lines = evaluate(folder)
-    assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b"]
-    assert result["run"]["number_of_images"] == 2
-    failed = {row["name"]: row["error"] for row in result["failed"]}
+    assert [row.name for row in result.models[0].images] == ["a", "b"]
+    assert result.run.number_of_images == 2
+    failed = {row.name: row.error for row in result.failed}
     assert set(failed) == {"z", "broken", "text"}
     assert "z.png: has transparent pixels: name a background colour" in failed["z"]
     assert sum(line.startswith("skipped: ") for line in lines) == 3
@@ -74,8 +74,8 @@ def test_a_picture_that_cannot_be_read_is_a_row_with_its_reason(tmp_path, folder
 def test_a_transparent_picture_is_measured_with_a_background(folder, evaluate):
     Image.new("RGBA", (48, 48), (1, 2, 3, 0)).save(folder / "z.png")
     result, _ = evaluate(folder, background=(255, 255, 255))
-    assert not result["failed"]
-    assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b", "z"]
+    assert not result.failed
+    assert [row.name for row in result.models[0].images] == ["a", "b", "z"]
 
 
 def test_a_folder_without_a_readable_picture_is_rejected_with_the_first_reason(tmp_path, evaluate):
@@ -107,13 +107,13 @@ def test_a_picture_that_one_model_cannot_measure_is_excluded_from_all_means(
 
     models = {"choosy": Choosy(4), "plain": subsampling_model(2)}
     result, lines = evaluate(folder, models=models)
-    (failed,) = result["failed"]
-    assert (failed["name"], failed["codec"]) == ("b", "choosy") and "\n" not in failed["error"]
+    (failed,) = result.failed
+    assert (failed.name, failed.codec) == ("b", "choosy") and "\n" not in failed.error
     assert any(line.startswith("  [2/2] b  FAILED: ") for line in lines)
-    for model in result["models"]:
-        assert [row["name"] for row in model["images"]] == ["a"]
-        assert model["mean"]["bpp"] == model["images"][0]["bpp"]
-    assert all(len(point["images"]) == 1 for point in result["conventional"][0]["points"])
+    for model in result.models:
+        assert [row.name for row in model.images] == ["a"]
+        assert model.mean.bpp == model.images[0].bpp
+    assert all(len(point.images) == 1 for point in result.conventional[0].points)
 
 
 def test_a_model_that_fails_on_all_pictures_ends_with_the_first_reason(
@@ -136,19 +136,19 @@ def test_a_codec_that_cannot_encode_a_picture_is_not_compared(
 ):
     Image.linear_gradient("L").resize((side, 2)).save(folder / "c_wide.png")
     result, lines = evaluate(folder, codecs=(codec,))
-    assert not result["failed"]
-    assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b", "c_wide"]
-    for point in result["conventional"][0]["points"]:
-        assert [row["name"] for row in point["images"]] == ["a", "b"]
+    assert not result.failed
+    assert [row.name for row in result.models[0].images] == ["a", "b", "c_wide"]
+    for point in result.conventional[0].points:
+        assert [row.name for row in point.images] == ["a", "b"]
     reason = f"c_wide: {side}x2 pixels, more than {limit} a side"
     note = f"{label} cannot encode 1 of 3 pictures ({reason}); its curve is a mean over the others"
-    assert note in result["notes"] and note in lines
-    (row,) = [r for r in result["bd_rate"] if r["metric"] == "psnr" and r["anchor"] == label]
-    assert row["percent"] is None
-    assert row["note"] == f"{label} is a mean over 2 pictures, fake mix over others (3)"
-    assert result["same_psnr"][0]["needs_bpp"] == {}
+    assert note in result.notes and note in lines
+    (row,) = [r for r in result.bd_rate if r.metric == "psnr" and r.anchor == label]
+    assert row.percent is None
+    assert row.note == f"{label} is a mean over 2 pictures, fake mix over others (3)"
+    assert result.same_psnr[0].needs_bpp == {}
     if codec == "jpeg":
-        assert len(result["nearest_rate"][0]["images"]) == 2
+        assert len(result.nearest_rate[0].images) == 2
         assert "over 2 of 3 pictures" in report.summary(result)
 
 
@@ -156,8 +156,8 @@ def test_a_codec_that_can_encode_no_picture_is_skipped(tmp_path, evaluate):
     (tmp_path / "p").mkdir()
     Image.linear_gradient("L").resize((66000, 2)).save(tmp_path / "p" / "scan.png")
     result, _ = evaluate(tmp_path / "p", codecs=("jpeg", "webp"))
-    assert result["conventional"] == [] and result["nearest_rate"] == []
-    assert sum(note.endswith("its curve is skipped") for note in result["notes"]) == 2
+    assert not result.conventional and not result.nearest_rate
+    assert sum(note.endswith("its curve is skipped") for note in result.notes) == 2
 
 
 def test_pictures_of_a_report_are_not_measured_by_the_next_one(folder, evaluate):
@@ -167,11 +167,11 @@ def test_pictures_of_a_report_are_not_measured_by_the_next_one(folder, evaluate)
     third, _ = evaluate(folder, report_dir=folder)
     fourth, _ = evaluate(folder, report_dir=folder)
     for result in (first, again, other, third, fourth):
-        assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b"]
+        assert [row.name for row in result.models[0].images] == ["a", "b"]
     assert any(f"3 pictures of reports are skipped in {folder}" in line for line in lines)
     # If they are named, they are pictures like others.
     own, _ = evaluate(folder / "report" / "reconstructions", report_dir=folder / "third")
-    assert own["run"]["number_of_images"] == 2
+    assert own.run.number_of_images == 2
 
 
 def test_a_report_never_overwrites_a_users_file(tmp_path, folder, evaluate):
@@ -181,7 +181,7 @@ def test_a_report_never_overwrites_a_users_file(tmp_path, folder, evaluate):
         evaluate(folder, report_dir=folder)
     assert (folder / "rd.png").read_bytes() == before
     result, _ = evaluate(folder, report_dir=folder / "report")
-    assert result["run"]["number_of_images"] == 3
+    assert result.run.number_of_images == 3
 
 
 def test_plots_of_sweeps_and_explorations_are_skipped(folder, evaluate):
@@ -196,7 +196,7 @@ def test_plots_of_sweeps_and_explorations_are_skipped(folder, evaluate):
     (folder / "sample").mkdir()  # the user's own
     images.write_image(folder / "sample" / "c.png", np.zeros([20, 20, 3], np.uint8))
     result, _ = evaluate(folder, report_dir=folder)
-    assert [row["name"] for row in result["models"][0]["images"]] == ["a", "b", "c"]
+    assert [row.name for row in result.models[0].images] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_pictures_with_odd_names_are_measured_and_reported(tmp_path, folder, eva
     os.rename(folder / "a.png", folder / "latin\udce9.png")
     os.rename(folder / "b.png", folder / "a|b\n.png")
     result, _ = evaluate(folder)
-    names = {row["name"] for row in result["models"][0]["images"]}
+    names = {row.name for row in result.models[0].images}
     assert names == {"latin_xe9", "a|b_n"}
     assert "a\\|b_n" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     for name in names:

@@ -35,7 +35,7 @@ def test_a_version_is_the_smallest_file_of_at_least_the_size(picture):
         version = same_size.of_size("jpeg", picture, wanted)
         assert len(version.data) == min(size for size in sizes if size >= wanted)
         mse = np.mean((version.image.astype(float) - picture) ** 2)
-        assert version.quality["psnr"] == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
+        assert version.quality.psnr == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
     assert len(same_size.of_size("jpeg", picture, 10 * sizes[-1]).data) == sizes[-1]
 
 

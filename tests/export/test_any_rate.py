@@ -260,17 +260,17 @@ def test_an_evaluation_draws_one_curve_through_the_qualities(packed_path, pictur
         (str(packed_path),), str(tmp_path / "a.png"), tmp_path / "report", qualities=(20, 40, 99.5)
     )
     result = run.run(evaluation, ExportedModel.load, lambda line: None)
-    assert [row["quality"] for row in result["models"]] == [20, 40]  # the model has no 99.5
-    lmbdas = [row["lmbda"] for row in result["models"]]
+    assert [row.quality for row in result.models] == [20, 40]  # the model has no 99.5
+    lmbdas = [row.lmbda for row in result.models]
     np.testing.assert_allclose(lmbdas, [quality.to_lmbda(20), quality.to_lmbda(40)], rtol=1e-3)
-    (curve,) = result["curves"]
-    assert curve["models"] == [row["name"] for row in result["models"]]
+    (curve,) = result.curves
+    assert list(curve.models) == [row.name for row in result.models]
     model = ExportedModel.load(packed_path)
-    for row in result["models"]:
-        size = len(model.compress(picture, row["quality"]))
-        assert row["mean"]["bpp"] == pytest.approx(8 * size / (70 * 90))
+    for row in result.models:
+        size = len(model.compress(picture, row.quality))
+        assert row.mean.bpp == pytest.approx(8 * size / (70 * 90))
     report = (tmp_path / "report" / "report.md").read_text()
-    assert all(name in report for name in curve["models"]) and curve["models"][0].endswith("_q20")
+    assert all(name in report for name in curve.models) and curve.models[0].endswith("_q20")
 
 
 def test_qualities_that_a_model_lacks_are_named(packed_path):

@@ -18,6 +18,7 @@ them and measures nothing.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
@@ -25,94 +26,82 @@ from absl import app, flags
 from tfquant import files
 from tfquant.coding.container import BitstreamError
 from tfquant.commands.outcome import one_line
-from tfquant.commands.program import LEFT_OUT, end, expand_paths, first_of, program_name
+from tfquant.commands.program import (
+    LEFT_OUT,
+    Flag,
+    define,
+    end,
+    expand_paths,
+    first_of,
+    program_name,
+)
 from tfquant.data import background
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
 from tfquant.export import quality
 from tfquant.export.model_file import ExportedModel, ModelError
 
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines the flags of `eval.py`."""
-    flags.DEFINE_list(
-        "model_dir",
-        [],
+_FLAGS = (
+    Flag(
+        "model_dir", list, [],
         "Training runs (folders that contain export/) or exported models, separated by commas.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "baseline",
-        [],
+    ),
+    Flag(
+        "baseline", list, [],
         "Runs or exported models from which those of --model_dir started, separated by commas: adds"
         " the gains in quality, quantization error and time of the models over them.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "explorations",
-        [],
+    ),
+    Flag(
+        "explorations", list, [],
         "Folders of `train.py --explore_qr`, separated by commas: adds a table of quality by"
         " weight.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "images",
-        pictures.SAMPLE,
+    ),
+    Flag(
+        "images", str, pictures.SAMPLE,
         "A folder, a glob or a file. `sample`: a few pictures from the installed packages, or"
         " generated ones.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "report_dir",
-        None,
-        "Folder of the report; created if it does not exist.",
-        required=True,
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "conventional",
-        list(conventional.CODECS),
+    ),
+    Flag(
+        "report_dir", str, None,
+        "Folder of the report; created if it does not exist.", required=True,
+    ),
+    Flag(
+        "conventional", list, list(conventional.CODECS),
         "Conventional codecs for comparison, from:"
         f" {', '.join(conventional.CODECS)}. Empty: none, as with only --explorations. `jpeg` is"
         " 4:2:0; it is also shown next to every model, at the nearest rate.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "anchor",
-        None,
+    ),
+    Flag(
+        "anchor", str, None,
         "CSV of published points for the same pictures, for comparison, with columns"
         " metric,codec,bpp,value; metric is PSNR (dB) or MS-SSIM (linear, or in dB if all values"
         " are above 1).",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "anchor_codec", "BPG 4:4:4", "Codec to read from --anchor.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "bd_rate_method",
-        "akima",
-        list(curves.METHODS),
+    ),
+    Flag("anchor_codec", str, "BPG 4:4:4", "Codec to read from --anchor."),
+    Flag(
+        "bd_rate_method", tuple(curves.METHODS), "akima",
         "Interpolation for BD-rates: akima (recommended by the bjontegaard package), pchip (used by"
         " JVET) or cubic (the original; needs 4 points).",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "qualities",
-        [],
+    ),
+    Flag(
+        "qualities", list, [],
         "Qualities from 0 to 100, separated by commas, at which models for a range of rates are"
         " measured. Empty: five at equal distances. Other models have one quality.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("background", None, f"A colour: {background.HELP}.", flag_values=values)
-    flags.DEFINE_bool(
-        "reconstructions",
-        True,
+    ),
+    Flag("background", str, None, f"A colour: {background.HELP}."),
+    Flag(
+        "reconstructions", bool, True,
         "If true, keeps every compressed file and its reconstruction.",
-        flag_values=values,
-    )
+    ),
+)  # fmt: skip
 
 
-def _qualities(texts: list) -> tuple[float, ...]:
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of `eval.py`."""
+    define(values, _FLAGS)
+
+
+def _qualities(texts: Sequence[str]) -> tuple[float, ...]:
     """Returns the numbers of --qualities. An EvaluationError says which one is invalid."""
     numbers = []
     for text in texts:
@@ -124,7 +113,7 @@ def _qualities(texts: list) -> tuple[float, ...]:
     return tuple(numbers)
 
 
-def main(argv: list) -> None:
+def main(argv: Sequence[str]) -> None:
     """Runs the command with the flags that `app.run` has parsed."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
@@ -157,9 +146,9 @@ def main(argv: list) -> None:
         sys.exit(f"{program_name(argv)}: {one_line(error)}")
     path = files.shown(evaluation.report_dir / report.MARKDOWN)
     print(f"\n{report.summary(result)}\n\nReport: {path}")
-    failed = {row["name"]: row["error"] for row in result["failed"]}
+    failed = {row.name: row.error for row in result.failed}
     if failed:
-        total = result["run"]["number_of_images"] + len(failed)
+        total = result.run.number_of_images + len(failed)
         reasons = first_of(list(failed.values()))
         message = f"{len(failed)} of {total} pictures are not in the means: {reasons}"
         end(f"{program_name(argv)}: {message}", LEFT_OUT)

@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from absl import flags
 
 from tfquant import models
+from tfquant.commands.program import Flag
 from tfquant.training.experiment import Experiment
 
-_DEFINE = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
 
-
-def define(values: flags.FlagValues) -> None:
-    """Defines a flag for every field of `Experiment` and every option of a codec.
-
-    Args:
-      values: the flags to add to.
-    """
-    for name, (kind, help) in models.OPTIONS.items():
-        if isinstance(kind, list):
-            flags.DEFINE_enum(name, None, kind, help, flag_values=values)
-        else:
-            flags.DEFINE_integer(name, None, help, lower_bound=1, flag_values=values)
+def table() -> list[Flag]:
+    """Returns a flag for every field of `Experiment` and every option of a codec."""
+    found = [
+        Flag(name, tuple(kind), None, help)
+        if isinstance(kind, list)
+        else Flag(name, int, None, help, least=1)
+        for name, (kind, help) in models.OPTIONS.items()
+    ]
     for field in dataclasses.fields(Experiment):
         if not field.metadata:  # codec_options
             continue
-        name, help = field.name, field.metadata["help"]
+        kind: type | tuple[str, ...] = type(field.default)
+        default = field.default
         if field.metadata["choices"]:
-            choices = list(field.metadata["choices"])
-            flags.DEFINE_enum(name, field.default, choices, help, flag_values=values)
-        elif isinstance(field.default, tuple):
-            flags.DEFINE_list(name, list(field.default), help, flag_values=values)
-        else:
-            _DEFINE[type(field.default)](name, field.default, help, flag_values=values)
+            kind = tuple(field.metadata["choices"])
+        elif isinstance(default, tuple):
+            kind, default = list, list(default)
+        found.append(Flag(field.name, kind, default, field.metadata["help"]))
+    return found
 
 
 def experiment(values: flags.FlagValues) -> Experiment:
@@ -62,7 +54,7 @@ def experiment(values: flags.FlagValues) -> Experiment:
     return Experiment(**fields)
 
 
-def _numbers(flag: str, words: list) -> tuple:
+def _numbers(flag: str, words: Sequence[str]) -> tuple[float, ...]:
     try:
         return tuple(map(float, words))
     except ValueError:

@@ -61,9 +61,8 @@ def describe(models: ModelSet) -> str:
         lines.append(f"  trained: {models.training}")
     lines.append(f"  size:    {_megabytes(models)}, {_count(models)}")
     lines.append(
-        f"  {'quality':<9}{'codec':<17}{'lmbda':<14}{'fingerprint':<18}"
-        "Kodak: bpp, PSNR, MS-SSIM"
-    )  # fmt: skip
+        f"  {'qualities':<11}{'codec':<17}{'fingerprint':<18}Kodak: quality, bpp, PSNR, MS-SSIM"
+    )
     for member in models.members:
         lines += _rows(member)
     return "\n".join(lines)
@@ -71,22 +70,16 @@ def describe(models: ModelSet) -> str:
 
 def _rows(member: Member) -> list[str]:
     """Returns a row for each measured quality of a model, or one row without measurements."""
-    experiment = member.manifest.experiment
-    lmbdas = experiment.get("lmbda_range") or [experiment.get("lmbda", "-")]
-    lmbda = "-".join(map(str, lmbdas))
-    rows = []
+    manifest, rows = member.manifest, []
+    qualities = f"{member.low:.4g}"
+    if member.high > member.low:
+        qualities += f"-{member.high:.4g}"
     for measured in member.kodak or ({},):
-        quality = f"{member.low:g}"
-        if member.high > member.low:
-            quality = f"{measured['quality']:.4g}" if measured else f"{quality}-{member.high:g}"
         kodak = "not measured"
         if measured:
-            kodak = (f"{measured['bpp']:.3f} bpp, {measured['psnr']:.2f} dB,"
-                     f" {measured['ms_ssim']:.4f}")  # fmt: skip
-        rows.append(
-            f"  {quality:<9}{member.manifest.codec:<17}{lmbda:<14}"
-            f"{member.manifest.fingerprint:<18}{kodak}"
-        )
+            kodak = (f"{measured['quality']:.4g}, {measured['bpp']:.3f} bpp,"
+                     f" {measured['psnr']:.2f} dB, {measured['ms_ssim']:.4f}")  # fmt: skip
+        rows.append(f"  {qualities:<11}{manifest.codec:<17}{manifest.fingerprint:<18}{kodak}")
     return rows
 
 

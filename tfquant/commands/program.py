@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tfquant import files, stack
 from tfquant.commands import flagfiles
@@ -61,6 +61,48 @@ def _run(name: str, arguments: list[str]) -> None:
     sys.argv = list(arguments)
     sys.modules["__main__"].__doc__ = module.__doc__  # shown at the top of --help
     app.run(module.main, argv=[arguments[0], *flagfiles.expanded(arguments[1:])])
+
+
+class Flag(NamedTuple):
+    """A flag of a program.
+
+    Attributes:
+      name: its name.
+      kind: type of the value: str, bool, int, float, or list for words separated by commas. A tuple
+        has the only possible words.
+      default: value of a flag that is not given.
+      help: text for --help.
+      required: true if the flag must be given.
+      least: least value of a number; None for no limit.
+    """
+
+    name: str
+    kind: type | tuple[str, ...]
+    default: Any
+    help: str
+    required: bool = False
+    least: float | None = None
+
+
+def define(values: flags.FlagValues, table: Iterable[Flag]) -> None:
+    """Adds the flags of a table to `values`."""
+    from absl import flags
+
+    functions = {
+        str: flags.DEFINE_string,
+        list: flags.DEFINE_list,
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+    }
+    for flag in table:
+        options: dict[str, Any] = {"required": flag.required, "flag_values": values}
+        if flag.least is not None:
+            options["lower_bound"] = flag.least
+        if isinstance(flag.kind, tuple):
+            flags.DEFINE_enum(flag.name, flag.default, list(flag.kind), flag.help, **options)
+        else:
+            functions[flag.kind](flag.name, flag.default, flag.help, **options)
 
 
 def end(message: str, code: int) -> None:

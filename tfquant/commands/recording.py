@@ -11,6 +11,10 @@ from tfquant import files, stack
 from tfquant.commands import outputs
 from tfquant.commands.compressing import check_complete, say_left_out, some_names
 from tfquant.commands.outcome import CommandError, fail
+from tfquant.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from tfquant.data import images
 
 if TYPE_CHECKING:
     from tfquant.data import images
@@ -20,7 +24,6 @@ SHARDS = 16
 
 def records(arguments: argparse.Namespace) -> None:
     """Runs `tfquant records`."""
-    from tfquant.commands import batch
     from tfquant.data import finding, images
 
     outputs.check_new(arguments.set, arguments.overwrite)
@@ -33,7 +36,7 @@ def records(arguments: argparse.Namespace) -> None:
 
     from tfquant.data import records
 
-    bar = batch.ProgressBar(len(found.paths), sys.stderr)
+    bar = ProgressBar(len(found.paths), sys.stderr)
     notes = collections.defaultdict(list)
 
     def skip(error: images.ImageError) -> None:

@@ -33,102 +33,62 @@ from absl import app, flags
 from tfquant import files
 from tfquant.commands import flagfiles
 from tfquant.commands.outcome import one_line
-from tfquant.commands.program import LEFT_OUT, end, expand_paths, program_name
+from tfquant.commands.program import LEFT_OUT, Flag, define, end, expand_paths, program_name
 from tfquant.data import background
 from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
 from tfquant.export import model_file
 
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines the flags of `sweep.py`."""
-    flags.DEFINE_string(
-        "base",
-        None,
-        "Flagfile of train.py for all cells.",
-        required=True,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "grid",
-        "",
+_FLAGS = (
+    Flag("base", str, None, "Flagfile of train.py for all cells.", required=True),
+    Flag(
+        "grid", str, "",
         "flag=value,value;flag=value,value: flags of train.py. Every combination is a cell.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "follow",
-        "",
+    ),
+    Flag(
+        "follow", str, "",
         "flag=value,value;flag=value,value: flags of train.py with one value for each value of"
         " --lmbda, such as N=128,192;M=192,320.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "lmbda",
-        ["0.0067", "0.025"],
-        "Weights of the distortion: the points of a curve.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "seeds",
-        [],
+    ),
+    Flag("lmbda", list, ["0.0067", "0.025"], "Weights of the distortion: the points of a curve."),
+    Flag(
+        "seeds", list, [],
         "Values of --seed: every run is trained once for each, and the table has means and"
         " intervals. Seeds may be added later. Empty: the seed of --base.",
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "choose_alpha",
-        [],
+    ),
+    Flag(
+        "choose_alpha", list, [],
         "Values of --alpha_max, such as 4,8,12. Every run of an annealed plan is trained through"
         " both stages with each value. The value with the lowest J on the validation pictures after"
         " post-training is used. Values may be added later.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "train_images", "", "Training pictures, as in train.py.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "images",
-        "sample",
+    ),
+    Flag("train_images", str, "", "Training pictures, as in train.py."),
+    Flag(
+        "images", str, "sample",
         "Pictures for the measurement, as in eval.py. Several sets: kodak=KODAK;tecnick=TECNICK. A"
         " table then has each set and the average of their BD-rates. Sets may be added later.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "background",
-        "",
+    ),
+    Flag(
+        "background", str, "",
         f"A colour, for train.py and eval.py: {background.HELP}. Empty: that of --base.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "out",
-        None,
-        "Folder of the sweep; created if it does not exist.",
-        required=True,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "anchor",
-        None,
+    ),
+    Flag("out", str, None, "Folder of the sweep; created if it does not exist.", required=True),
+    Flag(
+        "anchor", str, None,
         "CSV of published points for comparison, as in eval.py. For several sets of pictures:"
         " kodak=CSV;tecnick=CSV.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "anchor_codec", "BPG 4:4:4", "Codec to read from --anchor.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "bd_rate_method",
-        "akima",
-        list(curves.METHODS),
-        "Interpolation for BD-rates.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "jobs",
-        1,
-        "Number of cells to run at a time, each on its share of the cores.",
-        lower_bound=1,
-        flag_values=values,
-    )
+    ),
+    Flag("anchor_codec", str, "BPG 4:4:4", "Codec to read from --anchor."),
+    Flag("bd_rate_method", tuple(curves.METHODS), "akima", "Interpolation for BD-rates."),
+    Flag(
+        "jobs", int, 1,
+        "Number of cells to run at a time, each on its share of the cores.", least=1,
+    ),
+)  # fmt: skip
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of `sweep.py`."""
+    define(values, _FLAGS)
 
 
 # Maps a program that a cell runs to its command.

@@ -21,7 +21,15 @@ from absl import app, flags, logging
 from tfquant import files
 from tfquant.commands import experiment_flags
 from tfquant.commands.outcome import one_line
-from tfquant.commands.program import LEFT_OUT, end, expand_paths, first_of, program_name
+from tfquant.commands.program import (
+    LEFT_OUT,
+    Flag,
+    define,
+    end,
+    expand_paths,
+    first_of,
+    program_name,
+)
 from tfquant.data import background, crops, sources
 from tfquant.data.images import ImageError
 from tfquant.export import model_file, writing
@@ -237,65 +245,60 @@ def warn_of_validation(experiment: Experiment) -> None:
         )  # fmt: skip
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines the flags of `train.py`."""
-    default = Settings()
-    flags.DEFINE_string(
-        "model_dir", None, "Folder of the run: checkpoints, TensorBoard logs, exported model.",
-        required=True, flag_values=values,
-    )  # fmt: skip
-    experiment_flags.define(values)
-    flags.DEFINE_integer(
-        "epoch_steps", default.epoch_steps, "Steps between validations, checkpoints and logs.",
-        lower_bound=1, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool(
-        "jit_compile", default.jit_compile,
-        "Compile the step with XLA. For GPUs; slow on CPUs.", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "progress", default.progress, list(progress.VERBOSE),
+_DEFAULT = Settings()
+_FLAGS = (
+    Flag(
+        "model_dir", str, None,
+        "Folder of the run: checkpoints, TensorBoard logs, exported model.", required=True,
+    ),
+    Flag(
+        "epoch_steps", int, _DEFAULT.epoch_steps,
+        "Steps between validations, checkpoints and logs.", least=1,
+    ),
+    Flag(
+        "jit_compile", bool, _DEFAULT.jit_compile,
+        "Compile the step with XLA. For GPUs; slow on CPUs.",
+    ),
+    Flag(
+        "progress", tuple(progress.VERBOSE), _DEFAULT.progress,
         "Terminal output: a bar, one line per epoch (the default if the output is not a terminal),"
-        " or nothing.", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool(
-        "gradient_risk", default.gradient_risk,
+        " or nothing.",
+    ),
+    Flag(
+        "gradient_risk", bool, _DEFAULT.gradient_risk,
         "Log bias and variance of the plan's gradients of rate and distortion every epoch.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool(
-        "explore_qr", False,
+    ),
+    Flag(
+        "explore_qr", bool, False,
         "Search for the best --qr_weight, starting from --init_from, instead of training. Writes a"
         " table and a plot to --model_dir. Run the same command again to resume.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_float(
-        "explore_start", 10.0, "First and largest weight to try.", flag_values=values
-    )
-    flags.DEFINE_float(
-        "explore_factor", 0.1, "Ratio of successive weights, below 1.", flag_values=values
-    )
-    flags.DEFINE_float("explore_minimum", 1e-3, "Lower limit of the weights.", flag_values=values)
-    flags.DEFINE_integer(
-        "explore_patience", 5,
+    ),
+    Flag("explore_start", float, 10.0, "First and largest weight to try."),
+    Flag("explore_factor", float, 0.1, "Ratio of successive weights, below 1."),
+    Flag("explore_minimum", float, 1e-3, "Lower limit of the weights."),
+    Flag(
+        "explore_patience", int, 5,
         "Number of epochs without a lower loss that ends a stage; 0: train all its steps. The"
-        " result of a weight is that of its best epoch, whose checkpoint is not saved.",
-        lower_bound=0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "explore_rises", 0,
-        "Stop after the result was worse this many times in a row; 0: try all weights.",
-        lower_bound=0, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool(
-        "explore_warm_start", False, "Start from the previous weight instead of --init_from.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "explore_images", "",
+        " result of a weight is that of its best epoch, whose checkpoint is not saved.", least=0,
+    ),
+    Flag(
+        "explore_rises", int, 0,
+        "Stop after the result was worse this many times in a row; 0: try all weights.", least=0,
+    ),
+    Flag(
+        "explore_warm_start", bool, False,
+        "Start from the previous weight instead of --init_from.",
+    ),
+    Flag(
+        "explore_images", str, "",
         "Training pictures of the search, a smaller set. Empty: those of --train_images.",
-        flag_values=values,
-    )  # fmt: skip
+    ),
+)  # fmt: skip
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of `train.py`."""
+    define(values, [*_FLAGS, *experiment_flags.table()])
 
 
 def settings_from_flags(values: flags.FlagValues) -> Settings:

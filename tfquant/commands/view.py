@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tfquant import files
 from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import CommandError, fail
+from tfquant.progress import ProgressBar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
     outputs.check(out, arguments.pictures, arguments.overwrite)
     models = choosing.Compressor(arguments.model, None).set
     choosing.import_tensorflow()
-    from tfquant.commands import batch
     from tfquant.data import images
     from tfquant.evaluation import comparison, pictures, view
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         found = pictures.find_pictures(spec, Path(out).parent / "sample pictures").pictures
         qualities = models.samples()
         kept, _, _ = pictures.readable(found, fail)
-        bar = batch.ProgressBar(len(kept) * len(qualities), sys.stderr)
+        bar = ProgressBar(len(kept) * len(qualities), sys.stderr)
         compared, maps, shown = [], {}, 0
         for picture in kept:
             image = picture.read()

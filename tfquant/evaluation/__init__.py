@@ -1,5 +1,6 @@
 """Evaluation: compresses pictures, measures the results, and reports curves and BD-rates.
 
+    results       the result of an evaluation: the content of report.json
     pictures      pictures of an evaluation
     measure       a picture through a codec: real bytes, PSNR, MS-SSIM, seconds
     models        exported models

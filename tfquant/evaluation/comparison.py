@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tfquant import markdown, plotting
-from tfquant.evaluation import conventional, measure, same_size
+from tfquant.evaluation import conventional, measure, report, same_size
 from tfquant.evaluation.same_size import Version
 from tfquant.export.model_set import ModelSet
 
@@ -32,7 +32,7 @@ class Comparison(NamedTuple):
     name: str
     original: np.ndarray
     quality: float
-    versions: tuple
+    versions: tuple[Version, ...]
 
 
 def compare(
@@ -67,7 +67,7 @@ def table(comparisons: Sequence[Comparison]) -> str:
         size = len(each.versions[0].data)
         bpp = measure.bits_per_pixel(size, each.original)
         values = [
-            "-" if version.quality[key] is None else f"{version.quality[key]:.{decimals}f}"
+            report.number(getattr(version.quality, key), decimals)
             for key, decimals in _DECIMALS.items()
             for version in each.versions
         ]
@@ -110,10 +110,10 @@ def draw(comparisons: Sequence[Comparison], path: str) -> None:
 
 
 def _title(version: Version) -> str:
-    ms_ssim = version.quality["ms_ssim"]
+    psnr, ms_ssim, _ = version.quality
     similarity = "" if ms_ssim is None else f", MS-SSIM {ms_ssim:.4f}"
-    psnr = version.quality["psnr"]
-    return f"{version.label}: {len(version.data)} bytes\n{psnr:.2f} dB{similarity}"
+    size = f"{version.label}: {len(version.data)} bytes"
+    return f"{size}\n{report.number(psnr, 2)} dB{similarity}"
 
 
 def _rectangle(corner: tuple, width: int, height: int) -> Rectangle:

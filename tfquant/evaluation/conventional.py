@@ -13,14 +13,15 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from PIL import Image, features
 from PIL import __version__ as PILLOW_VERSION
 
 from tfquant.evaluation import EvaluationError, measure
-from tfquant.evaluation.pictures import Picture
+from tfquant.evaluation.pictures import Picture, reason
+from tfquant.evaluation.results import MeasuredSetting, Measurement
 from tfquant.names import check_known
 
 
@@ -42,7 +43,7 @@ class ConventionalCodec:
     feature: str
     setting: str
     settings: tuple[float, ...]
-    options: Callable[[float], dict]
+    options: Callable[[float], dict[str, Any]]
 
     def encode(self, image: np.ndarray, setting: float) -> bytes:
         """Encodes `image: uint8 [H, W, 3]` and returns the file's bytes."""
@@ -132,7 +133,7 @@ def is_available(name: str) -> bool:
     )
 
 
-def choose(names: Iterable[str]) -> tuple[dict[str, ConventionalCodec], list[str]]:
+def choose(names: Sequence[str]) -> tuple[dict[str, ConventionalCodec], list[str]]:
     """Selects codecs by name.
 
     Args:
@@ -151,6 +152,18 @@ def choose(names: Iterable[str]) -> tuple[dict[str, ConventionalCodec], list[str
     return {name: CODECS[name] for name in names if name not in missing}, notes
 
 
+class Swept(NamedTuple):
+    """A codec at all of its settings.
+
+    Attributes:
+      points: the settings; empty if the codec can encode no picture.
+      refused: map from the name of a picture that the codec cannot encode to the reason.
+    """
+
+    points: list[MeasuredSetting]
+    refused: dict[str, str]
+
+
 class Measurer:
     """Measures conventional codecs, and each combination of picture, codec and setting only once.
 
@@ -160,7 +173,7 @@ class Measurer:
 
     def __init__(self, cache_path: Path):
         self._path = cache_path
-        self._cache = {}
+        self._cache: dict[str, dict[str, Any]] = {}
         if cache_path.is_file():
             try:
                 self._cache = json.loads(cache_path.read_text())
@@ -168,55 +181,47 @@ class Measurer:
                 self._cache = {}
 
     def save(self) -> None:
+        """Writes the measurements to the cache file."""
         self._path.write_text(json.dumps(self._cache))
 
     def curve(
-        self,
-        codec: ConventionalCodec,
-        pictures: Iterable[Picture],
-        progress: Callable[[], object],
-        fail: Callable[[Picture, str], object] | None = None,
-    ) -> list[dict[str, Any]]:
+        self, codec: ConventionalCodec, pictures: Iterable[Picture], progress: Callable[[], object]
+    ) -> Swept:
         """Measures a point for each setting on the pictures that the codec can encode.
 
         Args:
           codec: the codec.
           pictures: the `Picture`s.
           progress: function that is called after each picture.
-          fail: function that is called with (picture, reason) for a picture that the codec cannot
-            encode. None raises the codec's error.
-
-        Returns:
-          The points; empty if the codec can encode no picture.
         """
-        images: dict[float, list[dict[str, Any]]] = {setting: [] for setting in codec.settings}
+        images: dict[float, list[Measurement]] = {setting: [] for setting in codec.settings}
+        refused = {}
         for picture in pictures:
             image = picture.read()
             try:
                 row = self._row(codec, picture.name, image)
             except Exception as error:  # Pillow raises various errors for unsuitable pictures
-                if fail is None:
-                    raise
-                fail(picture, " ".join(str(error).split()) or type(error).__name__)
+                refused[picture.name] = reason(error)
             else:
                 for setting, measured in row.items():
                     images[setting].append(measured)
             progress()
         self.save()
-        return [_point(setting, measured) for setting, measured in images.items() if measured]
+        points = [_point(setting, measured) for setting, measured in images.items() if measured]
+        return Swept(points, refused)
 
     def _row(
         self, codec: ConventionalCodec, name: str, image: np.ndarray
-    ) -> dict[float, dict[str, Any]]:
+    ) -> dict[float, Measurement]:
         """Measures one picture with every setting."""
-        reason = codec.too_large(image)
-        if reason:  # libjpeg would print on standard error
-            raise ValueError(reason)
+        excess = codec.too_large(image)
+        if excess:  # libjpeg would print on standard error
+            raise ValueError(excess)
         return {setting: self.measure(codec, setting, name, image) for setting in codec.settings}
 
     def nearest_rate(
         self, codec: ConventionalCodec, pictures: Sequence[Picture], bpp: float
-    ) -> dict[str, Any]:
+    ) -> MeasuredSetting:
         """Returns the point with the mean rate nearest to `bpp`, among all integer settings."""
         rates = {}
 
@@ -240,7 +245,7 @@ class Measurer:
 
     def measure(
         self, codec: ConventionalCodec, setting: float, name: str, image: np.ndarray
-    ) -> dict[str, Any]:
+    ) -> Measurement:
         """Returns the measurement of a picture."""
         key = "|".join(
             [
@@ -256,12 +261,12 @@ class Measurer:
             decoded, decode_s = measure.timed(codec.decode, data)
             self._cache[key] = {
                 "bpp": measure.bits_per_pixel(len(data), image),
-                **measure.quality(image, decoded),
+                **measure.quality(image, decoded)._asdict(),
                 "encode_s": encode_s,
                 "decode_s": decode_s,
             }
-        return {"name": name, **self._cache[key]}
+        return Measurement(name, **self._cache[key])
 
 
-def _point(setting: float, measured: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"setting": setting, "mean": measure.mean(measured), "images": measured}
+def _point(setting: float, measured: Sequence[Measurement]) -> MeasuredSetting:
+    return MeasuredSetting(setting, measure.mean(measured), tuple(measured))

@@ -29,6 +29,7 @@ import numpy as np
 
 from tfquant import files
 from tfquant.evaluation import EvaluationError, measure
+from tfquant.evaluation.results import Measurement
 
 # Quality measure -> (its name in published files, conversion of a value from there).
 METRICS = {
@@ -48,6 +49,24 @@ MIN_OVERLAP, MIN_OVERLAP_DB = 0.5, 0.1
 ANCHOR_COLUMNS = ("metric", "codec", "bpp", "value")
 
 
+class Point(NamedTuple):
+    """A point of a curve.
+
+    Attributes:
+      bpp: rate.
+      psnr, ms_ssim_db: qualities in dB, the keys of `METRICS`; None if they are unknown.
+    """
+
+    bpp: float
+    psnr: float | None = None
+    ms_ssim_db: float | None = None
+
+    @classmethod
+    def of(cls, mean: Measurement) -> Point:
+        """Returns the point with the values of a mean over pictures."""
+        return cls(mean.bpp, mean.psnr, mean.ms_ssim_db)
+
+
 @dataclasses.dataclass(frozen=True)
 class Curve:
     """Mean rate and quality of a codec at several settings.
@@ -55,21 +74,22 @@ class Curve:
     Attributes:
       name: name in plots and tables.
       kind: "model", "conventional" or "published".
-      points: dicts with `bpp` and the keys of `METRICS`, from low to high rate.
+      points: from low to high rate.
       plan: the quantization plan with which all points of a model were trained, or empty.
       pictures: names of the pictures of the means; empty if they are unknown.
     """
 
     name: str
     kind: str
-    points: tuple[dict, ...]
+    points: tuple[Point, ...]
     plan: str = ""
     pictures: tuple[str, ...] = ()
 
     def samples(self, metric: str) -> np.ndarray:
         """Returns (bpp, quality) of the points that have both, [P, 2] float64."""
-        pairs = [(p["bpp"], p[metric]) for p in self.points if p.get(metric) is not None]
-        return np.array(sorted(pairs), np.float64).reshape(-1, 2)
+        pairs = [(point.bpp, getattr(point, metric)) for point in self.points]
+        known = sorted(pair for pair in pairs if pair[1] is not None)
+        return np.array(known, np.float64).reshape(-1, 2)
 
 
 class BDRate(NamedTuple):
@@ -275,9 +295,7 @@ def _anchor_number(text: str, where: str, comma: bool) -> float:
         ) from None
 
 
-def _anchor_points(
-    values: list[tuple[str, str, bool, float, float]],
-) -> tuple[dict[str, float], ...]:
+def _anchor_points(values: list[tuple[str, str, bool, float, float]]) -> tuple[Point, ...]:
     """Returns points from tuples (location, key of METRICS, true if in dB by name, bpp, value)."""
     linear = [
         (where, value) for where, key, in_db, _, value in values
@@ -293,8 +311,7 @@ def _anchor_points(
         if key == "ms_ssim_db" and not in_db and not above:
             if not 0 <= value < 1:
                 raise EvaluationError(f"{where}: MS-SSIM must be from 0 to below 1; got {value:g}")
-            decibels = measure.decibels(value)
-            assert decibels is not None  # the value is below 1
-            value = decibels
-        points.append({"bpp": bpp, key: value})
+            points.append(Point(bpp, ms_ssim_db=measure.decibels(value)))
+        else:
+            points.append(Point(bpp, **{key: value}))
     return tuple(points)

@@ -60,7 +60,7 @@ class Trained(NamedTuple):
     """
 
     codec: str
-    experiment: dict
+    experiment: dict[str, Any]
     precision: str | None = None
 
 
@@ -73,7 +73,7 @@ class Identified(NamedTuple):
     """
 
     name: str
-    identity: dict
+    identity: dict[str, Any]
 
 
 def name_curves(models: Sequence[Trained]) -> list[Identified]:

@@ -1,25 +1,37 @@
-"""Measurement of a picture through a codec, and means over pictures.
-
-A measurement is a plain dict with the keys of `report.json`: `name`, `bpp`, `psnr`, `ms_ssim`,
-`ms_ssim_db`, `encode_s` and `decode_s`. Measurements of models also have `estimated_bpp`.
-"""
+"""Measurement of a picture through a codec, and means over pictures."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, NamedTuple, TypeVar
 
 import numpy as np
 
 from tfquant import metrics
+from tfquant.evaluation.results import MEAN, Measurement
 
 _Result = TypeVar("_Result")
 
 
-def quality(picture: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]:
-    """Returns PSNR in dB, MS-SSIM, and MS-SSIM in dB of two pictures, uint8 [H, W, 3] each.
+class Quality(NamedTuple):
+    """Quality of a decoded picture.
+
+    Attributes:
+      psnr: in dB; None if the pictures are identical.
+      ms_ssim: None if the picture is smaller than the pyramid.
+      ms_ssim_db: in dB; None if `ms_ssim` is None or 1.
+    """
+
+    psnr: float | None
+    ms_ssim: float | None
+    ms_ssim_db: float | None
+
+
+def quality(picture: np.ndarray, decoded: np.ndarray) -> Quality:
+    """Returns the quality of a decoded picture; both are uint8 [H, W, 3].
 
     MS-SSIM is the published one with five scales, or None. Means over pictures with different
     numbers of scales would not be comparable with anything.
@@ -28,11 +40,7 @@ def quality(picture: np.ndarray, decoded: np.ndarray) -> dict[str, float | None]
     ms_ssim = None
     if min(picture.shape[:2]) >= metrics.FULL_PYRAMID_SIDE:
         ms_ssim = float(metrics.ms_ssim(picture, decoded))
-    return {
-        "psnr": psnr if math.isfinite(psnr) else None,
-        "ms_ssim": ms_ssim,
-        "ms_ssim_db": decibels(ms_ssim),
-    }
+    return Quality(psnr if math.isfinite(psnr) else None, ms_ssim, decibels(ms_ssim))
 
 
 def decibels(ms_ssim: float | None) -> float | None:
@@ -52,33 +60,32 @@ def timed(function: Callable[..., _Result], *arguments: Any) -> tuple[_Result, f
     return result, time.perf_counter() - start
 
 
-def mean(measurements: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the mean of each key over the pictures that have a value; None if no picture has one.
+def mean(measurements: Sequence[Measurement]) -> Measurement:
+    """Returns the mean of each value over the pictures that have it; None if no picture has it.
 
     PSNR is the mean of the pictures' decibels. `ms_ssim_db` is the mean MS-SSIM in decibels.
     Published curves are averaged in this way.
     """
-    keys = [key for key in measurements[0] if key not in ("name", "ms_ssim_db")]
-    result = {}
-    for key in keys:
-        values = [m[key] for m in measurements if m[key] is not None]
-        result[key] = sum(values) / len(values) if values else None
-        if key == "ms_ssim":
-            result["ms_ssim_db"] = decibels(result[key])
-    return result
+    means: dict[str, Any] = {}
+    for field in dataclasses.fields(Measurement):
+        if field.name not in ("name", "ms_ssim_db"):
+            found = [getattr(each, field.name) for each in measurements]
+            values = [value for value in found if value is not None]
+            means[field.name] = sum(values) / len(values) if values else None
+    return Measurement(MEAN, ms_ssim_db=decibels(means["ms_ssim"]), **means)
 
 
-def missing_values(measurements: Sequence[dict[str, Any]]) -> list[str]:
+def missing_values(measurements: Sequence[Measurement]) -> list[str]:
     """Returns a line for each mean that excludes pictures, with their names and the reason."""
     lines = []
-    small = [m["name"] for m in measurements if m["ms_ssim"] is None]
+    small = [m.name for m in measurements if m.ms_ssim is None]
     if small:
         lines.append(
             f"MS-SSIM needs both sides >= {metrics.FULL_PYRAMID_SIDE} pixels for its five scales: "
             f"{len(small)} of {len(measurements)} pictures are smaller and have none "
             f"({some_names(small)})"
         )
-    identical = [m["name"] for m in measurements if m["psnr"] is None]
+    identical = [m.name for m in measurements if m.psnr is None]
     if identical:
         lines.append(
             f"PSNR is infinite where picture and reconstruction are identical: {len(identical)} of "

@@ -1,11 +1,11 @@
-"""Exported models under evaluation: their paths and their measurements."""
+"""Exported models under evaluation: their paths, their curves and their measurements."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Protocol
 
@@ -14,9 +14,18 @@ import numpy as np
 from tfquant import files, metrics
 from tfquant.coding.container import BitstreamError
 from tfquant.data import images
-from tfquant.evaluation import EvaluationError, measure
+from tfquant.evaluation import EvaluationError, identity, measure
 from tfquant.evaluation.pictures import Picture
-from tfquant.export.model_file import FOLDER, MANIFEST, ExportedModel, ModelError, read_manifest
+from tfquant.evaluation.results import DescribedModel, DrawnCurve, Measurement
+from tfquant.export import quality
+from tfquant.export.model_file import (
+    FOLDER,
+    MANIFEST,
+    ExportedModel,
+    Manifest,
+    ModelError,
+    read_manifest,
+)
 
 
 class Model(Protocol):
@@ -93,6 +102,52 @@ def at_qualities(entry: Entry, qualities: tuple[float, ...] = ()) -> list[Entry]
     return [Entry(f"{entry.name}_q{q:.4g}", entry.path, q) for q in dict.fromkeys(chosen)]
 
 
+def describe(
+    entries: Sequence[Entry],
+) -> tuple[tuple[DescribedModel, ...], tuple[DrawnCurve, ...]]:
+    """Returns the models with the content of their manifests, and the curves that they form.
+
+    Raises:
+      ModelError: a folder has no valid manifest.
+    """
+    manifests = [read_manifest(entry.path) for entry in entries]
+    lmbdas = [_lmbda(entry, manifest) for entry, manifest in zip(entries, manifests)]
+    found = identity.name_curves(
+        [
+            identity.Trained(m.codec, {**m.experiment, "lmbda": lmbda}, m.precision)
+            for m, lmbda in zip(manifests, lmbdas)
+        ]
+    )
+    described = tuple(
+        DescribedModel(
+            name=entry.name,
+            path=entry.path,
+            codec=manifest.codec,
+            curve=curve.name,
+            plan=curve.identity["plan"],
+            lmbda=lmbda,
+            quality=entry.quality,
+            fingerprint=manifest.fingerprint,
+            experiment=manifest.experiment,
+        )
+        for entry, manifest, lmbda, curve in zip(entries, manifests, lmbdas, found)
+    )
+    identities = {curve.name: curve.identity for curve in found}
+    curves = tuple(
+        DrawnCurve(name, tuple(m.name for m in described if m.curve == name), settings)
+        for name, settings in identities.items()
+    )
+    return described, curves
+
+
+def _lmbda(entry: Entry, manifest: Manifest) -> float | None:
+    """Returns the weight of the distortion at the entry's quality."""
+    if entry.quality is None:
+        return manifest.experiment.get("lmbda")
+    lmbda = quality.to_lmbda(entry.quality, manifest.experiment.get("distortion", "mse"))
+    return float(f"{lmbda:.4g}")
+
+
 class AtQuality:
     """A model for a range of rates that codes with one quality, for `evaluate`."""
 
@@ -130,9 +185,9 @@ def evaluate(
     model: Model,
     pictures: Iterable[Picture],
     folder: Path | None,
-    progress: Callable[[dict[str, Any]], object],
+    progress: Callable[[Measurement], object],
     fail: Callable[[Picture, Exception], object] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Measurement]:
     """Compresses and decompresses every picture.
 
     Each size is run once without timing before its first picture is measured.
@@ -171,7 +226,7 @@ def evaluate(
 
 def _measure(
     model: Model, picture: Picture, folder: Path | None, warm_sizes: set[tuple[int, ...]]
-) -> dict[str, Any]:
+) -> Measurement:
     """Returns the measurement of a picture, see `evaluate`."""
     image = picture.read()
     if image.shape not in warm_sizes:
@@ -188,26 +243,26 @@ def _measure(
     if folder is not None:
         (folder / f"{picture.name}.tfq").write_bytes(data)
         images.write_image(folder / f"{picture.name}.png", decoded)
-    return {
-        "name": picture.name,
-        "bpp": measure.bits_per_pixel(len(data), image),
-        "estimated_bpp": bits / (image.shape[0] * image.shape[1]),
-        **measure.quality(image, decoded),
-        **_error_reduction(evaluated),
-        "encode_s": encode_s,
-        "decode_s": decode_s,
-    }
+    return Measurement(
+        picture.name,
+        bpp=measure.bits_per_pixel(len(data), image),
+        estimated_bpp=bits / (image.shape[0] * image.shape[1]),
+        **measure.quality(image, decoded)._asdict(),
+        error_reduction=_error_reduction(evaluated),
+        encode_s=encode_s,
+        decode_s=decode_s,
+    )
 
 
-def _error_reduction(evaluated: dict[str, Any]) -> dict[str, float]:
-    """Returns the error reduction by a rectifier; empty for models without this information."""
+def _error_reduction(evaluated: dict[str, Any]) -> float | None:
+    """Returns the error reduction by a rectifier in percent; None for models without rectifier."""
     if "y_bar" not in evaluated:
-        return {}
+        return None
     before, after = (
         float(np.sum(np.square(evaluated["y"] - evaluated[name], dtype=np.float64)))
         for name in ("y_hat", "y_bar")
     )
-    return {"error_reduction": metrics.error_reduction(before, after)}
+    return metrics.error_reduction(before, after)
 
 
 def _check_same(name: str, decoded: np.ndarray, evaluated: np.ndarray) -> None:

@@ -24,6 +24,7 @@ from tfquant import files
 from tfquant.data import finding, images
 from tfquant.data.dead_leaves import dead_leaves
 from tfquant.evaluation import measure
+from tfquant.evaluation.results import Failure
 
 SAMPLE = "sample"
 # Folders of pictures in the folder of a report.
@@ -71,8 +72,8 @@ class Found(NamedTuple):
       notes: lines about skipped files of the folder.
     """
 
-    pictures: list
-    notes: list
+    pictures: list[Picture]
+    notes: list[str]
 
 
 def find_pictures(
@@ -110,44 +111,58 @@ def find_pictures(
     return Found(made, notes)
 
 
-def readable(
-    pictures: Iterable[Picture], say: Callable[[str], object]
-) -> tuple[list[Picture], list[dict[str, str]], list[str]]:
+class Readable(NamedTuple):
+    """The pictures that can be read.
+
+    Attributes:
+      pictures: the `Picture`s.
+      failed: the other ones.
+      notes: lines about conversions of pictures.
+    """
+
+    pictures: list[Picture]
+    failed: list[Failure]
+    notes: list[str]
+
+
+def readable(pictures: Iterable[Picture], say: Callable[[str], object]) -> Readable:
     """Decodes every picture once, so that all codecs are measured on the same ones.
 
     Args:
       pictures: the `Picture`s.
       say: function that is called with a line for each picture that cannot be read.
 
-    Returns:
-      (the pictures that can be read, the `failure` of each other one, lines about conversions of
-      pictures).
-
     Raises:
       images.ImageError: no picture can be read.
     """
-    kept, failed, notes = [], [], collections.defaultdict(list)
+    kept, failed = [], []
+    notes: dict[str, list[str]] = collections.defaultdict(list)
     for picture in pictures:
         try:
             decoded = images.read(picture.path, picture.background)
         except images.ImageError as error:
             failed.append(failure(picture, "", error))
-            say(failed[-1]["error"])
+            say(failed[-1].error)
         else:
             kept.append(picture)
             for note in decoded.notes:
                 notes[note].append(picture.name)
     if not kept:
-        first = failed[0]["error"]
-        raise images.ImageError(f"none of {len(failed)} pictures can be read; first: {first}")
+        raise images.ImageError(
+            f"none of {len(failed)} pictures can be read; first: {failed[0].error}"
+        )
     lines = [f"{note}: {measure.some_names(names)}" for note, names in notes.items()]
-    return kept, failed, lines
+    return Readable(kept, failed, lines)
 
 
-def failure(picture: Picture, codec: str, error: Exception) -> dict[str, str]:
-    """Makes the entry of `report.json` for a picture without measurement; `codec` "" means all."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return {"name": picture.name, "path": str(picture.path), "codec": codec, "error": reason}
+def failure(picture: Picture, codec: str, error: Exception) -> Failure:
+    """Returns a picture without measurement; `codec` "" means all."""
+    return Failure(picture.name, str(picture.path), codec, reason(error))
+
+
+def reason(error: Exception) -> str:
+    """Returns the message of an error in one line, or the error's type if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _without_reports(

@@ -8,6 +8,7 @@ from typing import Any
 
 from tfquant import plotting
 from tfquant.evaluation import conventional, curves
+from tfquant.evaluation.results import Gain
 from tfquant.quantization.plans import PLANS
 
 # The plot shows the range of the models' rates. Conventional curves extend far beyond it.
@@ -43,9 +44,7 @@ def plot_rd(rd_curves: Sequence[curves.Curve], path: Path, title: str) -> None:
     figure.savefig(path)
 
 
-def plot_gains(
-    gains: Sequence[dict[str, Any]], rd_curves: Sequence[curves.Curve], path: Path
-) -> None:
+def plot_gains(gains: Sequence[Gain], rd_curves: Sequence[curves.Curve], path: Path) -> None:
     """Writes a PNG with error reduction and gain over bpp, a line for each curve, as in `plot_rd`.
 
     It corresponds to figures 3 to 5 of Luo and Chen (2023).
@@ -55,14 +54,16 @@ def plot_gains(
         "psnr_gain": "PSNR gain [dB]",
         "ms_ssim_gain_db": "MS-SSIM gain [dB]",
     }
-    panels = {k: label for k, label in panels.items() if any(g[k] is not None for g in gains)}
+    panels = {
+        k: label for k, label in panels.items() if any(getattr(g, k) is not None for g in gains)
+    }
     count = max(len(panels), 1)
     figure, axes = plotting.new_figure((4.6 * count, 4.6), count)
     styles = model_looks(rd_curves)
     for panel, (key, label) in zip(axes[0], panels.items()):
-        for curve in dict.fromkeys(g["curve"] for g in gains):
-            points = sorted((g["bpp"], g[key]) for g in gains
-                            if g["curve"] == curve and g[key] is not None)  # fmt: skip
+        for curve in dict.fromkeys(g.curve for g in gains):
+            values = [(g.bpp, getattr(g, key)) for g in gains if g.curve == curve]
+            points = sorted(point for point in values if point[1] is not None)
             if points:
                 panel.plot(*zip(*points), **styles[curve])
         panel.axhline(0.0, **plotting.ZERO)
@@ -72,8 +73,8 @@ def plot_gains(
 
 
 def _right_edge(rd_curves: Sequence[curves.Curve]) -> float:
-    learned = [p["bpp"] for c in rd_curves if c.kind == "model" for p in c.points]
-    everything = [p["bpp"] for c in rd_curves for p in c.points]
+    learned = [p.bpp for c in rd_curves if c.kind == "model" for p in c.points]
+    everything = [p.bpp for c in rd_curves for p in c.points]
     widest = _BEYOND_MODELS * max(learned) if learned else _WIDEST_BPP
     return min(widest, 1.05 * max(everything, default=_WIDEST_BPP))
 

@@ -7,24 +7,14 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from tfquant import files, markdown
 from tfquant.evaluation import EvaluationError, curves, gains, identity
+from tfquant.evaluation.results import UNITS, MeasuredModel, Measurement, Result
 
 JSON, CSV, MARKDOWN, PLOT = "report.json", "report.csv", "report.md", "rd.png"
 GAINS_PLOT = "gains.png"
 
-UNITS = {
-    "bpp": "bits of the whole file per pixel of the picture; the mean is over pictures",
-    "estimated_bpp": "bits that the model assigns to its own rounded latents, per pixel",
-    "psnr": "dB, over R, G and B together; null where identical; the mean is of decibels",
-    "ms_ssim": "five scales, mean of R, G and B; null below 161 pixels a side",
-    "ms_ssim_db": "-10 log10(1 - ms_ssim) in dB; the mean's is that of the mean ms_ssim",
-    "error_reduction": "percent that a rectifier takes off the squared quantization error of y",
-    "encode_s": "seconds from pixels to the file's bytes, after one untimed run per size",
-    "decode_s": "seconds from the file's bytes to pixels, after one untimed run per size",
-}
 _HEADINGS = {
     "bpp": "bpp",
     "estimated_bpp": "estimated bpp",
@@ -64,37 +54,37 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def write(result: dict[str, Any], folder: Path) -> None:
+def write(result: Result, folder: Path) -> None:
     """Writes everything but the plot into `folder`."""
-    text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n"
     (folder / JSON).write_text(text, encoding="utf-8")
     _write_csv(result, folder / CSV)
     (folder / MARKDOWN).write_text(_markdown(result), encoding="utf-8", errors="backslashreplace")
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: Result) -> str:
     """Returns the main result tables in Markdown that also reads well on a terminal."""
     parts = [_means(result)] if _measured(result) else []
     parts += _curves(result)
-    if result["same_psnr"]:
+    if result.same_psnr:
         parts.append("bpp for the same mean PSNR:\n\n" + _same_psnr(result))
-    if result["gains"]:
+    if result.gains:
         parts.append(f"Gains over the baselines:\n\n{_gains(result)}")
-    if result["explorations"]:
+    if result.explorations:
         parts.append(f"{_WEIGHTS}:\n\n{_explorations(result)}")
-    learned = dict.fromkeys(model["curve"] for model in result["models"])
+    learned = dict.fromkeys(model.curve for model in result.models)
     for metric in curves.METRICS:
         table = _bd_table(result, metric, learned)
         if table:
             parts.append(f"{_bd_heading(result, metric)}, {_BD_MEANING}:\n\n{table}")
     parts += _bd_notes(result, learned)
-    parts += [f"Note: {note}." for note in result["notes"]]
-    if result["failed"]:
+    parts += [f"Note: {note}." for note in result.notes]
+    if result.failed:
         parts.append(f"Without measurement:\n\n{_failed(result)}")
     return "\n\n".join(parts)
 
 
-def _write_csv(result: dict, path: Path) -> None:
+def _write_csv(result: Result, path: Path) -> None:
     """Writes a row for each codec, setting and picture, and a row `mean` for each setting.
 
     A picture without measurement has a row with its error.
@@ -103,109 +93,113 @@ def _write_csv(result: dict, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(("codec", "setting", "image", *UNITS, "error"))
         for codec, setting, mean, images in _every_point(result):
-            for row in [*images, {"name": "mean", **mean}]:
-                values = [row.get(column) for column in UNITS]
-                writer.writerow((codec, setting, row["name"], *values, ""))
-        for row in result["failed"]:
-            writer.writerow((row["codec"], "", row["name"], *[""] * len(UNITS), row["error"]))
+            for row in (*images, mean):
+                values = [getattr(row, column) for column in UNITS]
+                writer.writerow((codec, setting, row.name, *values, ""))
+        for failure in result.failed:
+            empty = [""] * len(UNITS)
+            writer.writerow((failure.codec, "", failure.name, *empty, failure.error))
 
 
-def _measured(result: dict) -> bool:
+def _measured(result: Result) -> bool:
     """Returns true if any codec was measured. Otherwise the report only lists explorations."""
-    return bool(result["models"] or result["conventional"])
+    return bool(result.models or result.conventional)
 
 
 def _every_point(
-    result: dict[str, Any],
-) -> Iterator[tuple[str, str, dict[str, Any], list[dict[str, Any]]]]:
-    for model in result["models"]:
-        yield model["curve"], model["name"], model["mean"], model["images"]
-    for codec in result["conventional"]:
-        for point in codec["points"]:
-            setting = f"{codec['setting']} {point['setting']}"
-            yield codec["label"], setting, point["mean"], point["images"]
+    result: Result,
+) -> Iterator[tuple[str, str, Measurement, tuple[Measurement, ...]]]:
+    """Yields (codec, setting, mean, measurements) of every model and conventional codec."""
+    for model in result.models:
+        yield model.curve, model.name, model.mean, model.images
+    for codec in result.conventional:
+        for point in codec.points:
+            setting = f"{codec.setting} {point.setting}"
+            yield codec.label, setting, point.mean, point.images
 
 
-def _markdown(result: dict) -> str:
-    info = result["run"]
-    pictures = f"{info['number_of_images']} picture(s) from `{files.shown(info['images'])}`, "
+def _markdown(result: Result) -> str:
+    info = result.run
+    pictures = f"{info.number_of_images} picture(s) from `{files.shown(info.images)}`, "
     parts = [
         "# Evaluation",
-        f"{pictures if _measured(result) else ''}{info['date']}, "
-        f"tfquant {info['tfquant']}, Pillow {info['pillow']}, {info['machine']}.",
-        f"    {info['command']}",
+        f"{pictures if _measured(result) else ''}{info.date}, "
+        f"tfquant {info.tfquant}, Pillow {info.pillow}, {info.machine}.",
+        f"    {info.command}",
     ]
     if _measured(result):
         parts += [f"![rate-distortion curves]({PLOT})", "## Means", _means(result)]
-    if result["curves"]:
+    if result.curves:
         parts += ["## Curves", *_curves(result)]
-    if result["same_psnr"]:
+    if result.same_psnr:
         parts += ["## Rate for the same mean PSNR", _same_psnr(result)]
-    if result["gains"]:
+    if result.gains:
         parts += ["## Gains over the baselines", _gains(result), f"![gains]({GAINS_PLOT})"]
-    if result["explorations"]:
+    if result.explorations:
         parts += [f"## {_WEIGHTS}", _explorations(result)]
-    tests = dict.fromkeys(row["test"] for row in result["bd_rate"])
+    tests = dict.fromkeys(row.test for row in result.bd_rate)
     for metric in curves.METRICS:
         table = _bd_table(result, metric, tests)
         if table:
             parts += [f"## {_bd_heading(result, metric)}", f"{_BD_MEANING.capitalize()}:", table]
     parts += [f"- {line}" for notes in _bd_notes(result, tests) for line in notes.splitlines()]
-    for model in result["models"]:
-        parts += [f"## {model['name']}", _images(model)]
-    if result["failed"]:
+    for model in result.models:
+        parts += [f"## {model.name}", _images(model)]
+    if result.failed:
         parts += ["## Pictures without measurement", _failed(result)]
     if _measured(result):
         parts += ["## Units", "\n".join(f"- `{key}`: {text}" for key, text in UNITS.items())]
-    if result["notes"]:
-        parts += ["## Notes", "\n".join(f"- {note}." for note in result["notes"])]
+    if result.notes:
+        parts += ["## Notes", "\n".join(f"- {note}." for note in result.notes)]
     return "\n\n".join(parts) + "\n"
 
 
-def _means(result: dict) -> str:
+def _means(result: Result) -> str:
     rows = []
-    nearest = {row["model"]: row for row in result["nearest_rate"]}
-    for model in result["models"]:
-        rows.append([model["name"], *_values(model["mean"])])
-        if model["name"] in nearest:
-            point = nearest[model["name"]]
-            label = f"{point['codec']} at the nearest rate, quality {point['setting']}"
-            if len(point["images"]) < len(model["images"]):
-                label += f", over {len(point['images'])} of {len(model['images'])} pictures"
-            rows.append([label, *_values(point["mean"])])
+    nearest = {row.model: row for row in result.nearest_rate}
+    for model in result.models:
+        rows.append([model.name, *_values(model.mean)])
+        if model.name in nearest:
+            point = nearest[model.name]
+            label = f"{point.codec} at the nearest rate, quality {point.setting}"
+            if len(point.images) < len(model.images):
+                label += f", over {len(point.images)} of {len(model.images)} pictures"
+            rows.append([label, *_values(point.mean)])
     if not rows:
         rows = [
-            [f"{codec['label']}, {codec['setting']} {p['setting']}", *_values(p["mean"])]
-            for codec in result["conventional"]
-            for p in codec["points"]
+            [f"{codec.label}, {codec.setting} {p.setting}", *_values(p.mean)]
+            for codec in result.conventional
+            for p in codec.points
         ]
     return markdown.table(["mean", *_HEADINGS.values()], rows)
 
 
-def _failed(result: dict) -> str:
-    rows = [[row["name"], row["codec"] or "all", row["error"]] for row in result["failed"]]
+def _failed(result: Result) -> str:
+    rows = [[row.name, row.codec or "all", row.error] for row in result.failed]
     return markdown.table(["picture", "codec", "reason"], rows)
 
 
-def _gains(result: dict) -> str:
+def _gains(result: Result) -> str:
     """Returns tables of the gains of models and codecs, of their times, and a remark."""
     models, codecs, times, totals = [], [], [], []
-    for g in result["gains"]:
-        bits = "the same" if g["same_bits"] else f"{g['bits_percent']:+.2f} %"
-        spread = [number(g[f"psnr_gain_{end}"], 2) for end in ("smallest", "largest")]
+    for g in result.gains:
+        bits = "the same" if g.same_bits else f"{g.bits_percent:+.2f} %"
+        spread = [number(end, 2) for end in (g.psnr_gain_smallest, g.psnr_gain_largest)]
         models.append(
-            [g["model"], g["baseline"], number(g["bpp"], 4), bits, number(g["psnr_gain"], 3),
-             " to ".join(spread), number(g["ms_ssim_gain_db"], 3), number(g["error_reduction"], 2)]
+            [g.model, g.baseline, number(g.bpp, 4), bits, number(g.psnr_gain, 3),
+             " to ".join(spread), number(g.ms_ssim_gain_db, 3), number(g.error_reduction, 2)]
         )  # fmt: skip
-        seconds = [g[key] for key in ("baseline_encode_s", "baseline_decode_s", "decode_s")]
-        percents = [g[key] for key in ("decode_percent", "total_percent")]
-        times.append([g["model"], *(f"{s:.3f}" for s in seconds), *(f"{p:+.1f}" for p in percents)])
-    for row in gains.by_codec(result["gains"]):
+        seconds = (g.baseline_encode_s, g.baseline_decode_s, g.decode_s)
+        percents = (g.decode_percent, g.total_percent)
+        times.append([g.model, *(f"{s:.3f}" for s in seconds), *(f"{p:+.1f}" for p in percents)])
+    for row in gains.by_codec(result.gains):
         keys = ("psnr_gain", "ms_ssim_gain_db", "error_reduction")
-        cells = [number(row[f"{key}{end}"], 3) for key in keys for end in ("", "_largest")]
-        codecs.append([row["curve"], str(row["models"]), *cells])
-        seconds = [f"{row[key]:.3f}" for key in ("baseline_total_s", "total_s")]
-        totals.append([row["curve"], *seconds, f"{row['total_percent']:+.1f}"])
+        cells = [number(getattr(row, f"{key}{end}"), 3) for key in keys for end in ("", "_largest")]
+        codecs.append([row.curve, str(row.models), *cells])
+        totals.append(
+            [row.curve, f"{row.baseline_total_s:.3f}", f"{row.total_s:.3f}",
+             f"{row.total_percent:+.1f}"]
+        )  # fmt: skip
     tables = [
         markdown.table(
             ["model", "baseline", "bpp", "bits", "PSNR gain [dB]", "over pictures [dB]",
@@ -223,82 +217,82 @@ def _gains(result: dict) -> str:
             ["curve", "baseline both ways [s]", "both ways [s]", "more time [%]"], totals
         ),
     ]  # fmt: skip
-    if not all(g["same_bits"] for g in result["gains"]):
+    if not all(g.same_bits for g in result.gains):
         tables.append("Where bits are not the same, a gain is that at the model's own rate.")
     return "\n\n".join(tables)
 
 
-def _explorations(result: dict) -> str:
+def _explorations(result: Result) -> str:
     """Returns a table with a row for each exploration and a column for each weight, largest
     first.
     """
-    found = result["explorations"]
-    columns = sorted({weight for e in found for weight in e["quality"]}, key=float, reverse=True)
+    found = result.explorations
+    columns = sorted({weight for e in found for weight in e.quality}, key=float, reverse=True)
     rows = []
     for e in found:
         cells = []
         for weight in columns:
-            cell = number(e["quality"].get(weight), 3, "diverged" if weight in e["quality"] else "")
-            cells.append(f"**{cell}**" if weight == e["best"] else cell)
-        start = number(e["start_quality"], 3)
-        rows.append([e["curve"], f"{e['lmbda']:g}", curves.LABELS[e["metric"]], start, *cells])
+            cell = number(e.quality.get(weight), 3, "diverged" if weight in e.quality else "")
+            cells.append(f"**{cell}**" if weight == e.best else cell)
+        start = number(e.start_quality, 3)
+        rows.append([e.curve, f"{e.lmbda:g}", curves.LABELS[e.metric], start, *cells])
     return markdown.table(["curve", "lmbda", "quality", "at the start", *columns], rows)
 
 
-def _curves(result: dict) -> list[str]:
+def _curves(result: Result) -> list[str]:
     """Returns a table with a row for each curve, and a line with the settings that all curves
     share.
     """
-    found = result["curves"]
+    found = result.curves
     if not found:
         return []
-    rows = [[curve["name"], ", ".join(curve["models"])] for curve in found]
-    common = identity.describe(identity.shared([curve["identity"] for curve in found]))
+    rows = [[curve.name, ", ".join(curve.models)] for curve in found]
+    common = identity.describe(identity.shared([curve.identity for curve in found]))
     line = "Settings that all curves share, apart from train.py's defaults: " + (common or "none")
     return [markdown.table(["curve", "models"], rows), f"{line}."]
 
 
-def _images(model: dict) -> str:
-    rows = [[row["name"], *_values(row)] for row in model["images"]]
+def _images(model: MeasuredModel) -> str:
+    rows = [[row.name, *_values(row)] for row in model.images]
     return markdown.table(["picture", *_HEADINGS.values()], rows)
 
 
-def _same_psnr(result: dict) -> str:
-    others = list(result["same_psnr"][0]["needs_bpp"])
+def _same_psnr(result: Result) -> str:
+    others = list(result.same_psnr[0].needs_bpp)
     rows = []
-    for row in result["same_psnr"]:
-        cells = [row["model"], number(row["psnr"], 2), number(row["bpp"], 4)]
+    for row in result.same_psnr:
+        cells = [row.model, number(row.psnr, 2), number(row.bpp, 4)]
         for name in others:
-            needed = row["needs_bpp"][name]
-            more = "" if needed is None else f" ({100 * (needed / row['bpp'] - 1):+.0f} %)"
+            needed = row.needs_bpp[name]
+            more = "" if needed is None else f" ({100 * (needed / row.bpp - 1):+.0f} %)"
             cells.append(number(needed, 4, "out of range") + more)
         rows.append(cells)
     return markdown.table(["model", "PSNR [dB]", "its bpp", *others], rows)
 
 
-def _bd_heading(result: dict, metric: str) -> str:
-    return f"BD-rate over {curves.LABELS[metric]}, {result['run']['bd_rate_method']}"
+def _bd_heading(result: Result, metric: str) -> str:
+    return f"BD-rate over {curves.LABELS[metric]}, {result.run.bd_rate_method}"
 
 
-def _bd_table(result: dict, metric: str, tests: Collection[str]) -> str:
+def _bd_table(result: Result, metric: str, tests: Collection[str]) -> str:
     """Returns a table with a row for each curve of `tests` and a column for each curve.
 
     It is empty if no BD-rate is defined.
     """
-    rows = [r for r in result["bd_rate"] if r["metric"] == metric and r["test"] in tests]
-    if all(row["percent"] is None for row in rows):
+    rows = [r for r in result.bd_rate if r.metric == metric and r.test in tests]
+    if all(row.percent is None for row in rows):
         return ""
-    anchors = dict.fromkeys(row["test"] for row in result["bd_rate"])
-    cells = {(row["test"], row["anchor"]): number(row["percent"], 2) for row in rows}
+    anchors = dict.fromkeys(row.test for row in result.bd_rate)
+    cells = {(row.test, row.anchor): number(row.percent, 2) for row in rows}
     table = [[test, *(cells.get((test, anchor), "") for anchor in anchors)] for test in tests]
     return markdown.table(["test \\ anchor", *anchors], table)
 
 
-def _bd_notes(result: dict, tests: Collection[str]) -> list[str]:
-    rows = [row for row in result["bd_rate"] if row["note"] and row["test"] in tests]
-    lines = dict.fromkeys(f"no BD-rate: {row['note']}" for row in rows)
+def _bd_notes(result: Result, tests: Collection[str]) -> list[str]:
+    rows = [row for row in result.bd_rate if row.note and row.test in tests]
+    lines = dict.fromkeys(f"no BD-rate: {row.note}" for row in rows)
     return ["\n".join(lines)] if lines else []
 
 
-def _values(row: dict) -> list[str]:
-    return [number(row.get(column), _DECIMALS.get(column, 3)) for column in _HEADINGS]
+def _values(row: Measurement) -> list[str]:
+    return [number(getattr(row, column), _DECIMALS.get(column, 3)) for column in _HEADINGS]

@@ -9,9 +9,9 @@ import itertools
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from PIL import __version__ as PILLOW_VERSION
 
@@ -22,24 +22,38 @@ from tfquant.evaluation import (
     conventional,
     curves,
     gains,
-    identity,
     measure,
     models,
     pictures,
     plots,
     report,
 )
-from tfquant.export import model_file
-from tfquant.export import quality as scale
-from tfquant.legacy_keras import keras
+from tfquant.evaluation.conventional import ConventionalCodec, Measurer
+from tfquant.evaluation.curves import Curve, Point
+from tfquant.evaluation.pictures import Picture
+from tfquant.evaluation.results import (
+    BDRateRow,
+    DescribedModel,
+    DrawnCurve,
+    Explored,
+    Failure,
+    Gain,
+    MeasuredModel,
+    Measurement,
+    NearestRate,
+    Result,
+    RunInfo,
+    SamePsnr,
+    SweptCodec,
+)
 from tfquant.names import check_known
+from tfquant.progress import ProgressBar
 
 # The report lists this codec at the nearest rate to every model.
 NEAREST = "jpeg"
 
-_Row = dict[str, Any]  # an entry of a list in `report.json`
-_Load = Callable[[_Row], models.Model]
 _Say = Callable[[str], object]
+_Load = Callable[[DescribedModel], models.Model]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +106,8 @@ class Evaluation:
         check_known("--bd_rate_method: method", self.bd_method, curves.METHODS, EvaluationError)
 
 
-def run(
-    evaluation: Evaluation, load_model: Callable[[str], Any], say: Callable[[str], object] = print
-) -> dict[str, Any]:
-    """Evaluates, writes the report and returns the content of `report.json`.
+def run(evaluation: Evaluation, load_model: Callable[[str], Any], say: _Say = print) -> Result:
+    """Evaluates, writes the report and returns its content.
 
     A picture that cannot be read or measured is listed in `failed`. All means are over the other
     pictures.
@@ -110,89 +122,85 @@ def run(
       EvaluationError, images.ImageError, ModelError: the input is invalid, or no picture can be
         measured. Errors of `load_model` are raised too.
     """
-    explored = _explored(evaluation.explorations)
+    compared = _read_input(evaluation)
+    load = _loader(load_model)
+    report.check_folder(evaluation.report_dir)
+    readable = _find_pictures(evaluation, compared, say)
+    evaluation.report_dir.mkdir(parents=True, exist_ok=True)
+    notes = [*compared.notes, *readable.notes]
+    for note in notes:
+        say(note)
+
+    measured = _measure_models(compared.models, evaluation, readable.pictures, load, say)
+    gained = _gains(compared.pairs, measured, load)
+    measurer = Measurer(evaluation.report_dir / "conventional_cache.json")
+    swept = _sweep_codecs(compared.codecs, measurer, measured.pictures, say)
+    rd_curves = _rd_curves(compared, measured, swept)
+    result = Result(
+        run=_run_info(evaluation, len(measured.pictures)),
+        notes=(*notes, *swept.notes, *_missing_values(measured, swept)),
+        failed=(*readable.failed, *measured.failed),
+        curves=compared.curves,
+        models=measured.models,
+        gains=gained,
+        explorations=compared.explored,
+        conventional=swept.codecs,
+        nearest_rate=_nearest(measured.models, measurer, swept.pictures.get(NEAREST, [])),
+        same_psnr=_same_psnr(measured.models, rd_curves),
+        bd_rate=_bd_rates(rd_curves, evaluation.bd_method),
+    )
+    _write(result, rd_curves, evaluation.report_dir)
+    return result
+
+
+class _Compared(NamedTuple):
+    """Input of an evaluation, without pictures.
+
+    Attributes:
+      explored: results of the explorations.
+      models: the models, then their baselines.
+      curves: curves of the models.
+      pairs: (model, baseline) for each model, if there are baselines.
+      anchor: the published curve, or None.
+      codecs: conventional codecs by name.
+      notes: lines about codecs that Pillow lacks.
+    """
+
+    explored: tuple[Explored, ...]
+    models: tuple[DescribedModel, ...]
+    curves: tuple[DrawnCurve, ...]
+    pairs: list[tuple[DescribedModel, DescribedModel]]
+    anchor: Curve | None
+    codecs: dict[str, ConventionalCodec]
+    notes: list[str]
+
+
+def _read_input(evaluation: Evaluation) -> _Compared:
+    """Reads the input, and rejects what is invalid before anything is measured or written."""
+    explored = tuple(gains.explored(evaluation.explorations))
     found = models.find_models((*evaluation.model_dirs, *evaluation.baselines))
     entries = [models.at_qualities(entry, evaluation.qualities) for entry in found]
-    learned, drawn = _describe([each for several in entries for each in several])
+    described, drawn = models.describe([each for several in entries for each in several])
     asked = sum(map(len, entries[: len(evaluation.model_dirs)]))
-    load = _loader(load_model)
-    # This precedes all measurements, because a model may have no baseline.
-    pairs = gains.pair(learned[:asked], learned[asked:]) if evaluation.baselines else []
+    pairs = gains.pair(described[:asked], described[asked:]) if evaluation.baselines else []
     anchor = None
     if evaluation.anchor:
         anchor = curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
-    folder = evaluation.report_dir
-    report.check_folder(folder)
-    chosen: list[pictures.Picture] = []
-    failed: list[dict[str, str]] = []
-    if learned or codecs:
-        chosen, failed, more = _find(evaluation, say)
-        notes = notes + more
-    folder.mkdir(parents=True, exist_ok=True)
-    for note in notes:
-        say(note)
-
-    chosen, broken = _measure_all(learned, evaluation, chosen, load, say)
-    gained = [gains.gain(m, b, gains.timing(load(m), load(b), chosen)) for m, b in pairs]
-    measurer = conventional.Measurer(folder / "conventional_cache.json")
-    swept, held, lacking = _sweep(codecs, measurer, chosen, say)
-    nearest = _nearest(learned, codecs, measurer, held.get(NEAREST, []))
-
-    every = learned or [point for codec in swept for point in codec["points"]]
-    rd_curves = _learned_curves(drawn, learned, tuple(picture.name for picture in chosen))
-    rd_curves += _conventional_curves(swept, held)
-    rd_curves += [anchor] if anchor else []
-    missing = measure.missing_values(every[0]["images"]) if every else []
-    result = {
-        "run": _of_the_run(evaluation, len(chosen), anchor),
-        "units": report.UNITS,
-        "notes": [*notes, *lacking, *missing],
-        "failed": [*failed, *broken],
-        "curves": drawn,
-        "models": learned,
-        "gains": gained,
-        "explorations": explored,
-        "conventional": swept,
-        "nearest_rate": nearest,
-        "same_psnr": _same_psnr(learned, rd_curves),
-        "bd_rate": _bd_rates(rd_curves, evaluation.bd_method),
-    }
-    report.write(result, folder)
-    if gained:
-        plots.plot_gains(gained, rd_curves, folder / report.GAINS_PLOT)
-    if every:
-        plots.plot_rd(rd_curves, folder / report.PLOT, f"mean of {len(chosen)} picture(s)")
-    return result
+    return _Compared(explored, described, drawn, pairs, anchor, codecs, notes)
 
 
-def _of_the_run(
-    evaluation: Evaluation, number_of_images: int, anchor: curves.Curve | None
-) -> dict[str, Any]:
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "tfquant": tfquant.__version__,
-        "pillow": PILLOW_VERSION,
-        "machine": f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
-        "images": evaluation.images,
-        "number_of_images": number_of_images,
-        "anchor": str(evaluation.anchor) if anchor else None,
-        "bd_rate_method": evaluation.bd_method,
-    }
-
-
-def _find(
-    evaluation: Evaluation, say: _Say
-) -> tuple[list[pictures.Picture], list[dict[str, str]], list[str]]:
-    """Returns (pictures that can be read, failures of the others, notes)."""
+def _find_pictures(evaluation: Evaluation, compared: _Compared, say: _Say) -> pictures.Readable:
+    """Finds the pictures and reads each once; finds none if no codec needs them."""
+    if not (compared.models or compared.codecs):
+        return pictures.Readable([], [], [])
     folder = evaluation.report_dir
     found = pictures.find_pictures(
         evaluation.images, folder / pictures.SAMPLE, evaluation.background, folder
     )
     say(f"{len(found.pictures)} picture(s) from {files.shown(evaluation.images)}")
-    kept, failed, notes = pictures.readable(found.pictures, lambda line: say(f"skipped: {line}"))
-    return kept, failed, found.notes + notes
+    readable = pictures.readable(found.pictures, lambda line: say(f"skipped: {line}"))
+    return readable._replace(notes=found.notes + readable.notes)
 
 
 def _loader(load_model: Callable[[str], Any]) -> _Load:
@@ -201,249 +209,222 @@ def _loader(load_model: Callable[[str], Any]) -> _Load:
     The two last models stay in memory: a model for a range of rates is described once for each
     quality, and a model is timed in turn with its baseline.
     """
-    loaded = functools.lru_cache(maxsize=2)(lambda path: load_model(path))
+    loaded = functools.lru_cache(maxsize=2)(load_model)
 
-    def load(described: _Row) -> models.Model:
-        model, quality = loaded(described["path"]), described["quality"]
+    def load(described: DescribedModel) -> models.Model:
+        model, quality = loaded(described.path), described.quality
         return model if quality is None else models.AtQuality(model, quality)
 
     return load
 
 
-def _measure_all(
-    learned: list[_Row],
+class _Measured(NamedTuple):
+    """Measurements of models.
+
+    Attributes:
+      models: the models with measurements of `pictures`.
+      pictures: the pictures that all models measured.
+      failed: the other ones.
+    """
+
+    models: tuple[MeasuredModel, ...]
+    pictures: list[Picture]
+    failed: list[Failure]
+
+
+def _measure_models(
+    described: Sequence[DescribedModel],
     evaluation: Evaluation,
-    chosen: list[pictures.Picture],
+    chosen: Sequence[Picture],
     load: _Load,
     say: _Say,
-) -> tuple[list[pictures.Picture], list[dict[str, str]]]:
-    """Adds measurements to every model. Returns (pictures that all measured, failures).
+) -> _Measured:
+    """Measures all models on the same pictures; means over different ones are not comparable.
 
     Raises:
       EvaluationError: no picture was measured by all models.
     """
-    failed: list[dict[str, str]] = []
-    for model in learned:
-        model.update(_measure(model, evaluation, chosen, load, say, failed))
-    broken = {each["name"] for each in failed}
-    common = [picture for picture in chosen if picture.name not in broken]
+    rows, failed = [], []
+    for model in described:
+        measured, broken = _measure(model, evaluation, chosen, load, say)
+        rows.append(measured)
+        failed += broken
+    left_out = {each.name for each in failed}
+    common = [picture for picture in chosen if picture.name not in left_out]
     if chosen and not common:
-        raise EvaluationError(f"no picture can be measured; first: {failed[0]['error']}")
-    for model in learned:
-        # Means over different pictures would not be comparable.
-        model["images"] = [row for row in model["images"] if row["name"] not in broken]
-        model["mean"] = measure.mean(model["images"])
-    return common, failed
-
-
-def _sweep(
-    codecs: Mapping[str, conventional.ConventionalCodec],
-    measurer: conventional.Measurer,
-    chosen: list[pictures.Picture],
-    say: _Say,
-) -> tuple[list[_Row], dict[str, list[pictures.Picture]], list[str]]:
-    """Returns (curves as in `report.json`, map from codec to pictures that it can encode,
-    notes).
-    """
-    swept, held, notes = [], {}, []
-    for name, codec in codecs.items():
-        say(f"{codec.label}: {len(codec.settings)} settings")
-        points, lacking = _points(codec, measurer, chosen)
-        if lacking:
-            reasons = measure.some_names([f"{p.name}: {reason}" for p, reason in lacking], 3)
-            kept = "is a mean over the others" if points else "is skipped"
-            notes.append(
-                f"{codec.label} cannot encode {len(lacking)} of {len(chosen)} pictures ({reasons});"
-                f" its curve {kept}"
-            )
-            say(notes[-1])
-        if points:
-            gone = {picture.name for picture, _ in lacking}
-            held[name] = [picture for picture in chosen if picture.name not in gone]
-            swept.append(
-                {"name": name, "label": codec.label, "setting": codec.setting, "points": points}
-            )
-    return swept, held, notes
-
-
-def _points(
-    codec: conventional.ConventionalCodec,
-    measurer: conventional.Measurer,
-    chosen: list[pictures.Picture],
-) -> tuple[list[_Row], list[tuple[pictures.Picture, str]]]:
-    """Returns (points of a codec's curve, pictures that it cannot encode with the reasons)."""
-    lacking: list[tuple[pictures.Picture, str]] = []
-    points = measurer.curve(
-        codec,
-        chosen,
-        _progress_bar(len(chosen)),
-        lambda picture, reason: lacking.append((picture, reason)),
-    )
-    return points, lacking
-
-
-def _explored(directories: Iterable[str]) -> list[_Row]:
-    """Returns the results of explorations, each with the name of its curve."""
-    found = [gains.weights(directory) for directory in directories]
-    asked = [identity.Trained(each["experiment"]["codec"], each["experiment"]) for each in found]
-    names = identity.name_curves(asked)
-    return [{"curve": curve.name, **each} for curve, each in zip(names, found)]
-
-
-def _describe(entries: Sequence[models.Entry]) -> tuple[list[_Row], list[_Row]]:
-    """Returns (models, curves) as in `report.json`, without the measurements."""
-    manifests = [model_file.read_manifest(entry.path) for entry in entries]
-    lmbdas = [_lmbda(entry, manifest) for entry, manifest in zip(entries, manifests)]
-    found = identity.name_curves(
-        [
-            identity.Trained(m.codec, {**m.experiment, "lmbda": lmbda}, m.precision)
-            for m, lmbda in zip(manifests, lmbdas)
-        ]
-    )
-    described = []
-    drawn: dict[str, _Row] = {}
-    for entry, manifest, lmbda, curve in zip(entries, manifests, lmbdas, found):
-        described.append(
-            {
-                "name": entry.name,
-                "path": entry.path,
-                "codec": manifest.codec,
-                "curve": curve.name,
-                "plan": curve.identity["plan"],
-                "lmbda": lmbda,
-                "quality": entry.quality,
-                "fingerprint": manifest.fingerprint,
-                "experiment": manifest.experiment,
-            }
-        )
-        new = {"name": curve.name, "models": [], "identity": curve.identity}
-        drawn.setdefault(curve.name, new)["models"].append(entry.name)
-    return described, list(drawn.values())
-
-
-def _lmbda(entry: models.Entry, manifest: model_file.Manifest) -> float | None:
-    """Returns the weight of the distortion at the entry's quality."""
-    if entry.quality is None:
-        return manifest.experiment.get("lmbda")
-    lmbda = scale.to_lmbda(entry.quality, manifest.experiment.get("distortion", "mse"))
-    return float(f"{lmbda:.4g}")
+        raise EvaluationError(f"no picture can be measured; first: {failed[0].error}")
+    found = []
+    for model, measured in zip(described, rows):
+        images = tuple(row for row in measured if row.name not in left_out)
+        found.append(MeasuredModel(**vars(model), images=images, mean=measure.mean(images)))
+    return _Measured(tuple(found), common, failed)
 
 
 def _measure(
-    described: _Row,
+    described: DescribedModel,
     evaluation: Evaluation,
-    chosen: list[pictures.Picture],
+    chosen: Sequence[Picture],
     load: _Load,
     say: _Say,
-    failed: list[dict[str, str]],
-) -> _Row:
-    """Measures a described model, and appends pictures that cannot be measured to `failed`."""
+) -> tuple[list[Measurement], list[Failure]]:
+    """Returns the measurements of a model, and the pictures that it cannot measure."""
     model = load(described)
-    say(f"{described['name']}: {described['codec']}, {described['path']}")
-
+    say(f"{described.name}: {described.codec}, {described.path}")
+    failed: list[Failure] = []
     done = itertools.count(1)
 
-    def progress(m: dict[str, Any]) -> None:
-        ms_ssim = "" if m["ms_ssim_db"] is None else f"  MS-SSIM {m['ms_ssim_db']:6.3f} dB"
+    def progress(m: Measurement) -> None:
+        ms_ssim = "" if m.ms_ssim_db is None else f"  MS-SSIM {m.ms_ssim_db:6.3f} dB"
         say(
-            f"  [{next(done)}/{len(chosen)}] {m['name']}  {m['bpp']:.4f} bpp"
-            f"  PSNR {report.number(m['psnr'], 3)} dB{ms_ssim}"
-            f"  encode {m['encode_s']:.3f} s  decode {m['decode_s']:.3f} s"
+            f"  [{next(done)}/{len(chosen)}] {m.name}  {m.bpp:.4f} bpp"
+            f"  PSNR {report.number(m.psnr, 3)} dB{ms_ssim}"
+            f"  encode {report.number(m.encode_s, 3)} s  decode {report.number(m.decode_s, 3)} s"
         )
 
-    def fail(picture: pictures.Picture, error: Exception) -> None:
-        failed.append(pictures.failure(picture, described["name"], error))
-        say(f"  [{next(done)}/{len(chosen)}] {picture.name}  FAILED: {failed[-1]['error']}")
+    def fail(picture: Picture, error: Exception) -> None:
+        failed.append(pictures.failure(picture, described.name, error))
+        say(f"  [{next(done)}/{len(chosen)}] {picture.name}  FAILED: {failed[-1].error}")
 
-    store = evaluation.report_dir / pictures.RECONSTRUCTIONS / described["name"]
+    store = evaluation.report_dir / pictures.RECONSTRUCTIONS / described.name
     measured = models.evaluate(
         model, chosen, store if evaluation.reconstructions else None, progress, fail
     )
-    return {"images": measured}
+    return measured, failed
 
 
-def _progress_bar(pictures: int) -> Callable[[], object]:
-    bar = keras.utils.Progbar(pictures, unit_name="picture", interval=2)
-    return lambda: bar.add(1)
-
-
-def _learned_curves(
-    drawn: list[_Row], learned: list[_Row], names: tuple[str, ...]
-) -> list[curves.Curve]:
+def _gains(
+    pairs: Sequence[tuple[DescribedModel, DescribedModel]], measured: _Measured, load: _Load
+) -> tuple[Gain, ...]:
+    by_name = {model.name: model for model in measured.models}
     found = []
-    for curve in drawn:
-        means = [model["mean"] for model in learned if model["curve"] == curve["name"]]
-        points = tuple(sorted(means, key=lambda m: m["bpp"]))
-        found.append(curves.Curve(curve["name"], "model", points, curve["identity"]["plan"], names))
-    return found
+    for model, baseline in pairs:
+        seconds = gains.timing(load(model), load(baseline), measured.pictures)
+        found.append(gains.gain(by_name[model.name], by_name[baseline.name], seconds))
+    return tuple(found)
 
 
-def _conventional_curves(
-    swept: list[_Row], held: Mapping[str, list[pictures.Picture]]
-) -> list[curves.Curve]:
+class _Swept(NamedTuple):
+    """Measurements of conventional codecs.
+
+    Attributes:
+      codecs: those that can encode any picture.
+      pictures: map from codec to the pictures that it can encode.
+      notes: lines about codecs that cannot encode all pictures.
+    """
+
+    codecs: tuple[SweptCodec, ...]
+    pictures: dict[str, list[Picture]]
+    notes: list[str]
+
+
+def _sweep_codecs(
+    codecs: Mapping[str, ConventionalCodec],
+    measurer: Measurer,
+    chosen: Sequence[Picture],
+    say: _Say,
+) -> _Swept:
+    swept, held, notes = [], {}, []
+    for name, codec in codecs.items():
+        say(f"{codec.label}: {len(codec.settings)} settings")
+        bar = ProgressBar(len(chosen), sys.stderr)
+        points, refused = measurer.curve(codec, chosen, bar.add)
+        bar.clear()
+        if refused:
+            reasons = [f"{picture}: {reason}" for picture, reason in refused.items()]
+            kept = "is a mean over the others" if points else "is skipped"
+            notes.append(
+                f"{codec.label} cannot encode {len(refused)} of {len(chosen)} pictures"
+                f" ({measure.some_names(reasons, 3)}); its curve {kept}"
+            )
+            say(notes[-1])
+        if points:
+            held[name] = [picture for picture in chosen if picture.name not in refused]
+            swept.append(SweptCodec(name, codec.label, codec.setting, tuple(points)))
+    return _Swept(tuple(swept), held, notes)
+
+
+def _missing_values(measured: _Measured, swept: _Swept) -> list[str]:
+    """Returns notes about values that pictures lack, which are the same for all codecs."""
+    every = measured.models or [point for codec in swept.codecs for point in codec.points]
+    return measure.missing_values(every[0].images) if every else []
+
+
+def _rd_curves(compared: _Compared, measured: _Measured, swept: _Swept) -> list[Curve]:
+    """Returns the curves of models and conventional codecs, and the published one."""
     found = []
-    for codec in swept:
-        points = tuple(point["mean"] for point in codec["points"])
-        names = tuple(picture.name for picture in held[codec["name"]])
-        found.append(curves.Curve(codec["label"], "conventional", points, pictures=names))
-    return found
+    names = tuple(picture.name for picture in measured.pictures)
+    for curve in compared.curves:
+        means = [model.mean for model in measured.models if model.curve == curve.name]
+        points = tuple(map(Point.of, sorted(means, key=lambda mean: mean.bpp)))
+        found.append(Curve(curve.name, "model", points, curve.identity["plan"], names))
+    for codec in swept.codecs:
+        points = tuple(Point.of(point.mean) for point in codec.points)
+        names = tuple(picture.name for picture in swept.pictures[codec.name])
+        found.append(Curve(codec.label, "conventional", points, pictures=names))
+    return found if compared.anchor is None else [*found, compared.anchor]
+
+
+def _run_info(evaluation: Evaluation, number_of_images: int) -> RunInfo:
+    return RunInfo(
+        command=shlex.join(["python", *sys.argv]),
+        date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        tfquant=tfquant.__version__,
+        pillow=PILLOW_VERSION,
+        machine=f"{platform.machine()} {platform.system()}, Python {platform.python_version()}",
+        images=evaluation.images,
+        number_of_images=number_of_images,
+        anchor=str(evaluation.anchor) if evaluation.anchor else None,
+        bd_rate_method=evaluation.bd_method,
+    )
 
 
 def _nearest(
-    learned: list[_Row],
-    codecs: Mapping[str, conventional.ConventionalCodec],
-    measurer: conventional.Measurer,
-    held: list[pictures.Picture],
-) -> list[_Row]:
+    measured: Sequence[MeasuredModel], measurer: Measurer, held: Sequence[Picture]
+) -> tuple[NearestRate, ...]:
     """Returns JPEG's point at the rate of every model, over the pictures that it can encode."""
-    if NEAREST not in codecs or not held:
-        return []
-    codec, names = codecs[NEAREST], {picture.name for picture in held}
+    if not held:
+        return ()
+    codec, names = conventional.CODECS[NEAREST], {picture.name for picture in held}
     rows = []
-    for model in learned:
-        rates = [row["bpp"] for row in model["images"] if row["name"] in names]
+    for model in measured:
+        rates = [row.bpp for row in model.images if row.name in names]
         point = measurer.nearest_rate(codec, held, sum(rates) / len(rates))
-        rows.append({"model": model["name"], "codec": codec.label, **point})
-    return rows
+        rows.append(NearestRate(model.name, codec.label, **vars(point)))
+    return tuple(rows)
 
 
-def _same_psnr(learned: list[_Row], rd_curves: list[curves.Curve]) -> list[_Row]:
+def _same_psnr(
+    measured: Sequence[MeasuredModel], rd_curves: Sequence[Curve]
+) -> tuple[SamePsnr, ...]:
     own = next((curve for curve in rd_curves if curve.kind == "model"), None)
     others = [
         curve
         for curve in rd_curves
         if curve.kind != "model" and curves.comparable(own or curve, curve)
     ]
-    return [
-        {
-            "model": model["name"],
-            "psnr": model["mean"]["psnr"],
-            "bpp": model["mean"]["bpp"],
-            "needs_bpp": {
-                curve.name: curves.bpp_at(curve, "psnr", model["mean"]["psnr"]) for curve in others
-            },
-        }
-        for model in learned
-        if model["mean"]["psnr"] is not None
-    ]
+    rows = []
+    for model in measured:
+        psnr = model.mean.psnr
+        if psnr is not None:
+            needs = {curve.name: curves.bpp_at(curve, "psnr", psnr) for curve in others}
+            rows.append(SamePsnr(model.name, psnr, model.mean.bpp, needs))
+    return tuple(rows)
 
 
-def _bd_rates(rd_curves: list[curves.Curve], method: str) -> list[_Row]:
+def _bd_rates(rd_curves: Sequence[Curve], method: str) -> tuple[BDRateRow, ...]:
     rows = []
     for metric in curves.METRICS:
-        for test in rd_curves:
-            for anchor in rd_curves:
-                if test is anchor:
-                    continue
-                result = curves.bd_rate(anchor, test, metric, method)
-                rows.append(
-                    {
-                        "metric": metric,
-                        "test": test.name,
-                        "anchor": anchor.name,
-                        "percent": result.percent,
-                        "quality": result.quality,
-                        "note": result.note,
-                    }
-                )
-    return rows
+        for test, anchor in itertools.permutations(rd_curves, 2):
+            found = curves.bd_rate(anchor, test, metric, method)
+            rows.append(BDRateRow(metric, test.name, anchor.name, **found._asdict()))
+    return tuple(rows)
+
+
+def _write(result: Result, rd_curves: Sequence[Curve], folder: Path) -> None:
+    """Writes the report and its plots."""
+    report.write(result, folder)
+    if result.gains:
+        plots.plot_gains(result.gains, rd_curves, folder / report.GAINS_PLOT)
+    if result.models or result.conventional:
+        title = f"mean of {result.run.number_of_images} picture(s)"
+        plots.plot_rd(rd_curves, folder / report.PLOT, title)

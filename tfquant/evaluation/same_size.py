@@ -16,13 +16,13 @@ class Version(NamedTuple):
       label: label of the codec in plots and tables.
       data: the file's bytes.
       image: decoded, uint8 [H, W, 3].
-      quality: PSNR in dB and MS-SSIM, as `measure.quality` gives them.
+      quality: PSNR and MS-SSIM.
     """
 
     label: str
     data: bytes
     image: np.ndarray
-    quality: dict
+    quality: measure.Quality
 
 
 def version(label: str, data: bytes, image: np.ndarray, original: np.ndarray) -> Version:

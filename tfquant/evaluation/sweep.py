@@ -86,12 +86,12 @@ class Run:
       below: folders from the folder of its cell and lmbda to the folder of the run.
     """
 
-    cell: dict
+    cell: dict[str, str]
     lmbda: str
-    flags: dict
+    flags: dict[str, str]
     seed: str = ""
     alpha: str = ""
-    below: tuple = ()
+    below: tuple[str, ...] = ()
 
     def folder(self, sweep: Path) -> Path:
         """Returns the run's folder, which has `joint/`, `post/` and `report/`, inside the
@@ -125,12 +125,12 @@ class Grid:
         temperature is not a number.
     """
 
-    axes: dict
-    lmbdas: tuple
-    follow: dict = dataclasses.field(default_factory=dict)
-    seeds: tuple = ()
-    alphas: tuple = ()
-    base: dict = dataclasses.field(default_factory=dict)
+    axes: dict[str, tuple[str, ...]]
+    lmbdas: tuple[str, ...]
+    follow: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    seeds: tuple[str, ...] = ()
+    alphas: tuple[str, ...] = ()
+    base: dict[str, str] = dataclasses.field(default_factory=dict)
 
     _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfquant.evaluation import report
+from tfquant.evaluation.curves import Point
 from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, name
 from tfquant.training import folder as run_folder
 from tfquant.training import history
@@ -22,12 +23,12 @@ class Measured:
     Attributes:
       J: R + lmbda D under rounding, on the validation pictures at the stage's end; None if missing.
       surrogate_J: the same cost under the stage's surrogates.
-      means: map from the name of a set of pictures to the means of its report, if there is one.
+      means: map from the name of a set of pictures to the point in its report, if there is one.
     """
 
     J: float | None
     surrogate_J: float | None
-    means: dict
+    means: dict[str, Point]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +82,14 @@ def _place(run: Run) -> tuple[str, str, str]:
 
 
 def _read_run(run: Run, folder: Path, pictures: Sequence[Pictures]) -> Result:
-    means: dict[str, dict] = {}
+    means: dict[str, dict[str, Point]] = {}
     for each in pictures:
         path = folder / each.folder / report.JSON
         if path.exists():
             for model in json.loads(path.read_text(encoding="utf-8"))["models"]:
-                means.setdefault(model["name"], {})[each.name] = model["mean"]
+                mean = model["mean"]
+                point = Point(mean["bpp"], mean["psnr"], mean.get("ms_ssim_db"))
+                means.setdefault(model["name"], {})[each.name] = point
     measured = {}
     for stage in STAGES:
         records = [r for r in history.read(str(folder / stage)) if r["stage"] == stage]

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tfquant import markdown
 from tfquant.evaluation import curves, estimate, paper_tables, plots, report, sweep_results
+from tfquant.evaluation.curves import Curve, Point
 from tfquant.evaluation.estimate import Estimate
 from tfquant.evaluation.sweep import STAGES, Grid, Pictures, name
 
@@ -46,14 +47,14 @@ class Row:
       pictures: the name of the set, or `paper_tables.AVERAGE`.
       bd: map from stage to the BD-rate of each seed in percent, None if it is undefined.
       paper: map from stage to the paper's BD-rates as text, empty if there is none.
-      points: map from stage to the points of the mean curve; empty for an average.
+      points: map from stage to {lmbda: point of the mean curve}; empty for an average.
     """
 
-    cell: dict
+    cell: dict[str, str]
     pictures: str
-    bd: dict
-    paper: dict
-    points: dict
+    bd: dict[str, list[float | None]]
+    paper: dict[str, str]
+    points: dict[str, dict[str, Point]]
 
 
 class _Sweep:
@@ -64,7 +65,7 @@ class _Sweep:
         folder: Path,
         grid: Grid,
         pictures: Sequence[Pictures],
-        anchors: dict[str, curves.Curve],
+        anchors: dict[str, Curve],
         method: str,
     ):
         self.folder, self.grid, self.pictures, self.method = folder, grid, pictures, method
@@ -78,20 +79,27 @@ class _Sweep:
         found = [r for r in self.results if r.run.cell == cell and r.run.lmbda == lmbda]
         return [result for result in found if result.chosen]
 
-    def curve(
+    def points(
         self, cell: dict[str, str], stage: str, pictures: str, seed: str | None = None
-    ) -> curves.Curve:
-        """Returns the curve of a seed, or the mean curve of all seeds."""
-        points = []
+    ) -> dict[str, Point]:
+        """Returns lmbda -> point of a seed, or mean over all seeds, where there is a report."""
+        points = {}
         for lmbda in self.grid.lmbdas:
             found = [r for r in self.at(cell, lmbda) if seed in (None, r.run.seed)]
             reported = [r.stage(stage).means.get(pictures) for r in found]
-            means = [mean for mean in reported if mean]
-            points += [{**_mean_point(means), "lmbda": lmbda}] if means else []
-        title = f"{name(cell)}, {stage}"
-        return curves.Curve(title, "model", tuple(points), cell.get("plan", ""))
+            means = [point for point in reported if point is not None]
+            if means:
+                points[lmbda] = _mean_point(means)
+        return points
 
-    def anchor(self, pictures: str, seed: str | None = None) -> curves.Curve:
+    def curve(
+        self, cell: dict[str, str], stage: str, pictures: str, seed: str | None = None
+    ) -> Curve:
+        """Returns the curve of a seed, or the mean curve of all seeds."""
+        points = tuple(self.points(cell, stage, pictures, seed).values())
+        return Curve(f"{name(cell)}, {stage}", "model", points, cell.get("plan", ""))
+
+    def anchor(self, pictures: str, seed: str | None = None) -> Curve:
         """Returns the curve with which BD-rates compare."""
         if pictures in self.anchors:
             return self.anchors[pictures]
@@ -122,41 +130,35 @@ class _Sweep:
                     each.name,
                     {stage: self.bd_rates(cell, stage, each.name) for stage in STAGES},
                     _paper(published, {each.name.lower(), *([""] if single else [])}),
-                    {stage: self.curve(cell, stage, each.name).points for stage in STAGES},
+                    {stage: self.points(cell, stage, each.name) for stage in STAGES},
                 )
             )
         if not single:
-            bd = {stage: _averages([row.bd[stage] for row in rows]) for stage in STAGES}
+            bd = {s: [_mean(each) for each in zip(*(row.bd[s] for row in rows))] for s in STAGES}
             paper = _paper(published, {paper_tables.AVERAGE, ""})
-            rows.append(Row(cell, paper_tables.AVERAGE, bd, paper, dict.fromkeys(STAGES, ())))
+            rows.append(Row(cell, paper_tables.AVERAGE, bd, paper, {s: {} for s in STAGES}))
         return rows
 
 
-def _mean_point(means: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns means over seeds of a point's rate and qualities; None if a seed lacks the value."""
-    point = {}
-    for key in ("bpp", *curves.METRICS):
-        known = [mean[key] for mean in means if mean.get(key) is not None]
-        point[key] = sum(known) / len(known) if len(known) == len(means) else None
-    return point
+def _mean_point(points: Sequence[Point]) -> Point:
+    """Returns means over seeds of a point's rate and qualities."""
+    return Point(
+        sum(point.bpp for point in points) / len(points),
+        **{key: _mean([getattr(point, key) for point in points]) for key in curves.METRICS},
+    )
 
 
-def _averages(rates: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """Returns the average over sets for each seed, from rates [set][seed]; None if a set lacks
-    one.
-    """
-    averages: list[float | None] = []
-    for each in zip(*rates):
-        known = [rate for rate in each if rate is not None]
-        averages.append(sum(known) / len(known) if len(known) == len(each) else None)
-    return averages
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean over seeds or sets; None if one lacks the value."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def summarize(
     folder: Path,
     grid: Grid,
     pictures: Sequence[Pictures],
-    anchors: dict[str, curves.Curve],
+    anchors: dict[str, Curve],
     method: str,
 ) -> str:
     """Writes the tables and plots into the folder of the sweep and returns `table.md`.
@@ -185,7 +187,7 @@ def summarize(
     return text
 
 
-def _paper(published: Iterable[paper_tables.Published], names: set[str]) -> dict[str, str]:
+def _paper(published: Sequence[paper_tables.Published], names: set[str]) -> dict[str, str]:
     """Returns stage -> text such as `-9.89 (VI, VII)`: numbers with their tables, by pictures'
     names.
     """
@@ -200,7 +202,10 @@ def _paper(published: Iterable[paper_tables.Published], names: set[str]) -> dict
 
 
 def _flat_row(whole: _Sweep, row: Row) -> dict[str, Any]:
-    flat = {**row.cell, **({"images": row.pictures} if len(whole.pictures) > 1 else {})}
+    flat: dict[str, Any] = {
+        **row.cell,
+        **({"images": row.pictures} if len(whole.pictures) > 1 else {}),
+    }
     for stage in STAGES:
         found = Estimate.of(row.bd[stage])
         flat[f"bd_rate_{stage}"] = found and found.mean
@@ -209,22 +214,23 @@ def _flat_row(whole: _Sweep, row: Row) -> dict[str, Any]:
             flat[f"bd_rate_{stage}_high"] = found and found.high
             flat[f"bd_rate_{stage}_seeds"] = found.count if found else 0
         flat[f"paper_{stage}"] = row.paper[stage]
-        for point in row.points[stage]:
-            for key in ("bpp", "psnr"):
-                flat[f"{key}_{stage}_{point['lmbda']}"] = point[key]
+        for lmbda, point in row.points[stage].items():
+            flat[f"bpp_{stage}_{lmbda}"] = point.bpp
+            flat[f"psnr_{stage}_{lmbda}"] = point.psnr
     return flat
 
 
 def _flat_run(grid: Grid, result: sweep_results.Result) -> dict[str, Any]:
     run = result.run
-    flat = {**run.cell, "lmbda": run.lmbda, **grid.followed(run.lmbda)}
+    flat: dict[str, Any] = {**run.cell, "lmbda": run.lmbda, **grid.followed(run.lmbda)}
     flat.update({"seed": run.seed} if grid.seeds else {})
     flat.update({"alpha_max": run.alpha, "chosen": result.chosen} if grid.alphas else {})
     for stage in STAGES:
         measured = result.stage(stage)
         flat.update({f"{key}_{stage}": getattr(measured, key) for key in _COSTS})
-        for pictures, mean in measured.means.items():
-            flat.update({f"{key}_{stage}_{pictures}": mean[key] for key in ("bpp", "psnr")})
+        for pictures, point in measured.means.items():
+            flat[f"bpp_{stage}_{pictures}"] = point.bpp
+            flat[f"psnr_{stage}_{pictures}"] = point.psnr
     return flat
 
 
@@ -301,9 +307,8 @@ def _point_table(whole: _Sweep) -> str:
             cells.append(_text([result.post.J for result in found], 4))
             for each in whole.pictures:
                 for stage in STAGES:
-                    points = whole.curve(cell, stage, each.name).points
-                    point = next((p for p in points if p["lmbda"] == lmbda), {})
-                    bpp, psnr = point.get("bpp"), point.get("psnr")
+                    point = whole.points(cell, stage, each.name).get(lmbda)
+                    bpp, psnr = (None, None) if point is None else (point.bpp, point.psnr)
                     cells.append(f"{report.number(bpp, 4)}, {report.number(psnr, 2)}")
             body.append(cells)
     return markdown.table(head, body)

@@ -18,7 +18,7 @@ from typing import Any, Callable
 import numpy as np
 from PIL import Image
 
-from tfquant.evaluation import measure
+from tfquant.evaluation import measure, report
 from tfquant.evaluation.comparison import Comparison
 from tfquant.evaluation.same_size import Version
 
@@ -67,7 +67,7 @@ def _advantage(comparisons: Sequence[Comparison]) -> float:
     """Returns the mean over qualities of the model's PSNR minus the best other codec's, in dB."""
     differences = []
     for each in comparisons:
-        own, *others = (version.quality["psnr"] or np.inf for version in each.versions)
+        own, *others = (version.quality.psnr or np.inf for version in each.versions)
         if others and np.isfinite([own, *others]).all():
             differences.append(own - max(others))
     return float(np.mean(differences)) if differences else 0.0
@@ -85,8 +85,8 @@ def _picture(
                 "label": version.label,
                 "bytes": len(version.data),
                 "bpp": round(measure.bits_per_pixel(len(version.data), original), 4),
-                "psnr": _rounded(version.quality["psnr"], 2),
-                "ms_ssim": _rounded(version.quality["ms_ssim"], 4),
+                "psnr": _rounded(version.quality.psnr, 2),
+                "ms_ssim": _rounded(version.quality.ms_ssim, 4),
                 "src": _source(version),
             }
             for version in each.versions
@@ -148,8 +148,7 @@ def _table(order: list[str], by_picture: Mapping[str, list[Comparison]]) -> str:
             size = len(each.versions[0].data)
             cells = [each.name, f"{each.quality:g}", str(size),
                      f"{measure.bits_per_pixel(size, each.original):.3f}"]  # fmt: skip
-            cells += ["-" if v.quality["psnr"] is None else f"{v.quality['psnr']:.2f}"
-                      for v in each.versions]  # fmt: skip
+            cells += [report.number(version.quality.psnr, 2) for version in each.versions]
             rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
@@ -158,16 +157,17 @@ def _points(comparisons: Sequence[Comparison], key: str) -> dict[str, list[tuple
     """Returns a map from codec to means over the pictures, (bpp, value) for each quality."""
     found: dict[str, list[tuple[float, float]]] = {}
     for quality in sorted({each.quality for each in comparisons}):
-        of_quality: list[Comparison] = [c for c in comparisons if c.quality == quality]
+        of_quality = [c for c in comparisons if c.quality == quality]
         for place, version in enumerate(of_quality[0].versions):
             pairs = [
                 (measure.bits_per_pixel(len(c.versions[place].data), c.original),
-                 c.versions[place].quality[key])
+                 getattr(c.versions[place].quality, key))
                 for c in of_quality
             ]  # fmt: skip
             pairs = [pair for pair in pairs if pair[1] is not None]
             if pairs:
-                found.setdefault(version.label, []).append(tuple(np.mean(pairs, axis=0)))
+                bpp, value = np.mean(pairs, axis=0)
+                found.setdefault(version.label, []).append((float(bpp), float(value)))
     return found
 
 
