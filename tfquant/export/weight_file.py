@@ -101,6 +101,8 @@ def load(data: bytes) -> list:
                 streams.append(zlib.decompress(data[start : start + size]))
                 start += size
             weights.append((tensor["name"], _array(tensor, streams)))
+    except MemoryError:
+        raise
     except Exception as error:  # zlib, JSON and NumPy each raise their own
         raise ValueError(f"{NAME} is corrupt: {error}") from None
     return weights
