@@ -1,24 +1,32 @@
 """Makes files under many conditions, decodes each under all of them, and prints the table.
 
-    python benchmarks/anywhere.py MODEL... --images=PICTURES
-    python benchmarks/anywhere.py MODEL... --images=PICTURES --odd=36 --python=classic=VENV/python
+    python benchmarks/anywhere.py MODEL... --images=PICTURES --state=FOLDER
+    python benchmarks/anywhere.py --zoo --odd=6 --state=FOLDER --conditions=default,AVX2,Python
 
-MODEL are exported models. Models of one fingerprint, such as exports of one run in two precisions,
-read each other's files. Pictures are the files of a folder, and `--odd` made ones of odd sizes.
+MODEL are exported models. Each is exported again in every precision of `--precisions`. Such models
+have one fingerprint and read each other's files. `--zoo` takes a small codec with random weights
+for every name in `tfquant.models`. Pictures are the files of a folder, and `--odd` made ones of odd
+sizes.
+
 Each condition is a process of its own: settings of TensorFlow and oneDNN, numbers of threads,
 pictures alone or in batches, the command line, the portable coder, the CPU where there is a GPU,
 and other interpreters (`--python=NAME=PATH`, any number of times).
 
 A cell is the number of files that do not decode, or that decode to other values than in the first
 column. Values are the bytes of `y_hat`, which contain the predicted means where a codec quantizes
-around them. Files that are equal to those of a row above are decoded once. Exit code 1 if a cell is
-not 0.
+around them. Equal files are decoded once for each column. The models of one fingerprint take turns
+as readers. Exit code 1 if a cell is not 0.
+
+`--state` keeps the results. Repeat a stopped command to continue it. More conditions can be added.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -36,14 +44,21 @@ def _threads(count: int) -> dict:
     return {name: str(count) for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
 
 
-# Name -> (environment, way of calling the model).
+def _onednn(isa: str | None = None) -> dict:
+    return {"TF_ENABLE_ONEDNN_OPTS": "1", **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})}
+
+
+# Name -> (environment, way of calling the model). By default, oneDNN is on where the processor has
+# AVX-512. An instruction set that the processor lacks is that of "oneDNN on".
 CONDITIONS = {
     "default": ({}, "alone"),
     "oneDNN off": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "alone"),
-    "SSE4.1": ({"ONEDNN_MAX_CPU_ISA": "SSE41"}, "alone"),
-    "AVX2": ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, "alone"),
-    "AVX-512": ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, "alone"),
-    "1 thread": (_threads(1), "alone"),
+    "oneDNN on": (_onednn(), "alone"),
+    "SSE4.1": (_onednn("SSE41"), "alone"),
+    "AVX2": (_onednn("AVX2"), "alone"),
+    "AVX-512": (_onednn("AVX512_CORE"), "alone"),
+    "1 thread": ({**_onednn(), **_threads(1)}, "alone"),
+    "2 threads": (_threads(2), "alone"),
     "8 threads": (_threads(8), "alone"),
     "batch": ({}, "batch"),
     "Python": ({}, "python"),
@@ -52,6 +67,8 @@ CONDITIONS = {
     "no GPU": ({"CUDA_VISIBLE_DEVICES": "-1"}, "alone"),
 }
 _BATCH = 4
+_ZOO_WIDTHS = {"N": 32, "M": 60}  # `charm` has ten slices
+_A_PICTURE = "a picture"  # value of a file that was decoded to a picture and not to y_hat
 
 
 def odd_pictures(count: int) -> dict:
@@ -76,13 +93,13 @@ def _by_size(pictures: dict) -> list:
 class _Signatures:
     """A model's SavedModel; `encode` and `decode` take and give dictionaries by name."""
 
-    def __init__(self, path: str, batch: bool):
+    def __init__(self, model: Path, batch: bool = False):
         import tensorflow as tf
 
         from tfquant import stack
 
         stack.load_operations()
-        self._model = tf.saved_model.load(path)
+        self._model = tf.saved_model.load(str(model / "full"))
         self._batch = batch
 
     def encode(self, pictures: dict) -> dict:
@@ -119,10 +136,10 @@ class _Signatures:
 class _Loaded:
     """A model as Python uses it, without its synthesis transform."""
 
-    def __init__(self, path: str):
+    def __init__(self, model: Path):
         from tfquant.export.model_file import ExportedModel
 
-        self._model = ExportedModel.load(path)
+        self._model = ExportedModel.load(str(model / "packed"))
 
     def encode(self, pictures: dict) -> dict:
         return {name: self._model.compress(picture) for name, picture in pictures.items()}
@@ -146,8 +163,8 @@ class _Loaded:
 class _Command:
     """A model on the command line, with folders."""
 
-    def __init__(self, path: str):
-        self._path = path
+    def __init__(self, model: Path):
+        self._path = model / "packed"
 
     def _run(self, verb: str, inputs: dict, extension: str, result: str) -> dict:
         with tempfile.TemporaryDirectory() as folder:
@@ -164,14 +181,19 @@ class _Command:
         return self._run("compress", {n: _png(p) for n, p in pictures.items()}, ".png", ".tfq")
 
     def decode(self, files: dict) -> dict:
-        """The command gives pictures, so only failures are told."""
         found = self._run("decompress", files, ".tfq", ".png")
-        return {name: None if data is None else "a picture" for name, data in found.items()}
+        return {name: None if data is None else _A_PICTURE for name, data in found.items()}
+
+
+WAYS = {
+    "alone": _Signatures,
+    "batch": lambda model: _Signatures(model, batch=True),
+    "python": _Loaded,
+    "command": _Command,
+}
 
 
 def _png(picture) -> bytes:
-    import io
-
     from PIL import Image
 
     file = io.BytesIO()
@@ -194,84 +216,210 @@ def _digest(latent) -> str | None:
     return None if latent is None else hashlib.sha256(np.ascontiguousarray(latent)).hexdigest()
 
 
-def _work(way: str, task_file: str) -> None:
-    """The work of one process: {model: inputs} -> {model: results}, from and to a file."""
-    opened = {
-        "alone": lambda path: _Signatures(path, batch=False),
-        "batch": lambda path: _Signatures(path, batch=True),
-        "python": _Loaded,
-        "command": _Command,
-    }[way]
-    verb, tasks = pickle.loads(Path(task_file).read_bytes())
-    done = {path: getattr(opened(path), verb)(inputs) for path, inputs in tasks.items()}
-    Path(task_file).write_bytes(pickle.dumps(done))
-
-
-def _in_process(condition: tuple, verb: str, tasks: dict) -> dict:
-    python, environment, way = condition
-    with tempfile.TemporaryDirectory() as folder:
-        task_file = Path(folder, "task")
-        task_file.write_bytes(pickle.dumps((verb, tasks)))
-        command = [python, __file__, "--work", way, str(task_file)]
-        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **environment}
-        done = subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f"{verb} {way} {environment}: {done.stderr[-2000:]}")
-        return pickle.loads(task_file.read_bytes())
-
-
-def _identity(path: str) -> str:
-    manifest = json.loads(Path(path, "tfquant.json").read_text())
-    return f"{manifest['codec']} {manifest['fingerprint']}"
-
-
-def table(models: list, pictures: dict, conditions: dict, say=print) -> int:
-    """Prints the table; returns the number of failures.
+def _export(source: str, precision: str, target: Path) -> None:
+    """Writes a model in a precision: as a SavedModel, and packed.
 
     Args:
-      models: folders of exported models.
+      source: an exported model, or the name of a codec, which gets random weights.
+      precision: of its transforms.
+      target: folder of both exports.
+    """
+    import tensorflow as tf
+
+    from tfquant import exact, models
+    from tfquant.export import model_file, packed, rebuilding, writing
+    from tfquant.training import trained
+    from tfquant.training.experiment import Experiment
+
+    # Gradients take half of the time to save and to load.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save = functools.partial(tf.saved_model.save, options=options)
+    if source in models.CODECS:
+        experiment = Experiment(codec=source, codec_options=_ZOO_WIDTHS)
+        original = _random(experiment)
+    else:
+        manifest = model_file.read_manifest(source)
+        experiment = Experiment.from_json(json.dumps(manifest.experiment))
+        original = rebuilding.rebuilt(source, manifest).codec
+    codec = trained.build_as_decoded(experiment, precision)
+    for name, part in codec.parts().items():
+        part.set_weights(original.parts()[name].get_weights())
+    exact.copy(original, codec)
+    writing.export_codec(codec, experiment, str(target / "full"))
+    packed.pack_export(str(target / "full"), str(target / "packed"))
+
+
+def _random(experiment):
+    """Returns an exact codec whose latents are spread as those of a trained one."""
+    import measuring
+
+    from tfquant import exact
+    from tfquant.legacy_keras import keras
+    from tfquant.training import trained
+
+    keras.utils.set_random_seed(0)
+    codec = trained.build_as_decoded(experiment, "float32")
+    measuring.spread_latents(codec, measuring.picture(256, 384))
+    if hasattr(codec, "h_a"):  # hyper-latents of an untrained codec all round to 0
+        last = codec.h_a.layers[-1]
+        last.kernel.assign(8.0 * last.kernel)
+    exact.become_exact(codec)
+    return codec
+
+
+def _work(verb: str, way: str, task: str) -> None:
+    """The work of one process: for every `(model, inputs, result)` of a file, writes the result."""
+    for model, inputs, result in pickle.loads(Path(task).read_bytes()):
+        if verb == "export":
+            _export(*inputs, Path(model))
+            continue
+        _store(Path(result), getattr(WAYS[way](Path(model)), verb)(inputs))
+
+
+def _store(path: Path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(pickle.dumps(content))
+    partial.replace(path)
+
+
+def _stored(path: Path) -> dict:
+    return pickle.loads(path.read_bytes()) if path.exists() else {}
+
+
+class Matrix:
+    """The files and values of all conditions, kept in a folder.
+
+    Args:
+      state: the folder.
+      models: (name, precision) -> an exported model or the name of a codec.
       pictures: name -> uint8 [H, W, 3].
       conditions: name -> (interpreter, environment, way).
-      say: takes a line.
     """
-    twins = {path: [p for p in models if _identity(p) == _identity(path)] for path in models}
-    made = {}  # condition -> {(model, picture): data}
-    for name, condition in conditions.items():
-        files = _in_process(condition, "encode", dict.fromkeys(models, pictures))
-        made[name] = {(m, p): data for m, found in files.items() for p, data in found.items()}
-        size = sum(map(len, made[name].values()))
-        print(f"{name}: {len(made[name])} files, {size} bytes", file=sys.stderr, flush=True)
-    every = {
-        hashlib.sha256(d).hexdigest(): (m, d) for f in made.values() for (m, _), d in f.items()
-    }
-    seen = {}  # condition -> {(decoding model, digest of a file): value}
-    for name, condition in conditions.items():
-        tasks = {
-            path: {digest: data for digest, (m, data) in every.items() if path in twins[m]}
-            for path in models
-        }
-        values = _in_process(condition, "decode", tasks)
-        seen[name] = {(m, digest): v for m, found in values.items() for digest, v in found.items()}
-        print(f"{name}: {len(seen[name])} different files read", file=sys.stderr, flush=True)
-    first, failures = next(iter(conditions)), 0
-    say(f"| made under \\ read under | {' | '.join(conditions)} |")
-    say(f"|---|{'---:|' * len(conditions)}")
-    for maker, files in made.items():
-        cells = []
-        for reader in conditions:
-            bad = total = 0
-            for (model, _), data in files.items():
-                digest = hashlib.sha256(data).hexdigest()
-                for path in twins[model]:
-                    value, expected = seen[reader][path, digest], seen[first][model, digest]
-                    bad += value is None or value not in (expected, "a picture")
-                    total += 1
-            cells.append(f"{bad} of {total}")
-            failures += bad
-        say(f"| {maker} | {' | '.join(cells)} |")
-    return failures
+
+    def __init__(self, state: Path, models: dict, pictures: dict, conditions: dict):
+        self._state, self._pictures, self._conditions = state, pictures, conditions
+        self._models = {key: state / "models" / "-".join(key) for key in models}
+        self._twins = {key: [k for k in models if k[0] == key[0]] for key in models}
+        self._check_owner(models)
+        for key, path in self._models.items():
+            if not (path / "packed").exists():
+                task = [(str(path), (models[key], key[1]), None)]
+                self._process("export", (sys.executable, {}, ""), task)
+        self._made = {name: self._make(name) for name in conditions}
+        self._seen = {name: self._read(name) for name in conditions}
+
+    def _check_owner(self, models: dict) -> None:
+        file = self._state / "owner"
+        digests = {n: hashlib.sha256(p).hexdigest() for n, p in self._pictures.items()}
+        owner = {"models": models, "pictures": digests}
+        if file.exists() and _stored(file) != owner:
+            raise SystemExit(f"{self._state} has results of other models or pictures; name another")
+        _store(file, owner)
+
+    def _process(self, verb: str, condition: tuple, task: list) -> None:
+        python, environment, way = condition
+        environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **environment}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "task")
+            file.write_bytes(pickle.dumps(task))
+            done = subprocess.run(
+                [python, __file__, "--work", verb, way, str(file)],
+                env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{verb} {condition}: {done.stderr[-2000:]}")
+
+    def _result(self, verb: str, condition: str, key: tuple) -> Path:
+        return self._state / verb / condition / "-".join(key)
+
+    def _make(self, condition: str) -> dict:
+        """Returns the condition's files, {(model, picture): data}."""
+        results = {key: self._result("made", condition, key) for key in self._models}
+        task = [
+            (str(self._models[key]), self._pictures, str(result))
+            for key, result in results.items() if not result.exists()
+        ]  # fmt: skip
+        if task:
+            self._process("encode", self._conditions[condition], task)
+        made = {(k, n): data for k, file in results.items() for n, data in _stored(file).items()}
+        for (key, name), data in made.items():
+            if data is None:
+                raise SystemExit(f"{condition}: no file of {name} by {'-'.join(key)}")
+        _tell(f"{condition}: {len(made)} files, {sum(map(len, made.values()))} bytes")
+        return made
+
+    def _read(self, condition: str) -> dict:
+        """Returns the values that the condition reads, {(model, digest of a file): value}.
+
+        `model` is the name that all models of a fingerprint share.
+        """
+        files = {
+            (key[0], hashlib.sha256(data).hexdigest()): (key, data)
+            for made in self._made.values() for (key, _), data in made.items()
+        }  # fmt: skip
+        results = {key: self._result("read", condition, key) for key in self._models}
+        seen = self._seen_before(results)
+        todo = {key: {} for key in self._models}
+        turn = list(self._conditions).index(condition)
+        for number, (place, (key, data)) in enumerate(sorted(files.items())):
+            if place not in seen:
+                twins = self._twins[key]
+                todo[twins[(number + turn) % len(twins)]][place[1]] = data
+        task = [
+            (str(self._models[key]), inputs, f"{results[key]}.new")
+            for key, inputs in todo.items() if inputs
+        ]  # fmt: skip
+        if task:
+            self._process("decode", self._conditions[condition], task)
+            seen = self._seen_before(results)
+        _tell(f"{condition}: {len(files)} different files read")
+        return {place: seen[place] for place in files}
+
+    @staticmethod
+    def _seen_before(results: dict) -> dict:
+        """Adds new values to the stored ones and returns all, as `_read` does."""
+        seen = {}
+        for key, file in results.items():
+            added = Path(f"{file}.new")
+            if added.exists():
+                _store(file, {**_stored(file), **_stored(added)})
+                added.unlink()
+            seen.update({(key[0], digest): value for digest, value in _stored(file).items()})
+        return seen
+
+    def table(self) -> tuple:
+        """Returns the lines of the table, and the number of failures."""
+        first, failures = next(iter(self._conditions)), 0
+        lines = [
+            f"| made under \\ read under | {' | '.join(self._conditions)} |",
+            f"|---|{'---:|' * len(self._conditions)}",
+        ]
+        for maker, files in self._made.items():
+            cells = []
+            for reader in self._conditions:
+                bad = 0
+                for (key, _), data in files.items():
+                    place = key[0], hashlib.sha256(data).hexdigest()
+                    value = self._seen[reader][place]
+                    bad += value is None or value not in (self._seen[first][place], _A_PICTURE)
+                cells.append(f"{bad} of {len(files)}")
+                failures += bad
+            lines.append(f"| {maker} | {' | '.join(cells)} |")
+        return lines, failures
+
+    def facts(self) -> str:
+        """Returns a line with the numbers of files."""
+        made = sum(map(len, self._made.values()))
+        different = len(next(iter(self._seen.values())))
+        return (
+            f"{len(self._models)} models, {len(self._pictures)} pictures, {made} files made,"
+            f" {different} of them different, {different * len(self._seen)} times read"
+        )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _has_gpu() -> bool:
@@ -282,34 +430,64 @@ def _has_gpu() -> bool:
     return done.stdout.split()[-1:] not in ([], ["0"])
 
 
-def main() -> int:
-    if sys.argv[1:2] == ["--work"]:
-        sys.path.insert(0, str(ROOT))
-        _work(*sys.argv[2:])
-        return 0
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", metavar="MODEL", nargs="+")
+    parser.add_argument("models", metavar="MODEL", nargs="*")
+    parser.add_argument("--zoo", action="store_true", help="small codecs of every name")
+    parser.add_argument("--precisions", default="float32,bfloat16")
     parser.add_argument("--images", help="a folder of pictures")
     parser.add_argument("--first", type=int, help="only so many of its pictures")
     parser.add_argument("--odd", type=int, default=36, help="made pictures of odd sizes")
     parser.add_argument("--conditions", help="comma-separated, of: " + ", ".join(CONDITIONS))
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--state", metavar="FOLDER", help="keeps results; default: a temporary one")
     arguments = parser.parse_args()
-    chosen = arguments.conditions.split(",") if arguments.conditions else list(CONDITIONS)
-    if not _has_gpu():
-        chosen = [name for name in chosen if name != "no GPU"]
-    conditions = {name: (sys.executable, *CONDITIONS[name]) for name in chosen}
-    for name, path in (spec.split("=", 1) for spec in arguments.python):
-        conditions[name] = (path, {}, "python")
+    if not arguments.models and not arguments.zoo:
+        parser.error("name models, or --zoo")
+    return arguments
+
+
+def _pictures(arguments) -> dict:
     pictures = {}
     if arguments.images:
         from tfquant.data import images
 
         paths = sorted(images.find_images(arguments.images))[: arguments.first]
         pictures = {Path(path).stem: images.read_image(path) for path in paths}
-    pictures.update(odd_pictures(arguments.odd))
-    models = [os.path.abspath(path) for path in arguments.models]
-    return int(table(models, pictures, conditions) > 0)
+    return {**pictures, **odd_pictures(arguments.odd)}
+
+
+def _sources(arguments) -> dict:
+    """Returns (name, precision) -> an exported model or the name of a codec."""
+    found = {Path(path).name: os.path.abspath(path) for path in arguments.models}
+    if len(found) < len(arguments.models):
+        raise SystemExit("two models have one name: rename a folder")
+    if arguments.zoo:
+        from tfquant import models
+
+        found.update({name: name for name in models.CODECS})
+    return {(n, p): source for n, source in found.items() for p in arguments.precisions.split(",")}
+
+
+def main() -> int:
+    sys.path.insert(0, str(ROOT))
+    if sys.argv[1:2] == ["--work"]:
+        _work(*sys.argv[2:])
+        return 0
+    arguments = _arguments()
+    chosen = arguments.conditions.split(",") if arguments.conditions else list(CONDITIONS)
+    if not _has_gpu():
+        chosen = [name for name in chosen if name != "no GPU"]
+    conditions = {name: (sys.executable, *CONDITIONS[name]) for name in chosen}
+    for name, path in (spec.split("=", 1) for spec in arguments.python):
+        conditions[name] = (path, {}, "python")
+    with contextlib.ExitStack() as stack:
+        state = arguments.state or stack.enter_context(tempfile.TemporaryDirectory())
+        matrix = Matrix(Path(state), _sources(arguments), _pictures(arguments), conditions)
+        lines, failures = matrix.table()
+        print("\n".join(lines))
+        print(f"\n{matrix.facts()}, {failures} failures")
+    return int(failures > 0)
 
 
 if __name__ == "__main__":

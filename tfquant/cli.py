@@ -33,7 +33,16 @@ from typing import NoReturn
 
 from tfquant import __version__, files, stack
 from tfquant.coding import container
-from tfquant.commands import choosing, compressing, demo, models, outputs, recording, view
+from tfquant.commands import (
+    choosing,
+    compressing,
+    demo,
+    guard,
+    models,
+    outputs,
+    recording,
+    view,
+)
 from tfquant.commands.outcome import CommandError, fail
 from tfquant.commands.program import PROGRAMS, run_program
 from tfquant.data import background
@@ -61,10 +70,13 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
-    Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong command line.
+    Returns the exit code: 0 for success, 1 for bad input, 2 for a wrong command line. Without
+    `argv`, the process is the command's own: `compress` and `decompress` then work in a child, see
+    `guard.py`.
     """
     stack.silence()
     files.lenient_output()
+    is_own_process = argv is None
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in PROGRAMS:
         run_program(argv[0], [f"tfquant {argv[0]}", *argv[1:]])
@@ -81,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if path is not None:
             setattr(arguments, name, files.expanded(path))
     try:
+        if arguments.command in (compressing.compress, compressing.decompress):
+            journal = guard.guarded() if is_own_process else guard.Journal()
+            if isinstance(journal, int):
+                return journal
+            arguments.journal = journal
         arguments.command(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -98,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         system_said = f"{files.shown(error.filename or 'input or output')}: {error.strerror}"
         return fail(system_said if error.strerror else error)
     except MemoryError:
-        return fail("not enough memory for a picture of this size")
+        return fail("not enough memory")
     except KeyboardInterrupt:
         return fail("interrupted", code=130)
     return 0

@@ -85,6 +85,8 @@ def load(codec: Codec, data: bytes) -> None:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+    except MemoryError:
+        raise
     except Exception as error:  # zip and NumPy each raise their own
         raise ValueError(f"{NAME} is corrupt: {error}") from None
     expected = {f"{name}/{field}" for name in layers for field in _FIELDS}

@@ -34,6 +34,8 @@ def load(data: bytes) -> dict:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: table_from_bytes(arrays[name].tobytes()) for name in arrays.files}
+    except MemoryError:
+        raise
     except Exception as error:  # zip, NumPy and the tables raise different types
         raise ValueError(f"{NAME} is corrupt: {error}") from None
 

@@ -39,6 +39,10 @@ def compress(arguments: argparse.Namespace) -> None:
         _compress_folder(arguments)
         return
     outputs.check(arguments.file, arguments.picture, arguments.overwrite)
+    arguments.journal.run(arguments.picture, lambda: _compress_one(arguments))
+
+
+def _compress_one(arguments: argparse.Namespace) -> None:
     picture = _read_picture(arguments.picture, arguments)
     compressor, notes = choosing.Compressor(arguments.model, arguments.quality), picture.notes
     if choosing.has_target(arguments):
@@ -62,6 +66,10 @@ def decompress(arguments: argparse.Namespace) -> None:
         _decompress_folder(arguments)
         return
     outputs.check(arguments.picture, arguments.file, arguments.overwrite)
+    arguments.journal.run(arguments.file, lambda: _decompress_one(arguments))
+
+
+def _decompress_one(arguments: argparse.Namespace) -> None:
     # Checks everything possible before the model loads, which takes time.
     with _naming(arguments.file):
         data, bitstream = _read_file(arguments.file, arguments.max_pixels)
@@ -141,24 +149,27 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
     tasks = batch.tasks(found.paths, arguments.picture, arguments.file, ".tfq")
     compressor = choosing.Compressor(arguments.model, arguments.quality)
     model = compressor.load()
-    notes = collections.defaultdict(list)
 
-    def work(task: batch.Task) -> tuple[int, int]:
+    def work(task: batch.Task) -> dict:
         picture = _read_picture(task.source, arguments)
         data = compressor.compress(picture.pixels, arguments.max_pixels)
         outputs.write(task.target, data)
-        for note in picture.notes:
-            notes[note].append(task.source)
-        return len(data), picture.pixels.shape[0] * picture.pixels.shape[1]
+        height, width, _ = picture.pixels.shape
+        return {"source": task.source, "bytes": len(data), "pixels": height * width,
+                "notes": list(picture.notes)}  # fmt: skip
 
-    def describe(done: list[tuple[int, int]]) -> str:
-        size, pixels = map(sum, zip(*done))
+    def describe(done: list[dict]) -> str:
+        size, pixels = (sum(made[name] for made in done) for name in ("bytes", "pixels"))
         return f", {size} bytes, {8 * size / pixels:.4f} bpp"
 
     def existing(task: batch.Task) -> _Existing:
         return _existing_file(task, model, compressor.quality, arguments.page)
 
-    def end() -> None:
+    def end(done: list[dict]) -> None:
+        notes = collections.defaultdict(list)
+        for made in done:
+            for note in made["notes"]:
+                notes[note].append(made["source"])
         for note, paths in notes.items():
             print(f"{some_names(paths)}: {note}")
         say_left_out(arguments.picture, found)
@@ -199,7 +210,8 @@ def _decompress_folder(arguments: argparse.Namespace) -> None:
     def existing(task: batch.Task) -> _Existing:
         return _existing_picture(task, arguments.max_pixels)
 
-    def end() -> None:
+    def end(done: list[bool]) -> None:
+        del done
         say_left_out(arguments.file, found)
 
     _run_folder(work, tasks, arguments, arguments.picture, existing, end=end)
@@ -213,7 +225,7 @@ def _run_folder(
     out: str,
     existing: Callable[[batch.Task], _Existing],
     describe: Callable[[list], str] = lambda done: "",
-    end: Callable[[], None] = lambda: None,
+    end: Callable[[list], None] = lambda done: None,
 ) -> None:
     """Runs all tasks whose output does not exist yet, and prints a summary.
 
@@ -224,15 +236,18 @@ def _run_folder(
       out: the folder of the files.
       existing: task -> the `_Existing` at its target; called only if something exists there.
       describe: the results of `work` -> further text for the summary.
-      end: prints further lines after the summary.
+      end: takes the results, prints further lines after the summary.
 
     Raises:
       CommandError: an output cannot be written, or, raised at the end, some inputs failed.
     """
     from tfquant.commands import batch
 
+    journal = arguments.journal
     new, kept, refused = [], 0, 0
     for task in tasks:
+        if task.source in journal.ended:
+            continue
         found = _existing_special(task.target) or (
             existing(task) if os.path.exists(task.target) else None
         )
@@ -243,20 +258,25 @@ def _run_folder(
         else:
             refused += 1
             advice = "use --overwrite to replace it" if found.replaceable else "move it elsewhere"
-            fail(f"{files.shown(task.target)}: not replaced: {found.reason}; {advice}")
+            if not journal.resumed:
+                fail(f"{files.shown(task.target)}: not replaced: {found.reason}; {advice}")
     for folder in sorted({os.path.dirname(task.target) for task in new}):
         outputs.make_folder(folder)
     blamed = (
         BadInput, container.BitstreamError, model_file.ModelError, OSError, MemoryError, ValueError
     )  # fmt: skip
-    results = batch.run(work, new, arguments.jobs, blamed, fail)
+    jobs = 1 if journal.resumed else arguments.jobs
+    before = list(journal.ended.values())
+    results = before + batch.run(
+        lambda task: journal.run(task.source, lambda: work(task)), new, jobs, blamed, fail
+    )
     done = [result for result in results if result is not None]
-    failed = len(new) - len(done) + refused
+    failed = len(results) - len(done) + refused
     summary = f"{len(done)} of {len(tasks)} files made" + (describe(done) if done else "")
     if kept:
         summary += f"; {kept} existed already (--overwrite makes them again)"
     print(f"{files.shown(out)}: {summary}")
-    end()
+    end(done)
     if failed:
         raise CommandError(f"{failed} of {len(tasks)} files failed")
 

@@ -228,6 +228,8 @@ class ExportedModel:
             raise ModelError(container.TOO_LARGE_TO_WRITE.format(**values, max_pixels=limit))
         try:
             coded = self._functions.encode(tf.constant(image), *_quality_input(stored))
+        except tf.errors.ResourceExhaustedError:
+            raise ModelError(f"not enough memory for {width}x{height} pixels") from None
         except tf.errors.OpError as error:
             raise ModelError(f"cannot encode {width}x{height} pixels: {_cause(error)}") from None
         return container.Bitstream(

@@ -58,6 +58,8 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         lacking = {model.name for model in codec.entropy_models} - set(tables or {})
         if tables is not None and lacking:
             raise ValueError(f"{table_file.NAME} has no table for {', '.join(sorted(lacking))}")
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise model_file.ModelError(f"{path}: not enough memory to load the model") from None
     except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
         said = " ".join(str(error).split())
         raise model_file.ModelError(f"{path}: cannot rebuild the model: {said}") from None

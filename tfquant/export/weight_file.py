@@ -99,6 +99,8 @@ def load(data: bytes) -> list:
         )
     try:
         return [(tensor["name"], _decoded(tensor, streams)) for tensor, streams in _parsed(data)]
+    except MemoryError:
+        raise
     except Exception as error:  # zlib, JSON and NumPy each raise their own
         raise ValueError(f"{NAME} is corrupt: {error}") from None
 

@@ -1,0 +1,184 @@
+"""`compress` and `decompress` if their process is ended or runs out of memory."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MODEL = ROOT / "tfquant" / "pretrained" / "photographs" / "q10"
+
+# The command with a model without TensorFlow. A picture as high as `SIGNALS` says ends the process.
+CRASHING = """
+    import os, sys, time
+    sys.path.insert(0, "tests/commands")
+    import conftest
+    from tfquant import cli
+    from tfquant.commands import choosing
+
+    signals = eval(os.environ["SIGNALS"])
+
+    class Crashing(conftest.PixelModel):
+        def compress(self, image, *others):
+            if image.shape[0] in signals:
+                os.kill(os.getpid(), signals[image.shape[0]])
+                time.sleep(60)
+            return super().compress(image)
+
+    class Compressor(Crashing):
+        quality = 50.0
+        qualities = None
+
+        def __init__(self, name, quality=None):
+            super().__init__()
+
+        def load(self):
+            if "load" in signals:
+                os.kill(os.getpid(), signals["load"])
+            return self
+
+        def __str__(self):
+            return "pixels"
+
+    choosing.Compressor = Compressor
+    sys.exit(cli.main())
+"""
+
+# The command with a limit of its address space in bytes. Prints the largest size that it had.
+LIMITED = """
+    import atexit, re, resource, sys
+    from tfquant import cli
+
+    limit = int(sys.argv.pop(1))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    atexit.register(lambda: print("VmPeak", re.findall(
+        r"VmPeak:\\s*(\\d+)", open("/proc/self/status").read())[0], file=sys.stderr))
+    sys.exit(cli.main())
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="the guard is for Linux"),
+]
+
+
+def run(script, *arguments, **environment):
+    """Returns exit code, standard output, and the lines of standard error."""
+    lines = [line[4:] for line in script.splitlines()]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=1800,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+def pictures(folder, heights):
+    folder.mkdir()
+    for height in heights:
+        Image.fromarray(np.full((height, 8, 3), height, np.uint8)).save(folder / f"{height:02}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGKILL"])
+def test_a_picture_that_ends_the_process_gives_one_line(tmp_path, name):
+    (picture,) = pictures(tmp_path / "in", [20]).iterdir()
+    signals = {20: int(getattr(signal, name))}
+    code, out, errors = run(
+        CRASHING, "compress", picture, tmp_path / "out.tfq", SIGNALS=repr(signals)
+    )
+    assert (code, out) == (1, "")
+    assert errors == [
+        f"tfquant: {picture}: the process ended with {name}; most likely there is not enough"
+        " memory for this picture"
+    ]
+    assert not (tmp_path / "out.tfq").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_the_other_pictures_of_a_folder_are_compressed(tmp_path, jobs):
+    heights = range(10, 20)
+    source, out = pictures(tmp_path / "in", heights), tmp_path / "out"
+    (source / "00.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    signals = {12: int(signal.SIGSEGV), 15: int(signal.SIGKILL)}
+    code, said, errors = run(
+        CRASHING, "compress", source, out, f"--jobs={jobs}", SIGNALS=repr(signals)
+    )
+    assert code == 1
+    made = sorted(path.name for path in out.iterdir())
+    assert made == [f"{height}.tfq" for height in heights if height not in signals]
+    lost = [line for line in errors if "the process ended with" in line]
+    assert [re.findall(r"(\d+).png: .* (SIG\w+)", line)[0] for line in sorted(lost)] == [
+        ("12", "SIGSEGV"), ("15", "SIGKILL")
+    ]  # fmt: skip
+    assert len([line for line in errors if "00.png" in line]) == 1  # although it was read twice
+    assert errors[-1] == "tfquant: 3 of 11 files failed"
+    assert len(errors) == 4
+    assert f"{out}: 8 of 11 files made, " in said and len(said.splitlines()) == 1
+
+
+def test_a_process_that_ends_before_any_picture_is_not_repeated(tmp_path):
+    source = pictures(tmp_path / "in", [10, 11])
+    signals = {"load": int(signal.SIGABRT)}
+    code, out, errors = run(CRASHING, "compress", source, tmp_path / "out", SIGNALS=repr(signals))
+    assert (code, out) == (1, "")
+    assert errors == [
+        "tfquant: the process ended with SIGABRT; most likely there is not enough memory"
+    ]
+
+
+@pytest.mark.parametrize(
+    "number,code", [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)]
+)
+def test_a_signal_to_end_ends_both_processes(tmp_path, number, code):
+    """The child waits for a FIFO that nobody writes."""
+    fifo = tmp_path / "in.png"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "tfquant.cli", "compress", fifo, tmp_path / "out.tfq"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+    def children():
+        return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+    deadline = time.monotonic() + 60
+    while not children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (child,) = children()
+    time.sleep(0.5)  # until the child has handlers of its own
+    # A terminal sends Ctrl-C to the whole group, `kill` sends SIGTERM to one process.
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    errors = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == code
+    assert errors == (["tfquant: interrupted"] if number == signal.SIGINT else [])
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_picture_for_which_there_is_no_memory_gives_one_line(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    for name, side in (("large", 1024), ("small", 64)):
+        Image.fromarray(noise[:side, :side]).save(source / f"{name}.png")
+    whole = 1 << 40
+    small = source / "small.png", tmp_path / "small.tfq"
+    code, _, errors = run(LIMITED, whole, "compress", MODEL, *small)
+    assert code == 0
+    peak = 1024 * max(int(line.split()[1]) for line in errors if line.startswith("VmPeak"))
+    code, said, errors = run(LIMITED, peak + (64 << 20), "compress", MODEL, source, out)
+    errors = [line for line in errors if not line.startswith("VmPeak")]
+    assert code == 1
+    assert [path.name for path in out.iterdir()] == ["small.tfq"]
+    assert (out / "small.tfq").read_bytes() == (tmp_path / "small.tfq").read_bytes()
+    assert len(errors) == 2, errors
+    assert errors[0].startswith(f"tfquant: {source / 'large.png'}: ")
+    assert "not enough memory" in errors[0]
+    assert errors[1] == "tfquant: 1 of 2 files failed"
+    assert "1 of 2 files made" in said

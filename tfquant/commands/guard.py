@@ -1,0 +1,154 @@
+"""Commands that survive the end of their process.
+
+TensorFlow reports a tensor for which there is no memory as an error. Memory that its kernels and
+threads cannot get ends the process, and so does Linux if the whole machine runs out of memory.
+`guarded` lets a child process do the work of a command. If the child is ended, another child goes
+on. It takes the picture that was in work as one that failed.
+
+    parent: guarded() --fork--> child: the command, Journal.run(picture, work) for each picture
+            waits                 | writes down which pictures begin and end
+            forks again <---------+ ended by SIGSEGV, SIGABRT, SIGBUS or SIGKILL
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, BinaryIO
+
+from tfquant import files
+from tfquant.commands.outcome import BadInput, fail
+
+# Signals that end a process which lacks memory.
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL}
+_PR_SET_PDEATHSIG = 1
+_LOST = "the process ended with {name}; most likely there is not enough memory for this picture"
+
+
+class Journal:
+    """The pictures that earlier processes of a command have worked on.
+
+    Attributes:
+      ended: source -> result of the work, None if it failed.
+      lost: source -> name of the signal that ended the process.
+      resumed: true in a child that goes on after another one. It works on one picture at a time, so
+        that the picture to blame is known.
+    """
+
+    def __init__(self, file: BinaryIO | None = None):
+        self.ended: dict[str, Any] = {}
+        self.lost: dict[str, str] = {}
+        self.resumed = False
+        self._file = file
+
+    def run(self, source: str, work: Callable[[], Any]) -> Any:
+        """Returns `work()`, and writes down that it begins and ends.
+
+        Args:
+          source: name of the picture.
+          work: returns what JSON can represent.
+
+        Raises:
+          BadInput: an earlier process was ended during the work.
+        """
+        self._write(begin=source)
+        result = None
+        try:
+            if source in self.lost:
+                raise BadInput(f"{files.shown(source)}: {_LOST.format(name=self.lost[source])}")
+            result = work()
+        finally:
+            self._write(end=source, result=result)
+        return result
+
+    def _write(self, **line: Any) -> None:
+        if self._file is not None:
+            os.write(self._file.fileno(), json.dumps(line).encode() + b"\n")
+
+    def goes_on(self, name: str) -> bool:
+        """Reads what a child wrote before a signal of that name ended it.
+
+        Returns:
+          False if the child was not working on a picture.
+        """
+        assert self._file is not None
+        self._file.seek(0)
+        begun = []
+        for line in map(json.loads, self._file):
+            if "begin" in line:
+                begun.append(line["begin"])
+            else:
+                begun.remove(line["end"])
+                self.ended[line["end"]] = line["result"]
+        self._file.truncate(0)
+        self._file.seek(0)
+        if len(begun) == 1:
+            self.lost[begun[0]] = name
+        self.resumed = True
+        return bool(begun)
+
+
+def guarded() -> Journal | int:
+    """Continues in a child process.
+
+    Returns:
+      In the child, its journal. In the parent, the exit code of the command. Where there is no
+      Linux, or this process has loaded TensorFlow, there is no child, and a journal is returned.
+    """
+    if sys.platform != "linux" or "tensorflow" in sys.modules:
+        return Journal()
+    try:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  exists as long as the process
+    except OSError:  # no space
+        return Journal()
+    journal = Journal(file)
+    while True:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        child = os.fork()
+        if not child:
+            _end_with(parent)
+            return journal
+        code = _wait(child)
+        if code >= 0:
+            return code
+        if -code not in _CRASHES:
+            return 128 - code
+        name = signal.Signals(-code).name
+        if not journal.goes_on(name):
+            return fail(f"the process ended with {name}; most likely there is not enough memory")
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait(child: int) -> int:
+    """Returns the exit code of a child, or minus the number of the signal that ended it.
+
+    Ctrl-C reaches the child as well, which reports it. Other requests to end are passed on.
+    """
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        del frame
+        os.kill(child, number)
+
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        before[number] = signal.signal(number, pass_on)
+    try:
+        _, status = os.waitpid(child, 0)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return os.waitstatus_to_exitcode(status)
