@@ -23,6 +23,7 @@ from PIL import Image
 from tfquant import files
 from tfquant.data import finding, images
 from tfquant.data.dead_leaves import dead_leaves
+from tfquant.data.decoding import one_line
 from tfquant.evaluation import measure
 from tfquant.evaluation.results import Failure
 
@@ -157,12 +158,7 @@ def readable(pictures: Iterable[Picture], say: Callable[[str], object]) -> Reada
 
 def failure(picture: Picture, codec: str, error: Exception) -> Failure:
     """Returns a picture without measurement; `codec` "" means all."""
-    return Failure(picture.name, str(picture.path), codec, reason(error))
-
-
-def reason(error: Exception) -> str:
-    """Returns the message of an error in one line, or the error's type if it has no message."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return Failure(picture.name, str(picture.path), codec, one_line(error))
 
 
 def _without_reports(
