@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfquant.commands import batch
+from tfquant.commands import batch, choosing
 from tfquant.data import images
 
 PLAIN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -409,3 +410,11 @@ def test_info_reads_a_pipe_of_the_shell(tmp_path, tfquant):
     data = (tmp_path / "a.tfq").read_bytes()
     done = subprocess.run(command, input=data, capture_output=True, check=True)
     assert f"{len(data)} bytes".encode() in done.stdout
+
+
+def test_a_process_that_has_tensorflow_keeps_its_garbage_collection():
+    import tensorflow  # noqa: F401
+
+    before = gc.get_freeze_count()
+    choosing.import_tensorflow()
+    assert gc.get_freeze_count() == before and gc.isenabled()

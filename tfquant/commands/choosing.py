@@ -16,6 +16,7 @@ import gc
 import importlib
 import math
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from tfquant import files, stack
@@ -255,8 +256,12 @@ def import_tensorflow() -> None:
 
     TensorFlow 2.16 and later import Keras 3, and with it Matplotlib, unless they are set to the
     Keras 2 that this package uses anyway. This takes a fifth of the time of the import. Garbage
-    collection takes another fifth and finds nothing.
+    collection takes another fifth and finds nothing. A process that has imported TensorFlow before
+    keeps its garbage collection as it is: `gc.freeze` would keep its garbage for ever.
     """
+    if "tensorflow" in sys.modules:
+        stack.import_tensorflow()
+        return
     if stack.tensorflow_version() and not stack.has_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     gc.disable()
