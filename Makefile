@@ -50,8 +50,12 @@ demo: venv
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow"
 
+# In two parts, because TensorFlow keeps the graphs of all tests: each worker takes 6 GB or less.
+BIG_TESTS := tests/compatibility tests/conformance tests/export tests/training
+
 test: venv
-	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10 $(BIG_TESTS)
+	$(BIN)/python -m pytest -n 2 --dist=worksteal --durations=10 $(BIG_TESTS:%=--ignore=%)
 
 # What a stack can change: the coder, bits of kernels, Keras, exported models, a run's way through.
 STACK_TESTS := tests/coding tests/compatibility tests/contexts tests/entropy tests/ops tests/quantization \
