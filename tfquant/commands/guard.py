@@ -109,8 +109,8 @@ def guarded() -> Journal | int:
         return Journal()
     journal = Journal(file)
     while True:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it was closed
+            stream.flush()
         parent = os.getpid()
         child = os.fork()
         if not child:
