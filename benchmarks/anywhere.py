@@ -101,12 +101,17 @@ class _Signatures:
         stack.load_operations()
         self._model = tf.saved_model.load(str(model / "full"))
         self._batch = batch
+        self._quality = _quality(model / "full")
 
     def encode(self, pictures: dict) -> dict:
+        import tensorflow as tf
+
         compress, found = self._model.signatures["compress"], {}
         for names in _by_size(pictures) if self._batch else [[name] for name in pictures]:
-            files = compress(images=np.stack([pictures[name] for name in names]))["tfq_bytes"]
-            found.update(zip(names, files.numpy()))
+            inputs = {"images": tf.constant(np.stack([pictures[name] for name in names]))}
+            if self._quality is not None:
+                inputs["quality"] = tf.fill([len(names)], self._quality)
+            found.update(zip(names, compress(**inputs)["tfq_bytes"].numpy()))
         return found
 
     def decode(self, files: dict) -> dict:
@@ -166,19 +171,22 @@ class _Command:
     def __init__(self, model: Path):
         self._path = model / "packed"
 
-    def _run(self, verb: str, inputs: dict, extension: str, result: str) -> dict:
+    def _run(self, verb: str, inputs: dict, extension: str, result: str, *options) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             source, out = Path(folder, "in"), Path(folder, "out")
             source.mkdir()
             for name, data in inputs.items():
                 Path(source, name + extension).write_bytes(data)
-            command = [sys.executable, "-m", "tfquant.cli", verb, self._path, source, out]
+            command = [sys.executable, "-m", "tfquant.cli", verb, *options, self._path, source, out]
             subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
             made = {name: Path(out, name + result) for name in inputs}
             return {n: file.read_bytes() if file.exists() else None for n, file in made.items()}
 
     def encode(self, pictures: dict) -> dict:
-        return self._run("compress", {n: _png(p) for n, p in pictures.items()}, ".png", ".tfq")
+        quality = _quality(self._path)
+        options = [] if quality is None else [f"--quality={quality}"]
+        pngs = {name: _png(picture) for name, picture in pictures.items()}
+        return self._run("compress", pngs, ".png", ".tfq", *options)
 
     def decode(self, files: dict) -> dict:
         found = self._run("decompress", files, ".tfq", ".png")
@@ -191,6 +199,14 @@ WAYS = {
     "python": _Loaded,
     "command": _Command,
 }
+
+
+def _quality(path: Path) -> float | None:
+    """Returns the base quality of an exported model; None if it has one rate."""
+    from tfquant.export.model_file import read_manifest
+
+    qualities = read_manifest(str(path)).qualities
+    return None if qualities is None else qualities.nearest(None)
 
 
 def _png(picture) -> bytes:
