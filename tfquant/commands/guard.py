@@ -7,7 +7,7 @@ on. It takes the picture that was in work as one that failed.
 
     parent: guarded() --fork--> child: the command, Journal.run(picture, work) for each picture
             waits                 | writes down which pictures begin and end
-            forks again <---------+ ended by SIGSEGV, SIGABRT, SIGBUS or SIGKILL
+            forks again <---------+ ended by SIGSEGV, SIGABRT, SIGBUS, SIGKILL or the C library
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from tfquant.commands.outcome import BadInput, fail
 
 # Signals that end a process which lacks memory.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGKILL}
+# The C library ends the process with this code, and a line of its own, if a new thread gets no
+# memory. No command returns it.
+_NO_THREAD = 127
 _PR_SET_PDEATHSIG = 1
 _LOST = "the process ended with {name}; most likely there is not enough memory for this picture"
 
@@ -117,11 +120,11 @@ def guarded() -> Journal | int:
             _end_with(parent)
             return journal
         code = _wait(child)
-        if code >= 0:
+        if code >= 0 and code != _NO_THREAD:
             return code
-        if -code not in _CRASHES:
+        if code < 0 and -code not in _CRASHES:
             return 128 - code
-        name = signal.Signals(-code).name
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if not journal.goes_on(name):
             return fail(f"the process ended with {name}; most likely there is not enough memory")
 
