@@ -417,4 +417,5 @@ def test_a_process_that_has_tensorflow_keeps_its_garbage_collection():
 
     before = gc.get_freeze_count()
     choosing.import_tensorflow()
-    assert gc.get_freeze_count() == before and gc.isenabled()
+    # Frozen objects may go in the meantime; none may be added.
+    assert gc.get_freeze_count() <= before and gc.isenabled()
