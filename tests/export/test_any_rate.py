@@ -84,6 +84,7 @@ def test_a_range_beyond_the_scale_keeps_the_lmbda_of_each_quality():
     lmbdas = (1e-5, 10.0)
     beyond = quality.range_of({"lmbda_range": lmbdas})
     assert (beyond.low, beyond.high) == (1 / 256, 100)  # 0 stands for no quality in a file
+    assert quality.range_of({"lmbda_range": lmbdas, "lmbda": 1e-9}).base == 0
     level = beyond.level(40.0)
     assert lmbdas[0] * (lmbdas[1] / lmbdas[0]) ** level == pytest.approx(quality.to_lmbda(40.0))
 

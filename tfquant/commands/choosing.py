@@ -160,11 +160,7 @@ class Compressor:
           ModelError: there is no such model.
         """
         self.set = registry.find(registry.DEFAULT if name is None else name)
-        self._choose(quality)
-
-    def _choose(self, quality: float | None) -> None:
-        self.member = self.set.choose(quality)
-        self.quality = self.member.nearest(self.set.default_quality if quality is None else quality)
+        self.member, self.quality = self.set.member_for(quality)
 
     def __str__(self) -> str:
         if len(self.set.members) == 1 and self.member.low == self.member.high:

@@ -19,6 +19,7 @@ from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
 from tfquant.coding.tables import Table
 from tfquant.exchange import Reading, Writing
+from tfquant.export import quality as scale
 from tfquant.export import stock, tiles
 from tfquant.export.quality import QualityRange
 from tfquant.export.stock import (
@@ -260,10 +261,11 @@ class CodecModule(tf.Module):
 
         def one(data: tf.Tensor) -> dict[str, tf.Tensor]:
             file = of_one_size(self._unpack(data))
-            inputs = self._what_decodes(file)
-            found = {"y_hat": self.read(*inputs[: len(_CODED)])[0], "height": file.height,
-                     "width": file.width, "quality": inputs[-1]}  # fmt: skip
-            return {name: found[name] for name in spec}
+            y_hat = self.read(*_coded(file))[0]
+            found = {"y_hat": y_hat, "height": file.height, "width": file.width}
+            if self._qualities is not None:
+                found["quality"] = self._quality_of(file)
+            return found
 
         return one_by_one(one, (tfq_bytes,), spec)
 
@@ -313,8 +315,8 @@ class CodecModule(tf.Module):
 
     @traced(_FILE)
     def _unpack(self, tfq_bytes: tf.Tensor) -> packing.Unpacked:
-        steps = container.ONE_RATE if self._qualities is None else self._qualities.steps
         codec, fingerprint = self._codec().name, self.fingerprint()
+        steps = scale.stored_range(self._qualities)
         return packing.unpack(tfq_bytes, codec, fingerprint, self._max_pixels, steps)
 
     def _within_limit(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -327,15 +329,16 @@ class CodecModule(tf.Module):
             return tf.identity(height), tf.identity(width)
 
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
-        return self.decode(*self._what_decodes(file))["image"]
+        quality = () if self._qualities is None else (self._quality_of(file),)
+        return self.decode(*_coded(file), *quality)["image"]
 
-    def _what_decodes(self, file: packing.Unpacked) -> tuple[tf.Tensor, ...]:
-        """Returns the arguments of `decode`."""
-        coded = (file.streams, file.height, file.width, file.symbols_crc)
-        if self._qualities is None:
-            return coded
+    def _quality_of(self, file: packing.Unpacked) -> tf.Tensor:
+        """Returns the quality with which a model for a range of rates decodes a file, float32
+        scalar.
+        """
+        assert self._qualities is not None
         stored = tf.cast(file.quality, tf.float32) / container.QUALITY_STEPS
-        return (*coded, tf.where(file.quality > 0, stored, self._qualities.base))
+        return tf.where(file.quality > 0, stored, self._qualities.base)
 
     def _of_one_size(self, files: tf.Tensor) -> Callable[[packing.Unpacked], packing.Unpacked]:
         """Returns a function that checks that a file has the size of the first one."""
@@ -351,6 +354,11 @@ class CodecModule(tf.Module):
                 return tf.nest.map_structure(tf.identity, file)
 
         return check
+
+
+def _coded(file: packing.Unpacked) -> tuple[tf.Tensor, ...]:
+    """Returns the tensors of `_CODED`."""
+    return file.streams, file.height, file.width, file.symbols_crc
 
 
 # Number of pixels from which a graph is worth its tracing time, because its GDN takes less memory.

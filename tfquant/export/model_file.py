@@ -261,8 +261,7 @@ class ExportedModel:
 
         limit = self.manifest.max_pixels if max_pixels is None else max_pixels
         bitstream = container.Bitstream.from_bytes(data, limit)
-        steps = container.ONE_RATE if self.qualities is None else self.qualities.steps
-        bitstream.check_model(self.codec, self.fingerprint, steps)
+        bitstream.check_model(self.codec, self.fingerprint, scale.stored_range(self.qualities))
         try:
             decoded = self._functions.decode(
                 tf.constant(bitstream.streams, tf.string),

@@ -118,8 +118,17 @@ class ModelSet:
         Raises:
           ValueError: the quality is not from 0 to 100.
         """
-        quality = self._resolved(quality)
-        return min(self.members, key=lambda member: abs(member.nearest(quality) - quality))
+        return self.member_for(quality)[0]
+
+    def member_for(self, quality: float | None = None) -> tuple[Member, float]:
+        """Returns the member that `choose` returns, and its quality nearest to the requested one.
+
+        The arguments and errors are those of `choose`.
+        """
+        quality = self.default_quality if quality is None else quality
+        scale.check(quality)
+        member = min(self.members, key=lambda member: abs(member.nearest(quality) - quality))
+        return member, member.nearest(quality)
 
     def samples(self) -> list[float]:
         """Returns the `Member.samples` of all members, in ascending order."""
@@ -157,7 +166,7 @@ class ModelSet:
           ValueError: the quality is not from 0 to 100.
           ModelError: as in `ExportedModel.load` and `ExportedModel.compress`.
         """
-        member, quality = self._member_for(quality)
+        member, quality = self.member_for(quality)
         return self.load(member).compress(image, quality, max_pixels)
 
     def decompress(self, data: bytes, max_pixels: int | None = None) -> np.ndarray:
@@ -186,7 +195,7 @@ class ModelSet:
 
         The arguments and errors are those of `compress`.
         """
-        member, quality = self._member_for(quality)
+        member, quality = self.member_for(quality)
         return self.load(member).evaluate(image, quality)
 
     def rate_map(self, image: np.ndarray, quality: float | None = None) -> np.ndarray:
@@ -194,19 +203,8 @@ class ModelSet:
 
         Args and errors are those of `compress`.
         """
-        member, quality = self._member_for(quality)
+        member, quality = self.member_for(quality)
         return self.load(member).rate_map(image, quality)
-
-    def _member_for(self, quality: float | None) -> tuple[Member, float]:
-        """Returns the member that codes with a quality, and its nearest quality."""
-        member = self.choose(quality)
-        return member, member.nearest(self._resolved(quality))
-
-    def _resolved(self, quality: float | None) -> float:
-        """Returns the requested quality, or the default one, after a check."""
-        quality = self.default_quality if quality is None else quality
-        scale.check(quality)
-        return quality
 
 
 def read(path: str) -> ModelSet:

@@ -30,7 +30,6 @@ import tfquant
 from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import table_file
-from tfquant.coding.container import QUALITY_STEPS
 from tfquant.export import model_file, quality, rebuilding, weight_file
 from tfquant.export.codec_module import CodecModule
 from tfquant.training import trained
@@ -140,13 +139,12 @@ def widen(export: str, path: str) -> model_file.Manifest:
 
 def _widened(experiment: Experiment) -> Experiment:
     """Returns the experiment with `_WIDER_BY` octaves of lmbda on both sides of its own."""
-    quality_of = functools.partial(quality.to_lmbda, distortion=experiment.distortion)
-    base = quality.of_lmbda(experiment.lmbda, experiment.distortion)
-    # A file can then store the quality at which the gains are exactly 1.
-    base = round(QUALITY_STEPS * base) / QUALITY_STEPS
+    lmbda_of = functools.partial(quality.to_lmbda, distortion=experiment.distortion)
+    # A file can store this quality, at which the gains are exactly 1.
+    base = quality.base_of(experiment.lmbda, experiment.distortion)
     ends = (base - _WIDER_BY * quality.PER_OCTAVE, base + _WIDER_BY * quality.PER_OCTAVE)
     return dataclasses.replace(
-        experiment, lmbda_range=tuple(map(quality_of, ends)), quality_levels=2 * _WIDER_BY + 1
+        experiment, lmbda_range=tuple(map(lmbda_of, ends)), quality_levels=2 * _WIDER_BY + 1
     )
 
 

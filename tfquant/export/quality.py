@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tfquant.coding.container import QUALITY_STEPS
+from tfquant.coding.container import ONE_RATE, QUALITY_STEPS
 
 LOWEST, HIGHEST = 0.0, 100.0
 OUT_OF_SCALE = f"quality must be from {LOWEST:.0f} to {HIGHEST:.0f}; got {{quality}}"
@@ -34,6 +34,11 @@ def of_lmbda(lmbda: float, distortion: str = "mse") -> float:
       distortion: `mse` or `ms_ssim`.
     """
     return _on_scale(_unlimited(lmbda, distortion))
+
+
+def base_of(lmbda: float, distortion: str = "mse") -> float:
+    """Returns the quality of an lmbda, see `of_lmbda`, in steps that a file can store."""
+    return _steps(of_lmbda(lmbda, distortion)) / QUALITY_STEPS
 
 
 def to_lmbda(quality: float, distortion: str = "mse") -> float:
@@ -79,7 +84,7 @@ class QualityRange:
 
         Step 0 in a file means `base`.
         """
-        least, most = (round(QUALITY_STEPS * _on_scale(end)) for end in (self.start, self.end))
+        least, most = (_steps(_on_scale(end)) for end in (self.start, self.end))
         return max(least, 1), max(most, 1)
 
     def nearest(self, quality: float | None) -> float:
@@ -90,7 +95,7 @@ class QualityRange:
         """
         least, most = self.steps
         quality = self.base if quality is None else quality
-        return min(max(round(QUALITY_STEPS * quality), least), most) / QUALITY_STEPS
+        return min(max(_steps(quality), least), most) / QUALITY_STEPS
 
     def samples(self) -> list[float]:
         """Returns a few qualities at equal distances, from the lowest to the highest one."""
@@ -118,14 +123,22 @@ def range_of(experiment: Mapping[str, Any]) -> QualityRange | None:
     start, end = (_unlimited(float(lmbda), distortion) for lmbda in lmbdas)
     if not start < end:
         raise ValueError(f"the range of lmbda must grow; got {lmbdas}")
-    base = _unlimited(float(experiment.get("lmbda", lmbdas[0])), distortion)
-    return QualityRange(start, end, round(QUALITY_STEPS * base) / QUALITY_STEPS)
+    return QualityRange(start, end, base_of(float(experiment.get("lmbda", lmbdas[0])), distortion))
+
+
+def stored_range(qualities: QualityRange | None) -> tuple[int, int]:
+    """Returns the lowest and the highest quality that the files of a model store, in steps."""
+    return ONE_RATE if qualities is None else qualities.steps
 
 
 def _unlimited(lmbda: float, distortion: str) -> float:
     if distortion == "ms_ssim":
         lmbda /= _MS_SSIM_FACTOR
     return 10.0 + PER_OCTAVE * math.log2(lmbda / _LMBDA_OF_10)
+
+
+def _steps(quality: float) -> int:
+    return round(QUALITY_STEPS * quality)
 
 
 def _on_scale(quality: float) -> float:

@@ -62,8 +62,9 @@ def dump(weights: list, step: float | None = None, packed: bytes = b"") -> bytes
     known = {_content(_decoded(*each)): each for each in encoded}
     for name, array in weights:
         array = np.asarray(array, np.float32)
-        if _content(array) in known:
-            tensor, made = known[_content(array)]
+        found = known.get(_content(array)) if known else None
+        if found:
+            tensor, made = found
             tensors.append({**tensor, "name": name})
             streams += made
             continue
