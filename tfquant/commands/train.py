@@ -167,7 +167,7 @@ def train_stages(
     folder.prepare(run_dir, experiment, kept.newest)
     changed = folder.note_pictures(run_dir, source.listing())
     if changed and kept.newest is not None:
-        logging.warning("%s: %s", run_dir, changed)
+        logging.warning("%s: %s", files.shown(run_dir), files.shown(changed))
     warn_of_validation(experiment)
     validation_data = _validation_data(validation_source, experiment)
     run.run_stages(

@@ -166,12 +166,12 @@ class EncodedImages(ImageSource):
         if self.errors:
             logging.warning(
                 "%s: %d of %d pictures skipped: unreadable",
-                spec,
+                files.shown(spec),
                 len(self.errors),
                 count,
             )
         for note, places in sorted(self._notes.items()):
-            logging.info("%s: %d pictures: %s", spec, len(places), note)
+            logging.info("%s: %d pictures: %s", files.shown(spec), len(places), note)
 
     def left_out(self) -> list[str]:
         return [str(self.errors[i]) for i in sorted(self.errors)]
@@ -230,7 +230,7 @@ class EncodedImages(ImageSource):
             self.errors[i] = error
             number = len(self.errors)
         with messages.STDERR:  # so that the line is not captured as libtiff's
-            logging.warning("skipped picture %d: %s", number, error)
+            logging.warning("skipped picture %d: %s", number, files.shown(str(error)))
 
 
 class ImageFiles(EncodedImages):
@@ -242,7 +242,7 @@ class ImageFiles(EncodedImages):
         found = finding.search(spec)
         self.paths = found.paths
         if found.left_out():
-            logging.info("%s: skipped: %s", spec, found.left_out())
+            logging.info("%s: skipped: %s", files.shown(spec), found.left_out())
         super().__init__(spec, len(self.paths), cache_mib=cache_mib, background=background)
 
     def _read(self, i: int) -> np.ndarray:

@@ -123,7 +123,8 @@ def export_codec(
         else:
             logging.info(
                 "%s: the SavedModel evaluates pictures but does not code them (%s);"
-                " tfquant compress and decompress work with it on every stack", path, coder.source,
+                " tfquant compress and decompress work with it on every stack",
+                files.shown(path), coder.source,
             )  # fmt: skip
             _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))

@@ -55,7 +55,10 @@ def newest_readable(run_dir: str) -> str | None:
         try:
             _read_all(path)
         except (tf.errors.OpError, ValueError, IndexError) as error:  # IndexError: truncated
-            logging.warning("%s is corrupt (%s): trying the previous checkpoint", path, error)
+            logging.warning(
+                "%s is corrupt (%s): trying the previous checkpoint",
+                files.shown(path), files.shown(files.one_line(error)),
+            )  # fmt: skip
         else:
             return path
     if numbers:
@@ -107,8 +110,9 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
         theirs, ours = getattr(other, name), getattr(experiment, name)
         if theirs != ours:
             logging.warning(
-                "%s was trained with %s=%r, but this run uses %r", run_dir, name, theirs, ours
-            )
+                "%s was trained with %s=%r, but this run uses %r",
+                files.shown(run_dir), name, theirs, ours,
+            )  # fmt: skip
     new = {"rectifier"} if experiment.rectified and not other.rectified else set()
     if experiment.lmbda_range and not other.lmbda_range:
         new |= {"gain", "inverse_gain"}
@@ -117,7 +121,7 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
         _restore(tf.train.Checkpoint(codec=tf.train.Checkpoint(**parts)), codec.name, newest)
     else:
         restore_codec(codec, newest)
-    logging.info("Initialized from %s", newest)
+    logging.info("Initialized from %s", files.shown(newest))
 
 
 def _rectifier(experiment: Experiment) -> str:
@@ -176,7 +180,7 @@ class RunCheckpoint:
         """
         assert self.newest is not None  # else there is no stage to resume in
         _restore(self._checkpoint(), self.trainer.codec.name, self.newest)
-        logging.info("Resumed from %s", self.newest)
+        logging.info("Resumed from %s", files.shown(self.newest))
 
     def save(self, stage_index: int, number: int) -> None:
         """Saves the current state.

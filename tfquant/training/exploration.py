@@ -357,14 +357,14 @@ def run_search(
         start = experiment.init_from
         if warm_start and earlier:
             start = run_dir(directory, earlier[-1])
-        logging.info("Weight %g, from %s", weight, start)
+        logging.info("Weight %g, from %s", weight, start and files.shown(start))
         keras.backend.clear_session()
         gc.collect()  # frees the previous trainer, its graphs and its pictures (a reference cycle)
         one = dataclasses.replace(experiment, qr_weight=weight, init_from=start)
         try:
             train(one, run_dir(directory, weight))
         except run.TrainingDiverged as error:
-            logging.warning("Weight %g: %s", weight, error)
+            logging.warning("Weight %g: %s", weight, files.shown(str(error)))
             return {"J": None}
         return outcome(run_dir(directory, weight), experiment.distortion)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from tfquant import models
+from tfquant import files, models
 from tfquant.codec import Codec
 from tfquant.layers import transforms
 from tfquant.training import checkpoint, folder
@@ -85,7 +85,7 @@ def load_run(run_dir: str, precision: str = "float32") -> Trained:
     if trained and codec.rectifier is None:
         logging.warning(
             "%s has reached stage %s, which decodes without the rectifier: the rectifier is left"
-            " out", run_dir, stages[-1],
+            " out", files.shown(run_dir), stages[-1],
         )  # fmt: skip
     return Trained(reached, codec, newest)
 
