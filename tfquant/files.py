@@ -129,6 +129,16 @@ def shown(name: str | os.PathLike) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def one_line(message: object) -> str:
+    """Returns a message, or that of an error, without line breaks."""
+    return " ".join(str(message).split())
+
+
+def reason(error: Exception) -> str:
+    """Returns an error's message without line breaks, or its class if the message is empty."""
+    return one_line(error) or type(error).__name__
+
+
 def folded(name: str) -> str:
     """Returns a name as file systems compare it that ignore case and Unicode forms."""
     return unicodedata.normalize("NFC", name).casefold()

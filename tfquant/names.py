@@ -1,8 +1,8 @@
-"""Checks of names against known names."""
+"""Checks of names against known names, and lists of names in messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def check_known(
@@ -19,3 +19,16 @@ def check_known(
     if name not in known:
         before, colon, kind = what.rpartition(": ")
         raise error(f"{before}{colon}unknown {kind} {name!r}; known: {', '.join(known)}")
+
+
+def first_few(names: Sequence[str], most: int, between: str = ", ", last: str = " ") -> str:
+    """Joins the first `most` names, and counts the other ones.
+
+    Args:
+      names: the names, or other short texts.
+      most: number of names in the result.
+      between: separates the names.
+      last: separates the names from the count.
+    """
+    more = len(names) - most
+    return between.join(names[:most]) + (f"{last}and {more} more" if more > 0 else "")

@@ -1,11 +1,11 @@
 """`compress` and `decompress` if their process is ended or runs out of memory."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +15,30 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "tfquant" / "pretrained" / "photographs" / "q10"
 
-# The command with a model without TensorFlow. A picture as high as `SIGNALS` says ends the process.
+# The command with a model without TensorFlow. A picture as high as `SIGNALS` says ends the process,
+# and so does a file of such a name, before it gets the name.
 CRASHING = """
-    import os, sys, time
+    import os, signal, sys
     sys.path.insert(0, "tests/commands")
     import conftest
     from tfquant import cli
     from tfquant.commands import choosing
 
     signals = eval(os.environ["SIGNALS"])
+    rename = os.replace
+
+    def replace(path, name):
+        if os.path.basename(name) in signals:
+            os.kill(os.getpid(), signals[os.path.basename(name)])
+        rename(path, name)
+
+    os.replace = replace
 
     class Crashing(conftest.PixelModel):
         def compress(self, image, *others):
             if image.shape[0] in signals:
                 os.kill(os.getpid(), signals[image.shape[0]])
-                time.sleep(60)
+                signal.pause()
             return super().compress(image)
 
     class Compressor(Crashing):
@@ -123,6 +132,15 @@ def test_the_other_pictures_of_a_folder_are_compressed(tmp_path, jobs):
     assert f"{out}: 8 of 11 files made, " in said and len(said.splitlines()) == 1
 
 
+def test_a_process_that_is_ended_while_it_writes_leaves_no_partial_file(tmp_path):
+    source, out = pictures(tmp_path / "in", [10, 11, 12]), tmp_path / "out"
+    signals = {"11.tfq": int(signal.SIGKILL)}
+    code, _, errors = run(CRASHING, "compress", source, out, SIGNALS=repr(signals))
+    assert (code, len(errors)) == (1, 2)
+    assert "11.png: the process ended with SIGKILL" in errors[0]
+    assert sorted(path.name for path in out.iterdir()) == ["10.tfq", "12.tfq"]
+
+
 def test_a_process_that_ends_before_any_picture_is_not_repeated(tmp_path):
     source = pictures(tmp_path / "in", [10, 11])
     signals = {"load": int(signal.SIGABRT)}
@@ -137,7 +155,7 @@ def test_a_process_that_ends_before_any_picture_is_not_repeated(tmp_path):
     "number,code", [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 130)]
 )
 def test_a_signal_to_end_ends_both_processes(tmp_path, number, code):
-    """The child waits for a FIFO that nobody writes."""
+    """The child waits for a FIFO to which nobody writes."""
     fifo = tmp_path / "in.png"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "tfquant.cli", "compress", fifo, tmp_path / "out.tfq"]
@@ -148,14 +166,17 @@ def test_a_signal_to_end_ends_both_processes(tmp_path, number, code):
     def children():
         return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
 
-    deadline = time.monotonic() + 60
-    while not children() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    # Opening the FIFO succeeds once the child waits for it. The child has its handlers then.
+    writer = None
+    while writer is None:
+        assert process.poll() is None
+        with contextlib.suppress(OSError):
+            writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     (child,) = children()
-    time.sleep(0.5)  # until the child has handlers of its own
     # A terminal sends Ctrl-C to the whole group, `kill` sends SIGTERM to one process.
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    errors = process.communicate(timeout=60)[1].splitlines()
+    errors = process.communicate(timeout=3600)[1].splitlines()
+    os.close(writer)
     assert process.returncode == code
     assert errors == (["tfquant: interrupted"] if number == signal.SIGINT else [])
     assert not Path(f"/proc/{child}").exists()

@@ -157,5 +157,5 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _fail(message: object, code: int = 1) -> int:
-    print(f"{_PROGRAM}: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"{_PROGRAM}: {files.one_line(message)}", file=sys.stderr)
     return code

@@ -19,6 +19,7 @@ from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import BadInput, CommandError, OutputError, fail
 from tfquant.commands.outputs import STANDARD
 from tfquant.export import model_file
+from tfquant.names import first_few
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,28 +244,13 @@ def _run_folder(
     """
     from tfquant.commands import batch
 
-    journal = arguments.journal
-    new, kept, refused = [], 0, 0
-    for task in tasks:
-        if task.source in journal.ended:
-            continue
-        found = _existing_special(task.target) or (
-            existing(task) if os.path.exists(task.target) else None
-        )
-        if found is None or (arguments.overwrite and found.replaceable):
-            new.append(task)
-        elif not found.reason:
-            kept += 1
-        else:
-            refused += 1
-            advice = "use --overwrite to replace it" if found.replaceable else "move it elsewhere"
-            if not journal.resumed:
-                fail(f"{files.shown(task.target)}: not replaced: {found.reason}; {advice}")
+    new, kept, refused = _new_tasks(tasks, arguments, existing)
     for folder in sorted({os.path.dirname(task.target) for task in new}):
         outputs.make_folder(folder)
     blamed = (
         BadInput, container.BitstreamError, model_file.ModelError, OSError, MemoryError, ValueError
     )  # fmt: skip
+    journal = arguments.journal
     jobs = 1 if journal.resumed else arguments.jobs
     before = list(journal.ended.values())
     results = before + batch.run(
@@ -279,6 +265,39 @@ def _run_folder(
     end(done)
     if failed:
         raise CommandError(f"{failed} of {len(tasks)} files failed")
+
+
+def _new_tasks(
+    tasks: list[batch.Task],
+    arguments: argparse.Namespace,
+    existing: Callable[[batch.Task], _Existing],
+) -> tuple[list[batch.Task], int, int]:
+    """Returns the tasks to run, and how many files are kept and how many are not replaced.
+
+    Prints a line for each file that is not replaced.
+    """
+    journal = arguments.journal
+    new, kept, refused = [], 0, 0
+    for task in tasks:
+        if task.source in journal.ended:
+            continue
+        if task.source in journal.interrupted:  # it was new, and its file may be complete
+            outputs.remove_partial(task.target, journal.interrupted[task.source])
+            new.append(task)
+            continue
+        found = _existing_special(task.target) or (
+            existing(task) if os.path.exists(task.target) else None
+        )
+        if found is None or (arguments.overwrite and found.replaceable):
+            new.append(task)
+        elif not found.reason:
+            kept += 1
+        else:
+            refused += 1
+            advice = "use --overwrite to replace it" if found.replaceable else "move it elsewhere"
+            if not journal.resumed:
+                fail(f"{files.shown(task.target)}: not replaced: {found.reason}; {advice}")
+    return new, kept, refused
 
 
 def _existing_special(path: str) -> _Existing | None:
@@ -347,9 +366,7 @@ def _mark(data: bytes, bitstream: container.Bitstream) -> str:
 
 def some_names(paths: list[str]) -> str:
     """Returns the first few paths in sorted order, and the number of the others."""
-    names = [files.shown(path) for path in sorted(paths)]
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return first_few([files.shown(path) for path in sorted(paths)], _NAMED)
 
 
 def _read_picture(path: str, arguments: argparse.Namespace) -> images.Decoded:

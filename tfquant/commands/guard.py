@@ -12,7 +12,6 @@ on. It takes the picture that was in work as one that failed.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -40,6 +39,8 @@ class Journal:
     Attributes:
       ended: source -> result of the work, None if it failed.
       lost: source -> name of the signal that ended the process.
+      interrupted: source -> the process that was ended during the work. With several at once, it
+        is not known which of them is to blame.
       resumed: true in a child that goes on after another one. It works on one picture at a time, so
         that the picture to blame is known.
     """
@@ -47,6 +48,7 @@ class Journal:
     def __init__(self, file: BinaryIO | None = None):
         self.ended: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
+        self.interrupted: dict[str, int] = {}
         self.resumed = False
         self._file = file
 
@@ -74,8 +76,12 @@ class Journal:
         if self._file is not None:
             os.write(self._file.fileno(), json.dumps(line).encode() + b"\n")
 
-    def goes_on(self, name: str) -> bool:
-        """Reads what a child wrote before a signal of that name ended it.
+    def goes_on(self, child: int, name: str) -> bool:
+        """Reads what a child wrote before it was ended.
+
+        Args:
+          child: the process.
+          name: name of the signal that ended it.
 
         Returns:
           False if the child was not working on a picture.
@@ -91,6 +97,7 @@ class Journal:
                 self.ended[line["end"]] = line["result"]
         self._file.truncate(0)
         self._file.seek(0)
+        self.interrupted.update(dict.fromkeys(begun, child))
         if len(begun) == 1:
             self.lost[begun[0]] = name
         self.resumed = True
@@ -125,12 +132,14 @@ def guarded() -> Journal | int:
         if code < 0 and -code not in _CRASHES:
             return 128 - code
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        if not journal.goes_on(name):
+        if not journal.goes_on(child, name):
             return fail(f"the process ended with {name}; most likely there is not enough memory")
 
 
 def _end_with(parent: int) -> None:
     """Ends this process when its parent ends."""
+    import ctypes  # not at the start of every command
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

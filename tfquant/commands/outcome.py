@@ -22,7 +22,7 @@ class OutputError(CommandError):
 
 def one_line(message: object) -> str:
     """Returns a message as one line of printable text."""
-    return files.shown(" ".join(str(message).split()))
+    return files.shown(files.one_line(message))
 
 
 def fail(message: object, code: int = 1) -> int:

@@ -28,6 +28,8 @@ _OF_THE_NAME = (
     errno.ELOOP,
 )  # fmt: skip
 
+_PARTIAL = ".partial"  # end of the names of incomplete files
+
 
 def _umask() -> int:
     mask = os.umask(0)
@@ -149,8 +151,23 @@ def _place(path: str) -> str:
     return place
 
 
+def remove_partial(path: str, process: int) -> None:
+    """Removes what a process has left that was ended while it wrote `path`."""
+    with contextlib.suppress(OSError):  # there is no such folder
+        folder = os.path.dirname(_place(path)) or "."
+        for name in os.listdir(folder):
+            if name.startswith(_prefix(process)) and name.endswith(_PARTIAL):
+                os.unlink(os.path.join(folder, name))
+
+
+def _prefix(process: int) -> str:
+    """Returns the start of the names of a process's incomplete files; they are hidden."""
+    return f".{process}-"
+
+
 def _replace(path: str, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(".partial", ".", os.path.dirname(path) or ".")
+    folder = os.path.dirname(path) or "."
+    descriptor, temporary = tempfile.mkstemp(_PARTIAL, _prefix(os.getpid()), folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tfquant import files, stack
 from tfquant.commands import flagfiles
 from tfquant.commands.outcome import one_line
+from tfquant.names import first_few
 
 if TYPE_CHECKING:
     from absl import flags
@@ -113,8 +114,7 @@ def end(message: str, code: int) -> None:
 
 def first_of(reasons: list[str]) -> str:
     """Joins the first few reasons for skipped pictures, and counts the others."""
-    more = len(reasons) - _SHOWN
-    return "; ".join([*reasons[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+    return first_few(reasons, _SHOWN, "; ", "; ")
 
 
 def expand_paths(values: flags.FlagValues, names: Iterable[str]) -> None:

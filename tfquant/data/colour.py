@@ -111,17 +111,17 @@ def _profile(data: bytes) -> tuple[str, str, Callable[[str], ImageCms.ImageCmsTr
         space = source.profile.xcolor_space.strip().upper()
         name = ImageCms.getProfileDescription(source).strip()
     except Exception as error:  # from LittleCMS, for a corrupt profile, without LittleCMS
-        raise _UnusableProfile(" ".join(str(error).split()) or type(error).__name__) from None
+        raise _UnusableProfile(files.reason(error)) from None
 
     @functools.lru_cache(maxsize=4)
     def change(mode: str) -> ImageCms.ImageCmsTransform | None:
         try:
             transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
         except Exception as error:
-            raise _UnusableProfile(" ".join(str(error).split())) from None
+            raise _UnusableProfile(files.one_line(error)) from None
         return None if _is_identity(transform, mode) else transform
 
-    return space, files.shown(" ".join(name.split())) or "unnamed", change
+    return space, files.shown(files.one_line(name)) or "unnamed", change
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from tfquant import files
 from tfquant.data import colour, messages, png_chunks
 
 # Pillow's name of each supported format -> its extensions in a folder. Other formats are rejected:
@@ -112,7 +113,7 @@ def decode(
         except Exception as error:
             if said:
                 lines = "; ".join(messages.shortened(said))
-                raise ImageError(f"unreadable: {one_line(error)} ({lines})") from None
+                raise ImageError(f"unreadable: {files.reason(error)} ({lines})") from None
             raise
     return Decoded(pixels, tuple(filter(None, (note, colours, *messages.shortened(said)))))
 
@@ -510,8 +511,3 @@ def _with_byte_key(picture: Image.Image) -> Image.Image:
         picture = picture.copy()
         picture.info["transparency"] = tuple(value >> 8 for value in key)
     return picture
-
-
-def one_line(error: Exception) -> str:
-    """Returns an error's message without line breaks, or its class if the message is empty."""
-    return " ".join(str(error).split()) or type(error).__name__

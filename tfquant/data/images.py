@@ -149,7 +149,7 @@ def _errors_of(path: str, data: bytes | None = None) -> Iterator[None]:
         ) from None
     # Pillow's decoders raise various errors for corrupt files.
     except Exception as error:
-        said = getattr(error, "strerror", None) or decoding.one_line(error)
+        said = getattr(error, "strerror", None) or files.reason(error)
         reason = said.removeprefix(f"{path}: ")
         raise ImageError(f"{name}: unreadable: {reason}") from None
 
@@ -254,7 +254,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray, source: str = "") ->
         with open(path, "wb") as file:
             file.write(data)
     except OSError as error:
-        reason = error.strerror or decoding.one_line(error)
+        reason = error.strerror or files.reason(error)
         raise ImageError(f"{name}: cannot be written: {reason}") from None
 
 

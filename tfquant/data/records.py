@@ -77,7 +77,7 @@ class Records:
                 data, _ = reader.read(int(self._offsets[shard][place]))
             values = tf.train.Example.FromString(data).features.feature
         except Exception as error:  # from TensorFlow or protobuf
-            raise ImageError(f"{name}: unreadable: {' '.join(str(error).split())}") from None
+            raise ImageError(f"{name}: unreadable: {files.one_line(error)}") from None
         if not values[ENCODED].bytes_list.value:
             found = ", ".join(sorted(values.keys() - {ENCODED})) or "nothing"
             raise ImageError(f"{name}: expected a feature {ENCODED!r}, got {found}")

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, features
 from PIL import __version__ as PILLOW_VERSION
 
-from tfquant.data.decoding import one_line
+from tfquant import files
 from tfquant.evaluation import EvaluationError, measure
 from tfquant.evaluation.pictures import Picture
 from tfquant.evaluation.results import MeasuredSetting, Measurement
@@ -202,7 +202,7 @@ class Measurer:
             try:
                 row = self._row(codec, picture.name, image)
             except Exception as error:  # Pillow raises various errors for unsuitable pictures
-                refused[picture.name] = one_line(error)
+                refused[picture.name] = files.reason(error)
             else:
                 for setting, measured in row.items():
                     images[setting].append(measured)

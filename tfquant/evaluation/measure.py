@@ -12,6 +12,7 @@ import numpy as np
 
 from tfquant import metrics
 from tfquant.evaluation.results import MEAN, Measurement
+from tfquant.names import first_few
 
 _Result = TypeVar("_Result")
 
@@ -96,5 +97,4 @@ def missing_values(measurements: Sequence[Measurement]) -> list[str]:
 
 def some_names(names: Sequence[str], most: int = 5) -> str:
     """Returns the first few names and the number of the other ones."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return first_few(names, most)

@@ -23,7 +23,6 @@ from PIL import Image
 from tfquant import files
 from tfquant.data import finding, images
 from tfquant.data.dead_leaves import dead_leaves
-from tfquant.data.decoding import one_line
 from tfquant.evaluation import measure
 from tfquant.evaluation.results import Failure
 
@@ -158,7 +157,7 @@ def readable(pictures: Iterable[Picture], say: Callable[[str], object]) -> Reada
 
 def failure(picture: Picture, codec: str, error: Exception) -> Failure:
     """Returns a picture without measurement; `codec` "" means all."""
-    return Failure(picture.name, str(picture.path), codec, one_line(error))
+    return Failure(picture.name, str(picture.path), codec, files.reason(error))
 
 
 def _without_reports(

@@ -233,7 +233,7 @@ def read(path: str) -> ModelSet:
     except model_file.ModelError:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        said = " ".join(str(error).split())
+        said = files.one_line(error)
         raise model_file.ModelError(f"{path}: cannot read {MANIFEST}: {said}") from None
 
 

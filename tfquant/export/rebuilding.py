@@ -61,7 +61,7 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise model_file.ModelError(f"{path}: not enough memory to load the model") from None
     except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
-        said = " ".join(str(error).split())
+        said = files.one_line(error)
         raise model_file.ModelError(f"{path}: cannot rebuild the model: {said}") from None
     of_0_1 = tables is None
     if tables is None:
