@@ -10,19 +10,21 @@ import pytest
 from tfquant import cli
 from tfquant.coding import container
 from tfquant.commands import choosing
+from tfquant.export import registry
+from tfquant.export.model_file import Manifest
+from tfquant.export.model_set import Member, ModelSet
 
 
 class PixelModel:
     """A model that compresses without loss and without TensorFlow."""
 
     codec = "pixels"
-    qualities = None
 
     def __init__(self, fingerprint="00112233445566aa"):
         self.fingerprint = fingerprint
 
-    def compress(self, image, max_pixels=None) -> bytes:
-        del max_pixels
+    def compress(self, image, quality=None, max_pixels=None) -> bytes:
+        del quality, max_pixels
         stream = zlib.compress(np.ascontiguousarray(image).tobytes())
         height, width, _ = image.shape
         return container.Bitstream(
@@ -36,27 +38,37 @@ class PixelModel:
         return pixels.reshape(bitstream.height, bitstream.width, 3)
 
 
+class PixelSet(ModelSet):
+    """The set that contains such a model."""
+
+    def __init__(self, model: PixelModel):
+        manifest = Manifest(model.codec, model.fingerprint, {}, "0")
+        super().__init__("pixels", "", [Member("", 50.0, 50.0, (), manifest)], {})
+        self.model = model
+
+    def load(self, member):
+        del member
+        return self.model
+
+
+def replace_models(current, put=setattr) -> None:
+    """Replaces the default set by the model that the list `current` contains.
+
+    Args:
+      current: a list of one model; its content may change later.
+      put: `put(module, name, value)` sets an attribute.
+    """
+
+    put(registry, "find", lambda name: PixelSet(current[0]))
+    put(registry, "of_file", lambda *file: (PixelSet(current[0]), PixelSet(current[0]).members[0]))
+    put(choosing, "import_tensorflow", lambda: None)
+
+
 @pytest.fixture
 def pixel_model(monkeypatch):
     """Replaces every model by the model above; a test may set another one."""
     current = [PixelModel()]
-
-    class Chosen:
-        def __init__(self, name, quality=None):
-            del name
-            self.quality = quality
-
-        def compress(self, image, max_pixels):
-            return current[0].compress(image, max_pixels)
-
-        def load(self):
-            return current[0]
-
-        def check(self, file):
-            file.check_model(current[0].codec, current[0].fingerprint)
-
-    monkeypatch.setattr(choosing, "Compressor", Chosen)
-    monkeypatch.setattr(choosing, "Decompressor", Chosen)
+    replace_models(current, monkeypatch.setattr)
     return current
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfquant.coding.container import Bitstream
 from tfquant.commands import batch, choosing
 from tfquant.data import images
 
@@ -45,6 +46,16 @@ def test_names_that_collide_give_a_file_each(tmp_path, tfquant):
     code, out, _ = tfquant("decompress", "m", files, back)
     assert code == 0 and "3 of 3 files made" in out
     assert colours(back) == sorted(PLAIN.values())
+
+
+def test_a_file_that_stores_no_quality_is_compared_by_its_models_base_quality():
+    """The default models have written such files before they had a range of qualities."""
+    member = choosing.find_set(None).members[1]
+    file = Bitstream("ms_hyper_zero", member.manifest.fingerprint, 4, 6, 0, (b"",))
+    base = member.manifest.qualities.base
+    for quality, difference in ((base, ""), (base + 2, f"it has quality {base:.4g}")):
+        compressor = choosing.Compressor(None, choosing.Aim(quality))
+        assert compressor.difference(file, 100) == difference
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,7 @@ def _view(tfquant, pixel_model, monkeypatch):
         decompress=pixel_model[0].decompress,
         rate_map=lambda image, quality: np.zeros(image.shape[:2], np.float32),
     )
-    monkeypatch.setattr(
-        choosing, "Compressor", lambda name, quality: types.SimpleNamespace(set=models)
-    )
+    monkeypatch.setattr(choosing, "find_set", lambda name: models)
     return lambda *arguments: tfquant("view", *arguments)
 
 

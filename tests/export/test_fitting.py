@@ -31,7 +31,7 @@ class Sizes:
     def load(self, member):
         return self
 
-    def compress(self, image, quality):
+    def compress(self, image, quality, max_pixels):
         self.asked.append(quality)
         return bytes(round(self.size_of(quality)))
 
@@ -71,7 +71,7 @@ class Steps(Sizes):
     def members(self):
         return self.models
 
-    def compress(self, image, quality):
+    def compress(self, image, quality, max_pixels):
         self.asked.append(quality)
         return bytes(self.sizes[quality])
 
@@ -112,13 +112,36 @@ def test_the_command_reports_the_difference_from_the_size(make_photograph, tmp_p
     "options", [["--target_size=0"], ["--target_bpp=-1"], ["--target_bpp=nan"],
                 ["--target_size=100", "--quality=5"], ["--target_size=100", "--target_bpp=1"]],
 )  # fmt: skip
-def test_wrong_targets_are_usage_errors(options, tmp_path, capsys):
+def test_wrong_targets_are_usage_errors(options, capsys):
     assert cli.main(["compress", "in.png", "out.tfq", *options]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    (tmp_path / "pictures").mkdir()
-    command = ["compress", str(tmp_path / "pictures"), str(tmp_path / "files"), "--target_size=9"]
-    assert cli.main(command) == 2
-    assert "for one picture" in capsys.readouterr().err
+
+
+def test_each_picture_of_a_folder_gets_the_size(make_photograph, tmp_path, capsys):
+    shapes = {"a": (64, 80), "b": (96, 96)}
+    (tmp_path / "in").mkdir()
+    for name, shape in shapes.items():
+        images.write_image(tmp_path / "in" / f"{name}.png", make_photograph(*shape))
+
+    def compress(*options):
+        code = cli.main(["compress", str(tmp_path / "in"), str(tmp_path / "out"), *options])
+        sizes = {name: (tmp_path / "out" / f"{name}.tfq").stat().st_size for name in shapes}
+        return code, sizes, capsys.readouterr()
+
+    code, sizes, _ = compress("--target_bpp=1")
+    assert code == 0
+    for name, (height, width) in shapes.items():
+        assert 8 * sizes[name] / (height * width) == pytest.approx(1, rel=0.02)
+    code, again, said = compress("--target_bpp=1.01")  # also within 2 % of this size
+    assert (code, again) == (0, sizes) and "2 existed already" in said.out
+    code, again, said = compress("--target_bpp=2")
+    assert (code, again) == (1, sizes)
+    assert f"a.tfq: not replaced: it has {sizes['a']} bytes, not about 1280" in said.err
+    code, again, said = compress("--target_size=7", "--overwrite")  # cannot be reached
+    assert code == 0 and "a.png: 7 bytes were asked for; the nearest size" in said.out
+    assert compress("--target_size=7")[:2] == (0, again)
+    code, _, said = compress("--quality=5")
+    assert code == 1 and "it has quality 0" in said.err
 
 
 def test_a_size_of_zero_is_rejected():

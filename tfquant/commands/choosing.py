@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import gc
 import importlib
 import math
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tfquant import files, stack
 from tfquant.coding import container
 from tfquant.commands import outputs
-from tfquant.export import model_file, model_set, registry
+from tfquant.export import fitting, model_file, model_set, registry
 from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         "--target_size",
         type=_positive,
         metavar="BYTES",
-        help="find the quality that gives a file of about this size, for one picture",
+        help="find the quality that gives a file of about this size; in a folder, of each picture",
     )
     group.add_argument(
         "--target_bpp",
@@ -85,11 +86,6 @@ def _positive(text: str) -> float:
         if 0 < float(text) < math.inf:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-
-
-def has_target(arguments: argparse.Namespace) -> bool:
-    """Returns true if the command line asks for a size."""
-    return arguments.target_size is not None or arguments.target_bpp is not None
 
 
 def _quality(text: str) -> float:
@@ -140,67 +136,136 @@ def _is_model(path: str) -> bool:
     return any(files.exists(os.path.join(path, name)) for name in names)
 
 
+def find_set(name: str | None) -> model_set.ModelSet:
+    """Returns the set that `--model` names, or the default set.
+
+    Raises:
+      ModelError: there is no such set.
+    """
+    return registry.find(registry.DEFAULT if name is None else name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Aim:
+    """What a file should have: a quality or a size. Without any, it has the set's default quality.
+
+    Attributes:
+      quality: 0 to 100.
+      size: in bytes.
+      bpp: size in bits per pixel.
+    """
+
+    quality: float | None = None
+    size: float | None = None
+    bpp: float | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Aim:
+        """Returns the aim of a command with the options of `add_quality`."""
+        return cls(arguments.quality, arguments.target_size, arguments.target_bpp)
+
+    def bytes_for(self, height: int, width: int) -> int | None:
+        """Returns the wanted size of a picture's file in bytes, or None if a quality is wanted."""
+        size = self.size if self.bpp is None else self.bpp * height * width / 8
+        return None if size is None else max(round(size), 1)
+
+
+class Compressed(NamedTuple):
+    """The result of `Compressor.compress`.
+
+    Attributes:
+      data: the bytes of the .tfq file.
+      model: name of the set, and the quality if there are several.
+      note: a line for the user; empty if the file has the quality or the size that was wanted.
+    """
+
+    data: bytes
+    model: str
+    note: str
+
+
 class Compressor:
-    """The model that `compress` uses.
+    """The models that `compress` uses, and what its files should have. Threads may share one.
 
     Attributes:
       set: the set of models.
-      member: the one of its models that the quality chooses.
-      quality: the quality of the file, the nearest one that the member has.
     """
 
-    def __init__(self, name: str | None, quality: float | None):
+    def __init__(self, name: str | None, aim: Aim | None = None):
         """Reads the manifests.
 
         Args:
           name: of a set, or a folder; None for the default set.
-          quality: 0 to 100, None for the set's default.
+          aim: what the files should have; None for the set's default quality.
 
         Raises:
           ModelError: there is no such model.
         """
-        self.set = registry.find(registry.DEFAULT if name is None else name)
-        self.member, self.quality = self.set.member_for(quality)
+        self.set = find_set(name)
+        self._aim = aim or Aim()
+        self._member, self._quality = self.set.member_for(self._aim.quality)
 
-    def __str__(self) -> str:
-        if len(self.set.members) == 1 and self.member.low == self.member.high:
-            return self.set.name
-        return f"{self.set.name}, quality {self.quality:.4g}"
+    def load(self) -> None:
+        """Loads a model before the first picture is read.
 
-    def compress(self, image: np.ndarray, max_pixels: int | None) -> bytes:
-        """Compresses a picture, uint8 [H, W, 3], like `ExportedModel.compress`."""
-        return self.load().compress(image, self.quality, max_pixels)
-
-    def compress_to(self, image: np.ndarray, arguments: argparse.Namespace) -> tuple[bytes, str]:
-        """Compresses a picture to the size that the command line asks for.
-
-        Args:
-          image: uint8 [H, W, 3].
-          arguments: the command's, with `target_size` or `target_bpp`.
-
-        Returns:
-          The bytes of the file, and a note; empty if the size is within 2 %.
+        Raises:
+          ModelError: the model is corrupt.
         """
         import_tensorflow()
-        from tfquant.export import fitting
+        self.set.load(self._member)
 
-        size = arguments.target_size
+    def compress(self, image: np.ndarray, max_pixels: int | None) -> Compressed:
+        """Compresses a picture, uint8 [H, W, 3], like `ExportedModel.compress`."""
+        height, width, _ = image.shape
+        size = self._aim.bytes_for(height, width)
         if size is None:
-            size = arguments.target_bpp * image.shape[0] * image.shape[1] / 8
-        size = max(round(size), 1)
-        fitted = fitting.compress_to(self.set, image, size)
-        self.member, self.quality = fitted.member, fitted.quality
-        if fitted.fits:
-            return fitted.data, ""
-        return fitted.data, (
+            import_tensorflow()
+            data = self.set.load(self._member).compress(image, self._quality, max_pixels)
+            return Compressed(data, self._describe(self._member, self._quality), "")
+        import_tensorflow()
+        fitted = fitting.compress_to(self.set, image, size, max_pixels)
+        note = "" if fitted.fits else (
             f"{size} bytes were asked for; the nearest size of {self.set.name} differs by"
             f" {100 * fitted.deviation:+.0f} %"
-        )
+        )  # fmt: skip
+        return Compressed(fitted.data, self._describe(fitted.member, fitted.quality), note)
 
-    def load(self) -> model_file.ExportedModel:
-        """Loads the model."""
-        import_tensorflow()
-        return self.set.load(self.member)
+    def difference(self, file: container.Bitstream, file_size: int) -> str:
+        """Compares an existing file of a picture with the one that `compress` would make.
+
+        Args:
+          file: the existing file.
+          file_size: its size in bytes.
+
+        Returns:
+          A sentence that says what differs, or "" if nothing does. If a size is wanted that the
+          set cannot reach, the file with the set's lowest or highest quality is the right one.
+        """
+        size = self._aim.bytes_for(file.height, file.width)
+        member = self.set.find(file.fingerprint)
+        if member is None or file.codec != member.manifest.codec:
+            return f"another model made it, {file.codec} {file.fingerprint}"
+        found = member, _stored(member, file.quality)
+        if size is None:
+            same = found == (self._member, _stored(self._member, self._quality))
+            return "" if same else f"it has quality {found[1]:.4g}"
+        lowest, highest = self.set.members[0], self.set.members[-1]
+        end = (lowest, lowest.low) if file_size > size else (highest, highest.high)
+        reached_end = found == (end[0], _stored(*end))
+        if reached_end or abs(file_size / size - 1) <= fitting.TOLERANCE:
+            return ""
+        return f"it has {file_size} bytes, not about {size}"
+
+    def _describe(self, member: model_set.Member, quality: float) -> str:
+        if len(self.set.members) == 1 and member.low == member.high:
+            return self.set.name
+        return f"{self.set.name}, quality {quality:.4g}"
+
+
+def _stored(member: model_set.Member, quality: float | None) -> float:
+    """Returns the quality of a model's file with a quality, which may not be stored."""
+    qualities = member.manifest.qualities
+    return member.low if qualities is None else qualities.nearest(quality)
 
 
 class Decompressor:

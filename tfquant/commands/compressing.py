@@ -35,8 +35,6 @@ def compress(arguments: argparse.Namespace) -> None:
     """Runs `tfquant compress`."""
     choosing.split_paths(arguments, "picture", "file", ".tfq")
     if files.isdir(arguments.picture):
-        if choosing.has_target(arguments):
-            raise choosing.UsageError("--target_size and --target_bpp are for one picture")
         _compress_folder(arguments)
         return
     outputs.check(arguments.file, arguments.picture, arguments.overwrite)
@@ -45,18 +43,14 @@ def compress(arguments: argparse.Namespace) -> None:
 
 def _compress_one(arguments: argparse.Namespace) -> None:
     picture = _read_picture(arguments.picture, arguments)
-    compressor, notes = choosing.Compressor(arguments.model, arguments.quality), picture.notes
-    if choosing.has_target(arguments):
-        data, note = compressor.compress_to(picture.pixels, arguments)
-        notes = (*notes, *filter(None, [note]))
-    else:
-        data = compressor.compress(picture.pixels, arguments.max_pixels)
-    outputs.write(arguments.file, data)
+    compressor = choosing.Compressor(arguments.model, choosing.Aim.of(arguments))
+    made = compressor.compress(picture.pixels, arguments.max_pixels)
+    outputs.write(arguments.file, made.data)
     height, width, _ = picture.pixels.shape
-    bpp = 8 * len(data) / (height * width)
-    line = f"{arguments.file}: {len(data)} bytes, {bpp:.4f} bpp ({compressor})"
+    bpp = 8 * len(made.data) / (height * width)
+    line = f"{arguments.file}: {len(made.data)} bytes, {bpp:.4f} bpp ({made.model})"
     _say(arguments.file, files.shown(line))
-    for note in notes:
+    for note in filter(None, (*picture.notes, made.note)):
         _say(arguments.file, f"{_name(arguments.picture)}: {note}")
 
 
@@ -148,23 +142,23 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
         raise CommandError(error) from None
     outputs.make_folder(arguments.file)
     tasks = batch.tasks(found.paths, arguments.picture, arguments.file, ".tfq")
-    compressor = choosing.Compressor(arguments.model, arguments.quality)
-    model = compressor.load()
+    compressor = choosing.Compressor(arguments.model, choosing.Aim.of(arguments))
+    compressor.load()
 
     def work(task: batch.Task) -> dict:
         picture = _read_picture(task.source, arguments)
-        data = compressor.compress(picture.pixels, arguments.max_pixels)
-        outputs.write(task.target, data)
+        made = compressor.compress(picture.pixels, arguments.max_pixels)
+        outputs.write(task.target, made.data)
         height, width, _ = picture.pixels.shape
-        return {"source": task.source, "bytes": len(data), "pixels": height * width,
-                "notes": list(picture.notes)}  # fmt: skip
+        return {"source": task.source, "bytes": len(made.data), "pixels": height * width,
+                "notes": [*picture.notes, *filter(None, [made.note])]}  # fmt: skip
 
     def describe(done: list[dict]) -> str:
         size, pixels = (sum(made[name] for made in done) for name in ("bytes", "pixels"))
         return f", {size} bytes, {8 * size / pixels:.4f} bpp"
 
     def existing(task: batch.Task) -> _Existing:
-        return _existing_file(task, model, compressor.quality, arguments.page)
+        return _existing_file(task, compressor, arguments.page)
 
     def end(done: list[dict]) -> None:
         notes = collections.defaultdict(list)
@@ -307,7 +301,7 @@ def _existing_special(path: str) -> _Existing | None:
 
 
 def _existing_file(
-    task: batch.Task, model: model_file.ExportedModel, quality: float, page: int | None
+    task: batch.Task, compressor: choosing.Compressor, page: int | None
 ) -> _Existing:
     """Compares an existing .tfq file with the one that would be made."""
     from tfquant.data import images
@@ -321,10 +315,9 @@ def _existing_file(
         found = container.Bitstream.from_bytes(data, sys.maxsize)
     except container.BitstreamError as error:
         return _Existing(str(error), ours)
-    if (found.codec, found.fingerprint) != (model.codec, model.fingerprint):
-        return _Existing(f"another model made it, {found.codec} {found.fingerprint}")
-    if model.qualities is not None and found.quality != model.qualities.nearest(quality):
-        return _Existing(f"it has quality {found.quality:.4g}")
+    difference = compressor.difference(found, len(data))
+    if difference:
+        return _Existing(difference)
     try:
         sides = images.sides(task.source, page)
     except images.ImageError:

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise CommandError(f"--most must be at least 1; got {arguments.most}")
     out = files.expanded(arguments.out)
     outputs.check(out, arguments.pictures, arguments.overwrite)
-    models = choosing.Compressor(arguments.model, None).set
+    models = choosing.find_set(arguments.model)
     choosing.import_tensorflow()
     from tfquant.data import images
     from tfquant.evaluation import comparison, pictures, view

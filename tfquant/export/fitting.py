@@ -45,7 +45,9 @@ class Fitted(NamedTuple):
         return abs(self.deviation) <= TOLERANCE
 
 
-def compress_to(models: ModelSet, image: np.ndarray, size: int) -> Fitted:
+def compress_to(
+    models: ModelSet, image: np.ndarray, size: int, max_pixels: int | None = None
+) -> Fitted:
     """Compresses a picture to about `size` bytes.
 
     A model for a range of rates comes within 2 % unless the size is out of its range. If a size is
@@ -57,6 +59,7 @@ def compress_to(models: ModelSet, image: np.ndarray, size: int) -> Fitted:
       models: the set.
       image: uint8 [H, W, 3].
       size: bytes of the whole file, at least 1.
+      max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
     Raises:
       ValueError: the size is not positive.
@@ -70,7 +73,7 @@ def compress_to(models: ModelSet, image: np.ndarray, size: int) -> Fitted:
         """Makes a file, once. Returns log(its size / the wanted size), or 0 if it fits."""
         key = member.path, quality
         if key not in made:
-            data = models.load(member).compress(image, quality)
+            data = models.load(member).compress(image, quality, max_pixels)
             made[key] = Fitted(data, quality, len(data) / size - 1, 0, member)
         return 0.0 if made[key].fits else math.log1p(made[key].deviation)
 
