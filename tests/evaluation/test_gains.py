@@ -168,8 +168,10 @@ def test_the_time_difference_of_a_sleeping_decoder_is_its_sleep(
     assert (found.decode_s, found.encode_s) == (pytest.approx(0.05), 0.0)
 
 
-def of(name, fingerprint, lmbda=0.01, codec="c"):
-    experiment = {"codec": codec, "codec_options": {"N": 8}, "lmbda": lmbda, "distortion": "mse"}
+def of(name, fingerprint, lmbda=0.01, codec="c", **settings):
+    experiment = {
+        "codec": codec, "codec_options": {"N": 8}, "lmbda": lmbda, "distortion": "mse", **settings
+    }  # fmt: skip
     return DescribedModel(name, name, codec, "", "mix", lmbda, None, fingerprint, experiment)
 
 
@@ -182,11 +184,30 @@ def test_a_baseline_is_found_by_fingerprint_before_settings():
         gains.pair([of("z", "9", 0.03)], baselines)
 
 
-def test_different_bits_are_reported(evaluated, rectifying_model):
+def test_the_baseline_with_the_fewest_other_settings_is_chosen():
+    soft = {"stages": ["qr_soft", "qr_predictive"], "init_from": "a", "rectifier_width": 16}
+    model = of("x", "9", plan="mix", seed=2, **soft)
+    baselines = [
+        of("a", "1", plan="aun", seed=1), of("b", "2", plan="mix", seed=1),
+        of("c", "3", plan="mix", seed=2), of("d", "4", 0.02, plan="mix", seed=2),
+    ]  # fmt: skip
+    ((_, baseline),) = gains.pair([model], baselines)
+    assert baseline.name == "c" and gains.differences(model, baseline) == ()
+    ((_, baseline),) = gains.pair([model], baselines[:2])
+    assert baseline.name == "b" and gains.differences(model, baseline) == ("seed",)
+    assert gains.differences(model, baselines[0]) == ("plan", "seed")
+
+
+def test_different_bits_and_settings_are_reported(evaluated, rectifying_model):
     result, _ = evaluated
-    changed = [dataclasses.replace(g, same_bits=False, bits_percent=1.25) for g in result.gains]
+    assert all(g.differences == () for g in result.gains)
+    changed = [
+        dataclasses.replace(g, same_bits=False, bits_percent=1.25, differences=("plan", "seed"))
+        for g in result.gains
+    ]
     text = report.summary(dataclasses.replace(result, gains=tuple(changed)))
     assert "+1.25 %" in text and "a gain is that at the model's own rate" in text
+    assert "were trained with different settings: plan, seed." in text
 
 
 def explored(folder, lmbda, quality_of_weight, J_of_weight, distortion="mse"):

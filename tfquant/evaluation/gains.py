@@ -41,7 +41,8 @@ def pair(
 ) -> list[tuple[DescribedModel, DescribedModel]]:
     """Returns (model, baseline) for each model.
 
-    The baseline has the model's fingerprint or, if there is none, its settings.
+    The baseline has the model's fingerprint or, if there is none, its codec, lmbda and distortion.
+    If there are several, it is the one whose other settings differ least; see `Gain.differences`.
 
     Raises:
       EvaluationError: a model has no baseline.
@@ -53,7 +54,10 @@ def _baseline_of(model: DescribedModel, baselines: Sequence[DescribedModel]) -> 
     def settings(each: DescribedModel) -> list[Any]:
         return [each.experiment.get(name) for name in _SHARED]
 
-    candidates = [b for b in baselines if b.quality == model.quality]
+    candidates = sorted(
+        (b for b in baselines if b.quality == model.quality),
+        key=lambda baseline: len(differences(model, baseline)),
+    )
     same_bits = [b for b in candidates if b.fingerprint == model.fingerprint]
     alike = [b for b in candidates if settings(b) == settings(model)]
     if not same_bits + alike:
@@ -62,6 +66,13 @@ def _baseline_of(model: DescribedModel, baselines: Sequence[DescribedModel]) -> 
             f" with the same {', '.join(_SHARED)}; got {', '.join(b.name for b in baselines)}"
         )
     return (same_bits + alike)[0]
+
+
+def differences(model: DescribedModel, baseline: DescribedModel) -> tuple[str, ...]:
+    """Returns the settings of the training, other than a rectifier's, that differ."""
+    return tuple(
+        identity.differing(*(identity.Trained(m.codec, m.experiment) for m in (model, baseline)))
+    )
 
 
 class Timing(NamedTuple):
@@ -89,6 +100,7 @@ def gain(model: MeasuredModel, baseline: MeasuredModel, seconds: Timing) -> Gain
         baseline=baseline.name,
         curve=model.curve,
         same_bits=all(a.bpp == b.bpp for a, b in pairs),
+        differences=differences(model, baseline),
         bpp=model.mean.bpp,
         bits_percent=100 * (model.mean.bpp / baseline.mean.bpp - 1),
         psnr_gain=statistics.mean(psnr) if psnr else None,

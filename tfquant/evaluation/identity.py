@@ -122,6 +122,21 @@ def shared(identities: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def differing(one: Trained, other: Trained) -> list[str]:
+    """Returns the settings that differ and have an effect on both models.
+
+    The settings of a rectifier, the stages and their lengths are left out, because a rectified
+    model and its baseline always differ in them.
+    """
+    first, second = _settings(one), _settings(other)
+    left_out = {"stages", "init_from", *(f"{stage}_steps" for stage in STAGES)}
+    return [
+        key for key in first
+        if key in second and key not in left_out and first[key] != second[key]
+        and not key.startswith(("qr_", "rectifier_"))
+    ]  # fmt: skip
+
+
 def describe(settings: dict[str, Any]) -> str:
     """Returns `key=value` for each setting that has a value, named as the flags of train.py."""
     return " ".join(f"{key}={_text(value)}" for key, value in settings.items() if _text(value))

@@ -219,6 +219,12 @@ def _gains(result: Result) -> str:
     ]  # fmt: skip
     if not all(g.same_bits for g in result.gains):
         tables.append("Where bits are not the same, a gain is that at the model's own rate.")
+    for g in result.gains:
+        if g.differences and not g.same_bits:
+            tables.append(
+                f"{g.model} and its baseline {g.baseline} were trained with different settings:"
+                f" {', '.join(g.differences)}."
+            )
     return "\n\n".join(tables)
 
 

@@ -182,6 +182,7 @@ class Gain:
       model, baseline: names of the two.
       curve: curve of the model.
       same_bits: true if all files have the same size.
+      differences: settings of the training, other than a rectifier's, that differ.
       bpp: mean rate of the model.
       bits_percent: more bits than the baseline, in percent.
       psnr_gain, psnr_gain_largest, psnr_gain_smallest: over pictures, in dB.
@@ -195,6 +196,7 @@ class Gain:
     baseline: str
     curve: str
     same_bits: bool
+    differences: tuple[str, ...]
     bpp: float
     bits_percent: float
     psnr_gain: float | None
