@@ -12,10 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 from tfquant.models.charm import Charm
-from tfquant.models.context import Cheng, MeanScaleContext
 from tfquant.models.elic import Elic
 from tfquant.models.factorized import Factorized
 from tfquant.models.hyperprior import MeanScaleHyperprior, ScaleHyperprior
+from tfquant.models.serial_context import Cheng, MeanScaleContext
 
 from tfquant.codec import Codec
 from tfquant.entropy.conditional import FAMILIES
@@ -57,7 +57,10 @@ OPTIONS = {
 
 
 def widths(name: str, N: int | None = None, M: int | None = None) -> dict:
-    """Returns N and M of a codec. Missing values default to the paper's, for its lower rates."""
+    """Returns {"N": ..., "M": ...} of a codec, a key of `CODECS`.
+
+    A missing value is the codec's default: that of the paper, at low rates if it has several.
+    """
     own = inspect.signature(CODECS[name]).parameters
     N = own["N"].default if N is None else N
     M = own["M"].default if M is None else M
@@ -75,7 +78,7 @@ def build(name: str, precision: str = "float32", **options: Any) -> Codec:
 
     Raises:
       ValueError: the codec, the precision or an option is unknown; the message lists the known
-        ones.
+        ones. Also if the codec does not allow a value, such as `slices` that does not divide M.
     """
     check_known("codec", name, CODECS)
     check_known("precision", precision, PRECISIONS)
@@ -97,8 +100,9 @@ def build(name: str, precision: str = "float32", **options: Any) -> Codec:
 def build_for_files(name: str, precision: str = "float32", **options: Any) -> Codec:
     """Builds a codec for compression and decompression: only the transforms compute in `precision`.
 
-    Everything that determines the bits computes in float32, so a model of one precision reads the
-    files of another. The weights are those of `build(name, **options)`.
+    Everything that encoder and decoder must compute identically (the hyper-decoder, the contexts
+    and the entropy models) computes in float32, so a model of one precision reads the files of
+    another. The weights are those of `build(name, **options)`.
     """
     codec = build(name, **options)
     if precision != "float32":

@@ -5,7 +5,7 @@ Source: Minnen and Singh, "Channel-wise Autoregressive Entropy Models for Learne
 
     x --> g_a --> y --- slice k ---> Q --> y_hat_k, of all k --> g_s --> x_hat
                   |                  |       |
-                  |    p(y_k | means, scales, y_hat of the first slices)
+                  |    p(y_k | means, scales, y_hat of up to five earlier slices)
                   |                  |
                  h_a --> z --> Q --> h_s_mean, h_s_scale
 

@@ -17,9 +17,9 @@ anchors themselves. y is quantized around mu.
 Differences from the paper: there is no latent residual prediction. Networks predict log sigma (see
 `tfquant/entropy/conditional.py`). `g_sp` stores no weights for the taps that its mask would hide.
 Hidden widths are the paper's at N = 192, M = 320 and scale with N and M. Parameters at that size:
-33.0 M (`elic_sm`: 25.9 M). The layers of CompressAI's `elic2022-chandelier` have 33.8 M: 1.1 M more
-under the masks of `g_sp`, and 0.4 M less in `g_ch`, which depends only on the first group and the
-previous one.
+33.0 M (`elic_sm_zero`: 25.9 M). The layers of CompressAI's `elic2022-chandelier` have 33.8 M: 1.1 M
+more under the masks of `g_sp`, and 0.4 M less in `g_ch`, which depends only on the first group and
+the previous one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Elic(ContextHyperprior):
     """Codec with a mean-scale Gaussian, coded group by group.
 
     Args:
-      small: if true, builds `elic_sm`: one residual block per stage instead of three, no attention.
+      small: if true, builds `elic_sm_zero`, with one residual block per stage instead of three and
+        without attention.
       N: width of the transforms and channels of z, 192 in the paper.
       M: channels of y, 320 in the paper.
 

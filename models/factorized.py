@@ -6,10 +6,11 @@ Source: Balle, Laparra and Simoncelli, "End-to-end Optimized Image Compression" 
                         |
                      p(y), one density per channel
 
-The latent y has M channels at 1/16 of the resolution. The offset of Q is each channel's median.
+The latent y has M channels at 1/16 of the resolution. Q rounds the distance from the channel's
+median: `round(y - median) + median`.
 
 Parameters at N = 128, M = 192: 2.99 M. CompressAI's model has 3,500 more, because its density has
-61 per channel instead of TFC's 43.
+61 parameters per channel instead of TFC's 43.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Hyperprior codecs: scale only, and mean-scale without a context model.
+"""Hyperprior codecs without a context model: scale only, and mean-scale.
+
+This module also has the base classes of all codecs with a hyperprior.
 
 Sources: Balle et al., "Variational Image Compression with a Scale Hyperprior" (2018), and Minnen,
 Balle and Toderici, "Joint Autoregressive and Hierarchical Priors" (2018).
@@ -14,8 +16,8 @@ density. Difference from the papers: `h_s` predicts log sigma instead of sigma (
 `tfquant/entropy/conditional.py`), so the scale hyperprior's `h_s` has no final ReLU.
 
 Parameters at N = 128, M = 192: 5.07 M with a scale only, 7.03 M with mean and scale. CompressAI's
-models have 2,400 and 2,300 more. Their density of z has 61 per channel instead of TFC's 43. Here,
-the scale hyperprior's `h_a` ends without a bias, as in its authors' implementation.
+models have 2,400 and 2,300 more. Their density of z has 61 parameters per channel instead of TFC's
+43. Here, the scale hyperprior's `h_a` ends without a bias, as in its authors' implementation.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ from tfquant.layers.chain import Chain
 
 
 class Hyperprior(Codec):
-    """Base class of codecs with a hyperprior: transmits `z`, then `y` given `z_hat`."""
+    """Base class of codecs with a hyperprior: transmits `z`, then `y` given `z_hat`.
+
+    A subclass defines `h_a` and `h_s`, or overrides `hyper_analysis` and `hyper_synthesis`.
+    """
 
     def __init__(self, N: int, M: int, y_model: ConditionalModel, g_a: str, g_s: str, name: str):
         super().__init__(name=name, dtype="float32")
@@ -51,7 +56,7 @@ class Hyperprior(Codec):
         return self.h_a(y)
 
     def transmit_hyper(self, y: tf.Tensor | None, exchange: Exchange) -> tf.Tensor:
-        """Transmits `z` and returns z_hat as `h_s` sees it, [B, h, w, N]."""
+        """Transmits `z` and returns z_hat as `h_s` sees it, [B, h/4, w/4, N]."""
         z = None if y is None else self.hyper_analysis(y)
         return exchange(self.z_model, z).context
 
@@ -76,6 +81,11 @@ def mean_scale_networks(N: int, M: int, outputs: int) -> tuple:
     """Returns `h_a` and `h_s`, both with float32 outputs.
 
     `h_a` maps [B, h, w, M] to [B, h/4, w/4, N]. `h_s` maps [B, h/4, w/4, N] to [B, h, w, outputs].
+
+    Args:
+      N: channels of z and width of `h_a`.
+      M: channels of y; `h_s` has the hidden widths M and 3 M / 2.
+      outputs: channels of the output of `h_s`.
     """
     h_a = Chain(
         [

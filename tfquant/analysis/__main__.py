@@ -1,9 +1,10 @@
-"""Entry point of `python -m tfquant.analysis`."""
+"""Entry point of `python -m tfquant.analysis`; see `cli.py`."""
 
 import sys
 
 from tfquant import stack
 
+# Before the imports that need TensorFlow: if it does not load, the program ends with one line.
 stack.prepare("tfquant.analysis")
 
 from tfquant.analysis.cli import main

@@ -6,8 +6,9 @@ from `y_hat`. The figure shows
 
     (D_tilde - D) / D,        D_tilde = E[(x - g_s(y_tilde))^2],  D = E[(x - g_s(y_hat))^2].
 
-It also shows the best possible transform, `E[y | y_tilde]`. The difference between it and the
-trained network (leaky ReLU, two hidden layers) is due to the network, not to the surrogate.
+It also shows the relative error of the best possible transform, `E[y | y_tilde]`. The difference
+between this error and that of the trained network (leaky ReLU, two hidden layers) is due to the
+network, not to the surrogate.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ COLUMNS = (
 
 MEANS = (0.0, 0.5)
 _WIDTHS = (1, 32, 32, 1)
-_BATCH = 256
-_STEPS, _FULL_STEPS = 1000, 8000
-_TEST = 1 << 16
+_BATCH = 256  # samples per case and step
+_STEPS, _FULL_STEPS = 1000, 8000  # training steps, without and with --full
+_TEST = 1 << 16  # samples per case for the measured distortion
 
 
 class Synthesis:
@@ -44,6 +45,9 @@ class Synthesis:
       sigmas: scales of the source.
       steps: number of training steps.
       seed: seed of weights and data.
+
+    Attributes:
+      cases: the S pairs (mu, sigma), each with its own network.
     """
 
     def __init__(self, method: Method, sigmas: Sequence[float], steps: int, seed: int = 0):
@@ -55,7 +59,7 @@ class Synthesis:
         networks.train(self._loss, list(self._network.trainable_variables), steps)
 
     def __call__(self, y_tilde: tf.Tensor) -> tf.Tensor:
-        """Maps `y_tilde: [N, S]` to x_hat, for S cases."""
+        """Maps `y_tilde: [N, S]`, a column for each of `cases`, to x_hat, [N, S]."""
         spread = tf.sqrt(tf.square(self._sigma) + 1.0 / 12.0)
         standard = (y_tilde - self._mu) / spread
         return self._mu + self._sigma * self._network(standard[..., None])[..., 0]
@@ -72,7 +76,7 @@ class Synthesis:
         return tf.reduce_sum(tf.reduce_mean(errors, axis=0))
 
     def distortion(self) -> dict[tuple[float, float], tuple[float, float]]:
-        """Returns case -> (mean squared error on new samples, its standard error)."""
+        """Returns (mu, sigma) -> (mean squared error on new samples, its standard error)."""
         errors = self._squared_errors("test", tf.constant(0, tf.int64), _TEST).numpy()
         deviation = errors.std(axis=0) / np.sqrt(_TEST)
         return dict(zip(self.cases, zip(errors.mean(axis=0), deviation)))
@@ -187,7 +191,7 @@ def _notes(rows: Rows) -> str:
 EXPERIMENT = Experiment(
     name="distortion_error",
     reproduces="Fig. 2a, 2b, 3",
-    summary="Distortion in training minus distortion after rounding, with trained synthesis.",
+    summary="Distortion in training relative to that after rounding, with trained synthesis.",
     run=run,
     surrogates=("sha", "aun", "uq_i", "sua", "sua_n", "sga", "sr", "sra"),
     alphas=(4.0, 12.0),

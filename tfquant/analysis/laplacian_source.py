@@ -2,14 +2,17 @@
 
 Source and latent are scalars: `y = g_a(x)`, `x_hat = g_s(y_hat)`. Both transforms are affine
 ("linear") or stacks of residual blocks ("residual"). The symbols are coded under a learned density.
-Training minimizes `R + lmbda D` on surrogates. The figure shows measurements with rounding.
+Training minimizes `R + lmbda D` with a surrogate of rounding. R is in bits per sample, and D is the
+squared error. The figure shows measurements with rounding.
 
 With a scalar latent, the distortion also has an expected gradient in closed form,
 
     d E[D] / d y = slope [D(high) - D(low)],
 
-with the same ends as the rate's (`tfquant.quantization.surrogates`). "EP" uses it for both. The
-limits are the Shannon lower bound and the best entropy-constrained scalar quantizer.
+where `slope`, `low` and `high` are those of the rate's expected gradient (`ExpectedGradient` in
+`tfquant/quantization/surrogates.py`). Methods labelled "EP" alone use the expected gradient for the
+rate and for the distortion. The figure's two limits are the Shannon lower bound and the best
+entropy-constrained scalar quantizer.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from tfquant.quantization.plans import PLANS
 from tfquant.quantization.quantizer import dequantize, symbols
 from tfquant.quantization.surrogates import SURROGATES, Branch, Sample
 
+# `rate` is in bits per sample; `snr` and `loss_to_optimum` are in dB.
 COLUMNS = (
     "transform", "method", "rate_branch", "distortion_branch", "alpha", "lmbda", "rate",
     "distortion", "snr", "loss_to_optimum",
@@ -46,7 +50,13 @@ _STEPS, _FULL_STEPS = 1000, 12_000
 
 @dataclasses.dataclass(frozen=True)
 class Combination:
-    """The branches that train the two terms. `name` is that of the surrogate, or `mix`."""
+    """The surrogate and the gradient estimator (`Branch`) of the rate and of the distortion.
+
+    Attributes:
+      name: the surrogate's name, or "mix".
+      rate: the branch whose bits are counted.
+      distortion: the branch that `g_s` decodes.
+    """
 
     name: str
     rate: Branch
@@ -70,8 +80,9 @@ MIX = Combination("mix", PLANS["mix"].rate, PLANS["mix"].distortion)
 def combinations(surrogates: Iterable[str]) -> list[Combination]:
     """Returns every way to train on each surrogate, and MIX.
 
-    If the forward map is differentiable, the rate uses its expected gradient (if it has one), and
-    the distortion uses each of the other estimators. Otherwise, both terms use the same estimator.
+    If the surrogate supports `pathwise`, the rate uses the expected gradient (or `pathwise` if
+    there is none), and there is a combination for each other estimator of the distortion.
+    Otherwise, there is a combination for each estimator, which both terms use.
     """
     found = []
     for name in surrogates:
@@ -93,7 +104,9 @@ def source(u: tf.Tensor) -> tf.Tensor:
 
 
 class ScalarCodec(tf.Module):
-    """Independent codecs of scalars, one for each lmbda, trained together: `x: [N, L]`.
+    """Independent codecs of scalars, one for each of the L values in LMBDAS.
+
+    The constructor trains them together.
 
     Args:
       transform: a value of `TRANSFORMS`.
@@ -148,8 +161,9 @@ class ScalarCodec(tf.Module):
         return attach_gradient(found, v, tf.stop_gradient(slope * rise))
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns rate [bits] and distortion with rounding for every lmbda, as sums over a fine
-        grid.
+        """Returns rate [bits] and distortion with rounding for every lmbda, [L] float64 each.
+
+        Both are sums over a fine grid of the source.
         """
         x = np.linspace(-25.0, 25.0, 50_001)
         weight = np.exp(-np.abs(x))

@@ -3,7 +3,8 @@
 Every surrogate here commutes with whole steps, `y_tilde(y + 1) = y_tilde(y) + 1`, so one period of
 `y` is sufficient. If `y ~ N(mu, sigma^2)` and `mu` is uniform over a quantization bin, the position
 of `y` in its bin and the deviation `eps = (y - mu) / sigma` are independent. An expectation is then
-a product of three sums: over the position, the noise, and `eps`.
+a triple sum over the position, the noise and `eps`. The weight of `eps` does not depend on the
+other two.
 
 An integral is computed at a resolution and at half of it. The difference is reported as its error.
 """
@@ -25,17 +26,26 @@ _DEVIATIONS = 8.0
 
 
 class Estimate(NamedTuple):
-    """A number and an estimate of its error."""
+    """A number and an estimate of its error.
+
+    Attributes:
+      value: a float or an array.
+      error: estimate of its absolute error, in the shape of `value`.
+    """
 
     value: float
     error: float
 
 
 def with_error(compute: Callable[[int], Any], resolution: int) -> Any:
-    """Returns `compute(resolution)` and its difference from `compute(resolution // 2)`.
+    """Returns `compute(resolution)` and its absolute difference from `compute(resolution // 2)`.
+
+    Args:
+      compute: maps a resolution to a float or an array.
+      resolution: an even number.
 
     Returns:
-      `Estimate` with the type that `compute` returns: floats or arrays.
+      `Estimate` of what `compute` returns.
     """
     fine, coarse = compute(resolution), compute(resolution // 2)
     return Estimate(fine, np.abs(np.subtract(fine, coarse)))
@@ -49,7 +59,7 @@ class Period(NamedTuple):
       weight: [P], their probabilities; sums to 1.
       noise: [Q, P], points of noise for each latent.
       probability: [Q, P], each column sums to 1.
-      y_tilde: [Q, P], the values.
+      y_tilde: [Q, P], the surrogate's value for each latent and noise.
     """
 
     y: np.ndarray
@@ -65,8 +75,10 @@ class Period(NamedTuple):
 
 
 def period(method: Method, resolution: int) -> Period:
-    """Discretizes a surrogate with at least `2 resolution` latents and as many points of noise
-    each.
+    """Discretizes a surrogate.
+
+    There are `P = 2 resolution + 4` latents, with `Q = P` points of noise each, or `Q = 1` if the
+    surrogate is deterministic.
     """
     return _period(method, SURROGATES[method.surrogate], resolution)
 
@@ -89,8 +101,9 @@ def _mean(method: Method, y: np.ndarray) -> np.ndarray:
 
 
 def gauss(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns two Gauss points for each cell between `edges: [C + 1]`: points and weights, [2
-    C].
+    """Returns two Gauss-Legendre points for each cell between `edges: [C + 1]`.
+
+    The points and their weights have shape [2 C].
     """
     width = np.diff(edges)
     middle = edges[:-1] + 0.5 * width
@@ -102,8 +115,8 @@ def gauss(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def normal(resolution: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns points of N(0, 1) and their probabilities, [resolution + 1] (trapezoidal rule).
 
-    For a smooth integrand, the rule converges faster than any power. All integrands here are smooth
-    in `eps`: a jump in `y` is a jump in the position, not in `eps`.
+    For a smooth integrand, the error falls faster than any power of the step. All integrands here
+    are smooth in `eps`: a jump in `y` is a jump in the position, not in `eps`.
     """
     eps = np.linspace(-_DEVIATIONS, _DEVIATIONS, resolution + 1)
     weight = np.exp(-0.5 * eps**2)
@@ -123,13 +136,16 @@ Mean = Union[float, Literal["any"]]
 
 
 def deviations(method: Method, sigma: float, mu: Mean, resolution: int) -> Points:
-    """Returns `y_tilde - mu` for `y ~ N(mu, sigma^2)`, quantized around 0.
+    """Returns the distribution of `y_tilde - mu` for `y ~ N(mu, sigma^2)`.
+
+    The offset of the quantization is 0.
 
     Args:
       method: surrogate and temperature.
       sigma: scale of the latent.
       mu: mean of the latent, or `ANY_MEAN` for uniform over one bin.
-      resolution: resolution of the sums.
+      resolution: as in `period`. For a fixed mean, it is raised to at least four latents per
+        sigma, and points of negligible probability are left out.
     """
     if mu == ANY_MEAN:
         p = period(method, resolution)

@@ -2,7 +2,8 @@
 
 A row gives one integer frequency to each symbol of a window `first ... first + count - 1`, and one
 to the *escape*, which represents every integer outside the window. An escaped value is coded as its
-side and magnitude class, with a fixed row, and then the bits of the class (`range_coder.py`).
+side and magnitude class, with one of the fixed rows `ESCAPE_CDFS`, and then the bits of the class
+(`range_coder.py`).
 
 All frequencies are at least 1 and add up to 2**PRECISION, so that no symbol is impossible. Under
 these constraints, they minimize the expected code length.
@@ -18,8 +19,9 @@ PRECISION = 16  # bits; the maximum of TFC's coder
 TOTAL = 1 << PRECISION
 
 # An escaped value is `excess >= 0` steps beyond its side of the window. Class k contains the
-# excesses 2**k - 1 ... 2**(k+1) - 2. The limit keeps integers exact in float32, in which classes
-# are computed.
+# excesses 2**k - 1 ... 2**(k+1) - 2. MAX_EXCESS is the first excess without a class. The limit
+# keeps `excess + 1` exact in float32, with which `range_coder.log2` computes classes. If a window
+# and a symbol are both within +-MAX_SYMBOL, the excess has a class.
 CLASSES = 24
 MAX_EXCESS = (1 << CLASSES) - 1
 MAX_SYMBOL = (1 << (CLASSES - 1)) - 1
@@ -37,10 +39,13 @@ def quantize_pmf(pmf: np.ndarray, precision: int = PRECISION) -> np.ndarray:
 
     Args:
       pmf: [n] float, non-negative, not all zero; need not add up to one.
-      precision: bits of the total.
+      precision: binary logarithm of the total.
 
     Returns:
       [n + 1] int32: 0, ..., 2**precision, strictly increasing.
+
+    Raises:
+      ValueError: the pmf has another shape or too many symbols, or its values are invalid.
     """
     p = np.asarray(pmf, np.float64)
     total = 1 << precision
@@ -120,9 +125,12 @@ def escape_bits(excess: np.ndarray, side: np.ndarray | int, row: int) -> np.ndar
     """Returns the bits for side and magnitude of escaped values, without the escape symbol itself.
 
     Args:
-      excess: integers from 0.
+      excess: [...] int, steps beyond the window, from 0.
       side: 0 below the window, 1 above it (broadcasts).
       row: index into ESCAPE_CDFS.
+
+    Returns:
+      [...] float64.
     """
     k = class_of(excess)
     return PAIR_BITS[row][2 * k + side] + k
@@ -148,7 +156,7 @@ class Row:
         return len(self.cdf) - 2
 
     def bits(self, symbols: np.ndarray) -> np.ndarray:
-        """Returns the code length of any integers with this row, in bits."""
+        """Returns the bits of `symbols`, [...] int, inside or outside the window: [...] float64."""
         symbols = np.asarray(symbols)
         below = self.first - 1 - symbols
         above = symbols - (self.first + self.count)
@@ -164,11 +172,11 @@ def make_row(pmf: np.ndarray, first: int, start: int, stop: int) -> Row:
     """Returns the row with window `start ... stop - 1` that codes `pmf` most cheaply.
 
     Args:
-      pmf: [n] float, probabilities of `first`, `first + 1`, ... The mass beyond must be below the
-        coder's precision.
+      pmf: [n] float, probabilities of `first`, `first + 1`, ... The probability outside of them
+        must be below 2**-PRECISION.
       first: the symbol of pmf[0].
-      start: first symbol of the window.
-      stop: last symbol of the window, plus 1.
+      start: first symbol of the window, at least `first`.
+      stop: last symbol of the window, plus 1, at most `first + n`.
     """
     p = np.asarray(pmf, np.float64)
     low, high = start - first, stop - first
@@ -184,10 +192,10 @@ def fit_row(pmf: np.ndarray, first: int) -> Row:
     """Returns the row and window that code `pmf` most cheaply; the arguments are those of
     `make_row`.
 
-    A wide window spends the least frequency on each of its improbable symbols, and a narrow one
-    spends escape codes. Both ends are therefore tried at a list of tail masses. If nearly all mass
-    is in one symbol, a window with only this symbol is tried too, because a third and fourth least
-    frequency would cost several percent.
+    A wide window spends a frequency of 1 on each improbable symbol. A narrow window spends bits on
+    escapes. Windows with several tail masses, half on each side, are therefore compared. A window
+    with only the most probable symbol is compared too. If nearly all mass is in that symbol, one
+    more symbol on either side, with a frequency of 1 each, would cost several percent.
     """
     p = np.asarray(pmf, np.float64)
     p = p / p.sum()

@@ -9,9 +9,9 @@ handle form a chain: each takes the handle and returns the next one, also in `tf
 equal length. The last part is padded with a row that has a single symbol and costs no bits.
 
 The overflow code of TFC's operations is not used. Its decoder does not return for some forged
-streams (repeated 0xff), and its encoder does not return for the value -2**30. It codes -2**31, the
-result of a NaN, as another value. Here, an escaped value is coded as a fixed number of ordinary
-symbols: side and magnitude class, then the bits of the class in three parts.
+streams (repeated 0xff), and its encoder does not return for the value -2**30. The encoder codes
+-2**31, the result of a NaN, as another value. Here, an escaped value is coded as a fixed number of
+ordinary symbols: side and magnitude class, then the bits of the class in three parts.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from tfquant.coding.pmf import CLASSES, ESCAPE_CDFS, MAX_EXCESS, MAX_SYMBOL, PRE
 Handle = Any  # a tensor or a nest of tensors
 
 # An additional stream costs 4 bytes of length in the container and about 1 byte in the coder, 40
-# bits in all. This should stay below 0.05 % of all bits. More than eight streams do not make a few
-# cores faster.
+# bits in all. This should stay below 0.05 % of all bits. On a few cores, more than eight streams
+# save no further time.
 BITS_PER_STREAM = 80_000
 MAX_STREAMS = 8
 
-# Common first rows of every lookup: uniform over 2**0 (certain), ..., 2**8 symbols; escape rows.
+# The first rows of every lookup are common: uniform over 2**0, ..., 2**8 symbols, then the escape
+# rows.
 _PART_BITS = 8
-CERTAIN = 0
-_ESCAPES = _PART_BITS + 1
+CERTAIN = 0  # index of the row with a single symbol
+_ESCAPES = _PART_BITS + 1  # index of the first escape row
 COMMON_ROWS = _ESCAPES + len(ESCAPE_CDFS)
-_PARTS = -(-(CLASSES - 1) // _PART_BITS)
+_PARTS = -(-(CLASSES - 1) // _PART_BITS)  # parts of the bits of a class
 
 
 class HasLookup(Protocol):
@@ -62,6 +63,9 @@ def lookup_of(cdfs: Iterable[np.ndarray]) -> np.ndarray:
 
     Returns:
       [length] int32, starting with the common rows.
+
+    Raises:
+      ValueError: a row does not rise strictly from 0 to 2**PRECISION.
     """
     head = [np.arange((1 << bits) + 1) << (PRECISION - bits) for bits in range(_PART_BITS + 1)]
     head += ESCAPE_CDFS
@@ -135,13 +139,19 @@ def _spread(handle: Handle, values: tf.Tensor) -> tf.Tensor:
 
 
 def encode_rows(handle: Handle, rows: tf.Tensor, symbols: tf.Tensor) -> Handle:
-    """Codes `symbols` [n] int32, each with its row of the lookup, `rows` [n] int32."""
+    """Codes `symbols: [n] int32`, each with its row of the lookup, `rows: [n] int32`.
+
+    Returns the next handle.
+    """
     with tf.device("/CPU:0"):
         return _coder().encode(handle, _spread(handle, rows), _spread(handle, symbols))
 
 
 def decode_rows(handle: Handle, rows: tf.Tensor) -> tuple[Handle, tf.Tensor]:
-    """Reads one symbol for each of `rows` [n] int32. Returns the handle and [n] int32."""
+    """Reads one symbol for each of `rows: [n] int32`.
+
+    Returns the next handle and the symbols, [n] int32.
+    """
     with tf.device("/CPU:0"):
         handle, symbols = _coder().decode(handle, _spread(handle, rows))
         if _per_stream(handle).shape[0] == 1:
@@ -166,10 +176,13 @@ def encode_escapes(handle: Handle, excess: tf.Tensor, side: tf.Tensor, escape: t
 
     Args:
       handle: the encoders.
-      excess: [n] int32, n > 0, steps beyond the window, from 0. Values outside 0 ... MAX_EXCESS - 1
-        raise InvalidArgumentError.
+      excess: [n] int32, n > 0, steps beyond the window, 0 for the symbol next to it. Values outside
+        0 ... MAX_EXCESS - 1 raise InvalidArgumentError.
       side: [n] int32, 0 below, 1 above.
       escape: [n] int32, indices into `pmf.ESCAPE_CDFS`.
+
+    Returns:
+      The next handle.
     """
     message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
     bounded = (tf.reduce_max(excess) < MAX_EXCESS) & (tf.reduce_min(excess) >= 0)
@@ -184,7 +197,11 @@ def encode_escapes(handle: Handle, excess: tf.Tensor, side: tf.Tensor, escape: t
 
 
 def decode_escapes(handle: Handle, escape: tf.Tensor) -> tuple[Handle, tf.Tensor, tf.Tensor]:
-    """Reads values that `encode_escapes` has written: handle, excess [n] int32, side [n] int32."""
+    """Reads values that `encode_escapes` has written with the same `escape: [n] int32`.
+
+    Returns:
+      The next handle, excess [n] int32 and side [n] int32.
+    """
     handle, pairs = decode_rows(handle, escape + _ESCAPES)
     classes, side = pairs // 2, pairs % 2
     value = tf.bitwise.left_shift(tf.ones_like(classes), classes)

@@ -1,11 +1,11 @@
-"""Command lines of `compress` and `decompress`: the model, the input and the output.
+"""Paths and options of `compress` and `decompress`, and the models that they select.
 
     tfquant compress [options] PICTURE [FILE]          the default model, or that of --model
     tfquant compress [options] MODEL PICTURE FILE      the folder of an exported model
 
 The second form applies to three paths, and to two paths if the first one is the folder of an
 exported model or of a set of models. If the output is omitted, its name is that of the input with
-another extension.
+another extension, or `-` (standard output) if the input is `-` (standard input).
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def split_paths(arguments: argparse.Namespace, source: str, target: str, extensi
       extension: extension of an omitted output.
 
     Raises:
-      UsageError: there are too many paths, an empty one or two models, or a folder has no output.
+      UsageError: there are too many paths, an empty path, or two models; or the output is omitted,
+        and the input is a folder or has a scheme such as gs://.
     """
     paths, model = [files.expanded(path) for path in arguments.paths], arguments.model
     if "" in paths:
@@ -147,12 +148,14 @@ def find_set(name: str | None) -> model_set.ModelSet:
 
 @dataclasses.dataclass(frozen=True)
 class Aim:
-    """What a file should have: a quality or a size. Without any, it has the set's default quality.
+    """The wanted quality or size of a file.
+
+    At most one attribute is set. If none is, the set's default quality applies.
 
     Attributes:
-      quality: 0 to 100.
-      size: in bytes.
-      bpp: size in bits per pixel.
+      quality: 0 to 100, or None.
+      size: bytes, or None.
+      bpp: size in bits per pixel, or None.
     """
 
     quality: float | None = None
@@ -206,7 +209,9 @@ class Compressor:
         self._member, self._quality = self.set.member_for(self._aim.quality)
 
     def load(self) -> None:
-        """Loads a model before the first picture is read.
+        """Loads TensorFlow and the model for the wanted quality.
+
+        Errors then occur before the first picture is read.
 
         Raises:
           ModelError: the model is corrupt.
@@ -215,7 +220,15 @@ class Compressor:
         self.set.load(self._member)
 
     def compress(self, image: np.ndarray, max_pixels: int | None) -> Compressed:
-        """Compresses a picture, uint8 [H, W, 3], like `ExportedModel.compress`."""
+        """Compresses a picture.
+
+        Args:
+          image: [H, W, 3] uint8.
+          max_pixels: limit of the picture's number of pixels; None for the model's limit.
+
+        Raises:
+          ModelError: as in `ExportedModel.compress`.
+        """
         height, width, _ = image.shape
         size = self._aim.bytes_for(height, width)
         if size is None:
@@ -238,8 +251,9 @@ class Compressor:
           file_size: its size in bytes.
 
         Returns:
-          A sentence that says what differs, or "" if nothing does. If a size is wanted that the
-          set cannot reach, the file with the set's lowest or highest quality is the right one.
+          A clause that says what differs, such as "it has quality 50", or "" if nothing does. If
+          the set cannot reach the wanted size, the right file is that with the set's lowest or
+          highest quality.
         """
         size = self._aim.bytes_for(file.height, file.width)
         member = self.set.find(file.fingerprint)
@@ -263,7 +277,12 @@ class Compressor:
 
 
 def _stored(member: model_set.Member, quality: float | None) -> float:
-    """Returns the quality of a model's file with a quality, which may not be stored."""
+    """Returns the quality of a model's file.
+
+    Args:
+      member: the model.
+      quality: the requested quality, or that of a file's header; None if the header has none.
+    """
     qualities = member.manifest.qualities
     return member.low if qualities is None else qualities.nearest(quality)
 
@@ -313,12 +332,13 @@ class Decompressor:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow for one command.
+    """Imports TensorFlow and the modules that a model needs, in a process that runs one command.
 
-    TensorFlow 2.16 and later import Keras 3, and with it Matplotlib, unless they are set to the
-    Keras 2 that this package uses anyway. This takes a fifth of the time of the import. Garbage
-    collection takes another fifth and finds nothing. A process that has imported TensorFlow before
-    keeps its garbage collection as it is: `gc.freeze` would keep its garbage for ever.
+    TensorFlow 2.16 and later import Keras 3, which imports Matplotlib, unless TF_USE_LEGACY_KERAS
+    is set. This package uses Keras 2, so the variable is set here, which saves a fifth of the time.
+    Garbage collection is off during the import, which saves another fifth, because there is nothing
+    to collect. The imported objects are then frozen. If the process has imported TensorFlow before,
+    its garbage collection is not changed, because `gc.freeze` would keep its garbage for ever.
     """
     if "tensorflow" in sys.modules:
         stack.import_tensorflow()

@@ -4,14 +4,15 @@
 
 It takes under 5 minutes on two cores. The folder then has:
 
-    comparison.md, comparison.png   the models beside JPEG and WebP at the same bytes
+    originals/                      the sample pictures
+    comparison.md, comparison.png   the models beside JPEG and WebP files of at least the same size
     files/                          the .tfq files
     gap.png                         the train-test gap of two quantization plans
     aun/, sua_ste/                  the two runs, with their TensorBoard logs
 
 The first part needs no training. The second part trains a small codec on generated pictures with
-two plans. It shows the difference between the costs in training and in testing. The trained codecs
-are not good ones.
+two plans. It shows the difference between the cost `R + lmbda D` under the surrogate and under
+rounding. The trained codecs are not good ones.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def compare(out: Path) -> None:
-    """Compresses the sample pictures with the pretrained models, prints a table, draws a figure."""
+    """Compresses the sample pictures with the pretrained models.
+
+    Writes the files, a table and a figure to `out`, and prints the table.
+    """
     from tfquant.evaluation import comparison, pictures
     from tfquant.export import registry
 
@@ -106,8 +110,8 @@ def train(out: Path, steps: int) -> None:
     from tfquant.training.hosts import Host
 
     print(
-        "\nTraining needs a stand-in for rounding, which has no useful gradient. Two stand-ins,"
-        f" {steps} steps each, on generated pictures:"
+        "\nRounding has no useful gradient, so training replaces it by a surrogate. Two"
+        f" quantization plans, {steps} steps each, on generated pictures:"
     )
     records = {}
     for plan in PLANS:
@@ -125,8 +129,10 @@ def train(out: Path, steps: int) -> None:
     for plan, rows in records.items():
         last = rows[-1]
         gap = 100 * (last["surrogate_J"] / last["J"] - 1)
-        print(f"{plan}: training believes in a cost of {last['surrogate_J']:.3f}, rounding gives"
-              f" {last['J']:.3f}: a gap of {gap:+.1f} %")  # fmt: skip
+        print(
+            f"{plan}: the cost is {last['surrogate_J']:.3f} under the surrogate and"
+            f" {last['J']:.3f} under rounding: a gap of {gap:+.1f} %"
+        )
     print(f"\nThe gaps of the two plans: {out / 'gap.png'}")
 
 

@@ -1,18 +1,19 @@
-"""Measures codecs on pictures: actual bits per pixel, PSNR, MS-SSIM, seconds, curves, BD-rates.
+"""Measures codecs on pictures: bits per pixel of the files, PSNR, MS-SSIM, time, BD-rates.
 
     python eval.py --model_dir=runs/low,runs/high --images=kodak/ --report_dir=reports/kodak
 
 This writes report.json, report.csv, report.md, rd.png and the reconstructions into the report's
 folder, and prints the tables.
 
-Runs form one curve if they differ only in lmbda, or in settings that depend on it (widths, lengths,
-the seed). A difference in any other setting starts a new curve, and so do two runs with the same
-lmbda. The names of the curves contain the differences, and report.json identifies each curve
-completely. If a BD-rate would cover less than half of the shorter curve, or less than 0.1 dB, the
-table shows a dash and a line explains it.
+Runs form one curve if they differ only in lmbda and in settings that may change along a curve: the
+widths N and M, the lengths of the stages, the seed, the number of validation pictures and the
+folder of --init_from. A difference in any other setting starts a new curve, and so do two runs with
+the same lmbda. The names of the curves contain the differences, and report.json identifies each
+curve completely. If a BD-rate would cover less than half of the shorter curve, or less than 0.1 dB,
+the table shows a dash and a line explains it.
 
-Without --model_dir, it measures only the conventional codecs. With only --explorations, it lists
-them and measures nothing.
+Without --model_dir, the program measures only the conventional codecs. With --explorations alone,
+it lists the results of `train.py --explore_qr` and measures nothing.
 """
 
 from __future__ import annotations
@@ -114,7 +115,11 @@ def _qualities(texts: Sequence[str]) -> tuple[float, ...]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command with the flags that `app.run` has parsed."""
+    """Runs the command with the flags that `app.run` has parsed.
+
+    Ends the process with one line on standard error if the input is invalid. If some pictures could
+    not be measured, the exit code is `LEFT_OUT`.
+    """
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
     values = flags.FLAGS

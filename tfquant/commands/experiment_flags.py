@@ -13,7 +13,9 @@ from tfquant.training.experiment import Experiment
 
 
 def table() -> list[Flag]:
-    """Returns a flag for every field of `Experiment` and every option of a codec."""
+    """Returns a flag for every option of a codec, and for every field of `Experiment` except
+    `codec_options`.
+    """
     found = [
         Flag(name, tuple(kind), None, help)
         if isinstance(kind, list)
@@ -21,7 +23,7 @@ def table() -> list[Flag]:
         for name, (kind, help) in models.OPTIONS.items()
     ]
     for field in dataclasses.fields(Experiment):
-        if not field.metadata:  # codec_options
+        if not field.metadata:  # `codec_options`: the flags above replace it
             continue
         kind: type | tuple[str, ...] = type(field.default)
         default = field.default
@@ -34,10 +36,13 @@ def table() -> list[Flag]:
 
 
 def experiment(values: flags.FlagValues) -> Experiment:
-    """Builds the experiment that the flags describe.
+    """Builds the experiment that the flags describe. Omitted codec options are left to the codec.
+
+    Args:
+      values: the parsed flags of `table()`.
 
     Raises:
-      ValueError: a flag has a value that cannot be trained.
+      ValueError: a value is invalid; the message names the flag.
     """
     names = set(values) & {f.name for f in dataclasses.fields(Experiment) if f.metadata}
     fields = {name: getattr(values, name) for name in names}

@@ -1,9 +1,10 @@
-"""Commands that survive the end of their process.
+"""Runs a command in a child process, and continues in another one if the child is ended.
 
-TensorFlow reports a tensor for which there is no memory as an error. Memory that its kernels and
-threads cannot get ends the process, and so does Linux if the whole machine runs out of memory.
-`guarded` lets a child process do the work of a command. If the child is ended, another child goes
-on. It takes the picture that was in work as one that failed.
+TensorFlow reports a tensor for which there is no memory as an error. If its kernels or threads
+cannot get memory, the process ends. Linux also ends the process if the whole machine runs out of
+memory. `guarded` lets a child process do the work of a command. If the child is ended, another
+child goes on. If one picture was in work, the next child counts it as failed. If several were in
+work, the next child repeats them one at a time, to find the one that needs too much memory.
 
     parent: guarded() --fork--> child: the command, Journal.run(picture, work) for each picture
             waits                 | writes down which pictures begin and end
@@ -34,15 +35,16 @@ _LOST = "the process ended with {name}; most likely there is not enough memory f
 
 
 class Journal:
-    """The pictures that earlier processes of a command have worked on.
+    """The inputs (pictures or .tfq files) that the processes of a command have worked on.
 
     Attributes:
       ended: source -> result of the work, None if it failed.
-      lost: source -> name of the signal that ended the process.
-      interrupted: source -> the process that was ended during the work. With several at once, it
-        is not known which of them is to blame.
-      resumed: true in a child that goes on after another one. It works on one picture at a time, so
-        that the picture to blame is known.
+      lost: source -> name of the signal (or the exit code) that ended the process while this input
+        alone was in work.
+      interrupted: source -> id of the process that was ended during the work, also if several
+        inputs were in work.
+      resumed: true in a child that goes on after another one. The caller must then work on one
+        input at a time, so that the next end of a process has one possible cause.
     """
 
     def __init__(self, file: BinaryIO | None = None):
@@ -53,14 +55,14 @@ class Journal:
         self._file = file
 
     def run(self, source: str, work: Callable[[], Any]) -> Any:
-        """Returns `work()`, and writes down that it begins and ends.
+        """Runs `work` and returns its result. Records its begin and its end for later processes.
 
         Args:
-          source: name of the picture.
-          work: returns what JSON can represent.
+          source: name of the input.
+          work: returns a value that JSON can represent. In `ended`, None counts as a failure.
 
         Raises:
-          BadInput: an earlier process was ended during the work.
+          BadInput: an earlier process was ended while this input alone was in work.
         """
         self._write(begin=source)
         result = None
@@ -77,14 +79,14 @@ class Journal:
             os.write(self._file.fileno(), json.dumps(line).encode() + b"\n")
 
     def goes_on(self, child: int, name: str) -> bool:
-        """Reads what a child wrote before it was ended.
+        """Reads what a child wrote before it was ended, and updates the attributes.
 
         Args:
-          child: the process.
-          name: name of the signal that ended it.
+          child: id of the process.
+          name: name of the signal, or the exit code, that ended it.
 
         Returns:
-          False if the child was not working on a picture.
+          True if it was working on an input, so that another child can go on.
         """
         assert self._file is not None
         self._file.seek(0)
@@ -108,8 +110,9 @@ def guarded() -> Journal | int:
     """Continues in a child process.
 
     Returns:
-      In the child, its journal. In the parent, the exit code of the command. Where there is no
-      Linux, or this process has loaded TensorFlow, there is no child, and a journal is returned.
+      In the child, its journal. In the parent, the exit code of the command. Without Linux, without
+      room for a temporary file, or if this process has loaded TensorFlow, there is no child, and
+      the result is a journal that records nothing.
     """
     if sys.platform != "linux" or "tensorflow" in sys.modules:
         return Journal()

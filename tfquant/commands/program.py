@@ -1,4 +1,4 @@
-"""Runs the programs that take absl flags: train, eval, sweep and analyze.
+"""Runs the programs that take absl flags: train, eval and sweep.
 
 `python train.py ...` and `tfquant train ...` run the same program.
 """

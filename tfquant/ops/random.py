@@ -20,11 +20,11 @@ def example_seeds(seed: int, purpose: str, index: tf.Tensor, group: int = 0) -> 
     """Returns the seeds of one purpose, one for each example.
 
     Args:
-      seed: the run's seed.
+      seed: the run's seed, below 2**32.
       purpose: the use of the noise, such as a latent's name. Different purposes get independent
         noise.
       index: [B] int64, each example's place in the run (step times global batch plus position).
-      group: number of the group for which the purpose draws. `uniform_per_image` ignores it, so
+      group: index of the latent's group that gets the noise. `uniform_per_image` ignores it, so
         that all groups of an image share one draw.
 
     Returns:
@@ -81,7 +81,7 @@ def _bits(keys: tf.Tensor, counters: tf.Tensor, shape: tf.Tensor | Sequence[int]
 
 
 def _scrambled(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the keys and counters that TensorFlow derives from `seeds: [B, 2] int64`."""
+    """Returns TensorFlow's keys, [B, 1], and counters, [B, 2] uint64, for `seeds: [B, 2] int64`."""
     counters = tf.bitcast(seeds, tf.uint64)
     keys = tf.fill(tf.shape(counters[:, :1]), tf.constant(_SCRAMBLING_KEY, tf.uint64))
     words = tf.cast(tf.reshape(_bits(keys, counters, [4]), [-1, 2, 2]), tf.uint64)
@@ -101,9 +101,9 @@ def uniform(seeds: tf.Tensor, shape: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """
     purpose, place, group = tf.unstack(seeds, axis=-1)
     seeds = tf.stack([purpose + group * _GROUP_STRIDE, place], axis=-1)
-    # These are the bits of `tf.random.stateless_uniform`, which would trace two dozen operations
-    # per example for every group of every latent. XLA gives other floats for it than TensorFlow's
-    # kernel.
+    # The random bits are those of `tf.random.stateless_uniform`. That function is not used, because
+    # it traces two dozen operations per example for every group of every latent, and because XLA
+    # converts its bits to other floats than TensorFlow's kernel does.
     high = tf.bitcast(tf.bitwise.right_shift(_bits(*_scrambled(seeds), shape), 8), tf.int32)
     return tf.cast(high, tf.float32) * 2.0**-24 - 0.5
 

@@ -75,9 +75,7 @@ def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> 
         if reason:
             raise ValueError(f"{run_dir}: {reason}")
         changes = ", ".join(f"{name} {found[name]} -> {asked[name]}" for name in other_steps)
-        logging.info(
-            "%s: the run continues with other lengths: %s", files.shown(run_dir), changes
-        )
+        logging.info("%s: the run continues with other lengths: %s", files.shown(run_dir), changes)
         write_json(path, {**read_json(path), "experiment": record["experiment"]})
 
 

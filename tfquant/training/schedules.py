@@ -1,4 +1,7 @@
-"""Schedules of the learning rate and of the temperature alpha, as Keras schedules of the step."""
+"""Keras schedules of the learning rate and of alpha, as functions of a stage's step.
+
+alpha is the temperature of the annealed surrogates. A larger alpha is closer to rounding.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ _COSINE_FLOOR = 0.01  # final learning rate / peak
 
 
 def _cosine(peak: float, steps: int) -> Schedule:
+    """Returns a linear warm-up to the peak, then a cosine decay to `_COSINE_FLOOR` of the peak."""
     warmup = max(1, min(_WARMUP_STEPS, int(_WARMUP_FRACTION * steps)))
     return _schedules.CosineDecay(
         initial_learning_rate=0.0,
@@ -45,6 +49,7 @@ def _cosine(peak: float, steps: int) -> Schedule:
 # 400, and then the learning rate drops.
 ANNEALED_FRACTION = 400 / 450
 
+# Kind -> (peak, steps) -> schedule. The last two are those of the paper's two stages.
 LEARNING_RATES = {
     "constant": lambda peak, steps: _schedules.ExponentialDecay(peak, 1, decay_rate=1.0),
     "cosine": _cosine,
@@ -56,13 +61,25 @@ LEARNING_RATES = {
 
 
 def learning_rate(kind: str, peak: float, steps: int) -> Schedule:
-    """Returns a learning-rate schedule over a stage of `steps`. A ValueError lists the kinds."""
+    """Returns a learning-rate schedule over a stage.
+
+    Args:
+      kind: a key of `LEARNING_RATES`.
+      peak: the highest learning rate.
+      steps: number of steps of the stage.
+
+    Raises:
+      ValueError: the kind is unknown; the message lists the known ones.
+    """
     check_known("learning-rate schedule", kind, LEARNING_RATES)
     return LEARNING_RATES[kind](peak, steps)
 
 
 def annealing(alpha_min: float, alpha_max: float, steps: int) -> Schedule:
-    """Returns alpha, linear from `alpha_min` to `alpha_max` over the first 400/450 of the stage."""
+    """Returns alpha: linear over the first 400/450 of a stage of `steps`, then constant.
+
+    It starts at `alpha_min` and ends at `alpha_max`.
+    """
     return _schedules.PolynomialDecay(
         alpha_min, max(1, round(ANNEALED_FRACTION * steps)), alpha_max, power=1.0
     )

@@ -1,8 +1,8 @@
-"""Codecs with a hyperprior and a serial context.
+"""Codecs with a hyperprior and a serial context: `ms_context`, `cheng_anchor` and `cheng_attn`.
 
 Sources: Minnen, Balle and Toderici, "Joint Autoregressive and Hierarchical Priors" (2018), and
 Cheng et al., "Learned Image Compression with Discretized Gaussian Mixture Likelihoods and Attention
-Modules" (2020).
+Modules" (2020). The context itself is `tfquant/contexts/serial.py`.
 
     x --> g_a --> y ----------------> Q --> y_hat --> g_s --> x_hat
                   |                   |       |
@@ -16,9 +16,9 @@ Differences from the papers: the networks predict log sigma (see `tfquant/entrop
 and the causal convolution stores no weights under its mask.
 
 Parameters of `ms_context`: 13.2 M at N = M = 192. CompressAI's mbt2018 has 14.13 M, including 1.0 M
-under its mask and 18 more per channel in the density of z. Parameters of `cheng_attn` at N = 128:
-13.8 M; of `cheng_anchor`: 12.4 M. CompressAI's cheng2020-attn has 13.18 M, with one Gaussian, a
-parameter network half as wide as Cheng's, and the weights under the mask.
+under its mask and 18 more parameters per channel in the density of z. Parameters of `cheng_attn` at
+N = 128: 13.8 M; of `cheng_anchor`: 12.4 M. CompressAI's cheng2020-attn has 13.18 M, with one
+Gaussian, a parameter network half as wide as Cheng's, and the weights under the mask.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class MeanScaleContext(ContextHyperprior):
         model = ConditionalModel(family, zero_center=False)
         super().__init__(N, M, model, "plain", "plain", name="ms_context")
         self.h_a, self.h_s = mean_scale_networks(N, M, 2 * M)
+        # Hidden widths of the parameter network: 640 and 512 in the paper, with M = 192.
         self.context = SerialContext(M, model.outputs, (10 * M // 3, 8 * M // 3))
 
 
