@@ -2,8 +2,9 @@
 
     python examples/custom_codec.py runs/tiny
 
-The codec has small networks of plain Keras layers, and a hyperprior: the latent `z` is sent first,
-and `h_s` predicts the mean and the scale of each element of `y` from it.
+The codec has small networks and a hyperprior: the latent `z` is sent first, and `h_s` predicts the
+mean and the scale of each element of `y` from it. Most networks have plain Keras layers. The layers
+of `h_s` come from `tfquant.layers.exact`, so that files decode on every machine.
 
     x --> g_a --> y ----------------> Q --> y_hat --> g_s --> x_hat
                   |                   |
@@ -15,6 +16,7 @@ import sys
 import tensorflow as tf
 
 import tfquant as tq
+from tfquant.layers import exact
 from tfquant.legacy_keras import keras
 
 
@@ -34,9 +36,11 @@ class Tiny(tq.Codec):
         self.g_a = keras.Sequential([conv(N, "relu"), conv(M)], name="g_a")
         self.g_s = keras.Sequential([deconv(N, "relu"), deconv(3)], name="g_s")
         self.h_a = keras.Sequential([conv(N, "relu"), conv(N)], name="h_a")
-        # `h_s` decides what the bits of a file mean, so it always computes in float32.
+        # `h_s` decides what the bits of a file mean. It computes in float32, and an exported model
+        # computes it with integers, which give the same result on every machine.
+        options = {"kind": exact.Conv2DTranspose, "dtype": "float32"}
         self.h_s = keras.Sequential(
-            [deconv(N, "relu", dtype="float32"), deconv(2 * M, dtype="float32")], name="h_s"
+            [deconv(N, "relu", **options), deconv(2 * M, **options)], name="h_s"
         )
         self.z_model = tq.FactorizedModel(N, name="z")
         self.y_model = tq.ConditionalModel("gaussian", zero_center=True)  # its name is "y"
@@ -58,11 +62,11 @@ def conv(filters: int, activation=None, **options) -> keras.layers.Layer:
     return keras.layers.Conv2D(filters, 5, 2, padding="same", activation=activation, **options)
 
 
-def deconv(filters: int, activation=None, **options) -> keras.layers.Layer:
+def deconv(
+    filters: int, activation=None, kind=keras.layers.Conv2DTranspose, **options
+) -> keras.layers.Layer:
     """Builds a convolution that doubles both sides."""
-    return keras.layers.Conv2DTranspose(
-        filters, 5, 2, padding="same", activation=activation, **options
-    )
+    return kind(filters, 5, 2, padding="same", activation=activation, **options)
 
 
 tq.models.CODECS["tiny"] = Tiny

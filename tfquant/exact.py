@@ -56,6 +56,19 @@ def become_exact(codec: Codec, pictures: Iterable[np.ndarray] | None = None) -> 
     _set_models(codec)
 
 
+def real_weights(codec: Codec) -> list[str]:
+    """Returns the names of the weights between latents that cannot become integers.
+
+    A codec has such weights if its hyper-decoder or its context has layers that are not in
+    `tfquant/layers/exact.py`. Its files then decode only where the arithmetic is that of the
+    encoder.
+    """
+    networks = [p for p in codec.group("entropy").values() if p not in codec.entropy_models]
+    exact = {id(v) for part in networks for layer in layers_of(part) for v in layer.variables}
+    weights = [v for part in networks for v in part.trainable_variables]
+    return [weight.name for weight in weights if id(weight) not in exact]
+
+
 def copy(source: Codec, codec: Codec) -> None:
     """Makes a codec exact with the integers of an exact one of the same architecture.
 

@@ -49,6 +49,13 @@ def _codec(label, fitted, make_photograph):
     return codec
 
 
+def test_all_weights_between_latents_are_integers(codec):
+    networks = [p for p in codec.group("entropy").values() if p not in codec.entropy_models]
+    for weight in (w.numpy() for part in networks for w in part.trainable_variables):
+        np.testing.assert_array_equal(weight, np.rint(weight))
+    assert exact.real_weights(codec) == []
+
+
 @pytest.fixture(scope="module", name="runs")
 def _runs(codec, make_photograph, onednn, in_graphs):
     """The module, and the findings of `tests/onednn_patterns.py` in the coding graphs."""

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfquant import models
+from tfquant import exact, models
 from tfquant.coding import container
 from tfquant.export import model_file
 from tfquant.export.codec_module import CodecModule
-from tfquant.export.writing import export_run
+from tfquant.export.writing import export_codec, export_run
 from tfquant.legacy_keras import keras
 from tfquant.training import folder, history
 from tfquant.training.checkpoint import RunCheckpoint
@@ -163,6 +163,27 @@ def test_an_exported_model_is_replaced_but_nothing_else(run, no_saved_models):
     exported(directory)
     assert not kept.exists()
     assert model_file.read_manifest(str(directory / "export")).codec == "factorized"
+
+
+def test_networks_that_cannot_be_exact_are_named(run, monkeypatch, caplog):
+    """Replaces the writing of the files, which does not matter here."""
+    codec = models.build("scale_hyperprior", N=4, M=6)
+    assert exact.real_weights(codec) == []
+    plain = keras.layers.Conv2DTranspose(6, 5, 4, padding="same")
+    codec.h_s = keras.Sequential([plain], name="h_s")
+    codec(tf.zeros([1, 64, 64, 3]))
+    names = [plain.kernel.name, plain.bias.name]
+    assert exact.real_weights(codec) == names
+
+    def full_disk(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full_disk)
+    path = str(run[0] / "plain")
+    with pytest.raises(OSError, match="No space left"), caplog.at_level("WARNING", "absl"):
+        export_codec(codec, EXPERIMENT, path)
+    assert f"{path}: its files decode only where the arithmetic is that of the" in caplog.text
+    assert ", ".join(names) in caplog.text
 
 
 def test_a_failed_export_keeps_the_old_one(run, monkeypatch):

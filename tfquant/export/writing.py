@@ -28,6 +28,7 @@ from tfquant.coding import container, table_file
 from tfquant.export import model_file, quality, stock
 from tfquant.export.codec_module import CodecModule, PortableModule
 from tfquant.export.stock import StockModule
+from tfquant.names import first_few
 from tfquant.training import history, trained
 from tfquant.training.experiment import Experiment
 
@@ -103,6 +104,13 @@ def export_codec(
             raise ValueError(f"{path}: an exact codec makes no files of version 1")
     elif not exact.is_exact(codec):
         exact.become_exact(codec)
+    real = exact.real_weights(codec) if version > 1 else []
+    if real:
+        logging.warning(
+            "%s: its files decode only where the arithmetic is that of the encoder, because these"
+            " weights are real numbers: %s; build their layers with tfquant.layers.exact",
+            files.shown(path), first_few(real, 3),
+        )  # fmt: skip
     recorded = json.loads(experiment.to_json())
     qualities = quality.range_of(recorded)
     full = CodecModule(codec, max_pixels=max_pixels, qualities=qualities)

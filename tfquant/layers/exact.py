@@ -145,6 +145,7 @@ class ExactLayer:
     # Set by Keras, or by `build` of the layer.
     kernel: tf.Variable
     bias: tf.Variable | None
+    variables: list[tf.Variable]
 
     @property
     def factors(self) -> tf.Variable:
