@@ -65,7 +65,8 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         type=_quality,
         metavar="Q",
         help="0 to 100; 15 more double the weight of the quality against the size; the nearest"
-        " quality that the model has is used (default: 50)",
+        " quality that the model has is used (default: that of the set; 50 for the pretrained"
+        " models)",
     )
     group.add_argument(
         "--target_size",

@@ -20,8 +20,9 @@ def load(name: str = registry.DEFAULT) -> ModelSet | ExportedModel:
         that training exported, such as `runs/mine/export`.
 
     Returns:
-      The set or the exported model, with `compress`, `decompress` and `evaluate`. Only a set has
-      qualities. A set loads each of its models when it is needed for the first time.
+      The set or the exported model, with `compress`, `decompress` and `evaluate`. A set and a
+      model for a range of rates have qualities. A set loads each of its models when it is needed
+      for the first time.
 
     Raises:
       ModelError: there is no such set or folder, or it contains no model that can be loaded here.

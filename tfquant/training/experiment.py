@@ -244,7 +244,7 @@ class Experiment:
     train_images: str = _field(
         "",
         "Folder, glob or comma-separated list of training pictures, records:SET as made by `tfquant"
-        " records`, or tfds:NAME. Empty: the embedded dead-leaves images.",
+        " records`, or tfds:NAME. Empty: generated dead-leaves pictures.",
     )
     background: str = _field(
         "",
