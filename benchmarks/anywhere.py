@@ -203,7 +203,7 @@ WAYS = {
 
 def _quality(path: Path) -> float | None:
     """Returns the base quality of an exported model; None if it has one rate."""
-    from tfquant.export.model_file import read_manifest
+    from tfquant.export.manifest_file import read_manifest
 
     qualities = read_manifest(str(path)).qualities
     return None if qualities is None else qualities.nearest(None)
@@ -243,7 +243,7 @@ def _export(source: str, precision: str, target: Path) -> None:
     import tensorflow as tf
 
     from tfquant import exact, models
-    from tfquant.export import model_file, packed, rebuilding, writing
+    from tfquant.export import manifest_file, packed, rebuilding, writing
     from tfquant.training import trained
     from tfquant.training.experiment import Experiment
 
@@ -254,7 +254,7 @@ def _export(source: str, precision: str, target: Path) -> None:
         experiment = Experiment(codec=source, codec_options=_ZOO_WIDTHS)
         original = _random(experiment)
     else:
-        manifest = model_file.read_manifest(source)
+        manifest = manifest_file.read_manifest(source)
         experiment = Experiment.from_json(json.dumps(manifest.experiment))
         original = rebuilding.rebuilt(source, manifest).codec
     codec = trained.build_as_decoded(experiment, precision)
@@ -466,9 +466,9 @@ def _arguments() -> argparse.Namespace:
 def _pictures(arguments) -> dict:
     pictures = {}
     if arguments.images:
-        from tfquant.data import images
+        from tfquant.data import finding, images
 
-        paths = sorted(images.find_images(arguments.images))[: arguments.first]
+        paths = sorted(finding.search(arguments.images).paths)[: arguments.first]
         pictures = {Path(path).stem: images.read_image(path) for path in paths}
     return {**pictures, **odd_pictures(arguments.odd)}
 

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfquant import exact, models
-from tfquant.data import images
+from tfquant.data import finding, images
 from tfquant.export.codec_module import CodecModule
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
@@ -103,7 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pictures = [measuring.picture().numpy()]
     if arguments.images:
-        pictures = [images.read_image(p) for p in sorted(images.find_images(arguments.images))]
+        pictures = [images.read_image(p) for p in sorted(finding.search(arguments.images).paths)]
     print("| codec | encode | decode | bytes |\n|---|---:|---:|---:|", flush=True)
     if arguments.weights:
         sources = sorted(Path(arguments.weights).glob("*.json"))

@@ -90,13 +90,13 @@ def _name(experiment) -> str:
 
 def _measure(path: str, quality: float) -> list:
     """Returns a row of quality, mean bpp, PSNR and MS-SSIM of a model's files of the pictures."""
-    from tfquant.data import images
+    from tfquant.data import finding, images
     from tfquant.evaluation import measure
     from tfquant.evaluation.results import Measurement
     from tfquant.export.model_file import ExportedModel
 
     model, measured = ExportedModel.load(path), []
-    for source in images.find_images(_IMAGES.value):
+    for source in finding.search(_IMAGES.value).paths:
         picture = images.read_image(source)
         data = model.compress(picture, quality)
         bpp = measure.bits_per_pixel(len(data), picture)

@@ -30,7 +30,7 @@ from tfquant.codec import Codec
 from tfquant.coding import range_coder
 from tfquant.data import crops, images, sources
 from tfquant.entropy.conditional import ConditionalModel
-from tfquant.export import model_file
+from tfquant.export import manifest_file, model_file
 from tfquant.legacy_keras import keras
 from tfquant.training import callbacks
 from tfquant.training.experiment import Experiment
@@ -86,14 +86,14 @@ def folder(settings: dict) -> tuple:
     products = _multiply_adds(settings, conditions.PICTURE, codec.decoder_parts)
     image = measuring.picture()
     module = measuring.code(codec, image).module
-    manifest = model_file.Manifest(codec.name, module.fingerprint(), {}, "")
+    manifest = manifest_file.Manifest(codec.name, module.fingerprint(), {}, "")
     loaded = mock.patch.object(
         model_file.ExportedModel, "load", lambda path: model_file.ExportedModel(manifest, module)
     )
     place = tempfile.TemporaryDirectory()  # noqa: SIM115  exists as long as the process
     fields = {"codec": codec.name, "fingerprint": manifest.fingerprint, "experiment": {}}
-    content = {**fields, "format": model_file.FORMAT, "version": tfquant.__version__}
-    Path(place.name, model_file.MANIFEST).write_text(json.dumps(content))
+    content = {**fields, "format": manifest_file.FORMAT, "version": tfquant.__version__}
+    Path(place.name, manifest_file.MANIFEST).write_text(json.dumps(content))
     pictures, made = (os.path.join(place.name, name) for name in ("pictures", "files"))
     os.mkdir(pictures)
     for number in range(_PICTURES):

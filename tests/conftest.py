@@ -186,7 +186,7 @@ def rebuilt_export(tmp_path_factory) -> Path:
 
     from tfquant import exact, models
     from tfquant.coding import table_file
-    from tfquant.export import model_file
+    from tfquant.export import manifest_file
     from tfquant.export.codec_module import CodecModule
     from tfquant.training.experiment import Experiment
 
@@ -200,14 +200,14 @@ def rebuilt_export(tmp_path_factory) -> Path:
     (path / table_file.NAME).write_bytes(table_file.dump(full.tables))
     (path / exact.NAME).write_bytes(exact.dump(codec))
     manifest = {
-        "format": model_file.FORMAT,
+        "format": manifest_file.FORMAT,
         "version": "0.1.0",
         "codec": "factorized",
         "fingerprint": full.fingerprint(),
-        "flavour": model_file.PORTABLE,
+        "flavour": manifest_file.PORTABLE,
         "experiment": json.loads(experiment.to_json()),
     }
-    (path / model_file.MANIFEST).write_text(json.dumps(manifest))
+    (path / manifest_file.MANIFEST).write_text(json.dumps(manifest))
     return path
 
 

@@ -20,7 +20,8 @@ import tensorflow as tf
 from tfquant import cli
 from tfquant.coding.container import Bitstream
 from tfquant.data import images
-from tfquant.export.model_file import FORMAT, ExportedModel, ModelError
+from tfquant.export.manifest_file import FORMAT, ModelError
+from tfquant.export.model_file import ExportedModel
 from tfquant.progress import ProgressBar
 
 SLOW_FIXTURES = {"exported"}

@@ -18,7 +18,8 @@ from absl.testing import flagsaver
 from tfquant import cli, files
 from tfquant.commands import train
 from tfquant.data import images, records, sources
-from tfquant.data.images import ImageError, find_images, read_image
+from tfquant.data.finding import search
+from tfquant.data.images import ImageError, read_image
 from tfquant.training import folder, history
 from tfquant.training.experiment import Experiment
 
@@ -35,11 +36,11 @@ def _pictures(tmp_path, make_photograph):
 
 def test_pictures_are_found_and_read_as_on_this_machine(pictures):
     names = ["a.png", "b.png", "deep/c.png"]
-    assert find_images(f"file://{pictures}") == [f"file://{pictures}/{name}" for name in names]
-    assert find_images(f"file://{pictures}/a.png") == [f"file://{pictures}/a.png"]
-    both = find_images(f"file://{pictures}/deep,file://{pictures}/b.png")
+    assert search(f"file://{pictures}").paths == [f"file://{pictures}/{name}" for name in names]
+    assert search(f"file://{pictures}/a.png").paths == [f"file://{pictures}/a.png"]
+    both = search(f"file://{pictures}/deep,file://{pictures}/b.png").paths
     assert [path.rpartition("/")[2] for path in both] == ["b.png", "c.png"]
-    assert len(find_images(f"file://{pictures}/*.png")) == 2
+    assert len(search(f"file://{pictures}/*.png").paths) == 2
     for name in names:
         there = read_image(f"file://{pictures}/{name}")
         np.testing.assert_array_equal(there, read_image(pictures / name))
@@ -52,7 +53,7 @@ def test_a_missing_file_gives_one_line(pictures):
         (f"file://{pictures}/deep/*.jpg", "no pictures in this glob"),
     ):
         with pytest.raises(ImageError, match=message):
-            find_images(spec)
+            search(spec)
     (pictures / "a.png").write_text("no picture")
     for read in (read_image, images.probe_image, images.encoded_image):
         with pytest.raises(ImageError, match=f"file://{pictures}/a.png: not a picture"):
@@ -63,7 +64,7 @@ def test_a_missing_file_gives_one_line(pictures):
 
 def test_an_unknown_scheme_is_an_oserror_of_one_line(capsys):
     name = "nowhere://bucket/a"
-    for look in (files.exists, files.matches, files.read, find_images, records.Records):
+    for look in (files.exists, files.matches, files.read, search, records.Records):
         with pytest.raises(OSError, match=f"^{name}: File system scheme 'nowhere' .*$") as error:
             look(name)
         assert "\n" not in str(error.value)

@@ -46,7 +46,7 @@ from tfquant.commands import (
 from tfquant.commands.outcome import CommandError, fail
 from tfquant.commands.program import PROGRAMS, run_program
 from tfquant.data import background
-from tfquant.export import model_file
+from tfquant.export import manifest_file
 
 # Arguments that are paths, in which `~` is the home folder.
 _PATHS = ("model", "picture", "file", "run", "out", "set")
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except (
-        container.BitstreamError, model_file.ModelError, stack.StackError, CommandError
+        container.BitstreamError, manifest_file.ModelError, stack.StackError, CommandError
     ) as error:  # fmt: skip
         return fail(error)
     except choosing.UsageError as error:
@@ -272,7 +272,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    out = arguments.out or os.path.join(arguments.run, model_file.FOLDER)
+    out = arguments.out or os.path.join(arguments.run, manifest_file.FOLDER)
     outputs.check_new(out, arguments.overwrite)
     if not files.isdir(arguments.run):
         raise CommandError(f"{files.shown(arguments.run)}: no such folder")
@@ -291,7 +291,7 @@ def _export(arguments: argparse.Namespace) -> None:
         )
     except (ValueError, tf.errors.OpError) as error:
         raise CommandError(error) from None
-    made = model_file.read_manifest(path)
+    made = manifest_file.read_manifest(path)
     text = f"{made.codec} {made.fingerprint}, {made.precision}, from {checkpoint}"
     print(f"{files.shown(path)}: {text}")
 

@@ -183,7 +183,9 @@ def import_tensorflow() -> None:
     require()
     try:
         with _without_early_messages():
-            importlib.import_module("tfquant.legacy_keras")
+            importlib.import_module("tensorflow")
+            if not has_keras_2():
+                importlib.import_module("tf_keras")
     except Exception as error:  # a library of another build may raise any type
         raise StackError(
             f"TensorFlow {tensorflow_version()} cannot be imported: {_cause(error)}"

@@ -11,7 +11,7 @@ from tfquant import cli
 from tfquant.coding import container
 from tfquant.commands import choosing
 from tfquant.export import registry
-from tfquant.export.model_file import Manifest
+from tfquant.export.manifest_file import Manifest
 from tfquant.export.model_set import Member, ModelSet
 
 

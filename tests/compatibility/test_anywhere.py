@@ -20,7 +20,8 @@ import tensorflow as tf
 from tfquant.coding.container import Bitstream
 from tfquant.export import rebuilding
 from tfquant.export.codec_module import EagerModule
-from tfquant.export.model_file import ExportedModel, read_manifest
+from tfquant.export.manifest_file import read_manifest
+from tfquant.export.model_file import ExportedModel
 
 ARCHIVES = sorted((Path(__file__).parent / "exports").glob("exact-*.tar.xz"))
 SLOW_FIXTURES = {"models", "done_under"}

@@ -19,7 +19,8 @@ from PIL import Image
 from tfquant import stack
 from tfquant.coding import container, masses, table_file
 from tfquant.export.codec_module import CodecModule
-from tfquant.export.model_file import PORTABLE, ExportedModel, ModelError, read_manifest
+from tfquant.export.manifest_file import PORTABLE, ModelError, read_manifest
+from tfquant.export.model_file import ExportedModel
 from tfquant.export.rebuilding import rebuilt
 
 FOLDER = Path(__file__).parent / "exports"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfquant.data import images
+from tfquant.data import finding, images
 from tfquant.data.images import ImageError
 
 _SPEC = importlib.util.spec_from_file_location("tiffs", Path(__file__).parent / "tiffs.py")
@@ -340,7 +340,7 @@ def test_heic_is_read_with_the_package_and_explained_without_it(tmp_path, monkey
     smooth = np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8)
     Image.fromarray(grey(smooth)).save(tmp_path / "b.heic", quality=95)
     np.testing.assert_allclose(images.read_image(tmp_path / "b.heic"), grey(smooth), atol=8)
-    assert images.find_images(str(tmp_path)) == [str(tmp_path / n) for n in ("a.heic", "b.heic")]
+    assert finding.search(str(tmp_path)).paths == [str(tmp_path / n) for n in ("a.heic", "b.heic")]
 
 
 def test_an_empty_file_and_a_broken_link_have_their_own_messages(tmp_path):

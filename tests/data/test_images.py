@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tfquant.data import images
-from tfquant.data.images import ImageError, find_images, read_image, write_image
+from tfquant.data.finding import search
+from tfquant.data.images import ImageError, read_image, write_image
 
 GRAY, RGB, GRAY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # PNG's colour types.
 
@@ -249,7 +250,7 @@ def tree(tmp_path):
 
 
 def found(tree, *specs):
-    paths = find_images(",".join(os.path.join(tree, spec) for spec in specs))
+    paths = search(",".join(os.path.join(tree, spec) for spec in specs)).paths
     return [os.path.relpath(path, tree) for path in paths]
 
 
@@ -284,7 +285,7 @@ def test_a_part_without_pictures_is_named(tree):
             found(tree, "a.jpg", spec)
         assert str(tree / spec) in str(caught.value)
     with pytest.raises(ImageError, match="no pictures asked for"):
-        find_images(" , ")
+        search(" , ")
 
 
 @pytest.mark.slow

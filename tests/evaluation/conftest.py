@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tfquant.export.model_file import FORMAT, MANIFEST
+from tfquant.export.manifest_file import FORMAT, MANIFEST
 
 
 class SubsamplingModel:

@@ -15,7 +15,7 @@ from PIL import Image
 from tfquant.data import images
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, curves, pictures, report, run
-from tfquant.export.model_file import ModelError
+from tfquant.export.manifest_file import ModelError
 
 
 @pytest.fixture(name="evaluate")

@@ -16,7 +16,8 @@ from tfquant.data import images
 from tfquant.evaluation import models as evaluated
 from tfquant.evaluation import run
 from tfquant.export import fitting, model_set, packed, quality, rebuilding, registry
-from tfquant.export.model_file import MANIFEST, ExportedModel, ModelError, read_manifest
+from tfquant.export.manifest_file import MANIFEST, ModelError, read_manifest
+from tfquant.export.model_file import ExportedModel
 from tfquant.export.writing import export_codec
 from tfquant.legacy_keras import keras
 from tfquant.training.experiment import Experiment

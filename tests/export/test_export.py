@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfquant import exact, models
 from tfquant.coding import container
-from tfquant.export import model_file
+from tfquant.export import manifest_file, model_file
 from tfquant.export.codec_module import CodecModule
 from tfquant.export.writing import export_codec, export_run
 from tfquant.legacy_keras import keras
@@ -162,7 +162,7 @@ def test_an_exported_model_is_replaced_but_nothing_else(run, no_saved_models):
     (directory / "export" / "tfquant.json").write_text("{}")
     exported(directory)
     assert not kept.exists()
-    assert model_file.read_manifest(str(directory / "export")).codec == "factorized"
+    assert manifest_file.read_manifest(str(directory / "export")).codec == "factorized"
 
 
 def test_networks_that_cannot_be_exact_are_named(run, monkeypatch, caplog):

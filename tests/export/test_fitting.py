@@ -11,7 +11,7 @@ import tfquant
 from tfquant import cli
 from tfquant.data import images
 from tfquant.export import fitting
-from tfquant.export.model_file import Manifest
+from tfquant.export.manifest_file import Manifest
 from tfquant.export.model_set import Member
 
 ONE_RATE = Manifest("codec", "0" * 16, {}, "0")

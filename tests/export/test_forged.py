@@ -10,7 +10,8 @@ import pytest
 from tfquant import exact, models
 from tfquant.coding import container
 from tfquant.export.codec_module import EagerModule
-from tfquant.export.model_file import ExportedModel, Manifest
+from tfquant.export.manifest_file import Manifest
+from tfquant.export.model_file import ExportedModel
 from tfquant.legacy_keras import keras
 
 HEIGHT, WIDTH = 70, 90

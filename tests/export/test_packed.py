@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from tfquant import models
-from tfquant.export import model_file, model_set, packed, quality, registry, weight_file
-from tfquant.export.model_file import ExportedModel, ModelError
+from tfquant.export import (
+    manifest_file,
+    model_set,
+    packed,
+    quality,
+    registry,
+    weight_file,
+)
+from tfquant.export.manifest_file import ModelError
+from tfquant.export.model_file import ExportedModel
 from tfquant.export.writing import export_codec
 from tfquant.training.experiment import Experiment
 
@@ -103,9 +111,9 @@ def test_changed_files_are_named(packed_export, tmp_path, name):
 def test_weights_of_another_width_are_named(packed_export, tmp_path):
     for source in packed_export.iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())
-    manifest = json.loads((tmp_path / model_file.MANIFEST).read_text())
+    manifest = json.loads((tmp_path / manifest_file.MANIFEST).read_text())
     manifest["experiment"]["codec_options"] = {"N": 8, "M": 16}
-    (tmp_path / model_file.MANIFEST).write_text(json.dumps(manifest))
+    (tmp_path / manifest_file.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match=r"has shape \(5, 5, 8, 12\)"):
         ExportedModel.load(tmp_path)
 

@@ -26,7 +26,8 @@ from tfquant.coding import container
 from tfquant.evaluation.models import find_models
 from tfquant.export import stock
 from tfquant.export.codec_module import CodecModule
-from tfquant.export.model_file import ExportedModel, ModelError
+from tfquant.export.manifest_file import ModelError
+from tfquant.export.model_file import ExportedModel
 from tfquant.export.writing import export_codec
 from tfquant.legacy_keras import keras
 from tfquant.training.experiment import Experiment

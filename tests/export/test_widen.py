@@ -12,13 +12,8 @@ import pytest
 from tfquant import cli
 from tfquant.coding import container
 from tfquant.export import model_set, packed, quality, registry
-from tfquant.export.model_file import (
-    MANIFEST,
-    ExportedModel,
-    Manifest,
-    ModelError,
-    read_manifest,
-)
+from tfquant.export.manifest_file import MANIFEST, Manifest, ModelError, read_manifest
+from tfquant.export.model_file import ExportedModel
 from tfquant.export.rebuilding import rebuilt
 from tfquant.layers import rectifier
 from tfquant.legacy_keras import keras

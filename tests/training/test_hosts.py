@@ -21,7 +21,7 @@ import tensorflow as tf
 from tfquant import cli, models
 from tfquant.data import crops, sources
 from tfquant.data.images import write_image
-from tfquant.export.model_file import read_manifest
+from tfquant.export.manifest_file import read_manifest
 from tfquant.training import folder, history
 from tfquant.training.checkpoint import RunCheckpoint, newest_readable
 from tfquant.training.hosts import Host, identity, shares

@@ -10,7 +10,8 @@ from tfquant import models
 from tfquant.codec import GROUPS
 from tfquant.exchange import Rounding
 from tfquant.export.codec_module import CodecModule
-from tfquant.export.model_file import ExportedModel, Manifest
+from tfquant.export.manifest_file import Manifest
+from tfquant.export.model_file import ExportedModel
 from tfquant.legacy_keras import keras
 from tfquant.training import folder, losses
 from tfquant.training.checkpoint import RunCheckpoint

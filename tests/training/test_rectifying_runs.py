@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tfquant.commands import train
 from tfquant.export import writing
 from tfquant.export.codec_module import CodecModule
-from tfquant.export.model_file import ExportedModel, Manifest, read_manifest
+from tfquant.export.manifest_file import Manifest, read_manifest
+from tfquant.export.model_file import ExportedModel
 from tfquant.training import checkpoint, exploration, history, run
 from tfquant.training import folder as folders
 from tfquant.training.trained import load_run

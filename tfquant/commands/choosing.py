@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tfquant import files, stack
 from tfquant.coding import container
 from tfquant.commands import outputs
-from tfquant.export import fitting, model_file, model_set, registry
+from tfquant.export import fitting, manifest_file, model_set, registry
 from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def split_paths(arguments: argparse.Namespace, source: str, target: str, extensi
 
 
 def _is_model(path: str) -> bool:
-    names = (model_file.MANIFEST, model_set.MANIFEST)
+    names = (manifest_file.MANIFEST, model_set.MANIFEST)
     return any(files.exists(os.path.join(path, name)) for name in names)
 
 
@@ -230,13 +230,12 @@ class Compressor:
         Raises:
           ModelError: as in `ExportedModel.compress`.
         """
+        import_tensorflow()
         height, width, _ = image.shape
         size = self._aim.bytes_for(height, width)
         if size is None:
-            import_tensorflow()
             data = self.set.load(self._member).compress(image, self._quality, max_pixels)
             return Compressed(data, self._describe(self._member, self._quality), "")
-        import_tensorflow()
         fitted = fitting.compress_to(self.set, image, size, max_pixels)
         note = "" if fitted.fits else (
             f"{size} bytes were asked for; the nearest size of {self.set.name} differs by"

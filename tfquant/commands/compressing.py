@@ -18,7 +18,7 @@ from tfquant.coding import container
 from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import BadInput, CommandError, OutputError, fail
 from tfquant.commands.outputs import STANDARD
-from tfquant.export import model_file
+from tfquant.export import manifest_file
 from tfquant.names import first_few
 
 if TYPE_CHECKING:
@@ -242,7 +242,8 @@ def _run_folder(
     for folder in sorted({os.path.dirname(task.target) for task in new}):
         outputs.make_folder(folder)
     blamed = (
-        BadInput, container.BitstreamError, model_file.ModelError, OSError, MemoryError, ValueError
+        BadInput, container.BitstreamError, manifest_file.ModelError, OSError, MemoryError,
+        ValueError,
     )  # fmt: skip
     journal = arguments.journal
     jobs = 1 if journal.resumed else arguments.jobs

@@ -40,7 +40,8 @@ from tfquant.data import background
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError, conventional, curves, pictures, report, run
 from tfquant.export import quality
-from tfquant.export.model_file import ExportedModel, ModelError
+from tfquant.export.manifest_file import ModelError
+from tfquant.export.model_file import ExportedModel
 
 _FLAGS = (
     Flag(

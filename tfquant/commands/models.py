@@ -8,7 +8,7 @@ import sys
 from tfquant import files
 from tfquant.commands.choosing import UsageError
 from tfquant.export import registry
-from tfquant.export.model_file import ModelError
+from tfquant.export.manifest_file import ModelError
 from tfquant.export.model_set import Member, ModelSet
 
 

@@ -16,9 +16,6 @@ from tfquant.progress import ProgressBar
 if TYPE_CHECKING:
     from tfquant.data import images
 
-if TYPE_CHECKING:
-    from tfquant.data import images
-
 SHARDS = 16
 
 

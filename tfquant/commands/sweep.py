@@ -36,7 +36,7 @@ from tfquant.commands.outcome import one_line
 from tfquant.commands.program import LEFT_OUT, Flag, define, end, expand_paths, program_name
 from tfquant.data import background
 from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
-from tfquant.export import model_file
+from tfquant.export import manifest_file
 
 _FLAGS = (
     Flag("base", str, None, "Flagfile of train.py for all cells.", required=True),
@@ -115,7 +115,7 @@ def do(run: sweep.Run, pictures: Sequence[sweep.Pictures], colour: str) -> bool:
     skipped = []
     for stage in sweep.STAGES:
         model_dir = folder / stage
-        if (model_dir / model_file.FOLDER / model_file.MANIFEST).exists():
+        if (model_dir / manifest_file.FOLDER / manifest_file.MANIFEST).exists():
             continue
         first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
         skipped += [_run(

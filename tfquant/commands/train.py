@@ -32,7 +32,7 @@ from tfquant.commands.program import (
 )
 from tfquant.data import background, crops, sources
 from tfquant.data.images import ImageError
-from tfquant.export import model_file, writing
+from tfquant.export import manifest_file, writing
 from tfquant.legacy_keras import keras
 from tfquant.training import (
     callbacks,
@@ -107,7 +107,7 @@ def train(
     train_and_export(
         experiment, model_dir, Settings(epoch_steps, progress, gradient_risk, jit_compile)
     )
-    return tf.io.gfile.join(model_dir, model_file.FOLDER)
+    return tf.io.gfile.join(model_dir, manifest_file.FOLDER)
 
 
 def train_and_export(experiment: Experiment, model_dir: str, settings: Settings) -> list[str]:
@@ -118,7 +118,7 @@ def train_and_export(experiment: Experiment, model_dir: str, settings: Settings)
         left_out = train_stages(experiment, run_dir, settings, host)
     if host.is_chief:
         _, name = writing.export_run(opened)
-        exported = files.shown(tf.io.gfile.join(model_dir, model_file.FOLDER))
+        exported = files.shown(tf.io.gfile.join(model_dir, manifest_file.FOLDER))
         logging.info("Exported model: %s, from %s", exported, name)
     return left_out
 

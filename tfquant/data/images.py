@@ -21,11 +21,11 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from tfquant import files
-from tfquant.data import decoding, finding, messages
+from tfquant.data import decoding, messages
 from tfquant.data.decoding import FORMATS, Decoded, ImageError
 
 __all__ = [
-    "FORMATS", "LOSSLESS", "Decoded", "ImageError", "encoded_image", "find_images", "made_from",
+    "FORMATS", "LOSSLESS", "Decoded", "ImageError", "encoded_image", "made_from",
     "probe_image", "read", "read_image", "sides", "write_image",
 ]  # fmt: skip
 
@@ -282,16 +282,6 @@ def made_from(path: str | os.PathLike) -> str | None:
             return picture.info.get(_MADE_FROM)
     except Exception:
         return None
-
-
-def find_images(spec: str) -> list[str]:
-    """Returns the sorted pictures of `spec` without duplicates, as found by `finding.search`.
-
-    Raises:
-      ImageError: a part of `spec` leads to no picture.
-      OSError: the search fails, for example because the file system does not allow such a name.
-    """
-    return finding.search(spec).paths
 
 
 def _checked_background(background: Sequence[float] | None) -> np.ndarray | None:

@@ -18,14 +18,8 @@ from tfquant.evaluation import EvaluationError, identity, measure
 from tfquant.evaluation.pictures import Picture
 from tfquant.evaluation.results import DescribedModel, DrawnCurve, Measurement
 from tfquant.export import quality
-from tfquant.export.model_file import (
-    FOLDER,
-    MANIFEST,
-    ExportedModel,
-    Manifest,
-    ModelError,
-    read_manifest,
-)
+from tfquant.export.manifest_file import FOLDER, MANIFEST, Manifest, ModelError, read_manifest
+from tfquant.export.model_file import ExportedModel
 
 
 class Model(Protocol):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfquant import files, stack
 from tfquant.coding import container
-from tfquant.export import model_file
+from tfquant.export import manifest_file, model_file
 from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Member:
     low: float
     high: float
     kodak: tuple
-    manifest: model_file.Manifest
+    manifest: manifest_file.Manifest
 
     def nearest(self, quality: float) -> float:
         """Returns the quality of this model that is nearest to the requested one."""
@@ -219,7 +219,7 @@ def read(path: str) -> ModelSet:
     path = os.fspath(path)
     manifest = os.path.join(path, MANIFEST)
     if not files.exists(manifest):
-        own = model_file.read_manifest(path)
+        own = manifest_file.read_manifest(path)
         return ModelSet(path, path, [Member(path, *_own_range(own), (), own)], {})
     try:
         fields = json.loads(files.read(manifest))
@@ -230,16 +230,16 @@ def read(path: str) -> ModelSet:
         if not members:
             raise ValueError("no members")
         return ModelSet(str(fields["name"]), path, members, fields)
-    except model_file.ModelError:
+    except manifest_file.ModelError:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         said = files.one_line(error)
-        raise model_file.ModelError(f"{path}: cannot read {MANIFEST}: {said}") from None
+        raise manifest_file.ModelError(f"{path}: cannot read {MANIFEST}: {said}") from None
 
 
 def entry(
     folder: str,
-    manifest: model_file.Manifest,
+    manifest: manifest_file.Manifest,
     kodak: Iterable[Mapping[str, float]] = (),
     ends: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def entry(
     return {"folder": folder, "quality": quality, "kodak": list(kodak)}
 
 
-def divided(manifests: Iterable[model_file.Manifest]) -> dict[str, tuple[float, float]]:
+def divided(manifests: Iterable[manifest_file.Manifest]) -> dict[str, tuple[float, float]]:
     """Divides the scale among models for ranges of rates, each around its base quality.
 
     Between two base qualities, the model of the higher one gets seven tenths: a model loses less
@@ -295,7 +295,7 @@ def write(path: str, name: str, members: Sequence[Mapping[str, Any]], **fields: 
     files.write(os.path.join(path, MANIFEST), json.dumps(content, indent=2) + "\n")
 
 
-def _own_range(manifest: model_file.Manifest) -> tuple[float, float]:
+def _own_range(manifest: manifest_file.Manifest) -> tuple[float, float]:
     """Returns the lowest and the highest quality of a model, by its experiment."""
     if manifest.qualities is not None:
         return manifest.qualities.low, manifest.qualities.high
@@ -312,4 +312,4 @@ def _member(path: str, fields: dict) -> Member:
     quality = fields["quality"]
     low, high = map(float, quality if isinstance(quality, list) else (quality, quality))
     kodak = tuple(dict(row) for row in fields.get("kodak", ()))
-    return Member(folder, low, high, kodak, model_file.read_manifest(folder))
+    return Member(folder, low, high, kodak, manifest_file.read_manifest(folder))

@@ -30,7 +30,7 @@ import tfquant
 from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import table_file
-from tfquant.export import model_file, quality, rebuilding, weight_file
+from tfquant.export import manifest_file, quality, rebuilding, weight_file
 from tfquant.export.codec_module import CodecModule
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
@@ -38,7 +38,7 @@ from tfquant.training.experiment import Experiment
 _WIDER_BY = 2  # octaves of lmbda, on either side of a model with one rate
 
 
-def pack_export(export: str, path: str) -> model_file.Manifest:
+def pack_export(export: str, path: str) -> manifest_file.Manifest:
     """Packs an exported model with the same weights, tables and fingerprint.
 
     Args:
@@ -60,7 +60,7 @@ def pack_export(export: str, path: str) -> model_file.Manifest:
 
 def pack_codec(
     codec: Codec, experiment: Experiment, path: str, step: float | None = None
-) -> model_file.Manifest:
+) -> manifest_file.Manifest:
     """Writes a codec as a packed export.
 
     Args:
@@ -84,7 +84,7 @@ def pack_codec(
     recorded = json.loads(experiment.to_json())
     module = CodecModule(codec, qualities=quality.range_of(recorded))
     fields = {
-        "format": model_file.FORMAT,
+        "format": manifest_file.FORMAT,
         "version": tfquant.__version__,
         "codec": codec.name,
         "fingerprint": module.fingerprint(),
@@ -95,7 +95,7 @@ def pack_codec(
     return _write(module, fields, path, weights)
 
 
-def widen(export: str, path: str) -> model_file.Manifest:
+def widen(export: str, path: str) -> manifest_file.Manifest:
     """Packs an exported model with one rate as a model for a range of rates, without training.
 
     The gain is the square root of the change of lmbda, over two octaves on either side, because the
@@ -119,7 +119,7 @@ def widen(export: str, path: str) -> model_file.Manifest:
     manifest = _packable(export)
     if manifest.qualities is not None or manifest.file_version == 1:
         found = "a range of rates" if manifest.qualities is not None else "files of version 1"
-        raise model_file.ModelError(f"{export}: a model with {found} takes no further gains")
+        raise manifest_file.ModelError(f"{export}: a model with {found} takes no further gains")
     module = rebuilding.rebuilt(export, manifest)
     experiment = _widened(Experiment.from_json(json.dumps(manifest.experiment)))
     codec = trained.build_as_decoded(experiment, manifest.precision)
@@ -148,27 +148,27 @@ def _widened(experiment: Experiment) -> Experiment:
     )
 
 
-def _packable(export: str) -> model_file.Manifest:
+def _packable(export: str) -> manifest_file.Manifest:
     """Reads the manifest of an export. A ModelError says why it cannot be packed."""
-    manifest = model_file.read_manifest(export)
-    if manifest.flavour == model_file.STOCK:
-        raise model_file.ModelError(
+    manifest = manifest_file.read_manifest(export)
+    if manifest.flavour == manifest_file.STOCK:
+        raise manifest_file.ModelError(
             f"{export}: the stock flavour of a model, without range coder; name the folder that"
             " it is in"
         )
     return manifest
 
 
-def _fields(manifest: model_file.Manifest) -> dict[str, Any]:
+def _fields(manifest: manifest_file.Manifest) -> dict[str, Any]:
     """Returns the fields of a manifest that packing keeps."""
     names = ("format", "version", "codec", "fingerprint", "precision", "max_pixels", "metrics",
              "experiment")  # fmt: skip
     return {name: getattr(manifest, name) for name in names}
 
 
-def _packed_weights(export: str, manifest: model_file.Manifest) -> bytes:
+def _packed_weights(export: str, manifest: manifest_file.Manifest) -> bytes:
     """Returns the file of weights of a packed export; empty for an export of another flavour."""
-    if manifest.flavour != model_file.PACKED:
+    if manifest.flavour != manifest_file.PACKED:
         return b""
     return files.read(os.path.join(export, weight_file.NAME))
 
@@ -178,14 +178,14 @@ def _named(variables: Iterable[tf.Variable]) -> list[tuple[str, np.ndarray]]:
     return [(variable.name, variable.numpy()) for variable in variables]
 
 
-def _write(module: CodecModule, fields: dict, path: str, weights: bytes) -> model_file.Manifest:
+def _write(module: CodecModule, fields: dict, path: str, weights: bytes) -> manifest_file.Manifest:
     """Writes the folder atomically."""
     content = {weight_file.NAME: weights, table_file.NAME: table_file.dump(module.tables)}
     if module.version > 1:
         content[exact.NAME] = exact.dump(module.codec)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     manifest = {
-        "flavour": model_file.PACKED,
+        "flavour": manifest_file.PACKED,
         **fields,
         "files": digests,
     }
@@ -193,5 +193,5 @@ def _write(module: CodecModule, fields: dict, path: str, weights: bytes) -> mode
         for name, data in content.items():
             files.write(os.path.join(partial, name), data)
         text = json.dumps(manifest, indent=2) + "\n"
-        files.write(os.path.join(partial, model_file.MANIFEST), text)
-    return model_file.read_manifest(path)
+        files.write(os.path.join(partial, manifest_file.MANIFEST), text)
+    return manifest_file.read_manifest(path)

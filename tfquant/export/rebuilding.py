@@ -17,14 +17,14 @@ from tfquant.codec import Codec
 from tfquant.coding import masses, table_file
 from tfquant.coding.decisions import DecisionTable
 from tfquant.coding.tables import Table
-from tfquant.export import model_file, weight_file
+from tfquant.export import manifest_file, weight_file
 from tfquant.export.codec_module import CodecModule, EagerModule
 from tfquant.layers import klt
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
 
 
-def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
+def rebuilt(path: str, manifest: manifest_file.Manifest) -> CodecModule:
     """Rebuilds the codec of an exported model, with its weights and tables.
 
     Args:
@@ -37,7 +37,7 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
     """
     try:
         experiment = Experiment.from_json(json.dumps(manifest.experiment))
-        is_packed = manifest.flavour == model_file.PACKED
+        is_packed = manifest.flavour == manifest_file.PACKED
         if is_packed:
             content = _packed_files(path, manifest.files)
         with klt.left_out():
@@ -59,16 +59,16 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         if tables is not None and lacking:
             raise ValueError(f"{table_file.NAME} has no table for {', '.join(sorted(lacking))}")
     except (MemoryError, tf.errors.ResourceExhaustedError):
-        raise model_file.ModelError(f"{path}: not enough memory to load the model") from None
+        raise manifest_file.ModelError(f"{path}: not enough memory to load the model") from None
     except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
         said = files.one_line(error)
-        raise model_file.ModelError(f"{path}: cannot rebuild the model: {said}") from None
+        raise manifest_file.ModelError(f"{path}: cannot rebuild the model: {said}") from None
     of_0_1 = tables is None
     if tables is None:
         tables = _tables_of_0_1(codec)
     old = [t for t in tables.values() if isinstance(t, DecisionTable) and t.version == 2]
     if old and not masses.has_version_2():
-        raise model_file.ModelError(
+        raise manifest_file.ModelError(
             f"{path}: an export of tfquant 0.1, whose decisions need TensorFlow 2.19 or older"
         )
     kind = EagerModule if is_packed else CodecModule
@@ -77,7 +77,7 @@ def rebuilt(path: str, manifest: model_file.Manifest) -> CodecModule:
         why = "its weights or tables do not match its fingerprint"
         if of_0_1:
             why = f"it has no {table_file.NAME}, and the recomputed coding tables differ"
-        raise model_file.ModelError(f"{path}: cannot rebuild the model: {why}")
+        raise manifest_file.ModelError(f"{path}: cannot rebuild the model: {why}")
     return module
 
 
@@ -106,11 +106,11 @@ def _packed_files(path: str, digests: dict[str, str]) -> dict[str, bytes]:
     content = {}
     for name in (weight_file.NAME, table_file.NAME):
         if name not in digests:
-            raise ValueError(f"{model_file.MANIFEST} does not list {name}")
+            raise ValueError(f"{manifest_file.MANIFEST} does not list {name}")
     for name in digests:
         content[name] = files.read(os.path.join(path, name))
         if hashlib.sha256(content[name]).hexdigest() != digests[name]:
-            raise ValueError(f"{name} has another SHA-256 than {model_file.MANIFEST} says")
+            raise ValueError(f"{name} has another SHA-256 than {manifest_file.MANIFEST} says")
     return content
 
 

@@ -15,7 +15,7 @@ import sys
 from typing import Callable
 
 from tfquant import files, stack
-from tfquant.export import model_file, model_set
+from tfquant.export import manifest_file, model_set
 from tfquant.export.model_set import ModelSet
 
 VARIABLE = "TFQUANT_MODELS"
@@ -39,7 +39,7 @@ def folder() -> str:
     return os.path.join(data, "tfquant", "models")
 
 
-def sets(broken: Callable[[model_file.ModelError], None] | None = None) -> list[ModelSet]:
+def sets(broken: Callable[[manifest_file.ModelError], None] | None = None) -> list[ModelSet]:
     """The installed sets and the user's, by name within each.
 
     Args:
@@ -50,7 +50,7 @@ def sets(broken: Callable[[model_file.ModelError], None] | None = None) -> list[
     for path in [*_folders(_PACKAGED), *_folders(folder())]:
         try:
             found.append(model_set.read(path))
-        except model_file.ModelError as error:
+        except manifest_file.ModelError as error:
             if broken is not None:
                 broken(error)
     return found
@@ -73,7 +73,7 @@ def find(name: str) -> ModelSet:
     if os.sep in name or "/" in name or files.isdir(name):
         return model_set.read(name)
     names = ", ".join(each.name for each in sets())
-    raise model_file.ModelError(
+    raise manifest_file.ModelError(
         f"no model {name!r}; known: {DEFAULT}, {names}, and folders of exported models"
     )
 
@@ -88,7 +88,7 @@ def of_file(codec: str, fingerprint: str) -> tuple[ModelSet, model_set.Member]:
         member = each.find(fingerprint)
         if member is not None:
             return each, member
-    raise model_file.ModelError(
+    raise manifest_file.ModelError(
         f"made by model {codec} {fingerprint}, which is not installed: name its folder with"
         " --model, or add it with tfquant models --add"
     )
@@ -122,15 +122,17 @@ def add(
     """
     name = name or _name_of(exports[0])
     if not re.fullmatch(r"\w[\w.-]*", name) or name == DEFAULT:
-        raise model_file.ModelError(
+        raise manifest_file.ModelError(
             f"{name!r} cannot name a model: use letters, digits, '.', '-' and '_'; choose another"
             " with --name"
         )
     path = os.path.join(folder(), name)
     taken = _set_folder(name) or (path if os.path.exists(path) else None)
     if taken:
-        raise model_file.ModelError(f"there is a model {name!r} already: {taken}; choose a --name")
-    manifests = [model_file.read_manifest(export) for export in exports]
+        raise manifest_file.ModelError(
+            f"there is a model {name!r} already: {taken}; choose a --name"
+        )
+    manifests = [manifest_file.read_manifest(export) for export in exports]
     stack.import_tensorflow()
     from tfquant.export import packed
 
@@ -161,7 +163,7 @@ def remove(name: str) -> str:
     path = os.path.join(folder(), name)
     if not name or os.path.basename(name) != name or path not in _folders(folder()):
         own = ", ".join(map(os.path.basename, _folders(folder()))) or "none"
-        raise model_file.ModelError(f"no model {name!r} was added here; added: {own}")
+        raise manifest_file.ModelError(f"no model {name!r} was added here; added: {own}")
     shutil.rmtree(path)
     return path
 
@@ -188,4 +190,4 @@ def _folders(parent: str) -> list:
 def _name_of(export: str) -> str:
     """A name from an export's path: its folder's, or the run's where the folder is `export`."""
     parts = os.path.abspath(export).rstrip(os.sep).split(os.sep)
-    return parts[-2] if parts[-1] == model_file.FOLDER and len(parts) > 1 else parts[-1]
+    return parts[-2] if parts[-1] == manifest_file.FOLDER and len(parts) > 1 else parts[-1]

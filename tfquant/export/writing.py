@@ -25,7 +25,7 @@ import tfquant
 from tfquant import exact, files, stack
 from tfquant.codec import Codec
 from tfquant.coding import container, table_file
-from tfquant.export import model_file, quality, stock
+from tfquant.export import manifest_file, quality, stock
 from tfquant.export.codec_module import CodecModule, PortableModule
 from tfquant.export.stock import StockModule
 from tfquant.names import first_few
@@ -62,7 +62,7 @@ def export_run(
         exact.become_exact(of_float32)
         if codec is not of_float32:
             exact.copy(of_float32, codec)
-    path = path or tf.io.gfile.join(run_dir, model_file.FOLDER)
+    path = path or tf.io.gfile.join(run_dir, manifest_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
     metrics = measured[-1] if measured else None
@@ -94,7 +94,7 @@ def export_codec(
       ValueError: something other than an exported model exists at `path`, or the version is 1 and
         the codec is exact or has a range of rates.
     """
-    is_model = files.exists(tf.io.gfile.join(path, model_file.MANIFEST))
+    is_model = files.exists(tf.io.gfile.join(path, manifest_file.MANIFEST))
     if files.exists(path) and not is_model:
         raise ValueError(f"refusing to overwrite {path}: it exists and is not an exported model")
     if version == 1:
@@ -115,7 +115,7 @@ def export_codec(
     qualities = quality.range_of(recorded)
     full = CodecModule(codec, max_pixels=max_pixels, qualities=qualities)
     manifest = {
-        "format": model_file.FORMAT if version > 1 else model_file.FORMAT_OF_VERSION_1,
+        "format": manifest_file.FORMAT if version > 1 else manifest_file.FORMAT_OF_VERSION_1,
         "version": tfquant.__version__,
         "codec": codec.name,
         "fingerprint": full.fingerprint(),
@@ -127,19 +127,19 @@ def export_codec(
     with files.new_folder(path) as partial:
         coder = stack.coder()
         if coder.kind == stack.OPERATIONS:
-            _save(full, manifest, model_file.FULL, partial)
+            _save(full, manifest, manifest_file.FULL, partial)
         else:
             logging.info(
                 "%s: the SavedModel evaluates pictures but does not code them (%s);"
                 " tfquant compress and decompress work with it on every stack",
                 files.shown(path), coder.source,
             )  # fmt: skip
-            _save(PortableModule(full), manifest, model_file.PORTABLE, partial)
+            _save(PortableModule(full), manifest, manifest_file.PORTABLE, partial)
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
         if version > 1:
             files.write(tf.io.gfile.join(partial, exact.NAME), exact.dump(codec))
         served = StockModule(codec, full.tables, qualities)
-        _save(served, manifest, model_file.STOCK, tf.io.gfile.join(partial, model_file.STOCK))
+        _save(served, manifest, manifest_file.STOCK, tf.io.gfile.join(partial, manifest_file.STOCK))
 
 
 def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
@@ -149,7 +149,7 @@ def _save(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
     signatures = {**module.signatures(), "about": module.about}
     with files.as_oserror(path), _without_chatter():
         tf.saved_model.save(module, path, signatures)
-    files.write(tf.io.gfile.join(path, model_file.MANIFEST), text)
+    files.write(tf.io.gfile.join(path, manifest_file.MANIFEST), text)
 
 
 @contextlib.contextmanager

@@ -82,7 +82,6 @@ def beyond_floor(log_p: tf.Tensor, floor: float) -> tf.Tensor:
     Args:
       log_p: [...] float, log probabilities in nats.
       floor: a negative number, in nats.
-      floor: a negative number.
     """
     below = tf.minimum(log_p, floor) / floor  # 1 above the floor
     return tf.maximum(log_p, floor) + floor * tf.math.log(below)
