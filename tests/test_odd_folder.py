@@ -229,7 +229,7 @@ def command(*arguments, cwd):
         [sys.executable, "-m", "tfquant.cli", *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
-        timeout=1800,
+        timeout=3600,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii:strict"},
     )
 
@@ -355,12 +355,12 @@ def test_an_interrupted_run_says_where_it_stands(folder, trained):
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 3600
     while not list((work / "interrupted" / "checkpoints").glob("*.index")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=3600)
     assert process.returncode == 130 and "Traceback" not in err.decode()
     last = lines(err)[-1]
     assert last.startswith("tfquant train: interrupted; interrupted ")

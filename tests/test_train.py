@@ -284,7 +284,7 @@ def test_the_searchs_flags_reach_it_and_each_weights_training(tmp_path, monkeypa
         options["train"](experiment, "a weight's run")
 
     monkeypatch.setattr(train.exploration, "run_search", run_search)
-    monkeypatch.setattr(train, "train_stages", lambda *arguments: trained.append(arguments))
+    monkeypatch.setattr(train, "train_stages", lambda *arguments: trained.append(arguments) or [])
     arguments = [
         f"--model_dir={tmp_path}", "--init_from=baseline", "--stages=qr_predictive",
         "--train_images=many",

@@ -73,7 +73,7 @@ def run(script, *arguments, **environment):
     lines = [line[4:] for line in script.splitlines()]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines), *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=1800,
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=3600,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr.splitlines()
 
