@@ -110,10 +110,10 @@ def test_models_of_every_stack_are_rebuilt_from_weights_and_tables(archive):
     try:
         module = rebuilt(path, manifest)
     except ModelError as error:
-        # TensorFlow 2.14 computed the channel tables of tfquant 0.1 with its own kernels.
+        # TensorFlow's kernels computed the channel tables of tfquant 0.1. Their last bits depend on
+        # the version and on the processor.
         assert "the recomputed coding tables differ" in str(error)
         assert not (archive / "export" / table_file.NAME).exists()
-        assert stack.numbers(stack.tensorflow_version()) != (2, 14)
         return
     assert module.fingerprint() == manifest.fingerprint
     assert_reads(ExportedModel(manifest, module), archive)
