@@ -55,7 +55,7 @@ def test_a_file_that_stores_no_quality_is_compared_by_its_models_base_quality():
     base = member.manifest.qualities.base
     for quality, difference in ((base, ""), (base + 2, f"it has quality {base:.4g}")):
         compressor = choosing.Compressor(None, choosing.Aim(quality))
-        assert compressor.difference(file, 100) == difference
+        assert compressor.difference(file, 100, None, None) == difference
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "tfquant" / "pretrained" / "photographs" / "q10"
 
 # The command with a model without TensorFlow. A picture as high as `SIGNALS` says ends the process,
-# and so does a file of such a name, before it gets the name.
+# and so does a file of such a name, before it gets the name. With STOP, the file of this name gets
+# its name, and its thread then waits until the picture of height 12 ends the process, once.
 CRASHING = """
-    import os, signal, sys
+    import os, signal, sys, threading
     sys.path.insert(0, "tests/commands")
     import conftest
     from tfquant import cli
@@ -27,15 +29,28 @@ CRASHING = """
     signals = eval(os.environ["SIGNALS"])
     rename = os.replace
 
+    named = threading.Event()
+    stop = os.environ.get("STOP")
+
+    def is_first():
+        return stop and not os.path.exists(stop + ".ended")
+
     def replace(path, name):
         if os.path.basename(name) in signals:
             os.kill(os.getpid(), signals[os.path.basename(name)])
         rename(path, name)
+        if is_first() and name == stop:
+            named.set()
+            threading.Event().wait()
 
     os.replace = replace
 
     class Crashing(conftest.PixelModel):
         def compress(self, image, *others):
+            if is_first() and image.shape[0] == 12:
+                named.wait()
+                open(stop + ".ended", "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
             if image.shape[0] in signals:
                 os.kill(os.getpid(), signals[image.shape[0]])
                 signal.pause()
@@ -131,6 +146,19 @@ def test_a_process_that_is_ended_while_it_writes_leaves_no_partial_file(tmp_path
     assert sorted(path.name for path in out.iterdir()) == ["10.tfq", "12.tfq"]
 
 
+def test_a_file_that_was_complete_when_the_process_ended_counts_as_made(tmp_path):
+    """Its end was not written down, so the next process repeats it."""
+    source, out = pictures(tmp_path / "in", [10, 11, 12]), tmp_path / "out"
+    stop = tmp_path / "out" / "11.tfq"
+    code, said, errors = run(
+        CRASHING, "compress", source, out, "--jobs=2", SIGNALS="{}", STOP=str(stop)
+    )
+    Path(f"{stop}.ended").unlink()
+    assert (code, errors) == (0, [])
+    assert "3 of 3 files made" in said and "existed already" not in said
+    assert sorted(path.name for path in out.iterdir()) == ["10.tfq", "11.tfq", "12.tfq"]
+
+
 def test_a_process_that_ends_before_any_picture_is_not_repeated(tmp_path):
     source = pictures(tmp_path / "in", [10, 11])
     signals = {"load": int(signal.SIGABRT)}
@@ -157,9 +185,10 @@ def test_a_signal_to_end_ends_both_processes(tmp_path, number, code):
         return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
 
     # Opening the FIFO succeeds once the child waits for it. The child has its handlers then.
-    writer = None
+    writer, deadline = None, time.monotonic() + 3600
     while writer is None:
-        assert process.poll() is None
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
         with contextlib.suppress(OSError):
             writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     (child,) = children()

@@ -186,7 +186,7 @@ def test_a_baseline_is_found_by_fingerprint_before_settings():
 
 def test_the_baseline_with_the_fewest_other_settings_is_chosen():
     soft = {"stages": ["qr_soft", "qr_predictive"], "init_from": "a", "rectifier_width": 16}
-    model = of("x", "9", plan="mix", seed=2, **soft)
+    model = of("x", "9", plan="mix", seed=2, validation_images=8, **soft)
     baselines = [
         of("a", "1", plan="aun", seed=1), of("b", "2", plan="mix", seed=1),
         of("c", "3", plan="mix", seed=2), of("d", "4", 0.02, plan="mix", seed=2),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import types
 
 import numpy as np
 import pytest
 
 import tfquant
 from tfquant import cli
+from tfquant.coding.container import Bitstream
+from tfquant.commands.choosing import Aim, Compressor
 from tfquant.data import images
-from tfquant.export import fitting
+from tfquant.export import fitting, registry
 from tfquant.export.manifest_file import Manifest
-from tfquant.export.model_set import Member
+from tfquant.export.model_set import Member, ModelSet
 
 ONE_RATE = Manifest("codec", "0" * 16, {}, "0")
 
@@ -132,7 +135,7 @@ def test_each_picture_of_a_folder_gets_the_size(make_photograph, tmp_path, capsy
     assert code == 0
     for name, (height, width) in shapes.items():
         assert 8 * sizes[name] / (height * width) == pytest.approx(1, rel=0.02)
-    code, again, said = compress("--target_bpp=1.01")  # also within 2 % of this size
+    code, again, said = compress("--target_bpp=1")
     assert (code, again) == (0, sizes) and "2 existed already" in said.out
     code, again, said = compress("--target_bpp=2")
     assert (code, again) == (1, sizes)
@@ -142,6 +145,40 @@ def test_each_picture_of_a_folder_gets_the_size(make_photograph, tmp_path, capsy
     assert compress("--target_size=7")[:2] == (0, again)
     code, _, said = compress("--quality=5")
     assert code == 1 and "it has quality 0" in said.err
+
+
+class OneRates(ModelSet):
+    """Models with one rate, at qualities 20, 50 and 80, whose files have 100, 200 and 400 bytes."""
+
+    SIZES = {20.0: 100, 50.0: 200, 80.0: 400}
+
+    def __init__(self):
+        members = [
+            Member(str(q), q, q, (), Manifest("codec", f"{q:016.0f}", {}, "0")) for q in self.SIZES
+        ]
+        super().__init__("rates", "", members, {})
+
+    def load(self, member):
+        compress = lambda image, quality, max_pixels: bytes(self.SIZES[member.low])  # noqa: E731
+        return types.SimpleNamespace(compress=compress)
+
+
+@pytest.mark.parametrize("wanted", [1, 120, 150, 300, 10**6, 1e30])
+def test_a_file_of_models_with_one_rate_is_recognized(monkeypatch, wanted):
+    monkeypatch.setattr(registry, "find", lambda name: OneRates())
+    compressor, image = Compressor("rates", Aim(size=wanted)), np.zeros((8, 8, 3), np.uint8)
+    made = len(compressor.compress(image, None).data)
+    for member, size in zip(OneRates().members, OneRates.SIZES.values()):
+        file = Bitstream("codec", member.manifest.fingerprint, 8, 8, 0, (b"",))
+        difference = compressor.difference(file, size, lambda: image, None)
+        assert (difference == "") == (size == made), (size, made, difference)
+
+
+def test_a_file_of_another_member_of_the_set_is_named(monkeypatch):
+    monkeypatch.setattr(registry, "find", lambda name: OneRates())
+    file = Bitstream("codec", OneRates().members[0].manifest.fingerprint, 8, 8, 0, (b"",))
+    difference = Compressor("rates", Aim(quality=50.0)).difference(file, 100, None, None)
+    assert difference == "the model 20.0 made it, with quality 20"
 
 
 def test_a_size_of_zero_is_rejected():

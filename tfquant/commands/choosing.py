@@ -18,6 +18,7 @@ import importlib
 import math
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from tfquant import files, stack
@@ -28,6 +29,9 @@ from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_MOST_BYTES = 2.0**62  # a larger wanted size is the same wish
 
 
 class UsageError(ValueError):
@@ -72,7 +76,8 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
         "--target_size",
         type=_positive,
         metavar="BYTES",
-        help="find the quality that gives a file of about this size; in a folder, of each picture",
+        help="find the quality that gives a file of about this size; in a folder, each file gets"
+        " this size",
     )
     group.add_argument(
         "--target_bpp",
@@ -171,7 +176,7 @@ class Aim:
     def bytes_for(self, height: int, width: int) -> int | None:
         """Returns the wanted size of a picture's file in bytes, or None if a quality is wanted."""
         size = self.size if self.bpp is None else self.bpp * height * width / 8
-        return None if size is None else max(round(size), 1)
+        return None if size is None else max(round(min(size, _MOST_BYTES)), 1)
 
 
 class Compressed(NamedTuple):
@@ -179,7 +184,7 @@ class Compressed(NamedTuple):
 
     Attributes:
       data: the bytes of the .tfq file.
-      model: name of the set, and the quality if there are several.
+      model: name of the set, with the quality if the set has more than one.
       note: a line for the user; empty if the file has the quality or the size that was wanted.
     """
 
@@ -189,7 +194,9 @@ class Compressed(NamedTuple):
 
 
 class Compressor:
-    """The models that `compress` uses, and what its files should have. Threads may share one.
+    """The models that `compress` uses, and the wanted quality or size of its files.
+
+    Threads may share one.
 
     Attributes:
       set: the set of models.
@@ -200,7 +207,7 @@ class Compressor:
 
         Args:
           name: of a set, or a folder; None for the default set.
-          aim: what the files should have; None for the set's default quality.
+          aim: the wanted quality or size; None for the set's default quality.
 
         Raises:
           ModelError: there is no such model.
@@ -216,6 +223,7 @@ class Compressor:
 
         Raises:
           ModelError: the model is corrupt.
+          StackError: the installed packages are not compatible.
         """
         import_tensorflow()
         self.set.load(self._member)
@@ -229,6 +237,7 @@ class Compressor:
 
         Raises:
           ModelError: as in `ExportedModel.compress`.
+          StackError: the installed packages are not compatible.
         """
         import_tensorflow()
         height, width, _ = image.shape
@@ -238,22 +247,32 @@ class Compressor:
             return Compressed(data, self._describe(self._member, self._quality), "")
         fitted = fitting.compress_to(self.set, image, size, max_pixels)
         note = "" if fitted.fits else (
-            f"{size} bytes were asked for; the nearest size of {self.set.name} differs by"
-            f" {100 * fitted.deviation:+.0f} %"
+            f"{size} bytes were asked for; the nearest size of {files.shown(self.set.name)} differs"
+            f" by {100 * fitted.deviation:+.0f} %"
         )  # fmt: skip
         return Compressed(fitted.data, self._describe(fitted.member, fitted.quality), note)
 
-    def difference(self, file: container.Bitstream, file_size: int) -> str:
+    def difference(
+        self,
+        file: container.Bitstream,
+        file_size: int,
+        picture: Callable[[], np.ndarray],
+        max_pixels: int | None,
+    ) -> str:
         """Compares an existing file of a picture with the one that `compress` would make.
 
         Args:
           file: the existing file.
           file_size: its size in bytes.
+          picture: reads the picture. It is called only if the file may have the nearest size
+            although it does not have the wanted one.
+          max_pixels: as in `compress`.
 
         Returns:
-          A clause that says what differs, such as "it has quality 50", or "" if nothing does. If
-          the set cannot reach the wanted size, the right file is that with the set's lowest or
-          highest quality.
+          A clause that says what differs, such as "it has quality 50", or "" if nothing does.
+
+        Raises:
+          ModelError: as in `compress`.
         """
         size = self._aim.bytes_for(file.height, file.width)
         member = self.set.find(file.fingerprint)
@@ -261,12 +280,20 @@ class Compressor:
             return f"another model made it, {file.codec} {file.fingerprint}"
         found = member, _stored(member, file.quality)
         if size is None:
-            same = found == (self._member, _stored(self._member, self._quality))
+            if member != self._member:
+                name = os.path.basename(member.path)
+                return f"the model {name} made it, with quality {found[1]:.4g}"
+            same = found[1] == _stored(member, self._quality)
             return "" if same else f"it has quality {found[1]:.4g}"
         lowest, highest = self.set.members[0], self.set.members[-1]
         end = (lowest, lowest.low) if file_size > size else (highest, highest.high)
         reached_end = found == (end[0], _stored(*end))
         if reached_end or abs(file_size / size - 1) <= fitting.TOLERANCE:
+            return ""
+        import_tensorflow()
+        # Models with one rate, and small pictures, may have no size that is nearer.
+        fitted = fitting.compress_to(self.set, picture(), size, max_pixels)
+        if not fitted.fits and found == (fitted.member, _stored(fitted.member, fitted.quality)):
             return ""
         return f"it has {file_size} bytes, not about {size}"
 

@@ -37,8 +37,17 @@ def compress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.picture):
         _compress_folder(arguments)
         return
-    outputs.check(arguments.file, arguments.picture, arguments.overwrite)
+    _check_output(arguments.file, arguments.picture, arguments)
     arguments.journal.run(arguments.picture, lambda: _compress_one(arguments))
+
+
+def _check_output(output: str, source: str, arguments: argparse.Namespace) -> None:
+    """Checks a single output, which an earlier process of this command may have begun to write."""
+    process = arguments.journal.interrupted.get(source)
+    if process is None:
+        outputs.check(output, source, arguments.overwrite)
+    else:
+        outputs.remove_partial(output, process)
 
 
 def _compress_one(arguments: argparse.Namespace) -> None:
@@ -60,7 +69,7 @@ def decompress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
-    outputs.check(arguments.picture, arguments.file, arguments.overwrite)
+    _check_output(arguments.picture, arguments.file, arguments)
     arguments.journal.run(arguments.file, lambda: _decompress_one(arguments))
 
 
@@ -158,7 +167,7 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
         return f", {size} bytes, {8 * size / pixels:.4f} bpp"
 
     def existing(task: batch.Task) -> _Existing:
-        return _existing_file(task, compressor, arguments.page)
+        return _existing_file(task, compressor, arguments)
 
     def end(done: list[dict]) -> None:
         notes = collections.defaultdict(list)
@@ -302,7 +311,7 @@ def _existing_special(path: str) -> _Existing | None:
 
 
 def _existing_file(
-    task: batch.Task, compressor: choosing.Compressor, page: int | None
+    task: batch.Task, compressor: choosing.Compressor, arguments: argparse.Namespace
 ) -> _Existing:
     """Compares an existing .tfq file with the one that would be made."""
     from tfquant.data import images
@@ -316,15 +325,23 @@ def _existing_file(
         found = container.Bitstream.from_bytes(data, sys.maxsize)
     except container.BitstreamError as error:
         return _Existing(str(error), ours)
-    difference = compressor.difference(found, len(data))
-    if difference:
-        return _Existing(difference)
     try:
-        sides = images.sides(task.source, page)
+        sides = images.sides(task.source, arguments.page)
     except images.ImageError:
         return _Existing("")  # the picture is corrupt now; keep the only file made from it
     if sides != tuple(sorted((found.height, found.width))):
         return _Existing(f"it contains another picture, {found.width}x{found.height} pixels")
+    try:
+        difference = compressor.difference(
+            found,
+            len(data),
+            lambda: _read_picture(task.source, arguments).pixels,
+            arguments.max_pixels,
+        )
+    except (BadInput, manifest_file.ModelError) as error:
+        return _Existing(f"it cannot be compared: {error}")
+    if difference:
+        return _Existing(difference)
     if files.is_local(task.source) and _changed_ns(task.source) > _changed_ns(task.target):
         return _Existing("it is older than the picture")
     return _Existing("")

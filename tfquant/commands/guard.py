@@ -3,8 +3,8 @@
 TensorFlow reports a tensor for which there is no memory as an error. If its kernels or threads
 cannot get memory, the process ends. Linux also ends the process if the whole machine runs out of
 memory. `guarded` lets a child process do the work of a command. If the child is ended, another
-child goes on. If one picture was in work, the next child counts it as failed. If several were in
-work, the next child repeats them one at a time, to find the one that needs too much memory.
+child goes on. If one picture was in progress, the next child counts it as failed. If several were
+in progress, the next child repeats them one at a time, to find the one that needs too much memory.
 
     parent: guarded() --fork--> child: the command, Journal.run(picture, work) for each picture
             waits                 | writes down which pictures begin and end
@@ -40,9 +40,9 @@ class Journal:
     Attributes:
       ended: source -> result of the work, None if it failed.
       lost: source -> name of the signal (or the exit code) that ended the process while this input
-        alone was in work.
+        alone was in progress.
       interrupted: source -> id of the process that was ended during the work, also if several
-        inputs were in work.
+        inputs were in progress.
       resumed: true in a child that goes on after another one. The caller must then work on one
         input at a time, so that the next end of a process has one possible cause.
     """
@@ -55,14 +55,14 @@ class Journal:
         self._file = file
 
     def run(self, source: str, work: Callable[[], Any]) -> Any:
-        """Runs `work` and returns its result. Records its begin and its end for later processes.
+        """Runs `work` and returns its result. Records its start and its end for later processes.
 
         Args:
           source: name of the input.
           work: returns a value that JSON can represent. In `ended`, None counts as a failure.
 
         Raises:
-          BadInput: an earlier process was ended while this input alone was in work.
+          BadInput: an earlier process was ended while this input alone was in progress.
         """
         self._write(begin=source)
         result = None

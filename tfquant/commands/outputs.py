@@ -152,7 +152,7 @@ def _place(path: str) -> str:
 
 
 def remove_partial(path: str, process: int) -> None:
-    """Removes what a process has left that was ended while it wrote `path`."""
+    """Removes the incomplete files that an ended process has left in the folder of `path`."""
     with contextlib.suppress(OSError):  # there is no such folder
         folder = os.path.dirname(_place(path)) or "."
         for name in os.listdir(folder):

@@ -86,7 +86,7 @@ def train(
       model_dir: folder of the run, for checkpoints, TensorBoard logs and the exported model. It is
         created if it does not exist.
       epoch_steps: number of steps between validations, checkpoints and logs. It must divide the
-        number of steps of each stage.
+        number of steps of each stage that has more steps than this.
       progress: terminal output: "bar", "line" (one line per epoch) or "silent".
       gradient_risk: if true, logs bias and variance of the gradients of rate and distortion every
         epoch.

@@ -41,8 +41,9 @@ def pair(
 ) -> list[tuple[DescribedModel, DescribedModel]]:
     """Returns (model, baseline) for each model.
 
-    The baseline has the model's fingerprint or, if there is none, its codec, lmbda and distortion.
-    If there are several, it is the one whose other settings differ least; see `Gain.differences`.
+    The baseline has the model's fingerprint or, if there is none, its codec, codec options, lmbda
+    and distortion. If there are several, it is the one whose other settings differ least; see
+    `Gain.differences`.
 
     Raises:
       EvaluationError: a model has no baseline.

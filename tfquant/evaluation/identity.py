@@ -126,10 +126,11 @@ def differing(one: Trained, other: Trained) -> list[str]:
     """Returns the settings that differ and have an effect on both models.
 
     The settings of a rectifier, the stages and their lengths are left out, because a rectified
-    model and its baseline always differ in them.
+    model and its baseline always differ in them. So is `validation_images`, which training does not
+    use.
     """
     first, second = _settings(one), _settings(other)
-    left_out = {"stages", "init_from", *(f"{stage}_steps" for stage in STAGES)}
+    left_out = {"stages", "init_from", "validation_images", *(f"{s}_steps" for s in STAGES)}
     return [
         key for key in first
         if key in second and key not in left_out and first[key] != second[key]

@@ -75,7 +75,7 @@ def compress_to(
         if key not in made:
             data = models.load(member).compress(image, quality, max_pixels)
             made[key] = Fitted(data, quality, len(data) / size - 1, 0, member)
-        return 0.0 if made[key].fits else math.log1p(made[key].deviation)
+        return 0.0 if made[key].fits else math.log(len(made[key].data) / size)
 
     below, above = _neighbours(models, trial)
     if below is not None and above is not None:
@@ -83,7 +83,7 @@ def compress_to(
         same = below.member.path == member.path
         low = below.quality if same else member.widest().low
         _search(functools.partial(trial, member), low, high)
-    best = min(made.values(), key=lambda found: abs(math.log1p(found.deviation)))
+    best = min(made.values(), key=lambda found: abs(math.log(len(found.data) / size)))
     return best._replace(trials=len(made))
 
 

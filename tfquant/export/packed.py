@@ -1,7 +1,7 @@
 """Packed exports: a model as a few small files without a SavedModel.
 
-    MODEL/tfquant.json     the manifest of `model_file.py`, with flavour "packed" and the SHA-256 of
-                           the other files
+    MODEL/tfquant.json     the manifest of `manifest_file.py`, with flavour "packed" and the SHA-256
+                           of the other files
     MODEL/weights.tfqw     the weights of the codec's variables, in their order
     MODEL/tables.npz       the coding tables
     MODEL/integers.npz     how the entropy model's networks compute with integers, see

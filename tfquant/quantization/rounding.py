@@ -108,9 +108,9 @@ def stochastic_round(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
 def gumbel_mix(v: tf.Tensor, alpha: tf.Tensor, logistic: tf.Tensor) -> tf.Tensor:
     """Returns SGA's `floor(v) + w`, with Gumbel-softmax weight `w` of the ceiling.
 
-    The temperature of the Gumbel-softmax is `1 / alpha`. The logits are `-atanh(v - floor(v)) a`
-    for the floor and `-atanh(ceil(v) - v) a` for the ceiling. A softmax over two classes needs only
-    the difference of their two Gumbel variables, which is the argument `logistic`.
+    The temperature of the Gumbel-softmax is `1 / alpha`. The logits are `-atanh(v - floor(v))
+    alpha` for the floor and `-atanh(ceil(v) - v) alpha` for the ceiling. A softmax over two classes
+    needs only the difference of their two Gumbel variables, which is the argument `logistic`.
     """
     floor = tf.floor(v)
     d = tf.clip_by_value(v - floor, _GUMBEL_MARGIN, 1.0 - _GUMBEL_MARGIN)
