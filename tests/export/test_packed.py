@@ -1,9 +1,11 @@
 """Tests that packed exports read the files of the original exports, and the reverse."""
 
 import json
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfquant import models
 from tfquant.export import (
@@ -14,6 +16,7 @@ from tfquant.export import (
     registry,
     weight_file,
 )
+from tfquant.export.codec_module import EagerModule
 from tfquant.export.manifest_file import ModelError
 from tfquant.export.model_file import ExportedModel
 from tfquant.export.writing import export_codec
@@ -32,6 +35,24 @@ def codec_with(seed):
     scales = (w * rng.normal(1, 0.01, w.shape) for w in codec.get_weights())
     codec.set_weights([w.astype(np.float32) for w in scales])
     return codec
+
+
+@pytest.mark.parametrize(
+    "name, side, used",
+    [
+        ("ms_hyper_zero", 256, "eager"), ("ms_hyper_zero", 2048, "graph"),
+        ("ms_context", 100, "eager"), ("ms_context", 128, "graph"),
+    ],
+)  # fmt: skip
+def test_a_graph_is_used_where_it_is_worth_its_tracing(monkeypatch, name, side, used):
+    """Replaces the functions by their names."""
+    for function in ("_encode", "_decode"):
+        monkeypatch.setattr(EagerModule, function, lambda *_: "eager")
+    module = EagerModule(models.build(name, N=4, M=4))
+    graph = lambda *_: "graph"  # noqa: E731
+    module._traced = types.SimpleNamespace(encode=graph, decode=graph)
+    assert module.encode(tf.zeros([side, side, 3], tf.uint8)) == used
+    assert module.decode(tf.constant([b""]), tf.constant(side), tf.constant(side)) == used
 
 
 @pytest.fixture(scope="module", name="export")

@@ -15,7 +15,12 @@ class Context(keras.layers.Layer):
     """Networks that predict the entropy parameters of each part of a latent from the parts before.
 
     Every codec names its context "context".
+
+    Attributes:
+      many_parts: true if the number of parts grows with the picture.
     """
+
+    many_parts = False
 
     def __init__(self) -> None:
         super().__init__(name="context")

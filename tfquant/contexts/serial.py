@@ -50,6 +50,8 @@ class SerialContext(Context):
       widths: widths of the hidden 1x1 convolutions.
     """
 
+    many_parts = True
+
     def __init__(self, M: int, outputs: int, widths: tuple[int, ...]):
         super().__init__()
         self.M = M

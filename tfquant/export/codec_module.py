@@ -361,15 +361,17 @@ def _coded(file: packing.Unpacked) -> tuple[tf.Tensor, ...]:
     return file.streams, file.height, file.width, file.symbols_crc
 
 
-# Number of pixels from which a graph is worth its tracing time, because its GDN takes less memory.
-_LARGE_PICTURE = 1 << 22
+# Numbers of pixels from which a graph is worth its tracing time: because its GDN takes less memory,
+# and because Python takes most of the time if a latent has many parts.
+_LARGE_PICTURE, _LARGE_WITH_MANY_PARTS = 1 << 22, 1 << 14
 
 
 class EagerModule(CodecModule):
     """A `CodecModule` that encodes, decodes and evaluates eagerly.
 
     No graph is traced, so the first picture takes no longer than the others. A large picture uses a
-    graph, which needs less memory. The arguments are those of `CodecModule`.
+    graph, which needs less memory. With a serial context, nearly every picture uses a graph. The
+    arguments are those of `CodecModule`.
     """
 
     def __init__(
@@ -381,19 +383,21 @@ class EagerModule(CodecModule):
     ):
         super().__init__(codec, tables, max_pixels, qualities)
         self._traced = CodecModule(codec, self.tables, max_pixels, qualities)
+        many_parts = any(getattr(part, "many_parts", False) for part in codec.parts().values())
+        self._large = _LARGE_WITH_MANY_PARTS if many_parts else _LARGE_PICTURE
         self.encode, self.decode = self._encode_eagerly, self._decode_eagerly
         self.evaluate = self._evaluate
         self._write = self._write_latent
 
     def _encode_eagerly(self, image: tf.Tensor, *quality: tf.Tensor) -> dict[str, tf.Tensor]:
         height, width, _ = image.shape
-        encode = self._traced.encode if height * width >= _LARGE_PICTURE else self._encode
+        encode = self._traced.encode if height * width >= self._large else self._encode
         return encode(image, *quality)
 
     def _decode_eagerly(
         self, streams: tf.Tensor, height: tf.Tensor, width: tf.Tensor, *others: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        is_large = int(height) * int(width) >= _LARGE_PICTURE
+        is_large = int(height) * int(width) >= self._large
         decode = self._traced.decode if is_large else self._decode
         return decode(streams, height, width, *others)
 

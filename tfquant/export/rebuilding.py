@@ -71,8 +71,7 @@ def rebuilt(path: str, manifest: manifest_file.Manifest) -> CodecModule:
         raise manifest_file.ModelError(
             f"{path}: an export of tfquant 0.1, whose decisions need TensorFlow 2.19 or older"
         )
-    kind = EagerModule if is_packed else CodecModule
-    module = kind(codec, tables, manifest.max_pixels, manifest.qualities)
+    module = EagerModule(codec, tables, manifest.max_pixels, manifest.qualities)
     if module.fingerprint() != manifest.fingerprint:
         why = "its weights or tables do not match its fingerprint"
         if of_0_1:
