@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -35,6 +36,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_configure() -> None:
+    """Makes this process and its children obey Ctrl-C, which a shell's background jobs ignore.
+
+    Tests interrupt programs in this way.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list) -> None:
     """A test is slow if it needs a slow fixture: `fresh_python`, or one of its file's.
 
