@@ -28,6 +28,7 @@ This module does not import TensorFlow until a model is loaded.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -212,12 +213,16 @@ class ExportedModel:
 
         Args and errors are those of `evaluate`.
         """
-        functions = self._functions
-        if not hasattr(functions, "rate_map"):  # those of a SavedModel
-            from tfquant.export import rebuilding
+        return self._mapping.rate_map(image, *_quality_input(self._stored(quality))).numpy()
 
-            functions = rebuilding.rebuilt(self._path, self.manifest)
-        return functions.rate_map(image, *_quality_input(self._stored(quality))).numpy()
+    @functools.cached_property
+    def _mapping(self) -> Any:
+        """The functions with a rate map. Those of a SavedModel have none: the codec is rebuilt."""
+        if hasattr(self._functions, "rate_map"):
+            return self._functions
+        from tfquant.export import rebuilding
+
+        return rebuilding.rebuilt(self._path, self.manifest)
 
     def _quality_of(self, file: container.Bitstream) -> float | None:
         """Returns the quality with which a file is decoded; None for a model with one rate."""

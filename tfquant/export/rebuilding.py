@@ -18,13 +18,13 @@ from tfquant.coding import masses, table_file
 from tfquant.coding.decisions import DecisionTable
 from tfquant.coding.tables import Table
 from tfquant.export import manifest_file, weight_file
-from tfquant.export.codec_module import CodecModule, EagerModule
+from tfquant.export.codec_module import EagerModule
 from tfquant.layers import klt
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
 
 
-def rebuilt(path: str, manifest: manifest_file.Manifest) -> CodecModule:
+def rebuilt(path: str, manifest: manifest_file.Manifest) -> EagerModule:
     """Rebuilds the codec of an exported model, with its weights and tables.
 
     Args:
