@@ -26,12 +26,15 @@ from typing import Any, Callable, NamedTuple
 import tensorflow as tf
 
 from tfquant.coding.range_coder import choose_streams, finish, start_decoder, start_encoder
+from tfquant.coding.requirement import require
 from tfquant.coding.tables import Table
 from tfquant.entropy.model import LIKELIHOOD_FLOOR, EntropyModel
 from tfquant.ops.random import example_seeds
 from tfquant.quantization.plans import QuantizationPlan
 from tfquant.quantization.quantizer import dequantize, quantize, symbols
 from tfquant.quantization.surrogates import Sample
+
+_FEW_STREAMS = "the file has fewer streams than the model has latents"
 
 
 class Received(NamedTuple):
@@ -397,7 +400,7 @@ class Reading(Exchange):
         return self.close(model, state, latent, passed, params)
 
     def open(self, model: EntropyModel) -> Any:
-        # Groups have one stream. A forged file may have none or several.
+        # Groups have one stream. A forged file may have several.
         stream = tf.strings.reduce_join(self._strings())
         return start_decoder(self._tables[model.name], stream[None])
 
@@ -405,7 +408,9 @@ class Reading(Exchange):
         """Returns the streams of the next latent."""
         position = len(self.symbols)
         last = position == len(self._tables) - 1
-        return self._streams[position:] if last else self._streams[position : position + 1]
+        streams = self._streams[position:] if last else self._streams[position : position + 1]
+        with tf.control_dependencies([require(tf.size(streams) > 0, _FEW_STREAMS)]):
+            return tf.identity(streams)
 
     def send(
         self,

@@ -1,5 +1,6 @@
 """Tests that packed exports read the files of the original exports, and the reverse."""
 
+import dataclasses
 import json
 import types
 
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfquant import models
+from tfquant.coding import container
 from tfquant.export import (
     manifest_file,
     model_set,
@@ -87,6 +89,27 @@ def test_either_reads_the_files_of_the_other(export, packed_export, make_photogr
     np.testing.assert_array_equal(small.decompress(data), decoded)
     np.testing.assert_array_equal(saved.decompress(small.compress(picture)),
                                   small.evaluate(picture)["image"])  # fmt: skip
+
+
+def test_both_refuse_forged_files_with_the_same_words(export, packed_export, make_photograph):
+    """One computes with a graph and the other without; their errors differ inside TensorFlow."""
+    file = container.Bitstream.from_bytes(
+        ExportedModel.load(export).compress(make_photograph(70, 90))
+    )
+    forged = {
+        "the file has fewer streams than": dataclasses.replace(file, streams=file.streams[:1]),
+        "the decoded symbols differ from": dataclasses.replace(
+            file, symbols_crc=file.symbols_crc ^ 1
+        ),
+    }
+    for words, other in forged.items():
+        messages = set()
+        for path in (export, packed_export):
+            with pytest.raises(container.SymbolsError) as info:
+                ExportedModel.load(path).decompress(other.to_bytes())
+            messages.add(str(info.value))
+        assert len(messages) == 1
+        assert messages.pop().startswith(f"cannot be decoded: {words}")
 
 
 def test_a_large_picture_goes_through_a_graph_to_the_same_file(packed_export, monkeypatch,

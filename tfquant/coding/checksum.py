@@ -17,6 +17,8 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
+from tfquant.coding.requirement import require
+
 _POLYNOMIAL = 0xEDB88320  # zlib's, reflected
 _PREFIX = bytes([0x62, 0xF5, 0x26, 0x92])  # its remainder is 0xFFFFFFFF, zlib's start value
 _WORDS = 16  # 32-bit words per group
@@ -103,7 +105,7 @@ def crc32(data: tf.Tensor) -> tf.Tensor:
     data = tf.reshape(data, [-1])
     prefix = tf.constant(list(_PREFIX), tf.uint8)
     too_long = f"more than {MAX_BYTES} bytes to checksum"
-    with tf.control_dependencies([tf.debugging.Assert(tf.size(data) <= MAX_BYTES, [too_long])]):
+    with tf.control_dependencies([require(tf.size(data) <= MAX_BYTES, too_long)]):
         remainder = _remainder(tf.concat([prefix, data], 0))
     return tf.cast(tf.bitcast(tf.bitwise.invert(remainder), tf.uint32), tf.int64)
 

@@ -24,6 +24,7 @@ from tfquant.coding import range_coder
 from tfquant.coding.masses import HALF_HEAVY, HEAVY, Edge, Side, seen_from_centre
 from tfquant.coding.pmf import MAX_SYMBOL, PRECISION, TOTAL
 from tfquant.coding.range_coder import Handle
+from tfquant.coding.requirement import require
 from tfquant.coding.tables import CPU, Table, clipped
 
 # Increases with every change that could select another row, here or in a model's arguments. Files
@@ -103,7 +104,7 @@ class DecisionTable(Table):
         left, distance = _side_and_distance(symbols, centre)
         # With a NaN as centre, a distance wraps around.
         bounded = (tf.abs(symbols) <= MAX_SYMBOL) & (distance >= 0) & (distance <= 2 * MAX_SYMBOL)
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(bounded), [message])]):
+        with tf.control_dependencies([require(tf.reduce_all(bounded), message)]):
             known = _Known(tf.identity(left), tf.identity(distance))
         with tf.device(CPU):
             return self._traverse(handle, known, centre, reach, mixture)[0]

@@ -8,7 +8,6 @@ in `container.py`.
 from __future__ import annotations
 
 import itertools
-import string
 import struct
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from tfquant.coding import container
 from tfquant.coding.checksum import crc32
+from tfquant.coding.requirement import require
 
 _SIZES = {name: struct.calcsize(code) for name, code in container.LAYOUT.items()}
 _ENDS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values())))
@@ -217,13 +217,6 @@ def sizes(data: tf.Tensor) -> tf.Tensor:
     return _number(tf.reshape(sides, [-1, 2, _SIZES["height"]]))
 
 
-def require(condition: tf.Tensor, text: str, **values: Any) -> tf.Operation:
-    """Raises InvalidArgumentError with `text`, with its fields filled in, unless `condition`
-    holds.
-    """
-    return tf.debugging.Assert(condition, [_filled(text, values)])
-
-
 class _Checks:
     """A sequence of checks; `done` contains the operations to wait for."""
 
@@ -233,17 +226,6 @@ class _Checks:
     def require(self, condition: tf.Tensor, text: str, **values: Any) -> None:
         with tf.control_dependencies(self.done):
             self.done = [require(condition, text, **values)]
-
-
-def _filled(text: str, values: dict) -> tf.Tensor:
-    """Returns `text.format(**values)` for tensors as values."""
-    parts = []
-    for literal, name, _, _ in string.Formatter().parse(text):
-        parts.append(tf.constant(literal))
-        if name is not None:
-            value = tf.convert_to_tensor(values[name])
-            parts.append(value if value.dtype == tf.string else tf.strings.as_string(value))
-    return tf.strings.join(parts)
 
 
 def _bytes(text: tf.Tensor, count: int) -> tf.Tensor:

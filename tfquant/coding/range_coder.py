@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from tfquant import stack
 from tfquant.coding.pmf import CLASSES, ESCAPE_CDFS, MAX_EXCESS, MAX_SYMBOL, PRECISION, TOTAL
+from tfquant.coding.requirement import require
 
 Handle = Any  # a tensor or a nest of tensors
 
@@ -186,7 +187,7 @@ def encode_escapes(handle: Handle, excess: tf.Tensor, side: tf.Tensor, escape: t
     """
     message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
     bounded = (tf.reduce_max(excess) < MAX_EXCESS) & (tf.reduce_min(excess) >= 0)
-    with tf.control_dependencies([tf.debugging.Assert(bounded, [message])]):
+    with tf.control_dependencies([require(bounded, message)]):
         classes = log2(excess + 1)
     handle = encode_rows(handle, escape + _ESCAPES, 2 * classes + side)
     low = excess + 1 - tf.bitwise.left_shift(1, classes)

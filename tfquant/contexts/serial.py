@@ -27,6 +27,7 @@ from typing import Any, Callable
 import numpy as np
 import tensorflow as tf
 
+from tfquant.coding.requirement import require
 from tfquant.contexts.base import Context
 from tfquant.contexts.causal import NEIGHBOURS, REACH, CausalConv
 from tfquant.entropy.conditional import ConditionalModel
@@ -89,7 +90,7 @@ class SerialContext(Context):
             raise ValueError("a serial context quantizes around 0: zero_center must be False")
         if not exchange.replays:
             return exchange.with_context(model, y, lambda context: (self(features, context),))
-        one = tf.debugging.assert_equal(tf.shape(features)[0], 1, "one picture at a time")
+        one = require(tf.shape(features)[0] == 1, "a serial context codes one picture at a time")
         with tf.control_dependencies([one]):
             features = tf.identity(features)
         return self._by_fronts(y, exchange, model, features)

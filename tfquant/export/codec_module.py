@@ -17,6 +17,7 @@ from tfquant.codec import Codec
 from tfquant.coding import container, packing
 from tfquant.coding.checksum import crc32_of_symbols
 from tfquant.coding.container import FINGERPRINT_DIGITS
+from tfquant.coding.requirement import require
 from tfquant.coding.tables import Table
 from tfquant.exchange import Reading, Writing
 from tfquant.export import quality as scale
@@ -287,7 +288,7 @@ class CodecModule(tf.Module):
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
         same = tf.equal(self._crc(exchange.symbols), symbols_crc)
-        with tf.control_dependencies([packing.require(same, _OTHER_SYMBOLS)]):
+        with tf.control_dependencies([require(same, _OTHER_SYMBOLS)]):
             return tf.identity(y_hat)
 
     def _crc(self, symbols: list[tf.Tensor]) -> tf.Tensor:
@@ -324,7 +325,7 @@ class CodecModule(tf.Module):
         pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
         values = {"height": height, "width": width, "pixels": pixels,
                   "max_pixels": self._max_pixels}  # fmt: skip
-        small = packing.require(pixels <= self._max_pixels, container.TOO_LARGE_TO_WRITE, **values)
+        small = require(pixels <= self._max_pixels, container.TOO_LARGE_TO_WRITE, **values)
         with tf.control_dependencies([small]):
             return tf.identity(height), tf.identity(width)
 
@@ -342,7 +343,7 @@ class CodecModule(tf.Module):
 
     def _of_one_size(self, files: tf.Tensor) -> Callable[[packing.Unpacked], packing.Unpacked]:
         """Returns a function that checks that a file has the size of the first one."""
-        with tf.control_dependencies([packing.require(tf.size(files) > 0, stock.NO_BATCH)]):
+        with tf.control_dependencies([require(tf.size(files) > 0, stock.NO_BATCH)]):
             first = packing.sizes(files[:1])
 
         def check(file: packing.Unpacked) -> packing.Unpacked:
@@ -350,7 +351,7 @@ class CodecModule(tf.Module):
             values = {"height": first[0, 0], "width": first[0, 1],
                       "other_height": size[0], "other_width": size[1]}  # fmt: skip
             same = tf.reduce_all(size == first[0])
-            with tf.control_dependencies([packing.require(same, _OTHER_SIZE, **values)]):
+            with tf.control_dependencies([require(same, _OTHER_SIZE, **values)]):
                 return tf.nest.map_structure(tf.identity, file)
 
         return check

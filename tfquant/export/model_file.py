@@ -260,7 +260,11 @@ def _saved_functions(path: str) -> Any:
 
 
 def _cause(error: Any) -> str:
-    """Returns the last line of a TensorFlow error that is not a source location."""
+    """Returns the last line of a TensorFlow error that is not a source location.
+
+    Errors of a graph and of eager operations differ in what surrounds the text.
+    """
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
     cause = lines[-1] if lines else type(error).__name__
+    cause = re.sub(r"^{{function_node [^}]*}} (.*) \[Op:\w+\].*$", r"\1", cause)
     return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

@@ -25,8 +25,8 @@ from typing import Any, Callable
 import tensorflow as tf
 
 from tfquant.codec import Codec
-from tfquant.coding import packing
 from tfquant.coding.container import QUALITY_STEPS
+from tfquant.coding.requirement import require
 from tfquant.coding.tables import Table
 from tfquant.exchange import Exchange, Rounding
 from tfquant.export import quality as scale
@@ -162,7 +162,7 @@ def with_quality(
         return (pictures, *others)
     counts = {"count": tf.shape(pictures)[0], "qualities": tf.size(quality)}
     same = counts["count"] == counts["qualities"]
-    with tf.control_dependencies([packing.require(same, _OTHER_QUALITIES, **counts)]):
+    with tf.control_dependencies([require(same, _OTHER_QUALITIES, **counts)]):
         return (pictures, *others, tf.identity(quality))
 
 
@@ -175,7 +175,7 @@ def steps_of(qualities: QualityRange, quality: tf.Tensor) -> tf.Tensor:
         model's qualities. Other numbers are an InvalidArgumentError.
     """
     valid = (quality >= scale.LOWEST) & (quality <= scale.HIGHEST)
-    with tf.control_dependencies([packing.require(valid, scale.OUT_OF_SCALE, quality=quality)]):
+    with tf.control_dependencies([require(valid, scale.OUT_OF_SCALE, quality=quality)]):
         steps = tf.cast(tf.round(QUALITY_STEPS * quality), tf.int32)
     return tf.clip_by_value(steps, *qualities.steps)
 
@@ -199,7 +199,7 @@ def one_by_one(function: Callable[..., Any], batch: tuple[tf.Tensor, ...], spec:
     an InvalidArgumentError.
     """
     count = tf.shape(batch[0])[0]
-    with tf.control_dependencies([packing.require(count > 0, NO_BATCH)]):
+    with tf.control_dependencies([require(count > 0, NO_BATCH)]):
         batch = tuple(map(tf.identity, batch))
     return tf.map_fn(
         lambda inputs: function(*inputs), batch, fn_output_signature=spec, parallel_iterations=1
@@ -221,22 +221,22 @@ def with_sides(
     same_count = (counts["count"] == counts["heights"]) & (counts["count"] == counts["widths"])
     with tf.control_dependencies(
         [
-            packing.require(counts["count"] > 0, NO_BATCH),
-            packing.require(same_count, _OTHER_COUNT, **counts),
+            require(counts["count"] > 0, NO_BATCH),
+            require(same_count, _OTHER_COUNT, **counts),
         ]
     ):
         height, width = tf.identity(height), tf.identity(width)
     other = tf.argmax(tf.cast((height != height[0]) | (width != width[0]), tf.int32))
     sizes = {"height": height[0], "width": width[0],
              "other_height": height[other], "other_width": width[other]}  # fmt: skip
-    with tf.control_dependencies([packing.require(other == 0, _OTHER_SIZE, **sizes)]):
+    with tf.control_dependencies([require(other == 0, _OTHER_SIZE, **sizes)]):
         _, *expected, _ = tf.unstack(codec.latent_shapes(height[0], width[0])["y"])
     rows, columns = tf.shape(y)[1], tf.shape(y)[2]
     fits = (rows == expected[0]) & (columns == expected[1]) & (height[0] > 0) & (width[0] > 0)
     values = {"name": tf.constant(name), "rows": rows, "columns": columns, "height": height[0],
               "width": width[0], "expected_rows": expected[0],
               "expected_columns": expected[1]}  # fmt: skip
-    with tf.control_dependencies([packing.require(fits, _OTHER_SHAPE, **values)]):
+    with tf.control_dependencies([require(fits, _OTHER_SHAPE, **values)]):
         return tf.identity(y), height, width
 
 
