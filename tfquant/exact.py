@@ -7,6 +7,7 @@ which the meaning of a file's bits depends. `become_exact` converts their weight
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterable
 
@@ -146,8 +147,9 @@ def _set_models(codec: Codec) -> None:
         model.exact = True
 
 
-def _made_pictures() -> list[np.ndarray]:
-    return [dead_leaves(seed, _SIDE) for seed in _SEEDS]
+@functools.lru_cache(maxsize=1)
+def _made_pictures() -> tuple[np.ndarray, ...]:
+    return tuple(dead_leaves(seed, _SIDE) for seed in _SEEDS)
 
 
 class _Watch:

@@ -71,10 +71,17 @@ def lookup_of(cdfs: Iterable[np.ndarray]) -> np.ndarray:
     head = [np.arange((1 << bits) + 1) << (PRECISION - bits) for bits in range(_PART_BITS + 1)]
     head += ESCAPE_CDFS
     rows = head + [np.asarray(cdf) for cdf in cdfs]
-    for cdf in rows:
-        if cdf[0] != 0 or cdf[-1] != TOTAL or np.any(np.diff(cdf) < 1):
-            raise ValueError(f"a row of a table must rise strictly from 0 to {TOTAL}, got {cdf}")
-    return np.concatenate([np.append(PRECISION, cdf) for cdf in rows]).astype(np.int32)
+    numbers = np.concatenate(rows)
+    ends = np.cumsum([len(cdf) for cdf in rows])
+    starts = np.append(0, ends[:-1])
+    steps = np.diff(numbers, append=0)
+    steps[ends - 1] = 1  # from one row to the next
+    bad = (numbers[starts] != 0) | (numbers[ends - 1] != TOTAL)
+    bad |= np.minimum.reduceat(steps, starts) < 1
+    if bad.any():
+        row = rows[int(np.argmax(bad))]
+        raise ValueError(f"a row of a table must rise strictly from 0 to {TOTAL}, got {row}")
+    return np.insert(numbers, starts, PRECISION).astype(np.int32)
 
 
 def choose_streams(bits: tf.Tensor) -> tf.Tensor:
@@ -114,7 +121,7 @@ def finish(handle: Handle) -> tf.Tensor:
 def start_decoder(table: HasLookup, strings: tf.Tensor) -> Handle:
     """Opens decoders. Maps [S] string to a handle, with one stream for each string."""
     with tf.device("/CPU:0"):
-        return _coder().start_decoder(strings, table.lookup)
+        return _coder().start_decoder(tf.convert_to_tensor(strings, tf.string), table.lookup)
 
 
 def same_handle(handle: Handle) -> Handle:

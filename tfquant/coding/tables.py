@@ -136,6 +136,10 @@ class _WindowTable(Table):
     def __init__(self, rows: Iterable[Row]):
         self.rows = tuple(rows)
         super().__init__(row.cdf for row in self.rows)
+        self._escapes = np.array([row.escape for row in self.rows], np.int32)
+        # The last symbol of a row is its escape.
+        masses = [cdf[-1] - cdf[-2] for cdf in self._cdfs]
+        self._escape_bits = np.float32(PRECISION - np.log2(masses))
 
     def _numbers(self) -> Sequence[int] | np.ndarray:
         return np.array([(row.first, row.count, row.escape) for row in self.rows]).reshape(-1)
@@ -156,8 +160,7 @@ class _WindowTable(Table):
         """Restores the attributes from the subclass's own numbers."""
 
     def _escape_rows(self, rows: tf.Tensor) -> tf.Tensor:
-        escapes = np.array([row.escape for row in self.rows], np.int32)
-        return tf.gather(escapes, rows - self.BASE)
+        return tf.gather(self._escapes, rows - self.BASE)
 
     def _windows(self, *where: Any) -> _Windows:
         """Returns the windows of all symbols, in row-major order."""
@@ -173,9 +176,8 @@ class _WindowTable(Table):
         above = shifted >= count
         excess = tf.maximum(tf.where(above, shifted - count, -1 - shifted), 0)
         classes = range_coder.log2(excess + 1)
-        escape = np.array([PRECISION - np.log2(np.diff(cdf)[-1]) for cdf in self._cdfs], np.float32)
         pairs = tf.stack([self._escape_rows(rows), 2 * classes + tf.cast(above, tf.int32)], axis=-1)
-        escaped = tf.gather(escape, rows - self.BASE) + tf.cast(classes, tf.float32)
+        escaped = tf.gather(self._escape_bits, rows - self.BASE) + tf.cast(classes, tf.float32)
         escaped += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
         bits = tf.where(above | (shifted < 0), escaped, tf.reshape(bits, [-1]))
         return tf.reshape(bits, tf.shape(symbols))

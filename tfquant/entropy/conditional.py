@@ -11,6 +11,7 @@ sigmas have trained values instead of arbitrary ones.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Callable
@@ -21,7 +22,7 @@ import tensorflow as tf
 
 from tfquant.coding.decisions import VERSION, VERSION_OF_FILES_1, DecisionTable
 from tfquant.coding.portable_math import exp
-from tfquant.coding.tables import MeanScaleTable, ScaleTable, Table
+from tfquant.coding.tables import MeanScaleTable, ScaleTable, Table, Tail
 from tfquant.entropy import distributions
 from tfquant.entropy.model import EntropyModel
 from tfquant.legacy_keras import keras
@@ -171,7 +172,7 @@ class ConditionalModel(EntropyModel):
         tail = FAMILIES[self.family].tail
         if tail is None:
             return DecisionTable(VERSION if self.exact else VERSION_OF_FILES_1)
-        return (ScaleTable if self._centred else MeanScaleTable)(tail, SIGMA_MAX)
+        return _table_of(ScaleTable if self._centred else MeanScaleTable, tail)
 
     def join_params(self, groups: list[tuple], join: Callable) -> tuple[tf.Tensor]:
         blocks = zip(*(self._blocks(raw) for (raw,) in groups))
@@ -215,3 +216,9 @@ class ConditionalModel(EntropyModel):
 
 # A mixture has almost no mass beyond _REACH sigmas of every component with a weight above _LIGHT.
 _REACH, _LIGHT = 5.0, 1e-4
+
+
+@functools.cache
+def _table_of(kind: type[ScaleTable] | type[MeanScaleTable], tail: Tail) -> Table:
+    """Returns the table of a family, which is made once: it takes up to 3 s of processor time."""
+    return kind(tail, SIGMA_MAX)

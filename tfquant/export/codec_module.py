@@ -217,7 +217,7 @@ class CodecModule(tf.Module):
         height, width = self._within_limit(tf.shape(image)[0], tf.shape(image)[1])
         with tf.control_dependencies([height]):
             image = tf.identity(image)
-        coded = self._encode(image, quality)
+        coded = self.encode(image) if quality is None else self.encode(image, quality)
         return {"tfq_bytes": self._pack(coded, height, width, quality)}
 
     @traced(_FILE)

@@ -286,7 +286,7 @@ class Latents(_Logging):
     def __init__(self, log: _Log, earlier_steps: int, images: _FirstImages):
         super().__init__(log, earlier_steps)
         self._images = images
-        self._look = tf.function(self._look_once)
+        self._look = tf.function(self._look_once, autograph=False)
 
     def _look_once(self, image: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Returns the reconstruction and the values of the histograms.
