@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # and from layers below its own.
 LAYERS = (
     ("markdown", "names", "ops", "pretrained", "stack"),
-    ("coding", "files", "legacy_keras"),
+    ("coding", "files", "legacy_keras", "startup"),
     ("data", "layers", "quantization"),
     ("metrics", "plotting", "progress"),
     ("entropy",),

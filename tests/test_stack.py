@@ -191,7 +191,10 @@ def test_messages_while_tensorflow_loads_are_shown_only_on_request(
     (tmp_path / "tensorflow.py").write_text(
         f"import os, sys\nos.write(2, {_EARLY.encode()})\n{last}"
     )
-    program = f"from tfquant import stack; stack.version = {versions}.get; stack.prepare('program')"
+    program = (
+        f"from tfquant import stack, startup; stack.version = {versions}.get;"
+        " startup.prepare('program')"
+    )
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",

@@ -31,7 +31,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tfquant import __version__, files, stack
+from tfquant import __version__, files, stack, startup
 from tfquant.coding import container
 from tfquant.commands import (
     choosing,
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _analyze(argv: list[str]) -> int:
-    stack.prepare("tfquant analyze")
+    startup.prepare("tfquant analyze")
     from tfquant.analysis import cli
 
     return cli.main(argv)
@@ -276,7 +276,7 @@ def _export(arguments: argparse.Namespace) -> None:
     outputs.check_new(out, arguments.overwrite)
     if not files.isdir(arguments.run):
         raise CommandError(f"{files.shown(arguments.run)}: no such folder")
-    stack.import_tensorflow()
+    startup.import_tensorflow()
     import tensorflow as tf
 
     from tfquant.export import writing

@@ -253,14 +253,6 @@ def _cause(error: Exception) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def prepare(program: str) -> None:
-    """Imports TensorFlow for a program. If this fails, ends the program with one line."""
-    try:
-        import_tensorflow()
-    except StackError as error:
-        raise SystemExit(f"{program}: {error}") from None
-
-
 @functools.lru_cache(maxsize=1)
 def coder() -> Coder:
     """Returns the range coder that this process uses.

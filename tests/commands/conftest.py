@@ -7,9 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from tfquant import cli
+from tfquant import cli, startup
 from tfquant.coding import container
-from tfquant.commands import choosing
 from tfquant.export import registry
 from tfquant.export.manifest_file import Manifest
 from tfquant.export.model_set import Member, ModelSet
@@ -61,7 +60,7 @@ def replace_models(current, put=setattr) -> None:
 
     put(registry, "find", lambda name: PixelSet(current[0]))
     put(registry, "of_file", lambda *file: (PixelSet(current[0]), PixelSet(current[0]).members[0]))
-    put(choosing, "import_tensorflow", lambda: None)
+    put(startup, "import_tensorflow", lambda *_: None)
 
 
 @pytest.fixture

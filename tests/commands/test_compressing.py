@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfquant import startup
 from tfquant.coding.container import Bitstream
 from tfquant.commands import batch, choosing
 from tfquant.data import images
@@ -427,6 +428,6 @@ def test_a_process_that_has_tensorflow_keeps_its_garbage_collection():
     import tensorflow  # noqa: F401
 
     before = gc.get_freeze_count()
-    choosing.import_tensorflow()
+    startup.import_tensorflow()
     # Frozen objects may go in the meantime; none may be added.
     assert gc.get_freeze_count() <= before and gc.isenabled()

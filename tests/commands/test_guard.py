@@ -23,8 +23,7 @@ CRASHING = """
     import os, signal, sys, threading
     sys.path.insert(0, "tests/commands")
     import conftest
-    from tfquant import cli
-    from tfquant.commands import choosing
+    from tfquant import cli, startup
 
     signals = eval(os.environ["SIGNALS"])
     rename = os.replace
@@ -56,19 +55,19 @@ CRASHING = """
                 signal.pause()
             return super().compress(image)
 
-    def load():
+    def load(*_):
         if "load" in signals:
             os.kill(os.getpid(), signals["load"])
 
     conftest.replace_models([Crashing()])
-    choosing.import_tensorflow = load
+    startup.import_tensorflow = load
     sys.exit(cli.main())
 """
 
 # The command with a limit of its address space in bytes. Prints the largest size that it had.
 LIMITED = """
     import atexit, re, resource, sys
-    from tfquant import cli
+    from tfquant import cli, startup
 
     limit = int(sys.argv.pop(1))
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

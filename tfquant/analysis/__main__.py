@@ -2,10 +2,10 @@
 
 import sys
 
-from tfquant import stack
+from tfquant import startup
 
 # Before the imports that need TensorFlow: if it does not load, the program ends with one line.
-stack.prepare("tfquant.analysis")
+startup.prepare("tfquant.analysis")
 
 from tfquant.analysis.cli import main
 

@@ -13,15 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import gc
-import importlib
 import math
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from tfquant import files, stack
+from tfquant import files, startup
 from tfquant.coding import container
 from tfquant.commands import outputs
 from tfquant.export import fitting, manifest_file, model_set, registry
@@ -32,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _MOST_BYTES = 2.0**62  # a larger wanted size is the same wish
+_REBUILDING = "tfquant.export.rebuilding"  # imports what every model needs
 
 
 class UsageError(ValueError):
@@ -225,7 +223,7 @@ class Compressor:
           ModelError: the model is corrupt.
           StackError: the installed packages are not compatible.
         """
-        import_tensorflow()
+        startup.import_tensorflow(_REBUILDING)
         self.set.load(self._member)
 
     def compress(self, image: np.ndarray, max_pixels: int | None) -> Compressed:
@@ -239,7 +237,7 @@ class Compressor:
           ModelError: as in `ExportedModel.compress`.
           StackError: the installed packages are not compatible.
         """
-        import_tensorflow()
+        startup.import_tensorflow(_REBUILDING)
         height, width, _ = image.shape
         size = self._aim.bytes_for(height, width)
         if size is None:
@@ -290,7 +288,7 @@ class Compressor:
         reached_end = found == (end[0], _stored(*end))
         if reached_end or abs(file_size / size - 1) <= fitting.TOLERANCE:
             return ""
-        import_tensorflow()
+        startup.import_tensorflow(_REBUILDING)
         # Models with one rate, and small pictures, may have no size that is nearer.
         fitted = fitting.compress_to(self.set, picture(), size, max_pixels)
         if not fitted.fits and found == (fitted.member, _stored(fitted.member, fitted.quality)):
@@ -339,7 +337,7 @@ class Decompressor:
 
     def load(self) -> Decompressor:
         """Imports everything that the models need. A model is loaded for its first file."""
-        import_tensorflow()
+        startup.import_tensorflow(_REBUILDING)
         return self
 
     def decompress(self, data: bytes, max_pixels: int | None) -> np.ndarray:
@@ -356,26 +354,3 @@ class Decompressor:
             file.check_model(nearest.codec, nearest.fingerprint)
         assert member is not None  # else check_model has raised
         return self._given, member
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow and the modules that a model needs, in a process that runs one command.
-
-    TensorFlow 2.16 and later import Keras 3, which imports Matplotlib, unless TF_USE_LEGACY_KERAS
-    is set. This package uses Keras 2, so the variable is set here, which saves a fifth of the time.
-    Garbage collection is off during the import, which saves another fifth, because there is nothing
-    to collect. The imported objects are then frozen. If the process has imported TensorFlow before,
-    its garbage collection is not changed, because `gc.freeze` would keep its garbage for ever.
-    """
-    if "tensorflow" in sys.modules:
-        stack.import_tensorflow()
-        return
-    if stack.tensorflow_version() and not stack.has_keras_2():
-        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    gc.disable()
-    try:
-        stack.import_tensorflow()
-        importlib.import_module("tfquant.export.rebuilding")
-        gc.freeze()
-    finally:
-        gc.enable()

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfquant import files, stack
+from tfquant import files, startup
 from tfquant.commands.outcome import CommandError
 
 PLANS = ("aun", "sua_ste")
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = Path(files.expanded(arguments.out))
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    stack.import_tensorflow()
+    startup.import_tensorflow()
     compare(out)
     if arguments.steps:
         train(out, arguments.steps)

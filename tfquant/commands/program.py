@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfquant import files, stack
+from tfquant import files, startup
 from tfquant.commands import flagfiles
 from tfquant.commands.outcome import one_line
 from tfquant.names import first_few
@@ -51,7 +51,7 @@ def run_program(name: str, arguments: list[str] | None = None) -> None:
 
 
 def _run(name: str, arguments: list[str]) -> None:
-    stack.prepare(program_name(arguments))
+    startup.prepare(program_name(arguments), PROGRAMS[name])
     from absl import app, flags
 
     module = importlib.import_module(PROGRAMS[name])

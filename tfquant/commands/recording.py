@@ -7,7 +7,7 @@ import collections
 import sys
 from typing import TYPE_CHECKING
 
-from tfquant import files, stack
+from tfquant import files, startup
 from tfquant.commands import outputs
 from tfquant.commands.compressing import check_complete, say_left_out, some_names
 from tfquant.commands.outcome import CommandError, fail
@@ -28,7 +28,7 @@ def records(arguments: argparse.Namespace) -> None:
         found = finding.search(arguments.pictures)
     except images.ImageError as error:
         raise CommandError(error) from None
-    stack.import_tensorflow()
+    startup.import_tensorflow()
     import tensorflow as tf
 
     from tfquant.data import records

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfquant import files
+from tfquant import files, startup
 from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import CommandError, fail
 from tfquant.progress import ProgressBar
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = files.expanded(arguments.out)
     outputs.check(out, arguments.pictures, arguments.overwrite)
     models = choosing.find_set(arguments.model)
-    choosing.import_tensorflow()
+    startup.import_tensorflow()
     from tfquant.data import images
     from tfquant.evaluation import comparison, pictures, view
 
