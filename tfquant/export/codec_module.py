@@ -21,7 +21,7 @@ from tfquant.coding.requirement import require
 from tfquant.coding.tables import Table
 from tfquant.exchange import Reading, Writing
 from tfquant.export import quality as scale
-from tfquant.export import stock, tiles
+from tfquant.export import stock
 from tfquant.export.quality import QualityRange
 from tfquant.export.stock import (
     IMAGE,
@@ -91,6 +91,7 @@ class CodecModule(tf.Module):
         self._qualities = qualities
         y = stock.latent_spec(codec, "y")
         one, several = ((), ()) if qualities is None else ((QUALITY,), (QUALITIES,))
+        self._transforms = stock.Transforms(codec, qualities)
         self.encode = traced(IMAGE, *one)(self._encode)
         self.decode = traced(*_CODED, *one)(self._decode)
         self.evaluate = traced(IMAGE, *one)(self._evaluate)
@@ -151,7 +152,7 @@ class CodecModule(tf.Module):
         Returns:
           A dictionary with streams (string [S]), symbols_crc (int64) and bits (float32).
         """
-        return self._write(tiles.analyze(self._codec(), image, self._level(quality)))
+        return self._write(self._transforms.analyze(image, quality))
 
     def _decode(
         self,
@@ -168,20 +169,17 @@ class CodecModule(tf.Module):
         size may be forged.
         """
         y_bar = self._codec().rectify(self.read(streams, height, width, symbols_crc))
-        level = self._level(quality)
-        return {"image": tiles.synthesize(self._codec(), y_bar, height, width, level)}
+        return {"image": self._transforms.synthesize(y_bar, height, width, quality)}
 
     def _evaluate(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
-        return stock.evaluate(self._codec(), self._tables, image, self._level(quality))[0]
+        return stock.evaluate(self._codec(), self._tables, self._transforms, image, quality)[0]
 
     def rate_map(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the bits spent on each pixel of `image: uint8 [H, W, 3]`, float32 [H, W]."""
-        _, exchange = stock.evaluate(self._codec(), self._tables, image, self._level(quality))
-        return stock.rate_map(self._codec(), exchange, *image.shape[:2])
-
-    def _level(self, quality: tf.Tensor | None) -> tf.Tensor | None:
-        return stock.level_of(self._qualities, quality)
+        codec = self._codec()
+        _, exchange = stock.evaluate(codec, self._tables, self._transforms, image, quality)
+        return stock.rate_map(codec, exchange, *image.shape[:2])
 
     def _compress(
         self, images: tf.Tensor, quality: tf.Tensor | None = None
@@ -217,7 +215,7 @@ class CodecModule(tf.Module):
         height, width = self._within_limit(tf.shape(image)[0], tf.shape(image)[1])
         with tf.control_dependencies([height]):
             image = tf.identity(image)
-        coded = self.encode(image) if quality is None else self.encode(image, quality)
+        coded = self.encode(image, quality)
         return {"tfq_bytes": self._pack(coded, height, width, quality)}
 
     @traced(_FILE)
@@ -386,6 +384,7 @@ class EagerModule(CodecModule):
         self._traced = CodecModule(codec, self.tables, max_pixels, qualities)
         many_parts = any(getattr(part, "many_parts", False) for part in codec.parts().values())
         self._large = _LARGE_WITH_MANY_PARTS if many_parts else _LARGE_PICTURE
+        self._transforms = stock.Transforms(codec, qualities, in_graphs=False)
         self.encode, self.decode = self._encode_eagerly, self._decode_eagerly
         self.evaluate = self._evaluate
         self._write = self._write_latent

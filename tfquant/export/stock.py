@@ -62,6 +62,47 @@ def traced(*signature: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
     return tf.function(input_signature=signature, autograph=False)
 
 
+class Transforms(tf.Module):
+    """The transforms of a codec, tile by tile. All functions of a module share their graphs.
+
+    Attributes:
+      analyze: maps `image: uint8 [H, W, 3]` and a quality to y: float32 [1, h, w, M], which is not
+        quantized.
+      synthesize: maps `y_bar: float32 [1, h, w, M]`, height, width (int32 scalars) and a quality to
+        the picture, uint8 [height, width, 3].
+
+    Args:
+      codec: the codec with its trained weights.
+      qualities: the model's qualities; None for a model with one rate, whose quality is None.
+      in_graphs: if false, both functions run eagerly when they are called eagerly.
+    """
+
+    def __init__(self, codec: Codec, qualities: QualityRange | None, in_graphs: bool = True):
+        super().__init__(name="transforms")
+        self._codec = lambda: codec  # hidden from the saver, as in `CodecModule`
+        self._qualities = qualities
+        quality = () if qualities is None else (QUALITY,)
+        y_bar = tf.TensorSpec([1, *latent_spec(codec, "y_hat").shape[1:]])
+        side = tf.TensorSpec([], tf.int32)
+        self.analyze = traced(IMAGE, *quality)(self._analyze) if in_graphs else self._analyze
+        self.synthesize = (
+            traced(y_bar, side, side, *quality)(self._synthesize) if in_graphs else self._synthesize
+        )
+
+    def _analyze(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
+        return tiles.analyze(self._codec(), image, level_of(self._qualities, quality))
+
+    def _synthesize(
+        self,
+        y_bar: tf.Tensor,
+        height: tf.Tensor,
+        width: tf.Tensor,
+        quality: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        level = level_of(self._qualities, quality)
+        return tiles.synthesize(self._codec(), y_bar, height, width, level)
+
+
 class StockModule(tf.Module):
     """The stock flavour of an exported model.
 
@@ -80,6 +121,7 @@ class StockModule(tf.Module):
         self._tables = tables
         self._qualities = qualities
         quality = () if qualities is None else (QUALITIES,)
+        self._transforms = Transforms(codec, qualities)
         y_hat = latent_spec(codec, "y_hat")
         self.analyze = traced(IMAGES, *quality)(self._analyze)
         self.synthesize = traced(y_hat, *SIDES, *quality)(self._synthesize)
@@ -94,7 +136,7 @@ class StockModule(tf.Module):
         """Maps `images: uint8 [B, H, W, 3]` to y: float32 [B, h, w, M], not quantized."""
 
         def one(image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
-            return tiles.analyze(self._codec(), image, level_of(self._qualities, quality))[0]
+            return self._transforms.analyze(image, quality)[0]
 
         spec = tf.TensorSpec(latent_spec(self._codec(), "y").shape[1:])
         return {"y": one_by_one(one, with_quality(images, quality), spec)}
@@ -116,8 +158,7 @@ class StockModule(tf.Module):
             y_hat: tf.Tensor, height: tf.Tensor, width: tf.Tensor, quality: tf.Tensor | None = None
         ) -> tf.Tensor:
             y_bar = self._codec().rectify(y_hat[None])
-            level = level_of(self._qualities, quality)
-            return tiles.synthesize(self._codec(), y_bar, height, width, level)
+            return self._transforms.synthesize(y_bar, height, width, quality)
 
         y_hat, *sides = with_sides(self._codec(), "y_hat", y_hat, height, width)
         batch = with_quality(y_hat, quality, *sides)
@@ -134,8 +175,8 @@ class StockModule(tf.Module):
         """
 
         def one(image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-            level = level_of(self._qualities, quality)
-            evaluated, exchange = evaluate(self._codec(), self._tables, image, level)
+            codec = self._codec()
+            evaluated, exchange = evaluate(codec, self._tables, self._transforms, image, quality)
             spent = rate_map(self._codec(), exchange, tf.shape(image)[0], tf.shape(image)[1])
             return {"images": evaluated["image"], "bits": evaluated["bits"], "rate_map": spent}
 
@@ -241,11 +282,20 @@ def with_sides(
 
 
 def evaluate(
-    codec: Codec, tables: dict[str, Table], image: tf.Tensor, level: tf.Tensor | None = None
+    codec: Codec,
+    tables: dict[str, Table],
+    transforms: Transforms,
+    image: tf.Tensor,
+    quality: tf.Tensor | None = None,
 ) -> tuple[dict[str, tf.Tensor], Exchange]:
-    """Computes a decoder's result for `image: uint8 [H, W, 3]`, without coding.
+    """Computes a decoder's result, without coding.
 
-    `level` is a result of `level_of`.
+    Args:
+      codec: the codec.
+      tables: latent's name -> its coding table, for the cost of escapes.
+      transforms: the codec's transforms.
+      image: uint8 [H, W, 3].
+      quality: float32 scalar from 0 to 100; None for a model with one rate.
 
     Returns:
       A dictionary, and the exchange that transmitted all latents. The dictionary contains image:
@@ -254,11 +304,11 @@ def evaluate(
         Without a rectifier, y_bar is y_hat.
     """
     exchange = Rounding(tables)
-    y = tiles.analyze(codec, image, level)
+    y = transforms.analyze(image, quality)
     y_hat = codec.transmit(y, exchange)
     y_bar = codec.rectify(y_hat)
     evaluated = {
-        "image": tiles.synthesize(codec, y_bar, tf.shape(image)[0], tf.shape(image)[1], level),
+        "image": transforms.synthesize(y_bar, tf.shape(image)[0], tf.shape(image)[1], quality),
         "bits": exchange.bits_per_image()[0],
         "y": y,
         "y_hat": y_hat,
