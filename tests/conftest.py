@@ -163,14 +163,22 @@ def eager_functions() -> Callable:
     return eager
 
 
-@pytest.fixture
-def no_gradients_saved(monkeypatch) -> None:
-    """`tf.saved_model.save` leaves gradients out: they take half of its time."""
+@pytest.fixture(scope="session")
+def without_gradients() -> Callable:
+    """`with without_gradients():` `tf.saved_model.save` leaves gradients out: they take half of its
+    time.
+    """
     import tensorflow as tf
 
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    save = functools.partial(tf.saved_model.save, options=options)
-    monkeypatch.setattr(tf.saved_model, "save", save)
+    @contextlib.contextmanager
+    def without():
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        save = functools.partial(tf.saved_model.save, options=options)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tf.saved_model, "save", save)
+            yield
+
+    return without
 
 
 @pytest.fixture

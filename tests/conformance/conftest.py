@@ -39,8 +39,9 @@ CODECS = {
 # stand together, in the centre, or in a family whose functions the other label calls as well. A
 # graph takes seconds to make, so claims about graphs and bfloat16 are about the other one.
 TWINS = {
+    "ms_hyper_zero": "ms_hyper",
     "ms_hyper laplacian": "ms_hyper",
-    "ms_hyper_zero laplacian": "ms_hyper_zero",
+    "ms_hyper_zero laplacian": "ms_hyper",
     "res to res_attn": "cheng_attn",
     "res_attn to res": "cheng_attn",
     "cheng_anchor": "cheng_attn",
@@ -49,12 +50,40 @@ TWINS = {
 }
 
 
+SIZES = [(1, 1), (17, 33), (100, 37), (192, 256)]
+
+
+def sizes(label: str) -> list:
+    """Sizes of pictures for a codec. One of the codecs that run eagerly has a size without padding.
+
+    Eager steps of a serial context take seconds on a large picture.
+    """
+    if label == "cheng_anchor":
+        return SIZES[:2]
+    return [*SIZES, (64, 64)] if label == "ms_hyper_zero" else SIZES
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc):
-    """Tests with the fixture `traced` are about the labels without a twin."""
+    """Tests with the fixture `traced` are about the labels without a twin.
+
+    Tests with the argument `size` are about every label with its sizes.
+    """
     if "traced" in metafunc.fixturenames:
         labels = [label for label in CODECS if label not in TWINS]
         metafunc.definition.add_marker(pytest.mark.parametrize("label", labels, indirect=True))
+    if "size" in metafunc.fixturenames:
+        pairs = [
+            pytest.param(
+                label, size, marks=[pytest.mark.slow] if size == SIZES[-1] else [],
+                id=f"{label}-{size[0]}x{size[1]}",
+            )
+            for label in CODECS
+            for size in sizes(label)
+        ]  # fmt: skip
+        metafunc.definition.add_marker(
+            pytest.mark.parametrize("label,size", pairs, indirect=["label"])
+        )
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

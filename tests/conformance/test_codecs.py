@@ -89,15 +89,16 @@ def test_a_graph_computes_what_eager_execution_does(codec, x, onednn):
     assert not defects
 
 
-@pytest.mark.parametrize("plan", ["mix", "sua_pge"])
-def test_every_weight_gets_a_finite_gradient(codec, x, plan):
-    assert_useful(gradients(codec, x, plan, codec.trainable_variables))
+def test_every_weight_gets_a_finite_gradient(codec, x):
+    assert_useful(gradients(codec, x, "mix", codec.trainable_variables))
+
+
+def test_every_weight_gets_a_finite_gradient_with_pge(codec, x, traced):
+    assert_useful(gradients(codec, x, "sua_pge", codec.trainable_variables))
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize(
-    "label", ["factorized", "scale_hyperprior", "ms_hyper_zero"], indirect=True
-)
+@pytest.mark.parametrize("label", ["factorized", "ms_hyper_zero"], indirect=True)
 def test_every_plan_trains_every_weight(codec, x, plan):
     assert_useful(gradients(codec, x, plan, codec.trainable_variables))
 
@@ -121,8 +122,17 @@ def test_post_training_trains_exactly_the_decoders_weights(codec, x, post_traine
     assert_useful(gradients(codec, x, "round", variables))
 
 
+# The labels without a twin, but `scale_hyperprior`, whose transforms are those of `ms_hyper`.
 @pytest.mark.slow
-def test_bfloat16_stays_within_the_networks(label, codec, x, build, traced):
+@pytest.mark.parametrize(
+    "label",
+    [
+        "factorized", "ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm", "elic_sm_zero",
+        "cheng_attn",
+    ],
+    indirect=True,
+)  # fmt: skip
+def test_bfloat16_stays_within_the_networks(label, codec, x, build):
     """Checks that latents, likelihoods and weights are float32 and stay finite after a step."""
     exact, codec = codec, build(label, "bfloat16")
     codec.set_weights(exact.get_weights())
@@ -187,10 +197,10 @@ def test_an_invalid_codec_is_rejected_with_the_possible_values(name, options, me
 
 
 def test_two_devices_take_the_step_that_one_takes(fresh_python):
-    """Tests codecs with groups and serial contexts. test_reproducible tests a simple one
+    """Tests a codec with a serial context and one with groups. test_reproducible tests a simple one
     further.
     """
-    labels = ("factorized", "ms_context", "charm_zero", "elic_sm_zero")
+    labels = ("ms_context", "charm_zero")
     script = """
     import sys
     import numpy as np

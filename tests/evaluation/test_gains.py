@@ -20,7 +20,7 @@ from tfquant.training.experiment import Experiment
 CURVE = "fake+QR mix"
 
 
-@pytest.fixture(name="rectifying_model")
+@pytest.fixture(scope="module", name="rectifying_model")
 def _rectifying_model(subsampling_model):
     """Returns a model with another one's files, which decodes them closer to the picture."""
 
@@ -51,26 +51,27 @@ def _rectifying_model(subsampling_model):
 MODELS = {"base_low": (8,), "base_high": (4,), "low": (8, 0.7, 1), "high": (4, 0.9, 2)}
 
 
-@pytest.fixture(name="exported")
-def _exported(tmp_path, make_photograph, rectifying_model, write_manifest):
+@pytest.fixture(scope="module", name="exported")
+def _exported(tmp_path_factory, make_photograph, rectifying_model, write_manifest):
     """Makes a folder of two pictures and the folders of all models."""
-    (tmp_path / "pictures").mkdir()
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "pictures").mkdir()
     for name, size in {"large": (170, 200), "small": (64, 48)}.items():
-        images.write_image(tmp_path / "pictures" / f"{name}.png", make_photograph(*size))
+        images.write_image(folder / "pictures" / f"{name}.png", make_photograph(*size))
     for name, arguments in MODELS.items():
-        write_manifest(tmp_path / name, rectifying_model(*arguments))
-    return tmp_path
+        write_manifest(folder / name, rectifying_model(*arguments))
+    return folder
 
 
-@pytest.fixture(name="evaluated")
-def _evaluated(exported, rectifying_model):
+@pytest.fixture(scope="module", name="evaluated")
+def _evaluated(exported, rectifying_model, tmp_path_factory):
     """Returns (the report, its folder)."""
-    tmp_path = exported
+    report_dir = tmp_path_factory.mktemp("evaluated") / "report"
     evaluation = run.Evaluation(
-        model_dirs=(str(tmp_path / "low"), str(tmp_path / "high")),
-        baselines=(str(tmp_path / "base_high"), str(tmp_path / "base_low")),
-        images=str(tmp_path / "pictures"),
-        report_dir=tmp_path / "report",
+        model_dirs=(str(exported / "low"), str(exported / "high")),
+        baselines=(str(exported / "base_high"), str(exported / "base_low")),
+        images=str(exported / "pictures"),
+        report_dir=report_dir,
         reconstructions=False,
     )
     result = run.run(
@@ -78,7 +79,7 @@ def _evaluated(exported, rectifying_model):
         lambda path: rectifying_model(*MODELS[os.path.basename(path)]),
         lambda line: None,
     )
-    return result, tmp_path / "report"
+    return result, report_dir
 
 
 def test_gains_are_differences_on_the_same_pictures(evaluated):

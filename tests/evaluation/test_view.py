@@ -13,7 +13,7 @@ from PIL import Image
 
 import tfquant
 from tfquant import cli
-from tfquant.evaluation import comparison, same_size, view
+from tfquant.evaluation import comparison, pictures, same_size, view
 from tfquant.evaluation.comparison import Comparison
 
 
@@ -101,13 +101,23 @@ def test_the_rate_map_sums_to_the_bits_of_the_model(picture):
     )
 
 
-def test_the_demo_without_training_writes_table_figure_and_files(tmp_path, capsys):
+def test_the_demo_without_training_writes_table_figure_and_files(tmp_path, capsys, monkeypatch):
+    """Uses one of the sample pictures."""
+    find_pictures = pictures.find_pictures
+
+    def first(*arguments):
+        found = find_pictures(*arguments)
+        assert len(found.pictures) > 1
+        return found._replace(pictures=found.pictures[:1])
+
+    monkeypatch.setattr(pictures, "find_pictures", first)
     assert cli.main(["demo", f"--out={tmp_path}", "--steps=0"]) == 0
     printed = capsys.readouterr().out
     table = (tmp_path / "comparison.md").read_text()
     assert table.strip() in printed
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     psnr = {head.partition(" PSNR")[0]: i for i, head in enumerate(rows[0]) if "PSNR" in head}
+    assert len({row[0] for row in rows[2:]}) == 1 and len(rows) > 4
     for row in rows[2:]:
         assert float(row[psnr["tfquant"]]) > float(row[psnr["JPEG 4:2:0"]]) + 2
         (file,) = (tmp_path / "files").glob(f"{row[0]}_quality_{float(row[1]):.0f}.tfq")

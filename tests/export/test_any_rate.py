@@ -45,10 +45,17 @@ def _codec():
 
 
 @pytest.fixture(scope="module", name="path")
-def _path(codec, tmp_path_factory):
+def _path(codec, tmp_path_factory, without_gradients):
     path = tmp_path_factory.mktemp("run") / "export"
-    export_codec(codec, EXPERIMENT, str(path))
+    with without_gradients():
+        export_codec(codec, EXPERIMENT, str(path))
     return path
+
+
+@pytest.fixture(scope="module", name="saved")
+def _saved(path):
+    """The model with its SavedModel, loaded once: loading takes seconds."""
+    return ExportedModel.load(path)
 
 
 @pytest.fixture(scope="module", name="packed_path")
@@ -144,8 +151,8 @@ def test_a_forged_quality_is_an_error(model, picture):
     assert other.shape == picture.shape and np.any(other != model.decompress(data))
 
 
-def test_all_forms_of_the_model_make_the_same_files(path, packed_path, picture):
-    saved, small = ExportedModel.load(path), ExportedModel.load(packed_path)
+def test_all_forms_of_the_model_make_the_same_files(path, saved, packed_path, picture):
+    small = ExportedModel.load(packed_path)
     rebuilt = ExportedModel(saved.manifest, rebuilding.rebuilt(path, saved.manifest))
     assert saved.fingerprint == small.fingerprint
     for asked in (RANGE.low, 44.0):
@@ -158,19 +165,20 @@ def test_all_forms_of_the_model_make_the_same_files(path, packed_path, picture):
             assert np.max(np.abs(difference)) <= 1 and np.mean(difference != 0) < 1e-3
 
 
-def test_signatures_take_a_quality_for_each_picture(path, make_photograph, operations_module):
+def test_signatures_take_a_quality_for_each_picture(
+    path, saved, make_photograph, operations_module
+):
     del operations_module  # the full SavedModel needs the coder's operations
-    model = ExportedModel.load(path)
-    full = tf.saved_model.load(str(path)).signatures
+    full = saved._functions.signatures
     stock = tf.saved_model.load(str(path / "stock")).signatures
     pictures = np.stack([make_photograph(33, 48, seed) for seed in range(3)])
     asked = tf.constant([20.0, 41.7, 99.0])
-    files = [model.compress(*each) for each in zip(pictures, asked.numpy())]
+    files = [saved.compress(*each) for each in zip(pictures, asked.numpy())]
     inputs = {"images": tf.constant(pictures), "quality": asked}
     assert list(full["compress"](**inputs)["tfq_bytes"].numpy()) == files
     one = full["compress_one"](image=tf.constant(pictures[1]), quality=asked[1])
     assert one["tfq_bytes"].numpy() == files[1]
-    decoded = [model.decompress(data) for data in files]
+    decoded = [saved.decompress(data) for data in files]
     found = full["decompress"](tfq_bytes=tf.constant(files))["images"]
     np.testing.assert_array_equal(found, decoded)
 

@@ -113,12 +113,13 @@ def test_the_synthesis_transform_waits_for_the_checksum(module):
 
 @pytest.mark.slow
 def test_an_interrupted_run_is_exported_from_its_newest_checkpoint(
-    run, make_photograph, no_gradients_saved
+    run, make_photograph, without_gradients
 ):
     directory, weights = run
     records = [{"stage": "joint", "run_step": step, "psnr": step / 2} for step in (10, 20)]
     folder.write_json(str(directory / history.FILE), records)
-    path, name, found = exported(directory)
+    with without_gradients():
+        path, name, found = exported(directory)
     assert (path, name) == (str(directory / "export"), "ckpt-20")
     assert_same(found, weights[20])
     manifest = json.loads((directory / "export" / "tfquant.json").read_text())

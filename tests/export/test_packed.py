@@ -21,12 +21,10 @@ from tfquant.export import (
 from tfquant.export.codec_module import EagerModule
 from tfquant.export.manifest_file import ModelError
 from tfquant.export.model_file import ExportedModel
-from tfquant.export.writing import export_codec
 from tfquant.training.experiment import Experiment
 
 EXPERIMENT = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=0.0036)
 
-LIMIT = 1 << 20  # of the pixels of a picture
 SLOW_FIXTURES = {"export"}
 
 
@@ -57,13 +55,6 @@ def test_a_graph_is_used_where_it_is_worth_its_tracing(monkeypatch, name, side, 
     assert module.decode(tf.constant([b""]), tf.constant(side), tf.constant(side)) == used
 
 
-@pytest.fixture(scope="module", name="export")
-def _export(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "mine" / "export"
-    export_codec(codec_with(1), EXPERIMENT, str(path), max_pixels=LIMIT)
-    return path
-
-
 @pytest.fixture(scope="module", name="packed_export")
 def _packed_export(export, tmp_path_factory):
     path = tmp_path_factory.mktemp("packed") / "model"
@@ -79,11 +70,11 @@ def _user_folder(tmp_path, monkeypatch):
     return path
 
 
-def test_either_reads_the_files_of_the_other(export, packed_export, make_photograph):
+def test_either_reads_the_files_of_the_other(saved, packed_export, make_photograph, shared):
     picture = make_photograph(70, 90)
-    saved, small = ExportedModel.load(export), ExportedModel.load(packed_export)
+    small = ExportedModel.load(packed_export)
     assert small.fingerprint == saved.fingerprint
-    assert small.manifest.max_pixels == saved.manifest.max_pixels == LIMIT
+    assert small.manifest.max_pixels == saved.manifest.max_pixels == shared.max_pixels
     data = saved.compress(picture)
     decoded = saved.decompress(data)
     np.testing.assert_array_equal(small.decompress(data), decoded)
@@ -91,11 +82,10 @@ def test_either_reads_the_files_of_the_other(export, packed_export, make_photogr
                                   small.evaluate(picture)["image"])  # fmt: skip
 
 
-def test_both_refuse_forged_files_with_the_same_words(export, packed_export, make_photograph):
+def test_both_refuse_forged_files_with_the_same_words(saved, packed_export, make_photograph):
     """One computes with a graph and the other without; their errors differ inside TensorFlow."""
-    file = container.Bitstream.from_bytes(
-        ExportedModel.load(export).compress(make_photograph(70, 90))
-    )
+    small = ExportedModel.load(packed_export)
+    file = container.Bitstream.from_bytes(saved.compress(make_photograph(70, 90)))
     forged = {
         "the file has fewer streams than": dataclasses.replace(file, streams=file.streams[:1]),
         "the decoded symbols differ from": dataclasses.replace(
@@ -104,9 +94,9 @@ def test_both_refuse_forged_files_with_the_same_words(export, packed_export, mak
     }
     for words, other in forged.items():
         messages = set()
-        for path in (export, packed_export):
+        for model in (saved, small):
             with pytest.raises(container.SymbolsError) as info:
-                ExportedModel.load(path).decompress(other.to_bytes())
+                model.decompress(other.to_bytes())
             messages.add(str(info.value))
         assert len(messages) == 1
         assert messages.pop().startswith(f"cannot be decoded: {words}")
@@ -168,20 +158,17 @@ def test_the_stock_flavour_is_not_packed(export, tmp_path):
 
 
 def test_added_exports_are_found_by_name_and_by_the_files_they_made(
-    export, user_folder, make_photograph, tmp_path
+    export, saved, user_folder, make_photograph
 ):
-    picture = make_photograph(64, 64)
-    data = ExportedModel.load(export).compress(picture)
+    data = saved.compress(make_photograph(64, 64))
     with pytest.raises(ModelError, match="which is not installed"):
-        registry.of_file("ms_hyper_zero", ExportedModel.load(export).fingerprint)
+        registry.of_file("ms_hyper_zero", saved.fingerprint)
     added = registry.add([str(export)])
     assert added.name == "mine" and added.path == str(user_folder / "mine")
-    found, member = registry.of_file("ms_hyper_zero", ExportedModel.load(export).fingerprint)
+    found, member = registry.of_file("ms_hyper_zero", saved.fingerprint)
     assert found.name == "mine"
     assert member.low == member.high == pytest.approx(25)  # twice the lmbda of quality 10
-    np.testing.assert_array_equal(
-        registry.find("mine").decompress(data), ExportedModel.load(export).decompress(data)
-    )
+    np.testing.assert_array_equal(registry.find("mine").decompress(data), saved.decompress(data))
     assert "mine" in [each.name for each in registry.sets()]
     assert registry.remove("mine") == str(user_folder / "mine")
     assert "mine" not in [each.name for each in registry.sets()]

@@ -28,47 +28,28 @@ from tfquant.export import stock
 from tfquant.export.codec_module import CodecModule
 from tfquant.export.manifest_file import ModelError
 from tfquant.export.model_file import ExportedModel
-from tfquant.export.writing import export_codec
 from tfquant.legacy_keras import keras
-from tfquant.training.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [(32, 48), (17, 33), (1, 1)]
-METRICS = {"R": 0.5, "psnr": 31.0}
 
-SLOW_FIXTURES = {"path"}
-
-
-@pytest.fixture(scope="module", name="path")
-def _path(tmp_path_factory, stir):
-    """An export with a rectifier, so that every function that decodes must apply it."""
-    keras.utils.set_random_seed(0)
-    codec = models.build("ms_hyper_zero", N=8, M=12)
-    codec.add_rectifier(8, 1)
-    stir(codec.rectifier)
-    path = tmp_path_factory.mktemp("run") / "export"
-    experiment = Experiment(
-        codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, stages=("qr_predictive",),
-        init_from="baseline", rectifier_width=8, rectifier_depth=1,
-    )  # fmt: skip
-    export_codec(codec, experiment, str(path), METRICS)
-    return path
+SLOW_FIXTURES = {"export"}
 
 
 @pytest.fixture(scope="module", name="model")
-def _model(path):
-    return ExportedModel.load(path)
+def _model(saved):
+    return saved
 
 
 @pytest.fixture(scope="module", name="full")
-def _full(path, operations_module):
+def _full(saved, operations_module):
     del operations_module  # the full SavedModel needs the coder's operations
-    return tf.saved_model.load(str(path)).signatures
+    return saved._functions.signatures
 
 
 @pytest.fixture(scope="module", name="stock")
-def _stock(path):
-    return tf.saved_model.load(str(path / "stock")).signatures
+def _stock(export):
+    return tf.saved_model.load(str(export / "stock")).signatures
 
 
 @pytest.fixture(scope="module", name="pictures")
@@ -146,26 +127,6 @@ def test_the_rate_map_assigns_bits_to_the_pixels_of_their_elements(size):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name,options",
-    [("factorized", {}), ("ms_context", {}), ("charm_zero", {"slices": 3})],
-)
-def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
-    """Tests serial and grouped contexts, without writing an export."""
-    keras.utils.set_random_seed(0)
-    codec = models.build(name, N=8, M=12, **options)
-    module = CodecModule(codec)
-    images = pictures((20, 70))
-    found = module.compress(images)["tfq_bytes"].numpy()
-    for image, file in zip(images, found):
-        bitstream = container.Bitstream.from_bytes(file)
-        alone = module.encode(image)
-        assert bitstream.streams == tuple(alone["streams"].numpy())
-        assert bitstream.symbols_crc == alone["symbols_crc"].numpy()
-        bitstream.check_model(name, module.fingerprint())
-
-
 def test_errors_have_the_messages_of_the_command_line(model, full, pictures):
     images = pictures((17, 33))
     data = model.compress(images[0])
@@ -200,42 +161,6 @@ def test_inconsistent_inputs_are_rejected(model, full, stock, pictures):
         full["encode_latent"](y=y, height=tf.fill([3], 170), width=tf.fill([3], 33))
 
 
-def test_full_works_in_a_process_that_knows_only_tensorflow(
-    path, model, pictures, fresh_python, operations_module
-):
-    images = pictures((17, 33))
-    np.save(path.parent / "images.npy", images)
-    out = fresh_python(
-        """
-        import importlib, sys
-        import numpy as np, tensorflow as tf
-        importlib.import_module(sys.argv[3])
-        model = tf.saved_model.load(sys.argv[1])
-        images = tf.constant(np.load(sys.argv[2]))
-        files = model.signatures["compress"](images=images)["tfq_bytes"]
-        decoded = model.signatures["decompress"](tfq_bytes=files)["images"]
-        np.save(sys.argv[2], decoded)
-        print([file.hex() for file in files.numpy()])
-        try:
-            model.decompress_one(files[0] + b"!")
-        except tf.errors.InvalidArgumentError as error:
-            print(*(line for line in error.message.splitlines() if "assertion" in line))
-        print(any(name.startswith(("tfquant", "models")) for name in sys.modules))
-        """,
-        str(path),
-        str(path.parent / "images.npy"),
-        operations_module,
-    )
-    files, refusal, ours = out.splitlines()[-3:]
-    expected = [model.compress(image) for image in images]
-    assert files == str([file.hex() for file in expected])
-    assert "1 bytes too many: the file has" in refusal
-    assert ours == "False"
-    np.testing.assert_array_equal(
-        np.load(path.parent / "images.npy"), [model.decompress(file) for file in expected]
-    )
-
-
 @pytest.fixture(scope="module", name="operations")
 def _operations(nodes_of):
     """`operations(path)`: names of all operations in a SavedModel, including its functions."""
@@ -249,92 +174,122 @@ def _operations(nodes_of):
     return names
 
 
-def test_stock_consists_of_standard_operations(path, stock, pictures, operations, fresh_python):
+# Uses the stock flavour before it imports the coder's operations, and the full one afterwards.
+IN_ANOTHER_PROCESS = """
+    import contextlib, importlib, io, json, sys
+    import numpy as np, tensorflow as tf
+    from tensorflow.python.framework import op_def_registry
+    from tensorflow.python.tools import saved_model_cli
+
+    full, out, used, operations = sys.argv[1:]
+    pictures, found = out + "/pictures.npy", {}
+    images = tf.constant(np.load(pictures))
+
+    def cli(*arguments):
+        sys.argv[1:] = arguments
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            try:
+                saved_model_cli.main()
+            except SystemExit as end:
+                assert not end.code, end
+        return said.getvalue()
+
+    def run(folder, signature):
+        cli("run", "--dir", folder, "--tag_set", "serve", "--inputs", "images=" + pictures,
+            "--signature_def", signature, "--outdir", out + "/" + signature)
+
+    found["unknown"] = [
+        [op for op in ops if not op_def_registry.get(op)] for ops in json.loads(used)
+    ]
+    stock = tf.saved_model.load(full + "/stock")
+    found["bits"] = stock.signatures["reconstruct"](images=images)["bits"].numpy().tolist()
+    found["stock shown"] = cli("show", "--dir", full + "/stock", "--all")
+    run(full + "/stock", "reconstruct")
+    found["compression"] = [m for m in sys.modules if m.startswith("tensorflow_compression")]
+
+    if operations:
+        importlib.import_module(operations)
+        model = tf.saved_model.load(full)
+        files = model.signatures["compress"](images=images)["tfq_bytes"]
+        np.save(out + "/decoded.npy", model.signatures["decompress"](tfq_bytes=files)["images"])
+        found["files"] = [file.hex() for file in files.numpy()]
+        try:
+            model.decompress_one(files[0] + b"!")
+        except tf.errors.InvalidArgumentError as error:
+            found["refusal"] = error.message
+        found["full shown"] = cli("show", "--dir", full, "--all")
+        run(full, "compress")
+    found["ours"] = [m for m in sys.modules if m.startswith(("tfquant", "models"))]
+    print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module", name="elsewhere")
+def _elsewhere(export, operations, pictures, tmp_path_factory, fresh_python):
+    """The results of a process that knows only TensorFlow, and the folder of its files."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    np.save(folder / "pictures.npy", pictures((17, 33)))
+    used = json.dumps([sorted(operations(path)) for path in (export / "stock", export)])
+    has_coder = stack.coder().kind == stack.OPERATIONS
+    coder = stack.operations_module() if has_coder else ""
+    said = fresh_python(IN_ANOTHER_PROCESS, str(export), str(folder), used, coder)
+    return json.loads(said.splitlines()[-1]), folder
+
+
+def test_full_works_in_a_process_that_knows_only_tensorflow(
+    elsewhere, model, pictures, operations_module
+):
+    del operations_module  # the full SavedModel needs the coder's operations
+    found, folder = elsewhere
+    expected = [model.compress(image) for image in pictures((17, 33))]
+    assert found["files"] == [file.hex() for file in expected]
+    (refusal,) = (line for line in found["refusal"].splitlines() if "assertion" in line)
+    assert "1 bytes too many: the file has" in refusal
+    assert found["ours"] == []
+    decoded = np.load(folder / "decoded.npy")
+    np.testing.assert_array_equal(decoded, [model.decompress(file) for file in expected])
+
+
+def test_stock_consists_of_standard_operations(elsewhere, export, stock, pictures, operations):
     """Compares by name in a process without TFC, and runs the model there."""
-    images = pictures((17, 33))
-    np.save(path.parent / "stock.npy", images)
-    out = fresh_python(
-        """
-        import json, sys
-        import numpy as np, tensorflow as tf
-        from tensorflow.python.framework import op_def_registry
-        used = json.loads(sys.argv[1])
-        print([sorted(op for op in ops if not op_def_registry.get(op)) for ops in used])
-        stock = tf.saved_model.load(sys.argv[2])
-        found = stock.signatures["reconstruct"](images=tf.constant(np.load(sys.argv[3])))
-        print(found["bits"].numpy().tolist())
-        print(any(name.startswith("tensorflow_compression") for name in sys.modules))
-        """,
-        json.dumps([sorted(operations(p)) for p in (path / "stock", path)]),
-        str(path / "stock"),
-        str(path.parent / "stock.npy"),
-    )
-    unknown, bits, compression = out.splitlines()[-3:]
-    in_stock, in_full = json.loads(unknown.replace("'", '"'))
+    found, _ = elsewhere
+    in_stock, in_full = found["unknown"]
     has_coder = stack.coder().kind == stack.OPERATIONS
     assert in_stock == [] and ("EntropyEncodeIndex" in in_full) == has_coder
-    expected = stock["reconstruct"](images=tf.constant(images))["bits"]
-    np.testing.assert_allclose(json.loads(bits), expected, rtol=1e-6)
-    assert compression == "False"
-    assert not {op for op in operations(path / "stock") if "PyFunc" in op}
+    expected = stock["reconstruct"](images=tf.constant(pictures((17, 33))))["bits"]
+    np.testing.assert_allclose(found["bits"], expected, rtol=1e-6)
+    assert found["compression"] == []
+    assert not {op for op in operations(export / "stock") if "PyFunc" in op}
 
 
-def test_the_model_describes_itself(path, full, stock, model):
+def test_the_model_describes_itself(export, full, stock, model, shared):
     for flavour, signatures in (("full", full), ("stock", stock)):
-        folder = path if flavour == "full" else path / "stock"
+        folder = export if flavour == "full" else export / "stock"
         manifest = json.loads((folder / "tfquant.json").read_text())
         assert json.loads(signatures["about"]()["manifest"].numpy()) == manifest
-        assert manifest["flavour"] == flavour and manifest["metrics"] == METRICS
+        assert manifest["flavour"] == flavour and manifest["metrics"] == shared.metrics
         assert manifest["fingerprint"] == model.fingerprint
         assert manifest["experiment"]["codec_options"] == {"N": 8, "M": 12}
-    assert model.manifest.metrics == METRICS
+    assert model.manifest.metrics == shared.metrics
 
 
-def test_programs_load_only_the_full_flavour(path):
-    assert [entry.path for entry in find_models([path.parent])] == [str(path)]
+def test_programs_load_only_the_full_flavour(export):
+    assert [entry.path for entry in find_models([export.parent])] == [str(export)]
     with pytest.raises(ModelError, match="stock: this is the stock flavour of a model"):
-        ExportedModel.load(path / "stock")
+        ExportedModel.load(export / "stock")
 
 
-def test_saved_model_cli_shows_and_runs_both(
-    path, pictures, tmp_path, model, fresh_python, operations_module
-):
+def test_saved_model_cli_shows_and_runs_both(elsewhere, model, pictures, operations_module):
+    del operations_module  # the full SavedModel needs the coder's operations
+    found, folder = elsewhere
     images = pictures((17, 33))
-    np.save(tmp_path / "images.npy", images)
-
-    # The stock flavour comes first, in a process that does not know the coder's operations yet.
-    program = """
-        import importlib, json, sys
-        from tensorflow.python.tools import saved_model_cli
-
-        flavours, operations = json.loads(sys.argv[1]), sys.argv[2]
-        for commands in flavours:
-            for sys.argv[1:] in commands:
-                try:
-                    saved_model_cli.main()
-                except SystemExit as end:
-                    assert not end.code, end
-            print("FLAVOUR ENDS")
-            importlib.import_module(operations)
-    """
-
-    def commands(folder, signature):
-        """Shows all, and runs a signature; its outputs go to a folder of its name."""
-        given = ["--tag_set", "serve", "--inputs", f"images={tmp_path / 'images.npy'}"]
-        where = ["--signature_def", signature, "--outdir", str(tmp_path / signature)]
-        show, run = ["show", "--dir", str(folder), "--all"], ["run", "--dir", str(folder)]
-        return [show, [*run, *given, *where]]
-
-    both = [commands(path / "stock", "reconstruct"), commands(path, "compress")]
-    said = fresh_python(program, json.dumps(both), operations_module)
-    stock_said, full_said, _ = said.split("FLAVOUR ENDS\n")
     for name in ("analyze", "synthesize", "reconstruct", "about"):
-        assert f"signature_def['{name}']" in stock_said
-    assert np.load(tmp_path / "reconstruct" / "images.npy").shape == images.shape
-    assert np.load(tmp_path / "reconstruct" / "rate_map.npy").shape == images.shape[:3]
+        assert f"signature_def['{name}']" in found["stock shown"]
+    assert np.load(folder / "reconstruct" / "images.npy").shape == images.shape
+    assert np.load(folder / "reconstruct" / "rate_map.npy").shape == images.shape[:3]
     for name in ("compress", "decompress", "encode_latent", "decode_latent", "about"):
-        assert f"signature_def['{name}']" in full_said
-    files = np.load(tmp_path / "compress" / "tfq_bytes.npy", allow_pickle=True)
+        assert f"signature_def['{name}']" in found["full shown"]
+    files = np.load(folder / "compress" / "tfq_bytes.npy", allow_pickle=True)
     assert [bytes(file) for file in files] == [model.compress(image) for image in images]
 
 
@@ -510,11 +465,11 @@ def _clients(monkeypatch, predict_messages):
 
 @pytest.mark.parametrize("kind", ["rest", "grpc"])
 def test_the_documented_clients_finish_the_range_coding(
-    kind, request, operations_module, clients, path, model, pictures
+    kind, request, operations_module, clients, export, model, pictures, loaded_already
 ):
     del operations_module  # the clients call the coder
     server = request.getfixturevalue(f"{kind}_server")
-    client = clients[f"{kind.title()}Client"](str(path), server)
+    client = clients[f"{kind.title()}Client"](str(export), server)
     images = pictures((17, 33))
     files = client.compress(images)
     assert files == [model.compress(image) for image in images]
@@ -522,9 +477,11 @@ def test_the_documented_clients_finish_the_range_coding(
     np.testing.assert_array_equal(client.decompress(files), expected)
 
 
-def test_the_documented_use_of_the_full_flavour_works(path, pictures, model, operations_module):
+def test_the_documented_use_of_the_full_flavour_works(
+    export, pictures, model, operations_module, loaded_already
+):
     del operations_module  # the full SavedModel needs the coder's operations
-    code = blocks("python")[0].replace("runs/mine/export", str(path))
+    code = blocks("python")[0].replace("runs/mine/export", str(export))
     namespace = {"pictures": tf.constant(pictures((17, 33)))}
     exec(code, namespace)
     assert namespace["files"][0].numpy() == model.compress(pictures((17, 33))[0])
@@ -543,12 +500,32 @@ def test_eight_threads_get_the_bytes_that_one_gets(model, reliability):
     assert reliability.differing(model, 8, SIZES, rounds=8) == 0
 
 
-def test_memory_stays_within_its_bound_while_sizes_grow_and_shrink(path, reliability):
+def test_memory_stays_within_its_bound_while_sizes_grow_and_shrink(export, reliability):
     """Runs a short form of the benchmark in its own process."""
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "reliability.py", path, "--calls=60",
+        [sys.executable, ROOT / "benchmarks" / "reliability.py", export, "--calls=60",
          "--sides=16,96", "--threads=2", "--bound=8"],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "60 calls" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name,options", [("ms_context", {}), ("charm_zero", {"slices": 3})])
+def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
+    """Tests serial and grouped contexts, without writing an export.
+
+    It stands last, because setting the seed drops the functions that the tests above have compiled.
+    """
+    keras.utils.set_random_seed(0)
+    codec = models.build(name, N=8, M=12, **options)
+    module = CodecModule(codec)
+    images = pictures((20, 70))
+    found = module.compress(images)["tfq_bytes"].numpy()
+    for image, file in zip(images, found):
+        bitstream = container.Bitstream.from_bytes(file)
+        alone = module.encode(image)
+        assert bitstream.streams == tuple(alone["streams"].numpy())
+        assert bitstream.symbols_crc == alone["symbols_crc"].numpy()
+        bitstream.check_model(name, module.fingerprint())
