@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -201,14 +202,51 @@ def exports_are_rebuilt(monkeypatch) -> None:
     monkeypatch.setattr(writing, "_save", _beside("quick_exports").rebuilt)
 
 
-@pytest.fixture
-def exports_are_small(monkeypatch, no_gradients_saved) -> None:
-    """Makes exports with only the full SavedModel, saved from graphs even if training is eager."""
+@pytest.fixture(scope="session")
+def small_exports() -> Callable:
+    """`with small_exports():` an export has only the full SavedModel, and no gradients, unless
+    `gradients=True`: without them, a process that loads it prints warnings. It is saved from graphs
+    even if training is eager.
+    """
+    import tensorflow as tf
+
     from tfquant.export import writing
 
     quick = _beside("quick_exports")
-    monkeypatch.setattr(writing, "_save", quick.without_stock)
-    monkeypatch.setattr(writing, "export_run", quick.in_graphs)
+
+    @contextlib.contextmanager
+    def small(gradients=False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not gradients:
+                patch.setattr(tf.saved_model, "save", quick.without_gradients)
+            patch.setattr(writing, "_save", quick.without_stock)
+            patch.setattr(writing, "export_run", quick.in_graphs)
+            yield
+
+    return small
+
+
+@pytest.fixture
+def exports_are_small(small_exports) -> Iterator[None]:
+    """Every export of a test is such a small one."""
+    with small_exports():
+        yield
+
+
+@pytest.fixture(scope="session")
+def full_disk() -> Callable:
+    """`with full_disk(size):` no file grows beyond this number of bytes."""
+
+    @contextlib.contextmanager
+    def full(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,11 @@ from tfquant.export import manifest_file, writing
 
 _SAVE, _EXPORT_RUN = writing._save, writing.export_run
 
+without_gradients = functools.partial(
+    tf.saved_model.save,
+    options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+)
+
 
 def rebuilt(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
     """Replaces `writing._save`: writes what a codec is rebuilt from, and no stock flavour."""
@@ -55,6 +60,5 @@ def use_small(eagerly: bool = True) -> None:
     if eagerly:
         tf.config.run_functions_eagerly(True)
         writing.export_run = in_graphs
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save = functools.partial(tf.saved_model.save, options=options)
+    tf.saved_model.save = without_gradients
     writing._save = without_stock
