@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import importlib.util
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -126,8 +128,12 @@ def onednn():
     """The module `onednn_patterns.py`, which finds patterns that oneDNN in TensorFlow
     miscomputes.
     """
-    path = ROOT / "tests" / "onednn_patterns.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    return _beside("onednn_patterns")
+
+
+def _beside(name: str):
+    """Imports a module of this folder."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -192,6 +198,63 @@ def no_saved_models(monkeypatch) -> None:
         tf.io.gfile.makedirs(path)
 
     monkeypatch.setattr(tf.saved_model, "save", save)
+
+
+@pytest.fixture
+def exports_are_rebuilt(monkeypatch) -> None:
+    """Makes exports without SavedModels: a codec is rebuilt from the manifest, the weights and the
+    tables.
+    """
+    from tfquant.export import writing
+
+    monkeypatch.setattr(writing, "_save", _beside("quick_exports").rebuilt)
+
+
+@pytest.fixture(scope="session")
+def small_exports() -> Callable:
+    """`with small_exports():` an export has only the full SavedModel, and no gradients, unless
+    `gradients=True`: without them, a process that loads it prints warnings. It is saved from graphs
+    even if training is eager.
+    """
+    import tensorflow as tf
+
+    from tfquant.export import writing
+
+    quick = _beside("quick_exports")
+
+    @contextlib.contextmanager
+    def small(gradients=False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not gradients:
+                patch.setattr(tf.saved_model, "save", quick.without_gradients)
+            patch.setattr(writing, "_save", quick.without_stock)
+            patch.setattr(writing, "export_run", quick.in_graphs)
+            yield
+
+    return small
+
+
+@pytest.fixture
+def exports_are_small(small_exports) -> Iterator[None]:
+    """Every export of a test is such a small one."""
+    with small_exports():
+        yield
+
+
+@pytest.fixture(scope="session")
+def full_disk() -> Callable:
+    """`with full_disk(size):` no file grows beyond this number of bytes."""
+
+    @contextlib.contextmanager
+    def full(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return full
 
 
 @pytest.fixture(scope="session")
@@ -317,3 +380,34 @@ def training_flags():
     if "model_dir" not in flags.FLAGS:
         train.define_flags(flags.FLAGS)
     return flags.FLAGS
+
+
+@pytest.fixture
+def program(capsys) -> Callable[..., tuple[int, str, str]]:
+    """`program(name, *arguments)` runs `python NAME.py ...` in this process, with flags of its own.
+
+    It returns (exit code, standard output, standard error), as a shell sees them.
+    """
+    from absl import flags
+
+    from tfquant.commands import flagfiles
+    from tfquant.commands.program import PROGRAMS
+
+    def run(name, *arguments):
+        module, values = importlib.import_module(PROGRAMS[name]), flags.FlagValues()
+        module.define_flags(values)
+        line, code, said = [f"{name}.py", *map(str, arguments)], 0, ""
+        capsys.readouterr()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(flags, "FLAGS", values)
+            patch.setattr(sys, "argv", line)
+            try:
+                module.main(values([line[0], *flagfiles.expanded(line[1:])]))
+            except SystemExit as end:
+                code = end.code or 0
+        if isinstance(code, str):
+            code, said = 1, f"{code}\n"
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err + said
+
+    return run

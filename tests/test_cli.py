@@ -74,11 +74,11 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
-    """The result of `tfquant export` for this run."""
+def exported(run, tmp_path_factory, small_exports):
+    """The result of `tfquant export` for this run, without the stock flavour."""
     out = tmp_path_factory.mktemp("exported") / "model"
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with small_exports(gradients=True), contextlib.redirect_stdout(said):
         assert cli.main(["export", str(run), "--out", str(out), "--precision=bfloat16"]) == 0
     fingerprint = json.loads((out / "tfquant.json").read_text())["fingerprint"]
     assert said.getvalue() == f"{out}: factorized {fingerprint}, bfloat16, from ckpt-500\n"
@@ -413,25 +413,15 @@ def test_a_full_disk_ends_a_folder_with_one_line(model, pictures, tmp_path, refu
 
 
 # A limit of the operating system interrupts the write: the same code path as a full disk.
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["compress", "decompress"])
 def test_a_write_that_the_system_cuts_off_leaves_nothing(
-    model, picture, compressed, tmp_path, command
+    model, picture, compressed, tmp_path, command, refused, full_disk
 ):
     source, out = {"compress": (picture, "new.tfq"), "decompress": (compressed, "new.png")}[command]
     before = sorted(os.listdir(tmp_path))
-    limited = (
-        "import resource, sys; from tfquant import cli;"
-        "from tfquant.coding import range_coder;"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); sys.exit(cli.main(sys.argv[1:]))"
-    )
-    arguments = [command, str(model), str(source), str(tmp_path / out)]
-    done = subprocess.run(
-        [sys.executable, "-c", limited, *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("tfquant: ")]
-    assert lines == [f"tfquant: {tmp_path / out}: cannot be written: File too large"]
+    with full_disk(20):
+        line = refused(1, command, model, source, tmp_path / out)
+    assert line == f"tfquant: {tmp_path / out}: cannot be written: File too large"
     assert sorted(os.listdir(tmp_path)) == before
 
 

@@ -64,6 +64,13 @@ def workplace(tmp_path, monkeypatch, make_photograph):
 
 
 @pytest.fixture
+def eagerly(eager_functions):
+    """Runs functions eagerly, because tracing takes longer."""
+    with eager_functions():
+        yield
+
+
+@pytest.fixture
 def trained(workplace, monkeypatch, make_photograph):
     """The experiments that `tq.train` was called with.
 
@@ -88,7 +95,10 @@ def trained(workplace, monkeypatch, make_photograph):
     return seen
 
 
-def test_the_first_code_of_readme_is_python_with_an_assertion_and_runs(trained):
+def test_the_first_code_of_readme_is_python_with_an_assertion_and_runs(
+    trained, exports_are_small, eagerly
+):
+    """Saves and loads a full SavedModel."""
     (first, *_) = re.findall(
         r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S
     )
@@ -104,7 +114,7 @@ def test_the_first_code_of_readme_is_python_with_an_assertion_and_runs(trained):
     assert names["model"].decompress(names["data"]).shape == (60, 70, 3)
 
 
-def test_the_code_that_extends_tfquant_runs(trained):
+def test_the_code_that_extends_tfquant_runs(trained, exports_are_rebuilt, eagerly):
     names = {}
     for code in blocks(ROOT / "docs" / "extending.md"):
         exec(code, names)
@@ -177,7 +187,9 @@ def test_the_reference_has_every_public_name():
     assert not missing
 
 
-def test_a_custom_codec_trains_and_its_bytes_make_a_round_trip(trained, capsys):
+def test_a_custom_codec_trains_and_its_bytes_make_a_round_trip(
+    trained, exports_are_rebuilt, eagerly, capsys
+):
     example = module_at(EXAMPLES / "custom_codec.py")
     example.main("runs/tiny", steps=1)
     assert "bits per pixel" in capsys.readouterr().out

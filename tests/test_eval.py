@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -30,24 +31,19 @@ def workspace(tmp_path_factory, rebuilt_export, make_photograph):
     return folder
 
 
-def run_eval(workspace, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "eval.py"), *arguments],
-        cwd=workspace,
-        capture_output=True,
-        text=True,
-        timeout=3600,
-    )
+@pytest.fixture
+def run_eval(workspace, program, monkeypatch):
+    """`run_eval(*arguments)`: runs it in this process; (exit code, standard output, error)."""
+    monkeypatch.chdir(workspace)
+    return functools.partial(program, "eval")
 
 
 def test_eval_measures_an_exported_model_end_to_end(workspace):
-    done = run_eval(
-        workspace,
-        "--model_dir=run",
-        "--images=pictures/*.png",
-        "--report_dir=report",
-        "--conventional=jpeg,jpeg2000",
-    )
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "eval.py"), "--model_dir=run", "--images=pictures/*.png",
+         "--report_dir=report", "--conventional=jpeg,jpeg2000"],
+        cwd=workspace, capture_output=True, text=True, timeout=3600,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads((workspace / "report" / "report.json").read_text())
     (model,) = report["models"]
@@ -71,49 +67,29 @@ def test_eval_measures_an_exported_model_end_to_end(workspace):
     assert "[2/2] odd" in done.stdout
 
 
-def test_eval_without_models_measures_conventional_codecs(workspace):
-    done = run_eval(workspace, "--images=pictures", "--report_dir=jpeg", "--conventional=jpeg")
-    assert done.returncode == 0, done.stderr
+def test_eval_without_models_measures_conventional_codecs(workspace, run_eval):
+    code, _, err = run_eval("--images=pictures", "--report_dir=jpeg", "--conventional=jpeg")
+    assert code == 0, err
     report = json.loads((workspace / "jpeg" / "report.json").read_text())
     assert report["models"] == [] and len(report["conventional"]) == 1
     assert (workspace / "jpeg" / "rd.png").stat().st_size > 10_000
 
 
-def test_explorations_without_models_are_listed_without_measuring(workspace):
+def test_explorations_without_models_are_listed_without_measuring(workspace, run_eval):
     """Checks this although --conventional is not empty by default."""
     (workspace / "search").mkdir()
     trial = {"weight": 0.1, "J": 0.5, "quality": 31.25, "start_quality": 31.0}
     asked = {"experiment": {"codec": "fake", "lmbda": 0.01, "distortion": "mse"}}
     kept = json.dumps({"asked": asked, "tried": [trial]})
     (workspace / "search" / "exploration.json").write_text(kept)
-    done = run_eval(workspace, "--explorations=search", "--report_dir=listed")
-    assert done.returncode == 0, done.stderr
+    code, out, err = run_eval("--explorations=search", "--report_dir=listed")
+    assert code == 0, err
     report = json.loads((workspace / "listed" / "report.json").read_text())
     assert report["conventional"] == [] and report["run"]["number_of_images"] == 0
-    assert "**31.250**" in done.stdout and "JPEG" not in done.stdout
+    assert "**31.250**" in out and "JPEG" not in out
 
 
-# One process for all: TensorFlow takes seconds to load.
-REFUSED = """
-import json, sys
-from absl import app, flags
-from tfquant.commands import evaluate
-
-evaluate.define_flags(flags.FLAGS)
-said = []
-for arguments in json.loads(sys.argv[1]):
-    flags.FLAGS.unparse_flags()
-    for name in flags.FLAGS:
-        flags.FLAGS[name].unparse()
-    try:
-        app.run(evaluate.main, ["eval.py", *arguments])
-    except SystemExit as end:
-        said.append(end.code)
-print(json.dumps(said))
-"""
-
-
-def test_bad_input_is_one_clear_line(workspace):
+def test_bad_input_is_one_clear_line(workspace, run_eval):
     cases = {
         "eval.py: 'nowhere' is not a folder; expected": ["--model_dir=run", "--baseline=nowhere"],
         "'pictures' has no exported model; expected a training run": ["--model_dir=pictures"],
@@ -121,19 +97,8 @@ def test_bad_input_is_one_clear_line(workspace):
         "--report_dir must name a folder of this machine; got ''": ["--report_dir="],
         "a folder of this machine; got 'file://bad'": ["--report_dir=file://bad"],
     }
-    commands = [["--report_dir=bad", *arguments] for arguments in cases.values()]
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSED, json.dumps(commands)],
-        cwd=workspace,
-        capture_output=True,
-        text=True,
-        timeout=3600,
-    )
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert len(said) == len(cases)
-    # What `sys.exit` is given here is the last line on standard error, and the exit code is 1.
-    for words, line in zip(cases, said):
-        assert isinstance(line, str) and "\n" not in line
-        assert line.startswith("eval.py: ") and words in line
+    for words, arguments in cases.items():
+        code, _, err = run_eval("--report_dir=bad", *arguments)
+        assert code == 1 and err.count("\n") == 1
+        assert err.startswith("eval.py: ") and words in err
     assert not (workspace / "bad").exists() and not (workspace / "file:").exists()

@@ -6,12 +6,15 @@ of which must be read or rejected in one line.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
+import io
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -23,6 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from tfquant import cli, files
 from tfquant.data import finding, images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,13 +228,37 @@ def folder(tmp_path_factory):
     return made
 
 
-def command(*arguments, cwd):
+# `tfquant` with eager steps and a small export, which take less time.
+QUICKLY = f"""
+import sys
+sys.path.append({str(ROOT / "tests")!r})
+import quick_exports
+quick_exports.use_small()
+from tfquant import cli, files
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def command(*arguments, cwd, program=("-m", "tfquant.cli")):
     return subprocess.run(
-        [sys.executable, "-m", "tfquant.cli", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         timeout=3600,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii:strict"},
+    )
+
+
+def here(*arguments):
+    """Runs `tfquant ARGUMENTS` in this process, as `command` runs it in its own."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "ascii", "strict") for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        files.lenient_output()
+        code = cli.main([str(argument) for argument in arguments])
+    for stream in (out, err):
+        stream.flush()
+    return subprocess.CompletedProcess(
+        arguments, code, out.buffer.getvalue(), err.buffer.getvalue()
     )
 
 
@@ -260,9 +288,19 @@ def trained(folder):
     (work / "tiny.flags").write_bytes(TINY.replace("\n", "\r\n").encode("utf-16"))
     done = command(
         "train", "--flagfile=tiny.flags", f"--train_images={folder.root}", "--model_dir=run [1]",
-        cwd=work,
+        cwd=work, program=("-c", QUICKLY),
     )  # fmt: skip
     return done, work / "run [1]"
+
+
+@pytest.fixture(scope="module")
+def rebuilt(trained):
+    """A copy of the exported model that this process rebuilds, which takes less time to load."""
+    model = trained[1].parent / "rebuilt"
+    shutil.copytree(trained[1] / "export", model)
+    manifest = json.loads((model / "tfquant.json").read_text())
+    (model / "tfquant.json").write_text(json.dumps({**manifest, "flavour": "portable"}))
+    return model
 
 
 def test_the_search_puts_each_file_where_it_belongs(folder):
@@ -287,7 +325,8 @@ def test_it_trains(folder, trained):
     assert (run / "export" / "tfquant.json").exists()
 
 
-def test_it_is_compressed_and_comes_back(folder, trained):
+def test_it_is_compressed_and_comes_back(folder, trained, rebuilt):
+    """Checks that a rebuilt model reads the files of the full SavedModel."""
     model, work = trained[1] / "export", folder.root.parent
     done = command("compress", model, folder.root, work / "files", cwd=work)
     assert done.returncode == 1
@@ -299,11 +338,11 @@ def test_it_is_compressed_and_comes_back(folder, trained):
     assert f"skipped: {len(folder.other)} files of other kinds: " in last
     assert f"{folder.hidden} hidden files or folders" in last
     assert lines(done.stderr)[-1] == f"tfquant: {len(folder.bad)} of {total} files failed"
-    again = command("compress", model, folder.root, work / "files", cwd=work)
+    again = here("compress", rebuilt, folder.root, work / "files")
     kept = rf"\b0 of {total} files made; {len(folder.good)} \w+ already"
     assert re.search(kept, again.stdout.decode())
 
-    done = command("decompress", model, work / "files", work / "back", cwd=work)
+    done = here("decompress", rebuilt, work / "files", work / "back")
     assert (done.returncode, done.stderr) == (0, b"")
     count = len(folder.good)
     assert f"{count} of {count} files made" in done.stdout.decode()
@@ -331,9 +370,9 @@ def test_it_is_measured(folder, trained):
     assert len(stored) == len(folder.good)
 
 
-def test_it_becomes_a_set_of_records(folder, trained):
+def test_it_becomes_a_set_of_records(folder):
     work = folder.root.parent
-    done = command("records", folder.root, work / "set", cwd=work)
+    done = here("records", folder.root, work / "set")
     assert done.returncode == 1
     check_named(folder, done.stderr)
     total = len(folder.good) + len(folder.bad)
@@ -346,10 +385,10 @@ def test_an_interrupted_run_says_where_it_stands(folder, trained):
     work = folder.root.parent
     arguments = [
         "train", "--flagfile=tiny.flags", "--model_dir=interrupted", "--joint_steps=100000",
-        "--train_images=",
+        f"--train_images={folder.root}",
     ]  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfquant.cli", *arguments],
+        [sys.executable, "-c", QUICKLY, *arguments],
         cwd=work,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

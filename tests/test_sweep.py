@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from tfquant.commands import sweep
 from tfquant.data import images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,18 +28,11 @@ BASE = """
 """
 
 
-def sweep(*arguments):
-    return subprocess.run(
-        [sys.executable, "sweep.py", *arguments], cwd=ROOT, capture_output=True, text=True,
-        timeout=3600, check=False,
-    )  # fmt: skip
-
-
-def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path):
+def test_an_out_that_is_no_folder_of_this_machine_is_refused(tmp_path, program):
     for out in (f"file://{tmp_path}/out", ""):
-        done = sweep("--base=unused", f"--out={out}")
+        code, _, err = program("sweep", "--base=unused", f"--out={out}")
         message = f"sweep.py: --out must name a folder of this machine; got {out!r}\n"
-        assert (done.returncode, done.stderr) == (1, message)
+        assert (code, err) == (1, message)
 
 
 SWEEP = """
@@ -85,27 +80,13 @@ text = json.dumps({"models": models, "images": flags["images"]})
 """
 
 
-# The real train.py. Its steps run eagerly, since tracing takes longer. Its export has no gradients,
-# and an empty folder in place of the stock flavour, which eval.py does not read.
-TRAIN_QUICKLY = """
-import tensorflow as tf
+# The real train.py, without tracing.
+TRAIN_QUICKLY = f"""
+import sys
 from tfquant.commands.program import run_program
-from tfquant.export import writing
-
-def export_run(*arguments, usual=writing.export_run):
-    tf.config.run_functions_eagerly(False)
-    return usual(*arguments)
-
-def save(module, path, *arguments, usual=tf.saved_model.save):
-    if path.endswith("stock"):
-        tf.io.gfile.makedirs(path)
-    else:
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        usual(module, path, *arguments, options=options)
-
-tf.saved_model.save = save
-writing.export_run = export_run
-tf.config.run_functions_eagerly(True)
+sys.path.append({str(ROOT / "tests")!r})
+import quick_exports
+quick_exports.use_rebuilt()
 run_program("train")
 """
 
@@ -115,18 +96,31 @@ run_program("eval")
 """
 
 
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(name="beside")
-def _beside(tmp_path):
-    """Returns `beside(train, evaluate, base)`, which returns `run(*arguments)`.
+def _beside(tmp_path, monkeypatch, program):
+    """Returns `beside(train, evaluate, base)`, which returns `run(*arguments, process=False)`.
 
-    It runs sweep.py in a folder where train.py, eval.py and the base have these contents.
+    It runs sweep.py in a folder where train.py, eval.py and the base have these contents. Only
+    train.py and eval.py are processes of their own, or sweep.py too.
     """
+    programs = {name: (sys.executable, f"{name}.py") for name in ("train", "eval")}
 
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "sweep.py", "--base=base.flags", "--out=out", *arguments],
-            cwd=tmp_path, capture_output=True, text=True, timeout=3600, check=False,
-        )  # fmt: skip
+    def run(*arguments, process=False):
+        arguments = ["--base=base.flags", "--out=out", *arguments]
+        if process:
+            return subprocess.run(
+                [sys.executable, "sweep.py", *arguments],
+                cwd=tmp_path, capture_output=True, text=True, timeout=3600, check=False,
+            )  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sweep, "PROGRAMS", programs)
+        return Done(*program("sweep", *arguments))
 
     def beside(train, evaluate, base):
         (tmp_path / "sweep.py").write_text(SWEEP)
@@ -144,11 +138,14 @@ def _beside_stand_ins(beside):
     return beside(TRAIN, EVAL, "--N=1\n--seed=2\n")
 
 
-def test_a_tiny_grid_fills_its_tables(beside, tmp_path, photograph):
+def test_a_tiny_grid_fills_its_tables(beside, tmp_path, make_photograph):
     run = beside(TRAIN_QUICKLY, EVAL_AS_IT_IS, BASE)
-    picture, out = tmp_path / "picture.png", tmp_path / "out"
-    images.write_image(str(picture), photograph[:64, :64])
-    first = run("--grid=plan=mix;joint_sigma_bound=0.11", "--lmbda=0.01", f"--images={picture}")
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    for seed in range(4):
+        images.write_image(str(pictures / f"{seed}.png"), make_photograph(64, 64, seed))
+    first = run("--grid=plan=mix;joint_sigma_bound=0.11", "--lmbda=0.01",
+                f"--images={pictures / '0.png'}", f"--train_images={pictures}")  # fmt: skip
     assert first.returncode == 0, first.stdout + first.stderr
     assert "[1/1] plan=mix" in first.stdout and "FAILED" not in first.stdout
     with open(out / "table.csv", newline="") as file:
@@ -168,7 +165,7 @@ def test_everything_at_once_runs_and_goes_on_where_it_was_stopped(beside_stand_i
         "--grid=plan=mix,nonsense,sua_ste", "--lmbda=0.01,0.02", "--follow=N=4,8",
         "--images=kodak=K;tecnick=T", "--seeds=2,3", "--choose_alpha=4,8", "--jobs=2",
     )  # fmt: skip
-    done = beside_stand_ins(*command)
+    done = beside_stand_ins(*command, process=True)
     assert done.returncode == 1 and "sweep.py: 4 of 16 runs failed" in done.stderr, done.stderr
     assert "plan=sua_ste, lmbda=0.02, seed=3, alpha_max=4: done" in done.stdout
     assert "plan=nonsense, lmbda=0.01, seed=2: FAILED: train.py: no such plan" in done.stdout

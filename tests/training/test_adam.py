@@ -153,14 +153,20 @@ def test_the_loss_is_scaled_as_keras_scales_it():
         scaled = [reference.get_scaled_loss(g) for g in gradients]
         reference.apply_gradients(zip(reference.get_unscaled_gradients(scaled), theirs))
 
+    @tf.function
+    def several(gradients, steps):
+        alike = True
+        for _ in tf.range(steps):
+            both(gradients)
+            alike &= optimizer.loss_scale == reference.loss_scale
+        return alike
+
     good, bad = gradients(rng), [g * np.inf for g in gradients(rng)]
-    scales = []
-    for batch in [good, bad, bad, *[good] * 2000, bad]:
-        both(batch)
+    for batch, steps, scale in ((good, 1, 15), (bad, 2, 13), (good, 1999, 13), (good, 1, 14),
+                                (bad, 1, 13)):  # fmt: skip
+        assert several(batch, tf.constant(steps))
         if batch is bad:
-            reference.iterations.assign_sub(1)  # counts only the steps taken
-        scales.append(float(optimizer.loss_scale))
-        assert scales[-1] == float(reference.loss_scale)
-    assert scales[0] == 2.0**15 and scales[2] == 2.0**13 and scales[-2:] == [2.0**14, 2.0**13]
+            reference.iterations.assign_sub(steps)  # counts only the steps taken
+        assert float(optimizer.loss_scale) == 2.0**scale
     for a, b in zip(ours, theirs):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)

@@ -1,9 +1,7 @@
 """Checkpoints: everything is restored, and corrupt ones are skipped."""
 
-import contextlib
 import dataclasses
 import os
-import resource
 
 import numpy as np
 import pytest
@@ -217,29 +215,13 @@ def test_checkpoints_that_cannot_be_listed_or_written_do_not_start_a_new_run(tmp
     assert (tmp_path / "checkpoints").read_text() == "kept"
 
 
-@pytest.fixture(name="full_disk")
-def _full_disk():
-    """`with full_disk():` no file grows beyond a thousand bytes."""
-
-    @contextlib.contextmanager
-    def full():
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-    return full
-
-
 def test_a_checkpoint_that_does_not_fit_the_disk_keeps_the_previous_one(copy, full_disk):
     folder, states = copy
     trainer = new_trainer(seed=1, stage=1)
     checkpoint = RunCheckpoint(str(folder), trainer)
     checkpoint.restore()
     message = "^.*/checkpoints: cannot save; [^\n]*$"
-    with full_disk(), pytest.raises(OSError, match=message):
+    with full_disk(1000), pytest.raises(OSError, match=message):
         checkpoint.save(1, 5)
     index, found = resumed(folder)
     assert index == 1

@@ -30,21 +30,23 @@ def _images(make_photograph):
     return np.stack([make_photograph(64, 64, seed) for seed in range(20)])
 
 
-@pytest.fixture(name="train")
-def _train(images):
-    """`train(folder, experiment, patience, callbacks)`: a run with epochs of 2 steps."""
+@pytest.fixture(scope="module", name="train")
+def _train(images, eagerly):
+    """`train(folder, experiment, patience, callbacks, epoch_steps, seed)`: a run."""
 
     def batches(first):
         data = {"image": images, "index": np.arange(len(images))}
         return tf.data.Dataset.from_tensor_slices(data).skip(first).batch(2, drop_remainder=True)
 
-    def train(folder, experiment=EXPERIMENT, patience=0, others=lambda *_: ()):
-        keras.utils.set_random_seed(0)
+    def train(
+        folder, experiment=EXPERIMENT, patience=0, others=lambda *_: (), epoch_steps=2, seed=0
+    ):
+        keras.utils.set_random_seed(seed)
         trainer = Trainer(build(experiment, "float32"), experiment)
         validation = batches(0).take(1)
         run.run_stages(
             RunCheckpoint(str(folder), trainer), training_data=batches, validation_data=validation,
-            epoch_steps=2, verbose=0,
+            epoch_steps=epoch_steps, verbose=0,
             callbacks=lambda stage, earlier: [
                 history.Recording(str(folder), earlier, validation), *others(stage, earlier)
             ],
@@ -95,13 +97,17 @@ class Oracle(keras.callbacks.Callback):
         self.measure()
 
 
+@pytest.fixture(scope="module", name="whole")
+def _whole(tmp_path_factory, train, images):
+    """Returns (folder, trainer, the Oracle's measurements) of an uninterrupted run."""
+    folder, found = tmp_path_factory.mktemp("whole"), []
+    return folder, train(folder, others=lambda *_: [Oracle(found, images)]), found
+
+
 @pytest.mark.slow
-def test_records_contain_the_results_of_rounding_after_every_epoch_and_before_the_first(
-    tmp_path, train, images
-):
-    found = []
-    train(tmp_path, others=lambda *_: [Oracle(found, images)])
-    records = history.read(str(tmp_path))
+def test_records_contain_the_results_of_rounding_after_every_epoch_and_before_the_first(whole):
+    folder, _, found = whole
+    records = history.read(str(folder))
     places = [(r["stage"], r["step"], r["run_step"]) for r in records]
     soft = [("qr_soft", step, step) for step in (0, 2, 4)]
     assert places == [*soft, *(("qr_predictive", step, 4 + step) for step in (0, 2, 4))]
@@ -118,31 +124,48 @@ def test_records_contain_the_results_of_rounding_after_every_epoch_and_before_th
     assert len({record["R"] for record in records[3:]}) == 1
 
 
-@pytest.mark.parametrize(
-    "after_record,stage,step,patience", [(True, "qr_soft", 4, 1), (False, "qr_predictive", 1, 0)]
-)
+def assert_ends_as(folder, trainer, expected_folder, expected):
+    """Compares weights and histories of two runs."""
+    ours, theirs = (history.read(str(path)) for path in (folder, expected_folder))
+    assert [r["run_step"] for r in ours] == [r["run_step"] for r in theirs]
+    for one, other in zip(ours, theirs):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    for one, other in zip(trainer.codec.get_weights(), expected.codec.get_weights()):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_a_killed_run_has_the_weights_and_the_history_of_an_uninterrupted_one(
-    tmp_path, train, interruption, after_record, stage, step, patience
+    tmp_path, train, whole, interruption
 ):
-    # Nothing is learned, so patience ends every stage after two epochs.
-    slow = {f"{s}_learning_rate": 1e-12 for s in ("qr_soft", "qr_predictive")} if patience else {}
-    experiment = dataclasses.replace(EXPERIMENT, qr_soft_steps=6, **slow)
-    whole = train(tmp_path / "whole", experiment, patience)
+    """The new process starts from other random weights."""
 
     def stop(current, earlier_steps):
-        return [interruption(step, after_record)] if current.name == stage else []
+        return [interruption(1)] if current.name == "qr_predictive" else []
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed", experiment, patience, stop)
-    resumed = train(tmp_path / "killed", experiment, patience)
-    expected, found = (history.read(str(tmp_path / name)) for name in ("whole", "killed"))
-    assert [r["run_step"] for r in found] == [r["run_step"] for r in expected]
-    if patience:
-        assert [r["step"] for r in found if r["stage"] == "qr_soft"] == [0, 2, 4]
-    for one, other in zip(found, expected):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
-    for one, other in zip(resumed.codec.get_weights(), whole.codec.get_weights()):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        train(tmp_path, others=stop)
+    assert_ends_as(tmp_path, train(tmp_path, seed=1), *whole[:2])
+
+
+def test_a_run_killed_after_a_record_ends_its_stages_as_early_as_an_uninterrupted_one(
+    tmp_path, train, interruption
+):
+    """Nothing is learned, so patience ends every stage after two epochs."""
+    slow = {f"{s}_learning_rate": 1e-12 for s in ("qr_soft", "qr_predictive")}
+    steps = {"qr_soft_steps": 3, "qr_predictive_steps": 3}
+    experiment = dataclasses.replace(EXPERIMENT, **steps, **slow)
+
+    def stop(current, earlier_steps):
+        return [interruption(2, after_record=True)] if current.name == "qr_soft" else []
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = train(whole, experiment, 1, epoch_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, experiment, 1, stop, epoch_steps=1)
+    resumed = train(killed, experiment, 1, epoch_steps=1, seed=1)
+    assert_ends_as(killed, resumed, whole, expected)
+    records = history.read(str(killed))
+    assert [r["step"] for r in records if r["stage"] == "qr_soft"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

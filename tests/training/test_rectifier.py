@@ -236,11 +236,16 @@ def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch, stir):
         assert (abs(values["surrogate_mse"] - mse) < 1e-4 * mse) == (stage is PREDICTIVE)
 
 
+@pytest.fixture(scope="module", name="control")
+def _control():
+    return plain()
+
+
 @pytest.mark.parametrize("distance", losses.FEATURE_DISTANCES)
-def test_no_feature_distance_reaches_the_control_without_rectifier(distance, batch):
+def test_no_feature_distance_reaches_the_control_without_rectifier(distance, batch, control):
     """Guards against a distance from the rounded latent, which would affect the encoder."""
     changes = {"rectifier_width": 0, "qr_distance": distance, "qr_weight": 100.0}
-    trainer = Trainer(plain(), dataclasses.replace(EXPERIMENT, **changes))
+    trainer = Trainer(control, dataclasses.replace(EXPERIMENT, **changes))
     trainer.begin(trainer.experiment.all_stages()[1])
     outcome = trainer._surrogate_outcome(batch)
     values = trainer._terms(outcome)
