@@ -135,8 +135,8 @@ for line in sys.stdin:
         process.stdin.close()
 
 
-def test_no_graph_that_codes_calls_python(module, traced, nodes_of):
-    """Tests that a SavedModel does not need this package."""
+def test_no_graph_that_codes_calls_python(module, traced, nodes_of, operations_module):
+    """Tests that a SavedModel does not need this package. The portable coder calls Python."""
     for function in (module.encode, module.decode, module.evaluate):
         nodes = nodes_of(function.get_concrete_function().graph.as_graph_def())
         assert nodes and not {node.op for node in nodes if "PyFunc" in node.op}
