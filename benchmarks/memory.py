@@ -46,10 +46,10 @@ def _call(way: str, verb: str, *arguments) -> dict:
 
 def _work(way: str, arguments: list) -> int:
     """Runs the command line in this process."""
-    from tfquant import cli
+    from tfquant import cli, startup
 
     if way == _WHOLE:
-        cli.choosing.import_tensorflow()
+        startup.import_tensorflow()
         from tfquant.export import tiles
 
         tiles._margin = lambda *_: None  # as for a transform whose reach is unknown

@@ -9,8 +9,11 @@ Every part and its alternative are measured in turns, round by round, and the me
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import subprocess
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
@@ -25,11 +28,13 @@ from tfquant import models, stack
 from tfquant.coding import portable, range_coder
 from tfquant.entropy.conditional import ConditionalModel
 from tfquant.entropy.distributions import NoisyGaussian
+from tfquant.export import stock, writing
 from tfquant.export.codec_module import CodecModule
 from tfquant.layers import transforms
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
 from tfquant.legacy_keras import keras
 from tfquant.training.adam import Adam
+from tfquant.training.experiment import Experiment
 
 WIDTHS = {"N": 128, "M": 192}
 BATCH = {"batch_size": 8, "crop": 256}
@@ -273,7 +278,58 @@ def _plain_coder(count: int, rng, streams: int) -> tuple:
     return lambda: write().numpy(), lambda: read().numpy()
 
 
+def compare_starts(rounds: int) -> None:
+    """Compares the import of TensorFlow in a command with the usual import."""
+    python = [sys.executable, "-c"]
+    programs = {
+        "import tensorflow, tf_keras": "import tensorflow; from tfquant.legacy_keras import keras",
+        "startup.import_tensorflow": "from tfquant import startup; startup.import_tensorflow()",
+    }
+    candidates = {
+        name: functools.partial(subprocess.run, [*python, text], check=True)
+        for name, text in programs.items()
+    }
+    seconds = measuring.median_seconds(candidates, rounds)
+    show("Start of a process", seconds, "import tensorflow, tf_keras")
+
+
+def compare_exports(rounds: int) -> None:
+    """Compares exports whose functions share the graphs of the transforms with exports whose
+    functions contain these graphs.
+    """
+    for name in ("ms_hyper_zero", "elic_sm_zero"):
+        with tempfile.TemporaryDirectory() as folder:
+            _compare_exports_of(name, folder, rounds)
+
+
+def _compare_exports_of(name: str, folder: str, rounds: int) -> None:
+    codec = models.build(name, **models.widths(name))
+    experiment = Experiment(codec=name, codec_options=models.widths(name))
+    shared = stock.Transforms
+    labels = {
+        "each function has its own graphs": functools.partial(shared, in_graphs=False),
+        "shared graphs": shared,
+    }
+
+    def export(label: str) -> None:
+        stock.Transforms = labels[label]
+        try:
+            writing.export_codec(codec, experiment, os.path.join(folder, label))
+        finally:
+            stock.Transforms = shared
+
+    def load(label: str) -> None:
+        tf.saved_model.load(os.path.join(folder, label))
+
+    for title, function in (("exporting", export), ("loading", load)):
+        candidates = {label: functools.partial(function, label) for label in labels}
+        seconds = measuring.median_seconds(candidates, rounds)
+        show(f"{name}, {title}", seconds, "each function has its own graphs")
+
+
 PARTS = {
+    "start": compare_starts,
+    "export": compare_exports,
     "transforms": compare_transforms,
     "surrogate": compare_surrogates,
     "likelihood": compare_likelihoods,

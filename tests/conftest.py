@@ -6,14 +6,11 @@ A folder with real photographs, the 24 Kodak images, is optional; `TFQUANT_KODAK
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import importlib
 import importlib.util
-import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -176,10 +173,10 @@ def without_gradients() -> Callable:
     """
     import tensorflow as tf
 
+    save = _beside("quick_exports").without_gradients
+
     @contextlib.contextmanager
     def without():
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        save = functools.partial(tf.saved_model.save, options=options)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tf.saved_model, "save", save)
             yield
@@ -212,9 +209,10 @@ def exports_are_rebuilt(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def small_exports() -> Callable:
-    """`with small_exports():` an export has only the full SavedModel, and no gradients, unless
-    `gradients=True`: without them, a process that loads it prints warnings. It is saved from graphs
-    even if training is eager.
+    """`with small_exports(gradients=False):` an export has only the full SavedModel.
+
+    It is saved from graphs even if training is eager. A process that loads an export without
+    gradients prints warnings.
     """
     import tensorflow as tf
 
@@ -236,7 +234,7 @@ def small_exports() -> Callable:
 
 @pytest.fixture
 def exports_are_small(small_exports) -> Iterator[None]:
-    """Every export of a test is such a small one."""
+    """Every export of the test is one of `small_exports`."""
     with small_exports():
         yield
 
@@ -244,6 +242,7 @@ def exports_are_small(small_exports) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def full_disk() -> Callable:
     """`with full_disk(size):` no file grows beyond this number of bytes."""
+    import resource  # Unix only
 
     @contextlib.contextmanager
     def full(size):
@@ -264,32 +263,17 @@ def rebuilt_export(tmp_path_factory) -> Path:
     Every stack rebuilds the codec from the manifest, the weights and the tables. This takes less
     time than saving and loading a SavedModel.
     """
-    import tensorflow as tf
-
-    from tfquant import exact, models
-    from tfquant.coding import table_file
-    from tfquant.export import manifest_file
-    from tfquant.export.codec_module import CodecModule
+    from tfquant import models
+    from tfquant.export import writing
     from tfquant.training.experiment import Experiment
 
     random.seed(0)
     experiment = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, lmbda=0.01)
-    codec = models.build("factorized", N=4, M=6)
-    exact.become_exact(codec)
-    full = CodecModule(codec)
     path = tmp_path_factory.mktemp("rebuilt") / "run" / "export"
-    tf.train.Checkpoint(_weights=full.weights).write(str(path / "variables" / "variables"))
-    (path / table_file.NAME).write_bytes(table_file.dump(full.tables))
-    (path / exact.NAME).write_bytes(exact.dump(codec))
-    manifest = {
-        "format": manifest_file.FORMAT,
-        "version": "0.1.0",
-        "codec": "factorized",
-        "fingerprint": full.fingerprint(),
-        "flavour": manifest_file.PORTABLE,
-        "experiment": json.loads(experiment.to_json()),
-    }
-    (path / manifest_file.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "_save", _beside("quick_exports").rebuilt)
+        codec = models.build("factorized", N=4, M=6)
+        writing.export_codec(codec, experiment, str(path))
     return path
 
 
@@ -386,7 +370,8 @@ def training_flags():
 def program(capsys) -> Callable[..., tuple[int, str, str]]:
     """`program(name, *arguments)` runs `python NAME.py ...` in this process, with flags of its own.
 
-    It returns (exit code, standard output, standard error), as a shell sees them.
+    It returns (exit code, standard output, standard error), as a shell sees them. Errors in the
+    flags themselves are raised: `run_program` handles them.
     """
     from absl import flags
 

@@ -32,11 +32,15 @@ def run(function: Callable, *arguments) -> tuple:
     """
     if not hasattr(function, "get_concrete_function"):
         function = tf.function(function, autograph=False)
-    found = in_traced(function.get_concrete_function(*arguments).graph)
+    graph = function.get_concrete_function(*arguments).graph
+    found = in_traced(graph)
     assert not found, found
     with context.collect_graphs(optimized=True) as optimized:
         outputs = function(*arguments)
     assert optimized, "this graph had run before"
+    traced = [o.type for g in _with_functions(graph) for o in g.get_operations()]
+    kept = any("Conv2D" in node.op for node in _nodes(optimized))
+    assert kept or "Conv2D" not in traced, "the optimized graphs lack functions with convolutions"
     return outputs, fused_sums(optimized)
 
 
@@ -56,10 +60,18 @@ def fused_sums(graph_defs) -> list:
     """Returns pattern (a) in optimized graphs."""
     return [
         f"(a) {node.op} {node.name}"
+        for node in _nodes(graph_defs)
+        if b"Add" in node.attr["fused_ops"].list.s
+    ]
+
+
+def _nodes(graph_defs) -> list:
+    """Returns the nodes of graphs and of their functions."""
+    return [
+        node
         for graph in graph_defs
         for nodes in (graph.node, *(function.node_def for function in graph.library.function))
         for node in nodes
-        if b"Add" in node.attr["fused_ops"].list.s
     ]
 
 

@@ -43,8 +43,12 @@ def without_stock(module: tf.Module, manifest: dict, flavour: str, path: str) ->
 
 def in_graphs(*arguments, **options) -> tuple[str, str]:
     """Replaces `writing.export_run`: only a traced function can be saved."""
+    before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(False)
-    return _EXPORT_RUN(*arguments, **options)
+    try:
+        return _EXPORT_RUN(*arguments, **options)
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def use_rebuilt() -> None:

@@ -234,7 +234,7 @@ import sys
 sys.path.append({str(ROOT / "tests")!r})
 import quick_exports
 quick_exports.use_small()
-from tfquant import cli, files
+from tfquant import cli
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -326,7 +326,10 @@ def test_it_trains(folder, trained):
 
 
 def test_it_is_compressed_and_comes_back(folder, trained, rebuilt):
-    """Checks that a rebuilt model reads the files of the full SavedModel."""
+    """Checks that a rebuilt model reads the files of the full SavedModel.
+
+    The rebuilt model runs in this process. `test_cli.py` tests that TensorFlow prints nothing.
+    """
     model, work = trained[1] / "export", folder.root.parent
     done = command("compress", model, folder.root, work / "files", cwd=work)
     assert done.returncode == 1

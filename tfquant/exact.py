@@ -149,7 +149,10 @@ def _set_models(codec: Codec) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _made_pictures() -> tuple[np.ndarray, ...]:
-    return tuple(dead_leaves(seed, _SIDE) for seed in _SEEDS)
+    pictures = tuple(dead_leaves(seed, _SIDE) for seed in _SEEDS)
+    for picture in pictures:
+        picture.setflags(write=False)  # all calls return the same ones
+    return pictures
 
 
 class _Watch:

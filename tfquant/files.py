@@ -237,8 +237,12 @@ def as_oserror(path: str, before: str = "") -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        reason = re.sub(_OPERATION, "", " ".join(error.message.split())).strip()
-        raise OSError(f"{path}: {before}{reason}") from None
+        raise OSError(f"{path}: {before}{reason_of(error)}") from None
+
+
+def reason_of(error: Any) -> str:
+    """Returns the reason in an error of an eager TensorFlow operation, in one line."""
+    return re.sub(_OPERATION, "", " ".join(error.message.split())).strip()
 
 
 def _errors(path: str) -> contextlib.AbstractContextManager[None]:

@@ -67,7 +67,7 @@ CRASHING = """
 # The command with a limit of its address space in bytes. Prints the largest size that it had.
 LIMITED = """
     import atexit, re, resource, sys
-    from tfquant import cli, startup
+    from tfquant import cli
 
     limit = int(sys.argv.pop(1))
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -27,8 +27,8 @@ ARCHIVES = sorted((Path(__file__).parent / "exports").glob("exact-*.tar.xz"))
 SLOW_FIXTURES = {"models", "done_under"}
 
 # Name -> (environment, archive of which the SavedModel is used). The other models run eagerly,
-# which takes less time. By default, oneDNN is on where the processor has AVX-512. The SavedModel is
-# used where oneDNN is on, because it rewrites graphs.
+# which takes less time. By default, oneDNN is on where the processor has AVX-512. oneDNN
+# rewrites graphs, so the SavedModel is used where oneDNN is on.
 CONDITIONS = {
     "oneDNN off": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, ""),
     "SSE4.1, one thread, portable coder": (

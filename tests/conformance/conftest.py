@@ -54,9 +54,10 @@ SIZES = [(1, 1), (17, 33), (100, 37), (192, 256)]
 
 
 def sizes(label: str) -> list:
-    """Sizes of pictures for a codec. One of the codecs that run eagerly has a size without padding.
+    """Returns the sizes of pictures for a codec.
 
-    Eager steps of a serial context take seconds on a large picture.
+    One codec that runs eagerly, so in `make check` too, has a small size without padding. Eager
+    steps of the serial context of `cheng_anchor` take seconds on a large picture.
     """
     if label == "cheng_anchor":
         return SIZES[:2]

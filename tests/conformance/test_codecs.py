@@ -122,17 +122,8 @@ def test_post_training_trains_exactly_the_decoders_weights(codec, x, post_traine
     assert_useful(gradients(codec, x, "round", variables))
 
 
-# The labels without a twin, but `scale_hyperprior`, whose transforms are those of `ms_hyper`.
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "label",
-    [
-        "factorized", "ms_hyper", "ms_hyper_zero mixture", "ms_context", "charm", "elic_sm_zero",
-        "cheng_attn",
-    ],
-    indirect=True,
-)  # fmt: skip
-def test_bfloat16_stays_within_the_networks(label, codec, x, build):
+def test_bfloat16_stays_within_the_networks(label, codec, x, build, traced):
     """Checks that latents, likelihoods and weights are float32 and stay finite after a step."""
     exact, codec = codec, build(label, "bfloat16")
     codec.set_weights(exact.get_weights())

@@ -194,7 +194,10 @@ def test_the_portable_coder_writes_and_reads_the_same_files(
 # have compiled.
 
 
-@pytest.mark.parametrize("label,precision", [("ms_hyper", "bfloat16"), ("ms_hyper", "float16")])
+@pytest.mark.parametrize(
+    "label,precision",
+    [("ms_hyper", "bfloat16"), ("ms_hyper", "float16"), ("ms_context", "bfloat16")],
+)
 def test_transforms_in_half_precision_make_files_of_the_same_format(
     build, label, precision, make_photograph, eagerly
 ):

@@ -117,6 +117,7 @@ for _ in range(3):
 print("equal")
 """
 
+# Comes after the lines of ON_TWO_DEVICES.
 STOPPED_AMID_DRAWING = """
 source = sources.DeadLeaves(0, count=2, size=64)
 batches = iter(crops.training_crops(source, seed=1, crop=64, batch_size=64))

@@ -22,7 +22,7 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture(scope="session")
 def shared() -> types.SimpleNamespace:
-    """What the manifest of the shared model contains: its metrics, and the limit of pixels."""
+    """The metrics and the limit of pixels in the manifest of the shared model."""
     return types.SimpleNamespace(metrics={"R": 0.5, "psnr": 31.0}, max_pixels=1 << 20)
 
 

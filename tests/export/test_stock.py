@@ -25,7 +25,7 @@ from tfquant import models, stack
 from tfquant.coding import container
 from tfquant.evaluation.models import find_models
 from tfquant.export import stock
-from tfquant.export.codec_module import CodecModule
+from tfquant.export.codec_module import CodecModule, EagerModule
 from tfquant.export.manifest_file import ModelError
 from tfquant.export.model_file import ExportedModel
 from tfquant.legacy_keras import keras
@@ -514,8 +514,9 @@ def test_memory_stays_within_its_bound_while_sizes_grow_and_shrink(export, relia
 @pytest.mark.slow
 @pytest.mark.parametrize("name,options", [("ms_context", {}), ("charm_zero", {"slices": 3})])
 def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictures):
-    """Tests serial and grouped contexts, without writing an export.
+    """Compares with eager encoding, for serial and grouped contexts, without writing an export.
 
+    `test_a_batch_in_the_graph_gives_the_files_of_the_command_line` tests a codec without a context.
     It stands last, because setting the seed drops the functions that the tests above have compiled.
     """
     keras.utils.set_random_seed(0)
@@ -523,9 +524,10 @@ def test_other_codecs_give_a_batch_the_bytes_of_each_alone(name, options, pictur
     module = CodecModule(codec)
     images = pictures((20, 70))
     found = module.compress(images)["tfq_bytes"].numpy()
+    eager = EagerModule(codec, module.tables)
     for image, file in zip(images, found):
         bitstream = container.Bitstream.from_bytes(file)
-        alone = module.encode(image)
+        alone = eager.encode(image)
         assert bitstream.streams == tuple(alone["streams"].numpy())
         assert bitstream.symbols_crc == alone["symbols_crc"].numpy()
         bitstream.check_model(name, module.fingerprint())

@@ -32,7 +32,7 @@ def _images(make_photograph):
 
 @pytest.fixture(scope="module", name="train")
 def _train(images, eagerly):
-    """`train(folder, experiment, patience, callbacks, epoch_steps, seed)`: a run."""
+    """`train(folder, experiment, patience, others, epoch_steps, seed)`: a run."""
 
     def batches(first):
         data = {"image": images, "index": np.arange(len(images))}

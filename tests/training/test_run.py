@@ -71,7 +71,7 @@ def _whole(tmp_path_factory, eagerly):
 
 @pytest.fixture(name="copy")
 def _copy(tmp_path, whole):
-    """A copy of its folder."""
+    """A copy of the uninterrupted run's folder."""
     return shutil.copytree(whole[1], tmp_path / "copy")
 
 

@@ -221,7 +221,7 @@ class _Checks:
     """A sequence of checks; `done` contains the operations to wait for."""
 
     def __init__(self) -> None:
-        self.done: list[tf.Operation] = []
+        self.done: list[tf.Operation | None] = []
 
     def require(self, condition: tf.Tensor, text: str, **values: Any) -> None:
         with tf.control_dependencies(self.done):

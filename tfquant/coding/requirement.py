@@ -17,7 +17,7 @@ def require(condition: tf.Tensor, text: str, **values: Any) -> tf.Operation | No
     Args:
       condition: boolean scalar.
       text: the message of the error, with fields as for `str.format`.
-      **values: the fields' values, tensors or Python numbers.
+      **values: the fields' values: tensors, numbers or text.
 
     Returns:
       In a graph, the operation to wait for (`tf.control_dependencies`). In eager code None, which

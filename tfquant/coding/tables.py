@@ -49,6 +49,7 @@ class Table:
     def __init__(self, cdfs: Iterable[Sequence[int] | np.ndarray]):
         self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
         self.lookup = range_coder.lookup_of(self._cdfs)
+        self.lookup.setflags(write=False)  # models share tables
 
     def encode(self, handle: Handle, symbols: tf.Tensor, *where: Any) -> Handle:
         """Codes symbols [...] int32 and returns the next handle.

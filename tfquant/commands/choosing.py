@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _MOST_BYTES = 2.0**62  # a larger wanted size is the same wish
-_REBUILDING = "tfquant.export.rebuilding"  # imports what every model needs
+MODEL_CODE = "tfquant.export.rebuilding"  # the module that imports what a model needs
 
 
 class UsageError(ValueError):
@@ -223,7 +223,7 @@ class Compressor:
           ModelError: the model is corrupt.
           StackError: the installed packages are not compatible.
         """
-        startup.import_tensorflow(_REBUILDING)
+        startup.import_tensorflow(MODEL_CODE)
         self.set.load(self._member)
 
     def compress(self, image: np.ndarray, max_pixels: int | None) -> Compressed:
@@ -237,7 +237,7 @@ class Compressor:
           ModelError: as in `ExportedModel.compress`.
           StackError: the installed packages are not compatible.
         """
-        startup.import_tensorflow(_REBUILDING)
+        startup.import_tensorflow(MODEL_CODE)
         height, width, _ = image.shape
         size = self._aim.bytes_for(height, width)
         if size is None:
@@ -288,7 +288,7 @@ class Compressor:
         reached_end = found == (end[0], _stored(*end))
         if reached_end or abs(file_size / size - 1) <= fitting.TOLERANCE:
             return ""
-        startup.import_tensorflow(_REBUILDING)
+        startup.import_tensorflow(MODEL_CODE)
         # Models with one rate, and small pictures, may have no size that is nearer.
         fitted = fitting.compress_to(self.set, picture(), size, max_pixels)
         if not fitted.fits and found == (fitted.member, _stored(fitted.member, fitted.quality)):
@@ -337,7 +337,7 @@ class Decompressor:
 
     def load(self) -> Decompressor:
         """Imports everything that the models need. A model is loaded for its first file."""
-        startup.import_tensorflow(_REBUILDING)
+        startup.import_tensorflow(MODEL_CODE)
         return self
 
     def decompress(self, data: bytes, max_pixels: int | None) -> np.ndarray:

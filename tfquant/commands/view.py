@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     out = files.expanded(arguments.out)
     outputs.check(out, arguments.pictures, arguments.overwrite)
     models = choosing.find_set(arguments.model)
-    startup.import_tensorflow()
+    startup.import_tensorflow(choosing.MODEL_CODE)
     from tfquant.data import images
     from tfquant.evaluation import comparison, pictures, view
 

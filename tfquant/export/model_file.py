@@ -260,11 +260,13 @@ def _saved_functions(path: str) -> Any:
 
 
 def _cause(error: Any) -> str:
-    """Returns the last line of a TensorFlow error that is not a source location.
+    """Returns the reason in an error of TensorFlow, in one line.
 
-    Errors of a graph and of eager operations differ in what surrounds the text.
+    The error of an eager operation contains nothing else. In the error of a graph, the reason is
+    the last line that is not a source location.
     """
+    if error.message.startswith("{{function_node"):
+        return files.reason_of(error)
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
     cause = lines[-1] if lines else type(error).__name__
-    cause = re.sub(r"^{{function_node [^}]*}} (.*) \[Op:\w+\].*$", r"\1", cause)
     return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)

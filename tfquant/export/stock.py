@@ -65,16 +65,10 @@ def traced(*signature: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
 class Transforms(tf.Module):
     """The transforms of a codec, tile by tile. All functions of a module share their graphs.
 
-    Attributes:
-      analyze: maps `image: uint8 [H, W, 3]` and a quality to y: float32 [1, h, w, M], which is not
-        quantized.
-      synthesize: maps `y_bar: float32 [1, h, w, M]`, height, width (int32 scalars) and a quality to
-        the picture, uint8 [height, width, 3].
-
     Args:
       codec: the codec with its trained weights.
       qualities: the model's qualities; None for a model with one rate, whose quality is None.
-      in_graphs: if false, both functions run eagerly when they are called eagerly.
+      in_graphs: if false, the transforms run eagerly when they are called eagerly.
     """
 
     def __init__(self, codec: Codec, qualities: QualityRange | None, in_graphs: bool = True):
@@ -82,12 +76,28 @@ class Transforms(tf.Module):
         self._codec = lambda: codec  # hidden from the saver, as in `CodecModule`
         self._qualities = qualities
         quality = () if qualities is None else (QUALITY,)
-        y_bar = tf.TensorSpec([1, *latent_spec(codec, "y_hat").shape[1:]])
+        # A batch of unknown size could be pattern (d) of tests/onednn_patterns.py.
+        self._y_bar = tf.TensorSpec([1, *latent_spec(codec, "y_hat").shape[1:]])
         side = tf.TensorSpec([], tf.int32)
-        self.analyze = traced(IMAGE, *quality)(self._analyze) if in_graphs else self._analyze
-        self.synthesize = (
-            traced(y_bar, side, side, *quality)(self._synthesize) if in_graphs else self._synthesize
-        )
+        self._traced_analysis, self._traced_synthesis = self._analyze, self._synthesize
+        if in_graphs:
+            self._traced_analysis = traced(IMAGE, *quality)(self._analyze)
+            self._traced_synthesis = traced(self._y_bar, side, side, *quality)(self._synthesize)
+
+    def analyze(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
+        """Maps `image: uint8 [H, W, 3]` to y: float32 [1, h, w, M], which is not quantized."""
+        return self._traced_analysis(image, quality)
+
+    def synthesize(
+        self,
+        y_bar: tf.Tensor,
+        height: tf.Tensor,
+        width: tf.Tensor,
+        quality: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Maps `y_bar: float32 [1, h, w, M]` to the picture, uint8 [height, width, 3]."""
+        y_bar = tf.ensure_shape(y_bar, self._y_bar.shape)
+        return self._traced_synthesis(y_bar, height, width, quality)
 
     def _analyze(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
         return tiles.analyze(self._codec(), image, level_of(self._qualities, quality))
@@ -177,7 +187,7 @@ class StockModule(tf.Module):
         def one(image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
             codec = self._codec()
             evaluated, exchange = evaluate(codec, self._tables, self._transforms, image, quality)
-            spent = rate_map(self._codec(), exchange, tf.shape(image)[0], tf.shape(image)[1])
+            spent = rate_map(codec, exchange, tf.shape(image)[0], tf.shape(image)[1])
             return {"images": evaluated["image"], "bits": evaluated["bits"], "rate_map": spent}
 
         outputs = {
