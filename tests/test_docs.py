@@ -159,6 +159,7 @@ def test_the_tables_of_flags_have_every_field_and_its_default(generate):
     assert set(generate.README_FLAGS) <= set(generate.flags())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(tq.SURROGATES))
 def test_every_surrogate_is_described_and_its_plot_is_up_to_date(name, generate):
     """If it fails, run `python docs/generate.py`."""

@@ -54,6 +54,7 @@ def test_every_file_has_the_checksum_of_its_manifest(models):
             assert hashlib.sha256((Path(member.path) / name).read_bytes()).hexdigest() == digest
 
 
+@pytest.mark.slow
 def test_files_grow_with_the_quality_and_beat_jpeg_of_their_size(models, photograph_file):
     picture = images.read_image(photograph_file)
     sizes, errors = [], []

@@ -18,6 +18,7 @@ def trained():
     return {m: distortion_error.Synthesis(m, (0.4,), STEPS).distortion() for m in methods}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", distortion_error.MEANS)
 def test_training_finds_the_best_transform(trained, mu):
     for method in (ROUNDING, Method("aun")):

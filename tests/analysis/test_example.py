@@ -40,6 +40,7 @@ def half_noise():
     del SURROGATES["half_noise"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, e in EXPERIMENTS.items() if not e.needs_model])
 def test_the_examples_surrogate_is_in_every_figure(name, half_noise, monkeypatch):
     for module, constant, value in TINY:

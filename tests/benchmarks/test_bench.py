@@ -157,6 +157,7 @@ def test_compressais_latents_are_spread_and_coded_as_gaussians_of_that_spread(co
     assert entropy < bits < 1.2 * entropy
 
 
+@pytest.mark.slow
 def test_the_table_of_the_codecs_has_all_of_them_at_their_widths(monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
     import zoo

@@ -155,6 +155,7 @@ def test_decisions_of_an_unknown_version_are_refused():
         DecisionTable(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [v for v in VERSIONS if v != 2 or masses.has_version_2()])
 def test_a_graph_codes_the_same_bytes_as_single_operations(version):
     """Tests that TensorFlow's optimizer neither reorders sums nor approximates roots."""

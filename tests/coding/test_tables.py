@@ -139,6 +139,7 @@ def test_probabilities_of_a_rounded_variable():
     np.testing.assert_allclose(narrow[3], scipy.special.ndtr(-10.0), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_mean_scale_table_is_near_the_entropy_at_every_mean_and_scale(mean_table):
     family, table = mean_table
     tail = TAILS[family]

@@ -76,7 +76,7 @@ def pytest_generate_tests(metafunc):
     if "size" in metafunc.fixturenames:
         pairs = [
             pytest.param(
-                label, size, marks=[pytest.mark.slow] if size == SIZES[-1] else [],
+                label, size, marks=[pytest.mark.slow] if size in SIZES[2:] else [],
                 id=f"{label}-{size[0]}x{size[1]}",
             )
             for label in CODECS

@@ -194,6 +194,7 @@ def test_the_portable_coder_writes_and_reads_the_same_files(
 # have compiled.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label,precision",
     [("ms_hyper", "bfloat16"), ("ms_hyper", "float16"), ("ms_context", "bfloat16")],
@@ -232,6 +233,7 @@ def test_transforms_in_half_precision_make_files_of_the_same_format(
 
 # The rectifier stands behind the entropy model and before the synthesis: one label without a
 # hyperprior, and one for each of three kinds of synthesis.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label", ["factorized", "ms_hyper_zero", "res_attn to res", "elic_sm_zero"], indirect=True
 )
@@ -258,6 +260,7 @@ def test_files_fit_a_rectified_model_of_the_same_encoder(
     assert np.any(found != module.decode(*file)["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["ms_hyper", "charm", "ms_hyper_zero"], indirect=True)
 def test_properties_of_generated_pictures_hold_for_photographs(label, fitted, kodak_dir, eagerly):
     paths = sorted(kodak_dir.glob("*.png"))[2::8]

@@ -62,6 +62,7 @@ class Counting(Rounding):
         return super().send(*args)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_fronts_are_rounded_written_and_read_bit_for_bit_as_all_at_once(parts, coder, size):
     """Tests that the number of steps equals the number of fronts."""

@@ -222,6 +222,7 @@ def _compare(tmp_path, write_manifest):
     return compare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change,words",
     [

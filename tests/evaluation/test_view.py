@@ -101,6 +101,7 @@ def test_the_rate_map_sums_to_the_bits_of_the_model(picture):
     )
 
 
+@pytest.mark.slow
 def test_the_demo_without_training_writes_table_figure_and_files(tmp_path, capsys, monkeypatch):
     """Uses one of the sample pictures."""
     find_pictures = pictures.find_pictures

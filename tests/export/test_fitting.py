@@ -87,6 +87,7 @@ def test_models_of_one_rate_give_the_nearest_of_their_sizes(wanted):
     assert fitted.trials <= 3
 
 
+@pytest.mark.slow
 def test_the_pretrained_set_meets_every_size_between_its_ends(make_photograph):
     models, picture = tfquant.load("default"), make_photograph(128, 160)
     ends = [len(models.compress(picture, end)) for end in (0, 100)]
@@ -120,6 +121,7 @@ def test_wrong_targets_are_usage_errors(options, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_each_picture_of_a_folder_gets_the_size(make_photograph, tmp_path, capsys):
     shapes = {"a": (64, 80), "b": (96, 96)}
     (tmp_path / "in").mkdir()

@@ -174,6 +174,7 @@ def test_added_exports_are_found_by_name_and_by_the_files_they_made(
     assert "mine" not in [each.name for each in registry.sets()]
 
 
+@pytest.mark.slow
 def test_exports_of_several_rates_are_one_set(user_folder, tmp_path, make_photograph):
     for lmbda, seed in ((0.0483, 3), (0.0018, 4)):
         experiment = Experiment(codec="ms_hyper_zero", codec_options={"N": 8, "M": 12}, lmbda=lmbda)

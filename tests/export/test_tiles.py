@@ -47,6 +47,7 @@ def largest_difference(a, b):
     return np.abs(a - b).max() / np.abs(b).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height,width", SIZES)
 def test_tiles_give_the_latent_of_the_whole_picture(codec, height, width, make_photograph):
     picture = make_photograph(height, width)
@@ -57,6 +58,7 @@ def test_tiles_give_the_latent_of_the_whole_picture(codec, height, width, make_p
     assert largest_difference(y, whole) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height,width", SIZES)
 def test_tiles_give_the_pixels_of_the_whole_picture(codec, height, width):
     rows, columns = (-(-side // 64) * 4 for side in (height, width))

@@ -67,6 +67,7 @@ def stored_quality(data):
     return container.read_header(io.BytesIO(data)).quality
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lmbda", [0.0036, 0.0072])
 def test_at_its_own_lmbda_a_widened_model_is_the_model(single, wide, lmbda, make_photograph):
     before, after = ExportedModel.load(single(lmbda)), ExportedModel.load(wide(lmbda))
@@ -131,6 +132,7 @@ def test_a_scale_is_divided_around_the_base_qualities():
     np.testing.assert_allclose(found["of 0"] + found["of 95"], (1 / 256, 28.5, 65, 100), atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_continuous_set_has_every_quality(single, tmp_path, monkeypatch, capsys,
                                             make_photograph):  # fmt: skip
     monkeypatch.setenv(registry.VARIABLE, str(tmp_path / "models"))

@@ -148,6 +148,7 @@ def test_synthesis_starts_at_mid_grey(kind, pairs):
     np.testing.assert_allclose(pairs[kind][1](y), 0.5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_papers_start_is_glorots_kernels_no_biases_and_the_usual_gdn(kind):
     """Checks uniform weights up to sqrt(6 / (fan in + fan out)) in every layer, with no equal

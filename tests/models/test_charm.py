@@ -33,6 +33,7 @@ def by_slice(found):
     return np.stack(np.split(found, SLICES, axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", range(SLICES))
 def test_only_the_first_five_slices_affect_others_and_only_later_ones(codec, parameters, before, k):
     y = latent()
@@ -75,6 +76,7 @@ def conv(kernel, inputs, outputs, bias=True):
     return kernel * kernel * inputs * outputs + bias * outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["charm", "charm_zero"])
 def test_parameters_are_as_many_as_the_papers_layers_have(name):
     """Compares with sizes from the paper's appendix and its authors' `ms2020.py`, without LRP."""

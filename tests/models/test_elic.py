@@ -44,6 +44,7 @@ def halves_moved(before, after):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", range(5))
 @pytest.mark.parametrize("half,row,column", [(0, 3, 3), (1, 3, 4)])
 def test_an_element_affects_only_later_halves(codec, parameters, before, k, half, row, column):
@@ -124,6 +125,7 @@ def attention(width):
     return 6 * bottleneck(width) + conv(1, width, width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,blocks,attentions", [("elic_zero", 3, 1), ("elic_sm_zero", 1, 0)])
 def test_parameters_are_as_many_as_the_papers_layers_have(name, blocks, attentions):
     """Compares with sizes from the paper's figures, and from CompressAI where the paper gives

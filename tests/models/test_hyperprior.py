@@ -25,6 +25,7 @@ def _y():
     return np.random.default_rng(0).normal(0, 4, (1, 8, 4, M)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_training_with_rounding_predicts_the_same_parameters_as_evaluation(codec, y, parameters):
     """Uses the plan `mix`, which rounds contexts and distortion and has noise only in the rate."""
     exchange = Surrogates(PLANS["mix"], tf.constant(1.0), 0, tf.constant([3], tf.int64))

@@ -186,6 +186,7 @@ class CentredCodec(PictureCodec):
         return exchange(self.y_model, y, raw).distortion
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", ["both", "distortion", "none"])
 def test_the_mean_has_the_bias_and_variance_of_its_integral(x, stopped):
     found = risk(x, "sua:expected", "round:straight_through", codec=CentredCodec(),

@@ -175,6 +175,7 @@ def test_the_soft_stage_trains_everything(batch):
             assert np.any(old != new), (name, new.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [0.11, 1e-6])
 def test_the_predictive_stage_changes_no_encoder_or_entropy_weight_and_no_bit(
     bound, batch, make_photograph
@@ -253,6 +254,7 @@ def test_no_feature_distance_reaches_the_control_without_rectifier(distance, bat
     assert float(values["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index,name", list(enumerate(EXPERIMENT.stages)))
 def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures, caplog, stir):
     """Checks that the decoder does not use a rectifier that only the soft stage has trained."""
