@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 
 from tfquant import stack
 
@@ -23,18 +25,21 @@ def import_tensorflow(*others: str) -> None:
     Raises:
       StackError: the installed packages are not compatible, or the import fails.
     """
-    if "tensorflow" in sys.modules:
+    is_first = "tensorflow" not in sys.modules
+    if is_first and stack.tensorflow_version() and not stack.has_keras_2():
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    with _without_collection() if is_first else contextlib.nullcontext():
         stack.import_tensorflow()
         for name in others:
             importlib.import_module(name)
-        return
-    if stack.tensorflow_version() and not stack.has_keras_2():
-        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Turns garbage collection off, and then freezes the objects that were made."""
     gc.disable()
     try:
-        stack.import_tensorflow()
-        for name in others:
-            importlib.import_module(name)
+        yield
         gc.freeze()
     finally:
         gc.enable()
