@@ -72,6 +72,8 @@ class CodecModule(tf.Module):
       qualities: the model's qualities; None for a model with one rate.
     """
 
+    _IN_GRAPHS = True  # if false, the transforms run eagerly when they are called eagerly
+
     def __init__(
         self,
         codec: Codec,
@@ -91,7 +93,7 @@ class CodecModule(tf.Module):
         self._qualities = qualities
         y = stock.latent_spec(codec, "y")
         one, several = ((), ()) if qualities is None else ((QUALITY,), (QUALITIES,))
-        self._transforms = stock.Transforms(codec, qualities)
+        self._transforms = stock.Transforms(codec, qualities, self._IN_GRAPHS)
         self.encode = traced(IMAGE, *one)(self._encode)
         self.decode = traced(*_CODED, *one)(self._decode)
         self.evaluate = traced(IMAGE, *one)(self._evaluate)
@@ -373,6 +375,8 @@ class EagerModule(CodecModule):
     arguments are those of `CodecModule`.
     """
 
+    _IN_GRAPHS = False
+
     def __init__(
         self,
         codec: Codec,
@@ -384,7 +388,6 @@ class EagerModule(CodecModule):
         self._traced = CodecModule(codec, self.tables, max_pixels, qualities)
         many_parts = any(getattr(part, "many_parts", False) for part in codec.parts().values())
         self._large = _LARGE_WITH_MANY_PARTS if many_parts else _LARGE_PICTURE
-        self._transforms = stock.Transforms(codec, qualities, in_graphs=False)
         self.encode, self.decode = self._encode_eagerly, self._decode_eagerly
         self.evaluate = self._evaluate
         self._write = self._write_latent
