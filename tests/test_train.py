@@ -10,7 +10,7 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
-from tfquant import models
+from tfquant import models, stack
 from tfquant.commands import experiment_flags, train
 from tfquant.quantization.plans import PLANS
 from tfquant.training import folder, run
@@ -259,6 +259,32 @@ def test_a_start_without_effect_gives_a_warning(caplog):
     (line,) = warnings(caplog, "--start=glorot", "--init_from=run", "--stages=post")
     assert line == "--start: no effect, the weights come from --init_from"
     assert not warnings(caplog, "--start=glorot")
+
+
+@pytest.mark.parametrize(
+    ("extensions", "precision", "warned"),
+    [
+        (["AVX2"], "bfloat16", True),
+        (["AVX2", "AVX512"], "float16", True),
+        (["AVX2"], "float32", False),
+        (["AVX2", "AVX512", "AVX512 bfloat16"], "bfloat16", False),
+        (["AVX2", "AVX512", "AMX"], "bfloat16", False),
+        ([], "bfloat16", False),  # the system does not say
+    ],
+)
+def test_a_precision_that_the_processor_lacks_gives_a_warning(
+    caplog, monkeypatch, extensions, precision, warned
+):
+    monkeypatch.setattr(stack, "processor_extensions", lambda: extensions)
+    train.warn_of_precision(Experiment(precision=precision))
+    lines = [record.getMessage() for record in caplog.records]
+    assert (
+        lines
+        == [
+            f"--precision={precision}: this processor has no instructions for it; steps take several"
+            " times as long as with --precision=float32"
+        ][: int(warned)]
+    )
 
 
 def test_a_rounded_number_of_validation_pictures_is_logged(caplog):

@@ -321,3 +321,28 @@ def load_operations() -> ModuleType:
 def platform_name() -> str:
     """Returns system and processor, such as `Linux x86_64`."""
     return f"{platform.system()} {platform.machine()}"
+
+
+# Flag of the system -> vector extension that TensorFlow and oneDNN use.
+_EXTENSIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX512",
+    "avx512_bf16": "AVX512 bfloat16",
+    "amx_tile": "AMX",
+}
+
+
+def processor_extensions() -> list[str]:
+    """Returns the processor's vector extensions; an empty list if the system does not say."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+            flags = next((line for line in file if line.startswith("flags")), "").split()
+    except OSError:
+        return []
+    return [name for flag, name in _EXTENSIONS.items() if flag in flags]
+
+
+def has_fast_bfloat16() -> bool:
+    """Returns false if the processor is known to have no instructions for bfloat16."""
+    extensions = processor_extensions()
+    return not extensions or bool({"AVX512 bfloat16", "AMX"} & set(extensions))

@@ -114,18 +114,6 @@ def _onednn() -> str:
         return f"off: TF_ENABLE_ONEDNN_OPTS={setting}" if setting else "off"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     limited = f", limited to {limit} by ONEDNN_MAX_CPU_ISA" if limit else ""
-    extensions = _extensions()
+    extensions = stack.processor_extensions()
     processor = f"; the processor has {', '.join(extensions)}" if extensions else ""
     return f"on{limited}{processor}"
-
-
-def _extensions() -> list:
-    """Returns the vector extensions that oneDNN uses, if the system reports them."""
-    known = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_bf16": "AVX512 bfloat16",
-             "amx_tile": "AMX"}  # fmt: skip
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            flags = next((line for line in file if line.startswith("flags")), "").split()
-    except OSError:
-        return []
-    return [name for flag, name in known.items() if flag in flags]

@@ -18,7 +18,7 @@ from typing import Callable
 import tensorflow as tf
 from absl import app, flags, logging
 
-from tfquant import files
+from tfquant import files, stack
 from tfquant.commands import experiment_flags
 from tfquant.commands.outcome import one_line
 from tfquant.commands.program import (
@@ -169,6 +169,7 @@ def train_stages(
     if changed and kept.newest is not None:
         logging.warning("%s: %s", files.shown(run_dir), files.shown(changed))
     warn_of_validation(experiment)
+    warn_of_precision(experiment)
     validation_data = _validation_data(validation_source, experiment)
     run.run_stages(
         kept,
@@ -242,6 +243,16 @@ def warn_of_validation(experiment: Experiment) -> None:
         logging.warning(
             "--validation_images=%d: validation needs whole batches of %d, so it uses %d pictures",
             experiment.validation_images, experiment.batch_size, validation_count(experiment),
+        )  # fmt: skip
+
+
+def warn_of_precision(experiment: Experiment) -> None:
+    """Logs a warning if the processor has no instructions for the experiment's precision."""
+    half = experiment.precision != "float32"
+    if half and not stack.has_fast_bfloat16() and not tf.config.list_physical_devices("GPU"):
+        logging.warning(
+            "--precision=%s: this processor has no instructions for it; steps take several times"
+            " as long as with --precision=float32", experiment.precision,
         )  # fmt: skip
 
 
