@@ -36,6 +36,7 @@ from tfquant.legacy_keras import keras
 from tfquant.training.adam import Adam
 from tfquant.training.experiment import Experiment
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WIDTHS = {"N": 128, "M": 192}
 BATCH = {"batch_size": 8, "crop": 256}
 
@@ -285,8 +286,11 @@ def compare_starts(rounds: int) -> None:
         "import tensorflow, tf_keras": "import tensorflow; from tfquant.legacy_keras import keras",
         "startup.import_tensorflow": "from tfquant import startup; startup.import_tensorflow()",
     }
+    # With this variable, `import tensorflow` does not import Keras 3.
+    environment = {n: value for n, value in os.environ.items() if n != "TF_USE_LEGACY_KERAS"}
+    options = {"cwd": ROOT, "env": environment, "check": True}
     candidates = {
-        name: functools.partial(subprocess.run, [*python, text], check=True)
+        name: functools.partial(subprocess.run, [*python, text], **options)
         for name, text in programs.items()
     }
     seconds = measuring.median_seconds(candidates, rounds)
@@ -307,7 +311,9 @@ def _compare_exports_of(name: str, folder: str, rounds: int) -> None:
     experiment = Experiment(codec=name, codec_options=models.widths(name))
     shared = stock.Transforms
     labels = {
-        "each function has its own graphs": functools.partial(shared, in_graphs=False),
+        "each function has its own graphs": lambda codec, qualities, *_: shared(
+            codec, qualities, in_graphs=False
+        ),
         "shared graphs": shared,
     }
 

@@ -1,4 +1,4 @@
-"""`benchmarks/bench.py`: its table is complete. The tests do not check any time."""
+"""`benchmarks/bench.py` and others: their tables are complete. The tests do not check any time."""
 
 import contextlib
 import importlib
@@ -121,6 +121,32 @@ def test_every_row_can_run(what, monkeypatch, tmp_path, photograph, eager_functi
         run, facts = worker.TASKS[what](settings)
         run()
     assert facts.get("operations", 0) > 0 or facts.get("count", 0) > 0
+
+
+@pytest.mark.slow
+def test_both_kinds_of_exports_are_made_and_loaded(
+    monkeypatch, tmp_path, capsys, exports_are_small, operations_module
+):
+    """Functions with graphs of their own give a larger export."""
+    del operations_module  # without the operations, an export has only one function
+    monkeypatch.syspath_prepend(str(HERE))
+    import parts
+
+    def once(candidates, rounds):
+        for run in candidates.values():
+            run()
+        return dict.fromkeys(candidates, 1.0)
+
+    monkeypatch.setattr(parts.measuring, "median_seconds", once)
+    monkeypatch.setattr(models, "widths", lambda name: {"N": 8, "M": 12})
+    parts._compare_exports_of("factorized", str(tmp_path), rounds=1)
+    lines = capsys.readouterr().out.splitlines()
+    kinds = ["each function has its own graphs", "shared graphs"]
+    for title in ("factorized, exporting", "factorized, loading"):
+        rows = lines[lines.index(title) + 1 :][:2]
+        assert [row.strip().split("  ")[0] for row in rows] == kinds
+    own, shared = ((tmp_path / kind / "saved_model.pb").stat().st_size for kind in kinds)
+    assert own > shared
 
 
 def test_compressais_counterparts_are_of_codecs_of_ours(monkeypatch):
