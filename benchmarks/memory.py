@@ -49,7 +49,9 @@ def _work(way: str, arguments: list) -> int:
     from tfquant import cli, startup
 
     if way == _WHOLE:
-        startup.import_tensorflow()
+        from tfquant.commands import choosing
+
+        startup.import_tensorflow(choosing.MODEL_CODE)  # as in the command
         from tfquant.export import tiles
 
         tiles._margin = lambda *_: None  # as for a transform whose reach is unknown
