@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_decoding_a_forged_stream_ends(stream):
     assert symbols.shape == [1000] and int(tf.reduce_max(excess)) < pmf.MAX_EXCESS + 1
 
 
-def test_lookup_rejects_rows_that_do_not_increase():
-    with pytest.raises(ValueError, match="rise strictly"):
-        range_coder.lookup_of([[0, 5, 5, 65536]])
+@pytest.mark.parametrize(
+    "rows, bad",
+    [
+        ([[0, 5, 5, pmf.TOTAL]], [0, 5, 5, pmf.TOTAL]),
+        ([[]], []),
+        ([[0]], [0]),
+        ([[], [0, pmf.TOTAL]], []),
+        ([[0, pmf.TOTAL], []], []),
+    ],
+)
+def test_lookup_rejects_rows_that_do_not_rise_from_0_to_the_total(rows, bad):
+    message = f"a row of a table must rise strictly from 0 to 65536, got {np.array(bad)}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        range_coder.lookup_of(rows)

@@ -75,10 +75,12 @@ def lookup_of(cdfs: Iterable[np.ndarray]) -> np.ndarray:
     lengths = np.array([len(cdf) for cdf in rows])
     ends = np.cumsum(lengths)
     starts = np.append(0, ends[:-1])
-    steps = np.diff(numbers, append=0)
-    steps[ends - 1] = 1  # from one row to the next
-    bad = (lengths < 2) | (numbers[starts] != 0) | (numbers[ends - 1] != TOTAL)
-    bad |= np.minimum.reduceat(steps, starts) < 1
+    bad = lengths < 2
+    if not bad.any():
+        steps = np.diff(numbers, append=0)
+        steps[ends - 1] = 1  # from one row to the next
+        bad = (numbers[starts] != 0) | (numbers[ends - 1] != TOTAL)
+        bad |= np.minimum.reduceat(steps, starts) < 1
     if bad.any():
         row = rows[int(np.argmax(bad))]
         raise ValueError(f"a row of a table must rise strictly from 0 to {TOTAL}, got {row}")
