@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfquant.coding import range_coder
 from tfquant.coding.decisions import DecisionTable
 from tfquant.coding.pmf import MAX_SYMBOL, TOTAL
-from tfquant.coding.tables import ChannelTable, MeanScaleTable, ScaleTable, rounded_pmf
+from tfquant.coding.tables import ChannelTable, MeanScaleTable, ScaleTable, Table, rounded_pmf
 
 UNIT = 1.0 / TOTAL
 
@@ -44,6 +44,16 @@ def _row_of(table, *parameters):
 
 def _bits(strings):
     return 8 * sum(map(len, strings.numpy()))
+
+
+def test_the_numbers_of_a_table_cannot_be_changed():
+    cdf = np.array([0, TOTAL // 4, TOTAL], np.int32)
+    table = Table([cdf])
+    for numbers in (table.lookup, *table._cdfs):
+        with pytest.raises(ValueError, match="read-only"):
+            numbers[1] = 1
+    cdf[1] = 1  # the table has a copy
+    assert table._cdfs[0][1] == TOTAL // 4
 
 
 # --- ScaleTable -----------------------------------------------------------------------------------

@@ -47,9 +47,10 @@ class Table:
     BASE = range_coder.COMMON_ROWS  # index of a table's first own row
 
     def __init__(self, cdfs: Iterable[Sequence[int] | np.ndarray]):
-        self._cdfs = tuple(np.asarray(cdf, np.int32) for cdf in cdfs)
+        self._cdfs = tuple(np.array(cdf, np.int32) for cdf in cdfs)
         self.lookup = range_coder.lookup_of(self._cdfs)
-        self.lookup.setflags(write=False)  # models share tables
+        for numbers in (self.lookup, *self._cdfs):
+            numbers.setflags(write=False)  # models share tables
 
     def encode(self, handle: Handle, symbols: tf.Tensor, *where: Any) -> Handle:
         """Codes symbols [...] int32 and returns the next handle.
