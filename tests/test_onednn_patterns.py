@@ -130,6 +130,15 @@ def test_a_sum_in_a_convolution_is_found(onednn, wrapped):
     assert found.startswith("(a) _FusedConv2D")
 
 
+def test_a_function_that_is_not_inlined_is_refused(onednn):
+    """Guards against a fused sum that the optimized graph does not show."""
+    apart = tf.function(
+        sum_behind_convolution, autograph=False, experimental_attributes={"_noinline": True}
+    )
+    with pytest.raises(AssertionError, match="not inlined.*sum_behind_convolution"):
+        onednn.run(lambda x: apart(x) + 1.0, PICTURE)
+
+
 def test_a_graph_with_another_pattern_does_not_run(onednn):
     ran = tf.Variable(False)
 
