@@ -3,28 +3,82 @@
 import pytest
 import tensorflow as tf
 
+from tfquant.coding.requirement import require
 from tfquant.export import model_file
 
-GRAPH = """Graph execution error:
+INT = tf.TensorSpec([], tf.int32)
+VECTOR = tf.TensorSpec(None)
 
-Detected at node Assert defined at (most recent call last):
-<stack traces unavailable>
-assertion failed: [the file is forged]
-\t [[{{node Assert}}]] [Op:__inference_decode_12]"""
+
+def refuse(count):
+    with tf.control_dependencies([tf.debugging.Assert(count < 3, ["the file is forged"])]):
+        return tf.identity(count)
+
+
+def of_three(x):
+    return tf.ensure_shape(x, [3])
+
+
+def saved_and_loaded(function, spec, folder):
+    module = tf.Module()
+    module.function = tf.function(function, input_signature=[spec], autograph=False)
+    tf.saved_model.save(module, str(folder))
+    return tf.saved_model.load(str(folder)).function
+
+
+def in_a_lambda(x):
+    return tf.function(lambda x: refuse(x), autograph=False)(x)
+
+
+def in_a_loop(x):
+    def loop(count):
+        return tf.while_loop(lambda count: count < 5, lambda count: [refuse(count) + 1], [count])
+
+    return tf.function(lambda x: loop(x), autograph=False)(x)
+
+
+RAISED = {
+    "graph": (lambda _: tf.function(refuse, autograph=False)(3), "the file is forged"),
+    "function with a lambda": (lambda _: in_a_lambda(3), "the file is forged"),
+    "loop": (lambda _: in_a_loop(0), "the file is forged"),
+    "operation of a graph": (
+        lambda _: tf.function(lambda x: of_three(x), input_signature=[VECTOR])(tf.zeros([2])),
+        "Shape of tensor x [2] is not compatible with expected shape [3].",
+    ),
+    "saved": (lambda folder: saved_and_loaded(refuse, INT, folder)(3), "the file is forged"),
+    "operation, saved": (
+        lambda folder: saved_and_loaded(of_three, VECTOR, folder)(tf.zeros([2])),
+        "Shape of tensor x [2] is not compatible with expected shape [3].",
+    ),
+    "eager operation": (
+        lambda _: of_three(tf.zeros([2])),
+        "Shape of tensor input [2] is not compatible with expected shape [3].",
+    ),
+    "eager condition": (
+        lambda _: require(tf.constant(False), "{count} streams: too many", count=3),
+        "3 streams: too many",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RAISED)
+def test_the_reason_in_an_error_is_one_line(case, tmp_path):
+    function, reason = RAISED[case]
+    with pytest.raises(tf.errors.InvalidArgumentError) as info:
+        function(tmp_path)
+    assert model_file._cause(info.value) == reason
 
 
 @pytest.mark.parametrize(
     "message, reason",
     [
-        (GRAPH, "the file is forged"),
-        ("{{function_node __wrapped__Decode}} `encoded` is empty: [0] [Op:Decode] name: ",
-         "`encoded` is empty: [0]"),
         ("{{function_node __wrapped__Add}} out of\nmemory [Op:AddV2] name: ", "out of memory"),
-        ("too many streams", "too many streams"),
+        ("{{function_node __wrapped__Add}}  [Op:AddV2] name: ", "InvalidArgumentError"),
         ("", "InvalidArgumentError"),
     ],
-    ids=["graph", "eager operation", "two lines", "plain", "none"],
-)  # fmt: skip
-def test_the_reason_in_an_error_is_one_line(message, reason):
+    ids=["two lines", "eager operation without a reason", "nothing"],
+)
+def test_the_reason_in_a_message_is_one_line(message, reason):
+    """Tests messages that no operation of this package is known to have."""
     error = tf.errors.InvalidArgumentError(None, None, message)
     assert model_file._cause(error) == reason

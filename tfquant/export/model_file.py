@@ -260,13 +260,14 @@ def _saved_functions(path: str) -> Any:
 
 
 def _cause(error: Any) -> str:
-    """Returns the reason in an error of TensorFlow, in one line.
+    """Returns the reason in an error of TensorFlow, in one line. If there is none, returns the name
+    of the error's type.
 
-    The error of an eager operation contains nothing else. In the error of a graph, the reason is
-    the last line that is not a source location.
+    TensorFlow puts the name of an eager operation before and after the reason. In the error of a
+    graph, the reason is the last line that is not a source location.
     """
-    if error.message.startswith("{{function_node"):
-        return files.reason_of(error)
+    if error.message.startswith("{{function_node __wrapped__"):
+        return files.reason_of(error) or type(error).__name__
     lines = [line for line in error.message.splitlines() if line and not line.startswith("\t")]
-    cause = lines[-1] if lines else type(error).__name__
+    cause = re.sub(r"^\{\{.*?\}\} ", "", lines[-1]) if lines else type(error).__name__
     return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", cause)
