@@ -76,17 +76,21 @@ class Transforms(tf.Module):
         self._codec = lambda: codec  # hidden from the saver, as in `CodecModule`
         self._qualities = qualities
         quality = () if qualities is None else (QUALITY,)
-        # A batch of unknown size could be pattern (d) of tests/onednn_patterns.py.
+        # oneDNN computes a product of `[n, 1, r, k]` with one matrix wrongly (the table of defects
+        # in docs/performance.md). A batch of unknown size could be n.
         self._y_bar = tf.TensorSpec([1, *latent_spec(codec, "y_hat").shape[1:]])
         side = tf.TensorSpec([], tf.int32)
-        self._traced_analysis, self._traced_synthesis = self._analyze, self._synthesize
+        self._run_analysis, self._run_synthesis = self._analyze, self._synthesize
         if in_graphs:
-            self._traced_analysis = traced(IMAGE, *quality)(self._analyze)
-            self._traced_synthesis = traced(self._y_bar, side, side, *quality)(self._synthesize)
+            self._run_analysis = traced(IMAGE, *quality)(self._analyze)
+            self._run_synthesis = traced(self._y_bar, side, side, *quality)(self._synthesize)
 
     def analyze(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
-        """Maps `image: uint8 [H, W, 3]` to y: float32 [1, h, w, M], which is not quantized."""
-        return self._traced_analysis(image, quality)
+        """Maps `image: uint8 [H, W, 3]` to y: float32 [1, h, w, M], which is not quantized.
+
+        `quality` is a float32 scalar from 0 to 100; None for a model with one rate.
+        """
+        return self._run_analysis(image, quality)
 
     def synthesize(
         self,
@@ -95,9 +99,13 @@ class Transforms(tf.Module):
         width: tf.Tensor,
         quality: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Maps `y_bar: float32 [1, h, w, M]` to the picture, uint8 [height, width, 3]."""
+        """Maps `y_bar: float32 [1, h, w, M]` to the picture, uint8 [height, width, 3].
+
+        `quality` is a float32 scalar from 0 to 100; None for a model with one rate. Another batch
+        is an InvalidArgumentError.
+        """
         y_bar = tf.ensure_shape(y_bar, self._y_bar.shape)
-        return self._traced_synthesis(y_bar, height, width, quality)
+        return self._run_synthesis(y_bar, height, width, quality)
 
     def _analyze(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
         return tiles.analyze(self._codec(), image, level_of(self._qualities, quality))
