@@ -27,7 +27,7 @@ def rebuilt(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
     """Replaces `writing._save`: writes what a codec is rebuilt from, and no stock flavour."""
     tf.io.gfile.makedirs(path)
     if flavour != manifest_file.STOCK:
-        weights = tf.train.Checkpoint(_weights=module.weights)
+        weights = tf.train.Checkpoint(_weights=module._weights)
         weights.write(os.path.join(path, "variables", "variables"))
         with open(os.path.join(path, manifest_file.MANIFEST), "w") as file:
             json.dump({**manifest, "flavour": manifest_file.PORTABLE}, file)

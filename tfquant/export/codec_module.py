@@ -425,11 +425,6 @@ class PortableModule(tf.Module):
         self._weights = full.weights
         self.evaluate = full.evaluate
 
-    @property
-    def weights(self) -> list[tf.Variable]:
-        """The codec's variables."""
-        return list(self._weights)
-
     def signatures(self) -> dict[str, Callable]:
         """Returns name -> function, for `tf.saved_model.save`."""
         return {}
