@@ -46,10 +46,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    """A test is slow if it needs a slow fixture: `fresh_python`, or one of its file's.
+    """Marks the tests that need a slow fixture: `fresh_python`, or one of their file's.
 
-    A file names its own in `SLOW_FIXTURES`: those that train, export or trace a whole codec, or
-    start a Python.
+    A file names its slow fixtures in `SLOW_FIXTURES`. CONTRIBUTING.md defines `slow`.
     """
     for item in items:
         slow = {"fresh_python", *getattr(item.module, "SLOW_FIXTURES", ())}
@@ -209,10 +208,10 @@ def exports_are_rebuilt(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def small_exports() -> Callable:
-    """`with small_exports(gradients=False):` an export has only the full SavedModel.
+    """`with small_exports():` an export has only the full SavedModel, without gradients.
 
-    It is saved from graphs even if training is eager. A process that loads an export without
-    gradients prints warnings.
+    `gradients=True` keeps them, because a process that loads an export without gradients prints
+    warnings. The SavedModel is saved from graphs even if training is eager.
     """
     import tensorflow as tf
 

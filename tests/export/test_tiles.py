@@ -12,7 +12,10 @@ from tfquant.layers.gdn import GDN
 from tfquant.legacy_keras import keras
 
 SIDE = 128  # of the tiles; the margin of the attention of `elic` is larger
-SIZES = [(129, 300), (1, 200), (257, 65)]
+SIZES = [
+    (1, 200),
+    *(pytest.param(*size, marks=pytest.mark.slow) for size in [(129, 300), (257, 65)]),
+]
 WIDTHS = {"N": 8, "M": 12}
 # Kind of the transforms -> the smallest codec with them.
 CODECS = {
@@ -47,7 +50,6 @@ def largest_difference(a, b):
     return np.abs(a - b).max() / np.abs(b).max()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("height,width", SIZES)
 def test_tiles_give_the_latent_of_the_whole_picture(codec, height, width, make_photograph):
     picture = make_photograph(height, width)
@@ -58,7 +60,6 @@ def test_tiles_give_the_latent_of_the_whole_picture(codec, height, width, make_p
     assert largest_difference(y, whole) < 1e-5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("height,width", SIZES)
 def test_tiles_give_the_pixels_of_the_whole_picture(codec, height, width):
     rows, columns = (-(-side // 64) * 4 for side in (height, width))
