@@ -17,7 +17,8 @@ def import_tensorflow(*others: str) -> None:
 
     TensorFlow 2.16 and later import Keras 3, which imports Matplotlib, unless TF_USE_LEGACY_KERAS
     is set. This package uses Keras 2, so the variable is set here. Garbage collection is off during
-    the import, because there is nothing to collect. Each saves about an eighth of the time.
+    the import, because there is nothing to collect. `python benchmarks/parts.py --only=start`
+    measures both together.
 
     The imported objects are then frozen. If the process has imported TensorFlow before, its garbage
     collection is not changed, because `gc.freeze` would keep its garbage for ever.
