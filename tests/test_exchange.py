@@ -254,7 +254,9 @@ def test_groups_are_rounded_written_and_read_bit_for_bit(models):
 
 
 def test_groups_with_a_forged_number_of_streams_are_read_or_refused(models):
-    """One stream too many is read: the file's checksum detects wrong symbols."""
+    """One stream too many is read, because the checksum of the file detects wrong symbols. One too
+    few is refused.
+    """
     tables = {model.name: model.coding_table() for model in models}
     writing = Writing(tables)
     in_groups(writing, models, *latents())

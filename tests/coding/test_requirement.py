@@ -14,7 +14,7 @@ def _checked(count):
 
 
 @pytest.mark.parametrize("is_graph", [False, True], ids=["eager", "graph"])
-def test_a_refusal_has_the_same_text_in_a_graph_and_in_eager_code(is_graph):
+def test_a_graph_and_eager_code_refuse_with_the_filled_text(is_graph):
     checked = tf.function(_checked) if is_graph else _checked
     assert checked(tf.constant(2)) == 2
     with pytest.raises(tf.errors.InvalidArgumentError) as info:

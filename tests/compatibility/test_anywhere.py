@@ -28,7 +28,8 @@ SLOW_FIXTURES = {"models", "done_under"}
 
 # Name -> (environment, archive of which the SavedModel is used). The other models run eagerly,
 # which takes less time. By default, oneDNN is on where the processor has AVX-512. oneDNN
-# rewrites graphs, so the SavedModel is used where oneDNN is on.
+# rewrites graphs, so one condition with oneDNN uses a SavedModel. The portable coder cannot use
+# one.
 CONDITIONS = {
     "oneDNN off": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, ""),
     "SSE4.1, one thread, portable coder": (

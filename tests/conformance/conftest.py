@@ -56,8 +56,9 @@ SIZES = [(1, 1), (17, 33), (100, 37), (192, 256)]
 def sizes(label: str) -> list:
     """Returns the sizes of pictures for a codec.
 
-    One codec that runs eagerly, so in `make check` too, has a small size without padding. Eager
-    steps of the serial context of `cheng_anchor` take seconds on a large picture.
+    `ms_hyper_zero` also has 64x64, a small size without padding. It runs eagerly, so `make check`
+    tests this size. Eager steps of the serial context of `cheng_anchor` take seconds on a large
+    picture.
     """
     if label == "cheng_anchor":
         return SIZES[:2]

@@ -32,7 +32,9 @@ def _images(make_photograph):
 
 @pytest.fixture(scope="module", name="train")
 def _train(images, eagerly):
-    """`train(folder, experiment, patience, others, epoch_steps, seed)`: a run."""
+    """Returns `train(folder, experiment, patience, others, epoch_steps, seed)`, which trains and
+    returns the trainer.
+    """
 
     def batches(first):
         data = {"image": images, "index": np.arange(len(images))}

@@ -14,6 +14,7 @@ from tfquant.data.images import write_image
 from tfquant.training import history
 from tfquant.training.checkpoint import newest_readable
 
+# 2 joint and 3 post steps: checkpoint 1 is in the joint stage, 3 in the post stage, and 5 the last.
 FLAGS = [
     "--codec=factorized", "--N=8", "--M=12", "--plan=sua_ste", "--crop=64", "--batch_size=4",
     "--joint_steps=2", "--post_steps=3", "--epoch_steps=1", "--validation_images=4",

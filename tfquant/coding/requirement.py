@@ -36,7 +36,7 @@ def require(condition: tf.Tensor, text: str, **values: Any) -> tf.Operation | No
 
 
 def _filled(text: str, values: dict) -> tf.Tensor:
-    """Returns `text.format(**values)` for tensors as values."""
+    """Returns `text.format(**values)` for tensors, numbers or text as values."""
     parts = []
     for literal, name, _, _ in string.Formatter().parse(text):
         parts.append(tf.constant(literal))
