@@ -281,8 +281,8 @@ def test_a_precision_that_the_processor_lacks_gives_a_warning(
     assert (
         lines
         == [
-            f"--precision={precision}: this processor has no instructions for it; steps take several"
-            " times as long as with --precision=float32"
+            f"--precision={precision}: this processor has no instructions for it; steps take"
+            " several times as long as with --precision=float32"
         ][: int(warned)]
     )
 
