@@ -504,6 +504,7 @@ def test_transparency_is_rejected_or_composited(model, tmp_path, refused):
         ["compress", "a", "b", "c", "--background", "1,2,300"],
         ["decompress", "a", "b", "c", "--max_pixels", "-5"],
         ["decompress", "a", "b", "c", "--max_pixels", "many"],
+        ["export", "a", "--max_pixels", str(2**62 + 1)],
     ],
 )
 def test_wrong_command_lines_are_usage_errors(arguments, refused):

@@ -297,8 +297,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    if not text.isdecimal() or not 0 < int(text) <= container.NO_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 to 2**62")
     return int(text)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tfquant import startup
 from tfquant.coding.container import Bitstream
-from tfquant.commands import batch, choosing
+from tfquant.commands import batch, choosing, guard
 from tfquant.data import images
 
 PLAIN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -431,3 +431,49 @@ def test_a_process_that_has_tensorflow_keeps_its_garbage_collection():
     startup.import_tensorflow()
     # Frozen objects may go in the meantime; none may be added.
     assert gc.get_freeze_count() <= before and gc.isenabled()
+
+
+def test_a_task_that_lacks_memory_beside_others_is_repeated_alone():
+    tasks = [batch.Task(name, name) for name in ("first", "large", "too large", "last")]
+    calls, said = [], []
+
+    def work(task, alone):
+        calls.append((task.source, alone))
+        if task.source == "too large" or (task.source == "large" and not alone):
+            raise MemoryError("not enough memory")
+        return task.source
+
+    results = batch.run(work, tasks, 2, (MemoryError,), said.append)
+    assert results == ["first", "large", None, "last"]
+    assert said == ["too large: not enough memory"]
+    assert calls[0] == ("first", True)
+    assert sorted(calls[1:4]) == [("large", False), ("last", False), ("too large", False)]
+    assert sorted(calls[4:]) == [("large", True), ("too large", True)]
+
+
+def test_a_task_that_runs_alone_is_not_repeated():
+    tasks = [batch.Task(name, name) for name in ("first", "large")]
+    calls = []
+
+    def work(task, alone):
+        calls.append((task.source, alone))
+        if task.source == "large":
+            raise MemoryError
+
+    assert batch.run(work, tasks, 1, (MemoryError,), lambda line: None) == [None, None]
+    assert calls == [("first", True), ("large", True)]
+
+
+def test_work_that_lacks_memory_beside_others_is_still_in_progress_after_a_crash(tmp_path):
+    with open(tmp_path / "journal", "w+b", buffering=0) as file:
+        journal = guard.Journal(file)
+
+        def fails():
+            raise MemoryError
+
+        for alone in (False, False, True):
+            with pytest.raises(MemoryError):
+                journal.run("alone" if alone else "beside", fails, alone)
+        assert journal.goes_on(1, "SIGSEGV")
+    assert journal.ended == {"alone": None}
+    assert journal.interrupted == {"beside": 1}

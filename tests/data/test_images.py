@@ -224,6 +224,19 @@ def test_a_decompression_bomb_is_rejected_before_decoding(tmp_path):
         read_image(path)
 
 
+def test_a_lack_of_memory_is_not_called_a_damaged_file(tmp_path, picture, monkeypatch):
+    def decode(*_):
+        raise MemoryError
+
+    file = tmp_path / "a.png"
+    write_image(str(file), picture)
+    monkeypatch.setattr("tfquant.data.decoding.decode", decode)
+    with pytest.raises(ImageError) as info:
+        read_image(str(file))
+    assert str(info.value) == f"{file}: not enough memory to read the picture"
+    assert isinstance(info.value, MemoryError)
+
+
 def test_writing_rejects_lossy_formats_and_other_arrays(tmp_path, picture):
     with pytest.raises(ImageError, match=r"written as .png, .*, not '.jpg'"):
         write_image(tmp_path / "a.jpg", picture)

@@ -1,10 +1,14 @@
 """Tests of the reasons that an exported model gives for errors of TensorFlow."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import tensorflow as tf
 
+import tfquant
 from tfquant.coding.requirement import require
-from tfquant.export import model_file
+from tfquant.export import manifest_file, model_file
 
 INT = tf.TensorSpec([], tf.int32)
 VECTOR = tf.TensorSpec(None)
@@ -82,3 +86,27 @@ def test_the_reason_in_a_message_is_one_line(message, reason):
     """Tests messages that no operation of this package is known to have."""
     error = tf.errors.InvalidArgumentError(None, None, message)
     assert model_file._cause(error) == reason
+
+
+@pytest.mark.parametrize("function", ["compress", "evaluate", "rate_map"])
+@pytest.mark.parametrize(
+    "picture, found",
+    [
+        (np.ones((4, 5, 3), np.float32), "float32 [4, 5, 3]"),
+        (np.ones((4, 5, 3), bool), "bool [4, 5, 3]"),
+        (np.ones((4, 5, 3), np.uint16), "uint16 [4, 5, 3]"),
+        (np.ones((4, 5), np.uint8), "uint8 [4, 5]"),
+        (np.ones((4, 5, 4), np.uint8), "uint8 [4, 5, 4]"),
+        (np.ones((1, 4, 5, 3), np.uint8), "uint8 [1, 4, 5, 3]"),
+        (np.ones((0, 5, 3), np.uint8), "uint8 [0, 5, 3]"),
+        ([[[1, 2, 3]]], "int64 [1, 1, 3]"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_rejected(function, picture, found):
+    folder = str(Path(tfquant.__file__).parent / "pretrained" / "photographs" / "q10")
+    model = model_file.ExportedModel(manifest_file.read_manifest(folder), None)
+    with pytest.raises(ValueError) as info:
+        getattr(model, function)(picture)
+    assert str(info.value) == (
+        f"a picture must be uint8 [H, W, 3] with at least one pixel, got {found}"
+    )

@@ -159,6 +159,18 @@ def test_inconsistent_inputs_are_rejected(model, full, stock, pictures):
     message = "y has 4x4 elements; a picture of 170x33 pixels needs 12x4"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         full["encode_latent"](y=y, height=tf.fill([3], 170), width=tf.fill([3], 33))
+    message = re.escape("a picture of 17x-33 pixels (height x width); a side has at least 1")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        full["encode_latent"](y=y, height=tf.fill([3], 17), width=tf.fill([3], -33))
+
+
+@pytest.mark.parametrize("height, width", [(0, 5), (4, 0), (0, 0)])
+def test_pictures_without_pixels_are_rejected(full, stock, height, width):
+    message = re.escape(f"a picture of {height}x{width} pixels (height x width)")
+    images = tf.zeros([1, height, width, 3], tf.uint8)
+    for function in (full["compress"], stock["analyze"], stock["reconstruct"]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            function(images=images)
 
 
 @pytest.fixture(scope="module", name="operations")

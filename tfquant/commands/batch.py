@@ -57,7 +57,7 @@ def tasks(sources: Sequence[str], folder: str, out: str, extension: str) -> list
 
 
 def run(
-    work: Callable[[Task], object],
+    work: Callable[[Task, bool], object],
     tasks: Sequence[Task],
     at_once: int,
     unreadable: tuple[type[BaseException], ...],
@@ -65,8 +65,10 @@ def run(
 ) -> list[Any]:
     """Runs `work` for all tasks. Returns the results, None for tasks that failed.
 
+    A task that lacks memory while others run is repeated alone at the end.
+
     Args:
-      work: makes a task's file.
+      work: makes a task's file. Its second argument is true if no other task runs meanwhile.
       tasks: the tasks.
       at_once: number of threads.
       unreadable: exceptions that concern a single file; any other ends the work.
@@ -76,7 +78,7 @@ def run(
     results = [None] * len(tasks)
     executor = concurrent.futures.ThreadPoolExecutor(at_once)
     try:
-        for place, done in _finished(executor, work, tasks):
+        for place, done in _finished(executor, work, tasks, at_once):
             try:
                 results[place] = done.result()
             except unreadable as error:
@@ -92,20 +94,32 @@ def run(
 
 
 def _finished(
-    executor: concurrent.futures.Executor, work: Callable[[Task], object], tasks: Sequence[Task]
+    executor: concurrent.futures.Executor,
+    work: Callable[[Task, bool], object],
+    tasks: Sequence[Task],
+    at_once: int,
 ) -> Iterator[tuple[int, concurrent.futures.Future]]:
-    """Yields each task's index and its future, when it is done.
+    """Yields each task's index and its future, when it is done. The arguments are those of `run`.
 
     Up to the first success, tasks run one after the other: a model's first call takes long, because
     its graph is optimized, and parallel calls would each optimize it.
     """
     rest = iter(enumerate(tasks))
     for place, task in rest:
-        done = executor.submit(work, task)
+        done = executor.submit(work, task, True)
         concurrent.futures.wait([done])
         yield place, done
         if done.exception() is None:
             break
-    places = {executor.submit(work, task): place for place, task in rest}
+    alone = at_once == 1
+    places = {executor.submit(work, task, alone): place for place, task in rest}
+    again = []
     for done in concurrent.futures.as_completed(places):
-        yield places[done], done
+        if not alone and isinstance(done.exception(), MemoryError):
+            again.append(places[done])
+        else:
+            yield places[done], done
+    for place in again:
+        done = executor.submit(work, tasks[place], True)
+        concurrent.futures.wait([done])
+        yield place, done

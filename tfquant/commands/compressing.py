@@ -258,7 +258,11 @@ def _run_folder(
     jobs = 1 if journal.resumed else arguments.jobs
     before = list(journal.ended.values())
     results = before + batch.run(
-        lambda task: journal.run(task.source, lambda: work(task)), new, jobs, blamed, fail
+        lambda task, alone: journal.run(task.source, lambda: work(task), alone),
+        new,
+        jobs,
+        blamed,
+        fail,
     )
     done = [result for result in results if result is not None]
     failed = len(results) - len(done) + refused

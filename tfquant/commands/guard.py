@@ -54,24 +54,29 @@ class Journal:
         self.resumed = False
         self._file = file
 
-    def run(self, source: str, work: Callable[[], Any]) -> Any:
+    def run(self, source: str, work: Callable[[], Any], alone: bool = True) -> Any:
         """Runs `work` and returns its result. Records its start and its end for later processes.
 
         Args:
           source: name of the input.
           work: returns a value that JSON can represent. In `ended`, None counts as a failure.
+          alone: if false, work that lacks memory does not end. The caller repeats it.
 
         Raises:
           BadInput: an earlier process was ended while this input alone was in progress.
         """
         self._write(begin=source)
-        result = None
+        result, ended = None, True
         try:
             if source in self.lost:
                 raise BadInput(f"{files.shown(source)}: {_LOST.format(name=self.lost[source])}")
             result = work()
+        except MemoryError:
+            ended = alone
+            raise
         finally:
-            self._write(end=source, result=result)
+            if ended:
+                self._write(end=source, result=result)
         return result
 
     def _write(self, **line: Any) -> None:
@@ -90,10 +95,10 @@ class Journal:
         """
         assert self._file is not None
         self._file.seek(0)
-        begun = []
+        begun = set()
         for line in map(json.loads, self._file):
             if "begin" in line:
-                begun.append(line["begin"])
+                begun.add(line["begin"])
             else:
                 begun.remove(line["end"])
                 self.ended[line["end"]] = line["result"]
@@ -101,7 +106,7 @@ class Journal:
         self._file.seek(0)
         self.interrupted.update(dict.fromkeys(begun, child))
         if len(begun) == 1:
-            self.lost[begun[0]] = name
+            self.lost[next(iter(begun))] = name
         self.resumed = True
         return bool(begun)
 

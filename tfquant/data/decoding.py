@@ -75,6 +75,10 @@ class ImageError(ValueError):
     """
 
 
+class ImageMemoryError(ImageError, MemoryError):
+    """Error: there is not enough memory to read a picture."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Decoded:
     """A decoded picture.

@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 
 from tfquant import files
 from tfquant.data import decoding, messages
-from tfquant.data.decoding import FORMATS, Decoded, ImageError
+from tfquant.data.decoding import FORMATS, Decoded, ImageError, ImageMemoryError
 
 __all__ = [
     "FORMATS", "LOSSLESS", "Decoded", "ImageError", "encoded_image", "made_from",
@@ -147,6 +147,8 @@ def _errors_of(path: str, data: bytes | None = None) -> Iterator[None]:
         raise ImageError(
             f"{name}: more than {limit} pixels, where Pillow suspects an attack"
         ) from None
+    except MemoryError:
+        raise ImageMemoryError(f"{name}: not enough memory to read the picture") from None
     # Pillow's decoders raise various errors for corrupt files.
     except Exception as error:
         said = getattr(error, "strerror", None) or files.reason(error)

@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+class PictureMemoryError(ModelError, container.FieldError, MemoryError):
+    """Error: there is not enough memory to code a picture. The message is one line."""
+
+
 class ExportedModel:
     """A loaded model, which converts pictures to .tfq bytes and back.
 
@@ -121,13 +125,14 @@ class ExportedModel:
             for reading is the same, so that every file that was written can be read.
 
         Raises:
-          ValueError: the quality is not from 0 to 100.
-          ModelError: the picture is too large, the latents cannot be coded, or there is not enough
-            memory.
+          ValueError: the quality is not from 0 to 100, or the picture has another type or shape.
+          ModelError: the picture is too large, or the latents cannot be coded.
+          PictureMemoryError: there is not enough memory.
         """
         import tensorflow as tf
 
         stored = self._stored(quality)
+        image = _checked(image)
         height, width, _ = image.shape
         limit = self.manifest.max_pixels if max_pixels is None else max_pixels
         if height * width > limit:
@@ -136,7 +141,7 @@ class ExportedModel:
         try:
             coded = self._functions.encode(tf.constant(image), *_quality_input(stored))
         except tf.errors.ResourceExhaustedError:
-            raise ModelError(f"not enough memory for {width}x{height} pixels") from None
+            raise _no_memory(height, width) from None
         except tf.errors.OpError as error:
             raise ModelError(f"cannot encode {width}x{height} pixels: {_cause(error)}") from None
         return container.Bitstream(
@@ -163,6 +168,7 @@ class ExportedModel:
         Raises:
           container.BitstreamError: the data is corrupt, forged, not a .tfq file, or from another
             model.
+          PictureMemoryError: there is not enough memory.
         """
         import tensorflow as tf
 
@@ -178,9 +184,7 @@ class ExportedModel:
                 *_quality_input(self._quality_of(bitstream)),
             )
         except tf.errors.ResourceExhaustedError:
-            raise container.FieldError(
-                f"not enough memory for {bitstream.width}x{bitstream.height} pixels"
-            ) from None
+            raise _no_memory(bitstream.height, bitstream.width) from None
         except tf.errors.OpError as error:
             raise container.SymbolsError(f"cannot be decoded: {_cause(error)}") from None
         return decoded["image"].numpy()
@@ -199,11 +203,11 @@ class ExportedModel:
             scaled latent.
 
         Raises:
-          ValueError: the quality is not from 0 to 100.
+          ValueError: the quality is not from 0 to 100, or the picture has another type or shape.
         """
         import tensorflow as tf
 
-        inputs = _quality_input(self._stored(quality))
+        image, inputs = _checked(image), _quality_input(self._stored(quality))
         result = self._functions.evaluate(tf.constant(image), *inputs)
         values = {name: value.numpy() for name, value in result.items()}
         return {**values, "bits": float(values["bits"])}
@@ -213,7 +217,8 @@ class ExportedModel:
 
         Args and errors are those of `evaluate`.
         """
-        return self._mapping.rate_map(image, *_quality_input(self._stored(quality))).numpy()
+        image, inputs = _checked(image), _quality_input(self._stored(quality))
+        return self._mapping.rate_map(image, *inputs).numpy()
 
     @functools.cached_property
     def _mapping(self) -> Any:
@@ -235,6 +240,23 @@ class ExportedModel:
         if quality is not None:
             scale.check(quality)
         return None if self.qualities is None else self.qualities.nearest(quality)
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    """Returns a picture, or raises a ValueError if it is not uint8 [H, W, 3]."""
+    import numpy as np
+
+    found = np.asarray(image)
+    if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] != 3 or not found.size:
+        raise ValueError(
+            "a picture must be uint8 [H, W, 3] with at least one pixel,"
+            f" got {found.dtype} {list(found.shape)}"
+        )
+    return found
+
+
+def _no_memory(height: int, width: int) -> PictureMemoryError:
+    return PictureMemoryError(f"not enough memory for {width}x{height} pixels")
 
 
 def _quality_input(stored: float | None) -> tuple[tf.Tensor, ...]:

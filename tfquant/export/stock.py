@@ -49,6 +49,7 @@ _OTHER_SIZE = (
     "pictures of {height}x{width} and {other_height}x{other_width} pixels in one batch;"
     " the pictures of a batch have one size"
 )
+_NO_SIDE = "a picture of {height}x{width} pixels (height x width); a side has at least 1"
 _OTHER_SHAPE = (
     "{name} has {rows}x{columns} elements; a picture of {height}x{width} pixels needs"
     " {expected_rows}x{expected_columns}"
@@ -108,6 +109,8 @@ class Transforms(tf.Module):
         return self._run_synthesis(y_bar, height, width, quality)
 
     def _analyze(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
+        with tf.control_dependencies([_has_pixels(tf.shape(image)[0], tf.shape(image)[1])]):
+            image = tf.identity(image)
         return tiles.analyze(self._codec(), image, level_of(self._qualities, quality))
 
     def _synthesize(
@@ -265,6 +268,11 @@ def one_by_one(function: Callable[..., Any], batch: tuple[tf.Tensor, ...], spec:
     )
 
 
+def _has_pixels(height: tf.Tensor, width: tf.Tensor) -> tf.Operation | None:
+    """Requires that both sides of a picture are positive."""
+    return require((height > 0) & (width > 0), _NO_SIDE, height=height, width=width)
+
+
 def with_sides(
     codec: Codec, name: str, y: tf.Tensor, height: tf.Tensor, width: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -288,10 +296,12 @@ def with_sides(
     other = tf.argmax(tf.cast((height != height[0]) | (width != width[0]), tf.int32))
     sizes = {"height": height[0], "width": width[0],
              "other_height": height[other], "other_width": width[other]}  # fmt: skip
-    with tf.control_dependencies([require(other == 0, _OTHER_SIZE, **sizes)]):
+    with tf.control_dependencies(
+        [require(other == 0, _OTHER_SIZE, **sizes), _has_pixels(height[0], width[0])]
+    ):
         _, *expected, _ = tf.unstack(codec.latent_shapes(height[0], width[0])["y"])
     rows, columns = tf.shape(y)[1], tf.shape(y)[2]
-    fits = (rows == expected[0]) & (columns == expected[1]) & (height[0] > 0) & (width[0] > 0)
+    fits = (rows == expected[0]) & (columns == expected[1])
     values = {"name": tf.constant(name), "rows": rows, "columns": columns, "height": height[0],
               "width": width[0], "expected_rows": expected[0],
               "expected_columns": expected[1]}  # fmt: skip
