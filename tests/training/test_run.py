@@ -277,6 +277,17 @@ def test_soft_to_predictive_training_lifts_the_bound_of_sigma_and_brings_it_back
         assert value == np.float32(expected[name]), name
 
 
+def test_a_bound_of_sigma_that_a_stage_sets_is_not_replaced_by_an_earlier_one():
+    stages = ("joint", "qr_soft", "post", "qr_predictive")
+    experiment = dataclasses.replace(STP, stages=stages)
+    trainer, found = new_trainer(experiment), {}
+    for stage in experiment.all_stages():
+        trainer.begin(stage)
+        found[stage.name] = bound(trainer)
+    bounds = np.float32([0.11, 0.11, 1e-6, 1e-6])
+    assert found == dict(zip(stages, bounds))
+
+
 def test_soft_to_predictive_training_of_a_run_that_was_post_trained_ends_with_its_bound(tmp_path):
     first = dataclasses.replace(STP, stages=("joint", "post"))
     train(tmp_path / "first", first)

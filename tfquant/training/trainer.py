@@ -83,6 +83,8 @@ class Trainer(keras.Model):
         bounds = [m.sigma_bound for m in self.codec.entropy_models if m.sigma_bound is not None]
         if stage.lifts_sigma_bound and bounds:
             self.lifted_sigma_bound.assign(bounds[0])
+        elif stage.sigma_bound:
+            self.lifted_sigma_bound.assign(0.0)  # a later stage keeps this stage's bound
         bound = stage.sigma_bound or float(self.lifted_sigma_bound.numpy())
         if bound:
             for model in self.codec.entropy_models:
