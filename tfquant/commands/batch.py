@@ -104,10 +104,15 @@ def _finished(
     Up to the first success, tasks run one after the other: a model's first call takes long, because
     its graph is optimized, and parallel calls would each optimize it.
     """
-    rest = iter(enumerate(tasks))
-    for place, task in rest:
+
+    def run_alone(task: Task) -> concurrent.futures.Future:
         done = executor.submit(work, task, True)
         concurrent.futures.wait([done])
+        return done
+
+    rest = iter(enumerate(tasks))
+    for place, task in rest:
+        done = run_alone(task)
         yield place, done
         if done.exception() is None:
             break
@@ -120,6 +125,4 @@ def _finished(
         else:
             yield places[done], done
     for place in again:
-        done = executor.submit(work, tasks[place], True)
-        concurrent.futures.wait([done])
-        yield place, done
+        yield place, run_alone(tasks[place])

@@ -260,12 +260,17 @@ def write_image(path: str | os.PathLike, image: np.ndarray, source: str = "") ->
         raise ImageError(f"{name}: cannot be written: {reason}") from None
 
 
+def is_picture(array: np.ndarray) -> bool:
+    """Returns true if an array is uint8 [H, W, 3] with at least one pixel."""
+    return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size > 0
+
+
 def encoded(
     image: np.ndarray, extension: str = ".png", source: str = "", name: str = "picture"
 ) -> bytes:
     """Returns the bytes of a lossless file of `image: uint8 [H, W, 3]`; see `write_image`."""
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+    if not is_picture(image):
         raise ImageError(f"{name}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
     options: dict[str, Any] = {}
     stream = io.BytesIO()

@@ -246,8 +246,10 @@ def _checked(image: np.ndarray) -> np.ndarray:
     """Returns a picture, or raises a ValueError if it is not uint8 [H, W, 3]."""
     import numpy as np
 
+    from tfquant.data.images import is_picture
+
     found = np.asarray(image)
-    if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] != 3 or not found.size:
+    if not is_picture(found):
         raise ValueError(
             "a picture must be uint8 [H, W, 3] with at least one pixel,"
             f" got {found.dtype} {list(found.shape)}"
