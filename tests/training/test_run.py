@@ -12,6 +12,7 @@ from tfquant.legacy_keras import keras
 from tfquant.training import folder, run
 from tfquant.training.checkpoint import RunCheckpoint, newest_readable, start_from
 from tfquant.training.experiment import Experiment
+from tfquant.training.trained import build, load_run
 from tfquant.training.trainer import Trainer
 
 EXPERIMENT = Experiment(
@@ -301,3 +302,41 @@ def test_soft_to_predictive_training_of_a_run_that_was_post_trained_ends_with_it
     assert bound(trainer) == np.float32(0.11)
     trainer.begin(predictive)
     assert bound(trainer) == np.float32(1e-6)
+
+
+@pytest.mark.parametrize("stages,left", [
+    (("joint", "post", "qr_soft"), 1e-6), (("joint", "qr_soft"), 0.11),
+    (("joint", "qr_soft", "post"), 1e-6),
+])  # fmt: skip
+def test_a_codec_of_a_run_has_the_bound_of_sigma_before_the_soft_stage(
+    tmp_path, idle_steps, stages, left
+):
+    """Checks a loaded run, a run that starts from it, and one that adds a rectifier to it."""
+    experiment = dataclasses.replace(STP, stages=stages, joint_sigma_bound=0.11)
+    train(tmp_path, experiment)
+    folder.prepare(str(tmp_path), experiment)
+    codec = load_run(str(tmp_path)).codec
+    assert float(codec.y_model.sigma_bound) == np.float32(left)
+    for width in (0, 4):
+        second = dataclasses.replace(
+            STP, stages=("qr_soft", "qr_predictive"), init_from=str(tmp_path),
+            rectifier_width=width, joint_sigma_bound=0.2,
+        )  # fmt: skip
+        trainer = Trainer(build(second, "float32"), second)
+        start_from(trainer.codec, second, newest_readable(second.init_from))
+        found = [bound(trainer)]
+        for stage in second.all_stages():
+            trainer.begin(stage)
+            found.append(bound(trainer))
+        np.testing.assert_array_equal(found, np.float32([left, 0.2, left]))
+
+
+def test_a_run_that_stops_in_the_soft_stage_is_loaded_with_the_bound_of_post_training(
+    tmp_path, interruption, idle_steps
+):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, STP, callbacks=lambda s, _: [interruption(3)] * (s.name == "qr_soft"))
+    folder.prepare(str(tmp_path), STP)
+    loaded = load_run(str(tmp_path))
+    assert loaded.experiment.stages[-1] == "qr_soft"
+    assert float(loaded.codec.y_model.sigma_bound) == np.float32(1e-6)

@@ -22,6 +22,7 @@ from tfquant.training.trainer import Trainer
 
 _KEPT = 3
 _NAME = "ckpt"  # followed by a hyphen and the run's total number of steps
+_LIFTED = "lifted_sigma_bound"  # in checkpoints of runs with a stage that lifts the bound
 
 # Fields that a run and the run that initializes it should share; a difference logs a warning.
 _ALIKE = (
@@ -73,12 +74,26 @@ def stage_index(path: str) -> int:
 
 
 def restore_codec(codec: Codec, path: str) -> None:
-    """Restores the weights of `codec` from a checkpoint.
+    """Restores the weights of `codec` from a checkpoint, for rounding.
+
+    If the checkpoint is of a stage that lifts the bound of sigma, the codec gets the bound of the
+    stages before it.
 
     Raises:
       ValueError: the checkpoint belongs to another codec.
     """
     _restore(tf.train.Checkpoint(codec=_saved_form(codec)), codec.name, path)
+    _end_lift(codec, path)
+
+
+def _end_lift(codec: Codec, path: str) -> None:
+    """Sets the bound of sigma that a stage has lifted in a checkpoint, if any."""
+    reader = tf.train.load_checkpoint(files.for_tensorflow(path))
+    key = f"{_LIFTED}/.ATTRIBUTES/VARIABLE_VALUE"
+    bound = float(reader.get_tensor(key)) if reader.has_tensor(key) else 0.0
+    if bound:
+        for model in codec.entropy_models:
+            model.set_sigma_bound(bound)
 
 
 def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
@@ -119,6 +134,7 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
     if new:
         parts = {name: part for name, part in codec.parts().items() if name not in new}
         _restore(tf.train.Checkpoint(codec=tf.train.Checkpoint(**parts)), codec.name, newest)
+        _end_lift(codec, newest)
     else:
         restore_codec(codec, newest)
     logging.info("Initialized from %s", files.shown(newest))
@@ -157,7 +173,7 @@ class RunCheckpoint:
         # Every stage has its own optimizer, so the checkpoint object is created on demand.
         trainer = self.trainer
         lifts = any(stage.lifts_sigma_bound for stage in trainer.experiment.all_stages())
-        lifted = {"lifted_sigma_bound": trainer.lifted_sigma_bound} if lifts else {}
+        lifted = {_LIFTED: trainer.lifted_sigma_bound} if lifts else {}
         return tf.train.Checkpoint(
             codec=_saved_form(trainer.codec),
             optimizer=trainer.optimizer,
