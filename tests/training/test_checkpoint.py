@@ -132,6 +132,28 @@ def test_a_difference_from_the_initial_run_is_logged(copy, caplog):
     ]
 
 
+@pytest.mark.parametrize(
+    "stages,change,warned",
+    [
+        (("joint",), {"alpha_max": 8.0, "plan": "mix"}, []),  # neither plan is annealed
+        (("joint",), {"joint_sigma_bound": 0.2}, ["joint_sigma_bound"]),
+        (("post",), {"joint_sigma_bound": 0.2, "plan": "aun"}, []),  # joint training is over
+        (("post",), {"post_sigma_bound": 0.2, "lmbda": 0.02}, ["lmbda", "post_sigma_bound"]),
+        (("joint",), {"clip_norm": 0.0, "joint_learning_rate": 1e-5}, []),
+    ],
+)
+def test_only_a_difference_in_what_both_runs_minimize_is_logged(
+    copy, caplog, stages, change, warned
+):
+    folder, _ = copy
+    folders.prepare(str(folder), EXPERIMENT)
+    ours = dataclasses.replace(EXPERIMENT, init_from=str(folder), stages=stages, **change)
+    record = start_from(new_trainer(seed=1).codec, ours, newest_readable(str(folder)))
+    said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert [line.partition(" with ")[2].partition("=")[0] for line in said] == warned
+    assert record["experiment"]["plan"] == EXPERIMENT.plan
+
+
 def cut_in_half(path):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

@@ -54,3 +54,30 @@ def test_a_folder_without_a_run_of_this_version_is_rejected_in_one_line(tmp_path
     with pytest.raises(ValueError, match=message) as refusal:
         folder.read_experiment(str(tmp_path))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_run_records_the_run_that_it_started_from_and_that_runs_start(tmp_path):
+    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
+    joint = dataclasses.replace(EXPERIMENT, stages=("joint", "post"), plan="aun")
+    post = dataclasses.replace(EXPERIMENT, stages=("post",), init_from=first)
+    folder.prepare(first, joint)
+    folder.prepare(second, post, start=folder.as_start(first, stages=1))
+    folder.prepare(third, post, start=folder.as_start(second, stages=1))
+    assert folder.read_start(first) is None
+    record = folder.read_start(third)
+    assert record["experiment"]["stages"] == ["post"]
+    assert record["init_from"]["experiment"]["plan"] == "aun"
+    assert record["init_from"]["experiment"]["stages"] == ["joint"]  # what it had reached
+    assert folder.read_experiment(third) == post
+
+
+def test_a_run_that_starts_again_records_its_new_start(tmp_path):
+    """The other run may have been trained further before the first checkpoint of this one."""
+    run, other = str(tmp_path / "run"), str(tmp_path / "other")
+    folder.prepare(other, dataclasses.replace(EXPERIMENT, stages=("joint", "post")))
+    post = dataclasses.replace(EXPERIMENT, stages=("post",), init_from=other)
+    for stages in (1, 2):
+        folder.prepare(run, post, start=folder.as_start(other, stages))
+        assert len(folder.read_start(run)["experiment"]["stages"]) == stages
+    folder.prepare(run, post)  # resumed
+    assert len(folder.read_start(run)["experiment"]["stages"]) == 2

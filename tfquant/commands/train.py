@@ -162,9 +162,8 @@ def train_stages(
     }  # fmt: skip
     host.check_agreement(strategy, facts)
     # Nothing is written before this point, so that a wrong flag is not recorded in the folder.
-    if starts:
-        checkpoint.start_from(codec, experiment, start)
-    folder.prepare(run_dir, experiment, kept.newest)
+    record = checkpoint.start_from(codec, experiment, start) if starts else None
+    folder.prepare(run_dir, experiment, kept.newest, record)
     changed = folder.note_pictures(run_dir, source.listing())
     if changed and kept.newest is not None:
         logging.warning("%s: %s", files.shown(run_dir), files.shown(changed))

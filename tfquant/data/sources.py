@@ -384,6 +384,11 @@ def _kind(spec: str) -> tuple[str, str]:
     return "files", spec
 
 
+def may_be_transparent(spec: str) -> bool:
+    """Returns true if pictures of a source can have transparent pixels."""
+    return _kind(spec)[0] in ("files", "records")
+
+
 def canonical(spec: str) -> str:
     """Returns a text that is the same for all spellings of the same source.
 

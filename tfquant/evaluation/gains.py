@@ -72,7 +72,12 @@ def _baseline_of(model: DescribedModel, baselines: Sequence[DescribedModel]) -> 
 def differences(model: DescribedModel, baseline: DescribedModel) -> tuple[str, ...]:
     """Returns the settings of the training, other than a rectifier's, that differ."""
     return tuple(
-        identity.differing(*(identity.Trained(m.codec, m.experiment) for m in (model, baseline)))
+        identity.differing(
+            *(
+                identity.Trained(m.codec, m.experiment, init_from=m.init_from)
+                for m in (model, baseline)
+            )
+        )
     )
 
 
@@ -209,7 +214,7 @@ def by_codec(gains: Sequence[Gain]) -> list[CodecGain]:
     return rows
 
 
-def explored(directories: Iterable[str]) -> list[Explored]:
+def explored(directories: Sequence[str]) -> list[Explored]:
     """Returns the results of explorations of the feature distance's weight.
 
     Args:
@@ -221,7 +226,14 @@ def explored(directories: Iterable[str]) -> list[Explored]:
     """
     found = [_exploration(directory) for directory in directories]
     experiments = [each["asked"]["experiment"] for each in found]
-    asked = [identity.Trained(experiment["codec"], experiment) for experiment in experiments]
+    asked = [
+        identity.Trained(
+            experiment["codec"],
+            experiment,
+            init_from=exploration.start_of(directory, each["tried"][0]["weight"]),
+        )
+        for directory, experiment, each in zip(directories, experiments, found)
+    ]
     rows = []
     for curve, experiment, each in zip(identity.name_curves(asked), experiments, found):
         tried = each["tried"]

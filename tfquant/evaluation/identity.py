@@ -1,22 +1,28 @@
 """Identity and short name of the curve to which a model belongs.
 
-A curve is one experiment at several `lmbda`. All fields of an experiment identify it, including
-codec options and fields of later versions, except:
+A curve is one experiment at several `lmbda`. `tfquant/training/roles.py` classifies the fields of
+an experiment. All fields identify the curve, including codec options and fields of later versions,
+except:
 
-    lmbda              varies along the curve
-    N, M               widths, which follow lmbda: the papers widen their codecs at high rates
-    *_steps            lengths of the stages; only whether a stage was executed identifies
-    seed               a repetition of the same experiment
-    validation_images  training does not use them
-    init_from          the folder; only whether a run started from another one identifies
+    lmbda                    varies along the curve
+    N, M                     widths, which follow lmbda: the papers widen their codecs at high rates
+    *_steps                  lengths of the stages; only whether a stage was executed identifies
+    seed, validation_images  a repetition of the same experiment
+
+A setting without effect on a run is ignored. Different spellings of a setting are the same, such as
+a default that was written out.
+
+If a run started from another one, the settings of the stages that only the other run executed are
+settings of the curve. Where both runs have a setting, the other run's value has the name
+`init_from.SETTING`; it is left out if it is the run's own. A manifest of an earlier version does
+not record the other run. All of its settings are then unknown, `init_from.stages=unknown`.
 
 A curve has one model at each lmbda. If two models had the same lmbda, the exceptions in which the
 two differ also identify the curve. Two seeds at the same lmbda are therefore two curves, `seed=1`
-and `seed=2`. Models without any recorded difference are `repeat=1` and `repeat=2`, in the given
-order.
-
-A setting without effect on a run is ignored. Such settings belong to a stage that neither the run
-nor a preceding run executed, or to a rectifier that does not exist.
+and `seed=2`. If widths and lengths differ, and there are equally many at each lmbda, the smallest
+ones of each lmbda are one curve, such as `N=64,96`, and the largest ones another. Models without
+any recorded difference are `repeat=1` and `repeat=2`, in the given order. A model for a range of
+rates is measured at several lmbda; the `lmbda` of its experiment is an exception like the others.
 """
 
 from __future__ import annotations
@@ -28,24 +34,23 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from tfquant.training import roles
 from tfquant.training.experiment import STAGES, Experiment, current_values
-
-WIDTHS = ("N", "M")
-_AT_ONE_LMBDA = ("seed", *WIDTHS, *(f"{stage}_steps" for stage in STAGES), "validation_images")
-NOT_IDENTIFYING = ("lmbda", *_AT_ONE_LMBDA)
 
 _RECTIFYING = ("qr_soft", "qr_predictive")
 # Stages that keep the encoder. A run that begins with one of them started from another run.
 _NEED_A_START = ("post", "qr_predictive")
-# Settings of the rectifier itself. The width is 0 if there is no rectifier.
-_OF_RECTIFIER = ("rectifier_depth", "qr_distance", "qr_weight", "qr_stop_gradient")
 # Precision of the transforms in the exported model, which `tfquant export` may change.
 EXPORT_PRECISION = "export_precision"
 _REPEAT = "repeat"
 _IN_EVERY_NAME = ("codec", "plan")
+# Prefix of a setting of the run that gave the first weights.
+_OF_START = "init_from."
+_STAGES_OF_START = f"{_OF_START}stages"
+_LMBDA_OF_START = f"{_OF_START}lmbda"
 # These settings differ whenever the rectifier's stages do, which the codec's suffix shows. They are
 # compared only among curves with the same suffix.
-_FOLLOWING = ("stages", "init_from", "rectifier_width")
+_FOLLOWING = ("stages", "init_from", _STAGES_OF_START, "rectifier_width")
 
 _DEFAULTS = json.loads(json.dumps(dataclasses.asdict(Experiment())))
 
@@ -57,11 +62,16 @@ class Trained(NamedTuple):
       codec: name of the codec.
       experiment: the experiment from the manifest. Missing fields have their defaults.
       precision: precision of the exported transforms, or None for a model that is not exported.
+      init_from: the record of the run that gave the first weights, see
+        `tfquant/training/folder.py`. None if there was none or if it is unknown.
+      lmbda: weight of the distortion at which the model codes, or None for that of the experiment.
     """
 
     codec: str
     experiment: dict[str, Any]
     precision: str | None = None
+    init_from: dict[str, Any] | None = None
+    lmbda: float | None = None
 
 
 class Identified(NamedTuple):
@@ -88,16 +98,28 @@ def name_curves(models: Sequence[Trained]) -> list[Identified]:
     """
     settings = [_settings(model) for model in models]
     identities = [
-        {key: value for key, value in each.items() if key not in NOT_IDENTIFYING}
-        for each in settings
+        {key: value for key, value in each.items() if _identifies(key)} for each in settings
     ]
-    lmbdas = [_plain(model.experiment.get("lmbda", _DEFAULTS["lmbda"])) for model in models]
+    lmbdas = [_plain(each["lmbda"] if m.lmbda is None else m.lmbda)
+              for m, each in zip(models, settings)]  # fmt: skip
+    for members in _groups(identities):
+        _separate_starts(members, settings, identities)
     for members in _groups(identities):
         rivals = [(a, b) for a, b in itertools.combinations(members, 2) if lmbdas[a] == lmbdas[b]]
-        for key in _AT_ONE_LMBDA:
-            if any(settings[a].get(key) != settings[b].get(key) for a, b in rivals):
-                for i in members:
-                    identities[i][key] = settings[i].get(key)
+        keys = dict.fromkeys(key for i in members for key in settings[i])
+        differing = [
+            key for key in keys
+            if key not in identities[members[0]]
+            and any(settings[a].get(key) != settings[b].get(key) for a, b in rivals)
+        ]  # fmt: skip
+        follow = [key for key in differing if _kind(key) != roles.REPETITION]
+        follow.sort(key=lambda key: key not in roles.WIDTHS)
+        for i in members:
+            identities[i].update(
+                {k: settings[i].get(k) for k in sorted(differing) if k not in follow}
+            )
+        for i, values in _families(members, follow, settings, lmbdas).items():
+            identities[i].update(values)
     for members in _groups(identities):
         places = []
         found: collections.Counter[Any] = collections.Counter()
@@ -107,7 +129,8 @@ def name_curves(models: Sequence[Trained]) -> list[Identified]:
         if max(places) > 1:
             for i, place in zip(members, places):
                 identities[i][_REPEAT] = place
-    return [Identified(*pair) for pair in zip(_names(identities), identities)]
+    shown = _with_shortest_paths(identities, models)
+    return [Identified(*pair) for pair in zip(_names(shown), shown)]
 
 
 def shared(identities: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -117,7 +140,7 @@ def shared(identities: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         key: value
         for key, value in first.items()
-        if key not in (*_IN_EVERY_NAME, "stages") and value != default.get(key)
+        if key not in (*_IN_EVERY_NAME, "stages", _STAGES_OF_START) and value != default.get(key)
         and all(each.get(key) == value for each in others)
     }  # fmt: skip
 
@@ -134,7 +157,7 @@ def differing(one: Trained, other: Trained) -> list[str]:
     return [
         key for key in first
         if key in second and key not in left_out and first[key] != second[key]
-        and not key.startswith(("qr_", "rectifier_"))
+        and not key.startswith(("qr_", "rectifier_", _OF_START))
     ]  # fmt: skip
 
 
@@ -145,31 +168,135 @@ def describe(settings: dict[str, Any]) -> str:
 
 def _settings(model: Trained) -> dict[str, Any]:
     """Returns all settings with an effect on a model, codec options included, in a fixed order."""
-    experiment = {**_DEFAULTS, **current_values(model.experiment), "codec": model.codec}
-    options = experiment.pop("codec_options") or {}
-    passed = [s for s in experiment["stages"] if experiment.get(f"{s}_steps", 1) > 0]
-    experiment.update(stages=passed, init_from=bool(experiment["init_from"]))
-    known = [key for key in _DEFAULTS if key in experiment]
-    later = sorted(experiment.keys() - _DEFAULTS.keys())
-    found = {k: experiment[k] for k in [*known, *later] if _takes_part(k, experiment)}
-    found.update(sorted(options.items()))
+    values = {**_DEFAULTS, **current_values(model.experiment), "codec": model.codec}
+    started = bool(values["init_from"])
+    needs_start = "joint" not in roles.executed(values)
+    effects = roles.Effects(values, model.init_from is None and (started or needs_start))
+    values = roles.normal(values)
+    options = values.pop("codec_options")
+    executed = [stage for stage in values["stages"] if stage in effects.executed]
+    values.update(stages=executed, init_from=started)
+    order = [
+        *(key for key in _DEFAULTS if key in values),
+        *sorted(values.keys() - _DEFAULTS.keys()),
+    ]
+    found = {key: _plain(values[key]) for key in order if not effects.reason(key)}
+    if executed and executed[0] in _NEED_A_START:
+        del found["init_from"]
+    found.update((key, _plain(value)) for key, value in sorted(options.items()))
     if model.precision is not None:
         found[EXPORT_PRECISION] = model.precision
-    return {key: _plain(value) for key, value in found.items()}
+    if model.init_from is not None:
+        return _continued(found, _settings(_start_of(model)))
+    if started:
+        found[_STAGES_OF_START] = "unknown"
+    return found
 
 
-def _takes_part(key: str, experiment: dict[str, Any]) -> bool:
-    """Returns true if a setting had an effect on the run or on the run that it started from."""
-    stages = experiment["stages"]
-    if key == "init_from":
-        return not stages or stages[0] not in _NEED_A_START
-    if key.startswith(("qr_", "rectifier_")) and not set(stages) & set(_RECTIFYING):
-        return False
-    if key in _OF_RECTIFIER and not experiment["rectifier_width"]:
-        return False
-    # Other stages also use the settings of joint training.
-    own = next((s for s in STAGES if s != "joint" and key.startswith(f"{s}_")), None)
-    return own is None or own in stages or experiment["init_from"]
+def _start_of(model: Trained) -> Trained:
+    """Returns what is known of the run that gave a model's first weights."""
+    assert model.init_from is not None
+    experiment = model.init_from["experiment"]
+    codec = experiment.get("codec", model.codec)
+    return Trained(codec, experiment, init_from=model.init_from.get("init_from"))
+
+
+def _continued(own: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a run with those of the run that it started from."""
+    of_start, inherited = {}, {}
+    for key, value in start.items():
+        if key == "init_from":
+            named = value
+        else:
+            named = key == "stages" or key.startswith(_OF_START) or own.get(key, value) != value
+        if named:
+            of_start[f"{_OF_START}{key}"] = value
+        elif key not in own and key != "init_from":
+            inherited[key] = value
+    return {**own, **inherited, **of_start}
+
+
+def _kind(key: str) -> str:
+    """Returns the kind of a setting, see `tfquant/training/roles.py`."""
+    name = key.rpartition(".")[2]
+    if name in roles.WIDTHS:
+        return roles.FOLLOWS
+    return roles.ROLES[name].kind if name in roles.ROLES else roles.IDENTITY
+
+
+def _identifies(key: str) -> bool:
+    """Returns true if a setting always identifies the curve."""
+    return _kind(key) in (roles.IDENTITY, roles.START)
+
+
+def _separate_starts(
+    members: Sequence[int], settings: Sequence[dict[str, Any]], identities: Sequence[dict[str, Any]]
+) -> None:
+    """Separates models that started at another lmbda than their own from those at the same lmbda.
+
+    If all members started at one lmbda, they stay together.
+    """
+    others = {i: settings[i][_LMBDA_OF_START] for i in members if _LMBDA_OF_START in settings[i]}
+    all_of_them = {others.get(i, settings[i]["lmbda"]) for i in members}
+    if others and len(others) < len(members) and len(all_of_them) > 1:
+        values = sorted(set(others.values()))
+        for i in others:
+            identities[i][_LMBDA_OF_START] = values[0] if len(values) == 1 else values
+
+
+def _families(
+    members: Sequence[int],
+    keys: Sequence[str],
+    settings: Sequence[dict[str, Any]],
+    lmbdas: Sequence[Any],
+) -> dict[int, dict[str, Any]]:
+    """Returns the values of widths and lengths that identify each model's curve.
+
+    With equally many different values at each lmbda, the values from the smallest to the largest
+    belong to one curve each, and a curve is identified by its values in the order of lmbda.
+    Otherwise, each different value is a curve.
+    """
+
+    def size(values: tuple) -> list:
+        return [(value is not None, value or 0) for value in values]
+
+    own = {i: tuple(settings[i].get(key) for key in keys) for i in members}
+    found = {i: dict(zip(keys, own[i])) for i in members}
+    order = sorted({lmbdas[i] for i in members}, key=lambda lmbda: size((lmbda,)))
+    columns = [sorted({own[i] for i in members if lmbdas[i] == lmbda}, key=size) for lmbda in order]
+    if len(set(map(len, columns))) > 1:
+        return found
+    for place, family in enumerate(zip(*columns)):
+        of_family = {i for i in members if columns[order.index(lmbdas[i])][place] == own[i]}
+        for key, along in zip(keys, zip(*family)):
+            values = list(dict.fromkeys(along))
+            for i in of_family:
+                found[i][key] = values[0] if len(values) == 1 else values
+    return found
+
+
+def _with_shortest_paths(
+    identities: Sequence[dict[str, Any]], models: Sequence[Trained]
+) -> list[dict[str, Any]]:
+    """Returns the identities with the shortest of the given spellings of training pictures."""
+    spellings: dict[str, list[str]] = collections.defaultdict(list)
+    for model in models:
+        while True:
+            text = model.experiment.get("train_images", "")
+            spellings[roles.normal({**_DEFAULTS, "train_images": text})["train_images"]].append(
+                text
+            )
+            if model.init_from is None:
+                break
+            model = _start_of(model)
+    shortest = {same: min(texts, key=lambda t: (len(t), t)) for same, texts in spellings.items()}
+    return [
+        {
+            key: shortest[value] if key.rpartition(".")[2] == "train_images" else value
+            for key, value in each.items()
+        }
+        for each in identities
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -209,10 +336,11 @@ def _names(identities: Sequence[dict[str, Any]]) -> list[str]:
 def _differs(key: str, identities: Sequence[dict[str, Any]]) -> bool:
     """Returns true if a setting has several values among the identities that have it.
 
-    A missing codec option counts as a value, the codec's default.
+    A missing codec option counts as a value, the codec's default, and so does a missing setting of
+    the run that gave the first weights, the run's own.
     """
     found = identities
-    if key in _DEFAULTS:
+    if key in _DEFAULTS or key == _STAGES_OF_START:
         found = [each for each in identities if key in each]
     return len({json.dumps(each.get(key)) for each in found}) > 1
 

@@ -108,7 +108,7 @@ def describe(
     lmbdas = [_lmbda(entry, manifest) for entry, manifest in zip(entries, manifests)]
     found = identity.name_curves(
         [
-            identity.Trained(m.codec, {**m.experiment, "lmbda": lmbda}, m.precision)
+            identity.Trained(m.codec, m.experiment, m.precision, m.init_from, lmbda)
             for m, lmbda in zip(manifests, lmbdas)
         ]
     )
@@ -123,6 +123,7 @@ def describe(
             quality=entry.quality,
             fingerprint=manifest.fingerprint,
             experiment=manifest.experiment,
+            init_from=manifest.init_from,
         )
         for entry, manifest, lmbda, curve in zip(entries, manifests, lmbdas, found)
     )

@@ -7,6 +7,7 @@ converts the whole result.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 # Meaning and unit of the values of a measurement.
@@ -61,6 +62,7 @@ class DescribedModel:
       quality: the quality to code with; None for a model with one rate.
       fingerprint: fingerprint of the entropy model.
       experiment: the experiment from the manifest.
+      init_from: the record of the run that gave the first weights, or None.
     """
 
     name: str
@@ -72,14 +74,15 @@ class DescribedModel:
     quality: float | None
     fingerprint: str
     experiment: dict[str, Any]
+    init_from: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredModel(DescribedModel):
     """A model with its measurements: of each picture, and their mean."""
 
-    images: tuple[Measurement, ...]
-    mean: Measurement
+    images: tuple[Measurement, ...] = ()
+    mean: Measurement = Measurement(MEAN, math.nan)
 
 
 @dataclasses.dataclass(frozen=True)

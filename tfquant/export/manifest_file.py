@@ -37,6 +37,8 @@ class Manifest:
         bits depends.
       experiment: the resolved experiment that trained the model, with the stages that it has
         reached.
+      init_from: the record of the run that gave the first weights, see
+        `tfquant/training/folder.py`. None if there was none, or if it is unknown.
       version: the version of tfquant that exported the model.
       precision: arithmetic of the transforms; entropy models compute in float32.
       flavour: FULL, PORTABLE, STOCK or PACKED.
@@ -58,6 +60,7 @@ class Manifest:
     files: dict = dataclasses.field(default_factory=dict)
     format: int = FORMAT
     max_pixels: int = container.MAX_PIXELS
+    init_from: dict | None = None
 
     @property
     def file_version(self) -> int:
@@ -105,6 +108,11 @@ def read_manifest(path: str) -> Manifest:
         raise ModelError(f"{path}: {MANIFEST} has max_pixels {limit!r}; export the model again")
     if not isinstance(fields["experiment"], dict):
         raise ModelError(f"{path}: {MANIFEST} has no valid experiment; export the model again")
+    start = fields.get("init_from")
+    while start is not None:
+        if not (isinstance(start, dict) and isinstance(start.get("experiment"), dict)):
+            raise ModelError(f"{path}: {MANIFEST} has no valid init_from; export the model again")
+        start = start.get("init_from")
     try:
         scale.range_of(fields["experiment"])
     except (TypeError, ValueError):

@@ -163,7 +163,10 @@ def _fields(manifest: manifest_file.Manifest) -> dict[str, Any]:
     """Returns the fields of a manifest that packing keeps."""
     names = ("format", "version", "codec", "fingerprint", "precision", "max_pixels", "metrics",
              "experiment")  # fmt: skip
-    return {name: getattr(manifest, name) for name in names}
+    fields = {name: getattr(manifest, name) for name in names}
+    if manifest.init_from is not None:
+        fields["init_from"] = manifest.init_from
+    return fields
 
 
 def _packed_weights(export: str, manifest: manifest_file.Manifest) -> bytes:

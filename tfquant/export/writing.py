@@ -29,7 +29,7 @@ from tfquant.export import manifest_file, quality, stock
 from tfquant.export.codec_module import CodecModule, PortableModule
 from tfquant.export.stock import StockModule
 from tfquant.names import first_few
-from tfquant.training import history, trained
+from tfquant.training import folder, history, trained
 from tfquant.training.experiment import Experiment
 
 
@@ -66,7 +66,8 @@ def export_run(
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
     metrics = measured[-1] if measured else None
-    export_codec(codec, experiment, path, metrics, version, max_pixels)
+    start = folder.read_start(run_dir)
+    export_codec(codec, experiment, path, metrics, version, max_pixels, start)
     return path, name
 
 
@@ -77,6 +78,7 @@ def export_codec(
     metrics: dict | None = None,
     version: int = container.VERSION,
     max_pixels: int = container.MAX_PIXELS,
+    init_from: dict | None = None,
 ) -> None:
     """Writes both flavours of the exported model to `path`, atomically.
 
@@ -89,6 +91,8 @@ def export_codec(
       version: version of the files that the model is for. Files of version 2 decode on every
         machine. Version 1 is for a model that has to read older files.
       max_pixels: limit of the pictures that the model writes or reads.
+      init_from: the record of the run that gave the first weights, for the manifest; None if there
+        is none.
 
     Raises:
       ValueError: something other than an exported model exists at `path`, or the version is 1 and
@@ -123,6 +127,7 @@ def export_codec(
         "metrics": metrics or {},
         "max_pixels": max_pixels,
         "experiment": recorded,
+        **({"init_from": init_from} if init_from is not None else {}),
     }
     with files.new_folder(path) as partial:
         coder = stack.coder()

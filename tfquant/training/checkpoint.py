@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -16,7 +17,7 @@ from absl import logging
 import tfquant
 from tfquant import files
 from tfquant.codec import Codec
-from tfquant.training import folder
+from tfquant.training import folder, roles
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
 
@@ -24,10 +25,15 @@ _KEPT = 3
 _NAME = "ckpt"  # followed by a hyphen and the run's total number of steps
 _LIFTED = "lifted_sigma_bound"  # in checkpoints of runs with a stage that lifts the bound
 
-# Fields that a run and the run that initializes it should share; a difference logs a warning.
+# Fields that a run and the run that initializes it should share; a difference logs a warning if
+# both runs use the field. They define what is minimized: the loss, the quantization and the bounds
+# of sigma. The other run's weights are at the minimum of another function if one of them differs.
+# Clipping, learning rates, batches and pictures only change the way to the minimum. A run that
+# continues another one often changes them on purpose.
 _ALIKE = (
     "lmbda", "lmbda_range", "distortion", "plan", "rate_branch", "distortion_branch",
-    "context_branch", "stop_gradient", "mean_gradient", "hyper_aun",
+    "context_branch", "stop_gradient", "mean_gradient", "hyper_aun", "alpha_min", "alpha_max",
+    "joint_sigma_bound", "post_sigma_bound",
 )  # fmt: skip
 
 
@@ -96,7 +102,7 @@ def _end_lift(codec: Codec, path: str) -> None:
             model.set_sigma_bound(bound)
 
 
-def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None:
+def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> dict[str, Any]:
     """Initializes `codec` with the newest weights of the run `experiment.init_from`.
 
     The optimizer, the stage and the step start anew. A rectifier or gains keep their initial
@@ -106,6 +112,9 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
       codec: the codec of `experiment`.
       experiment: the new run's experiment.
       newest: the other run's newest readable checkpoint, or None if it has none.
+
+    Returns:
+      The record of the other run, see `folder.as_start`.
 
     Raises:
       ValueError: the folder contains no run of this codec, or no checkpoint.
@@ -121,9 +130,10 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
         theirs, ours = (_rectifier(e) for e in (other, experiment))
         if theirs != ours:
             raise ValueError(f"{run_dir} trained a rectifier of {theirs}; this run has {ours}")
+    effects = [roles.Effects(vars(each)) for each in (other, experiment)]
     for name in _ALIKE:
         theirs, ours = getattr(other, name), getattr(experiment, name)
-        if theirs != ours:
+        if theirs != ours and not any(each.reason(name, codec=False) for each in effects):
             logging.warning(
                 "%s was trained with %s=%r, but this run uses %r",
                 files.shown(run_dir), name, theirs, ours,
@@ -138,6 +148,7 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> None
     else:
         restore_codec(codec, newest)
     logging.info("Initialized from %s", files.shown(newest))
+    return folder.as_start(run_dir, stage_index(newest) + 1)
 
 
 def _rectifier(experiment: Experiment) -> str:

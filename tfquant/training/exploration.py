@@ -22,7 +22,7 @@ import gc
 import json
 import math
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable
 
 import tensorflow as tf
 from absl import logging
@@ -305,6 +305,16 @@ def report(directory: str, search: Search, tried: Sequence[dict], quality: str) 
 def run_dir(directory: str, weight: float) -> str:
     """Returns the folder of the run with that weight."""
     return tf.io.gfile.join(directory, RUNS, f"{weight:g}")
+
+
+def start_of(directory: str, weight: float) -> dict[str, Any] | None:
+    """Returns the record of the run from which the run with that weight started.
+
+    Returns None if the folder of the run is not there. See `folder.as_start`.
+    """
+    path = run_dir(directory, weight)
+    is_there = files.exists(tf.io.gfile.join(path, folder.EXPERIMENT))
+    return folder.read_start(path) if is_there else None
 
 
 def run_search(

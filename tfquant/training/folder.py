@@ -1,17 +1,20 @@
 """The folder of a run: its contents, and the experiment that it belongs to.
 
-    RUN/experiment.json   {"version": of tfquant, "experiment": {...}}
+    RUN/experiment.json   {"version": of tfquant, "experiment": {...}, "init_from": {...}}
     RUN/checkpoints/      see `tfquant/training/checkpoint.py`
     RUN/history.json      every epoch's validation, see `tfquant/training/history.py`
     RUN/logs/             for TensorBoard, see `tfquant/training/callbacks.py`
     RUN/export/           the exported model, see `tfquant/export/writing.py`
 
-The experiment is written before anything else.
+The experiment is written before anything else. A run that started from another one has a record of
+that run as `init_from`: {"experiment": {...}, "init_from": {...}}, with the stages that it had
+reached. Its own `init_from` is the record of the run from which it had started, and so on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from typing import Any
 
@@ -45,7 +48,40 @@ def read_experiment(run_dir: str) -> Experiment:
         raise ValueError(f"cannot read {path}: {error}") from None
 
 
-def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> None:
+def read_start(run_dir: str) -> dict[str, Any] | None:
+    """Reads the record of the run that gave the first weights of a run.
+
+    Returns None if there was none, or if an earlier version started the run.
+
+    Raises:
+      ValueError, OSError: the file cannot be read.
+    """
+    return read_json(tf.io.gfile.join(run_dir, EXPERIMENT)).get("init_from")
+
+
+def as_start(run_dir: str, stages: int) -> dict[str, Any]:
+    """Returns the record of a run for the runs that start from it.
+
+    Args:
+      run_dir: the folder of the run.
+      stages: number of stages that it has reached.
+
+    Raises:
+      ValueError, OSError: as `read_experiment`.
+    """
+    experiment = read_experiment(run_dir)
+    reached = dataclasses.replace(experiment, stages=experiment.stages[:stages])
+    record = {"experiment": json.loads(reached.to_json())}
+    start = read_start(run_dir)
+    return record if start is None else {**record, "init_from": start}
+
+
+def prepare(
+    run_dir: str,
+    experiment: Experiment,
+    newest: str | None = None,
+    start: dict[str, Any] | None = None,
+) -> None:
     """Writes the experiment into a new folder. Checks that an existing folder has the same one.
 
     Different spellings of the same folder of pictures are equal. Numbers of steps may change if
@@ -55,6 +91,8 @@ def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> 
       run_dir: the folder of the run.
       experiment: the requested experiment.
       newest: the checkpoint that the run resumes from, or None.
+      start: the record of the run that gives the first weights, see `as_start`. None if there is
+        none, or if the run resumes.
 
     Raises:
       ValueError: the folder contains another experiment; the message names the differences.
@@ -62,6 +100,8 @@ def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> 
     """
     path = tf.io.gfile.join(run_dir, EXPERIMENT)
     record = {"version": tfquant.__version__, "experiment": json.loads(experiment.to_json())}
+    if start is not None:
+        record["init_from"] = start
     if not files.exists(path):
         write_json(path, record)
         return
@@ -76,7 +116,11 @@ def prepare(run_dir: str, experiment: Experiment, newest: str | None = None) -> 
             raise ValueError(f"{run_dir}: {reason}")
         changes = ", ".join(f"{name} {found[name]} -> {asked[name]}" for name in other_steps)
         logging.info("%s: the run continues with other lengths: %s", files.shown(run_dir), changes)
-        write_json(path, {**read_json(path), "experiment": record["experiment"]})
+    updated = {**read_json(path), **({"init_from": start} if start is not None else {})}
+    if other_steps:
+        updated["experiment"] = record["experiment"]
+    if updated != read_json(path):
+        write_json(path, updated)
 
 
 def note_pictures(run_dir: str, listing: dict[str, list[int]]) -> str:
