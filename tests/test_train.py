@@ -241,6 +241,28 @@ def test_a_temperature_without_effect_gives_a_warning(caplog):
     assert not warnings(caplog, "--plan=mix", "--alpha_max=8", "--distortion_branch=sha:standard")
 
 
+@pytest.mark.parametrize(
+    "flags,line",
+    [
+        (["--quality_levels=3"], "--quality_levels: no effect, only --lmbda_range uses it"),
+        (
+            ["--codec=ms_hyper", "--stop_gradient=none"],
+            "--stop_gradient: no effect, ms_hyper does not have zero-center quantization",
+        ),
+        (
+            ["--codec=factorized", "--hyper_aun"],
+            "--hyper_aun: no effect, factorized does not have a hyper-latent",
+        ),
+        (
+            ["--background=white"],
+            "--background: no effect, the training pictures have no transparent pixels",
+        ),
+    ],
+)
+def test_a_setting_without_effect_gives_a_warning(caplog, flags, line):
+    assert warnings(caplog, *flags) == [line]
+
+
 def test_flags_of_the_rectifier_without_effect_give_a_warning(caplog):
     start = ("--init_from=run", "--stages=qr_predictive")
     (line,) = warnings(caplog, "--qr_distance=l1", "--rectifier_depth=3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -170,7 +171,13 @@ def test_a_single_model_has_a_reason_for_the_missing_bd_rate(
         reconstructions=False,
     )
     result = run.run(evaluation, lambda path: subsampling_model(4), lambda line: None)
-    assert "no BD-rate: fake mix: 1 point(s) of PSNR [dB], akima needs 2" in report.summary(result)
+    reason = "no BD-rate: fake mix: 1 point(s) of PSNR [dB], akima needs 2"
+    assert reason in report.summary(result)
+    rows = [dataclasses.replace(row, test=name, note=row.note.replace("fake mix:", f"{name}:"))
+            for row in result.bd_rate if row.note for name in ("fake mix", "a", "b")]  # fmt: skip
+    models = tuple(dataclasses.replace(m, curve=c) for m in result.models for c in ("a", "b"))
+    several = dataclasses.replace(result, bd_rate=tuple(rows), models=(*result.models, *models))
+    assert f"{reason}; also a, b" in report.summary(several)
     assert not (tmp_path / "report" / "reconstructions").exists()
 
 

@@ -6,11 +6,12 @@ This writes report.json, report.csv, report.md, rd.png and the reconstructions i
 folder, and prints the tables.
 
 Runs form one curve if they differ only in lmbda and in settings that may change along a curve: the
-widths N and M, the lengths of the stages, the seed, the number of validation pictures and the
-folder of --init_from. A difference in any other setting starts a new curve, and so do two runs with
-the same lmbda. The names of the curves contain the differences, and report.json identifies each
-curve completely. If a BD-rate would cover less than half of the shorter curve, or less than 0.1 dB,
-the table shows a dash and a line explains it.
+widths N and M, the lengths of the stages, the seed and the number of validation pictures. Another
+difference in a setting that has an effect starts a new curve, and so do two runs with the same
+lmbda. The experiment of the run of --init_from counts, too: `init_from.SETTING` in a name is a
+setting of that run. The names of the curves contain the differences, and report.json identifies
+each curve completely. If a BD-rate would cover less than half of the shorter curve, or less than
+0.1 dB, the table shows a dash and a line explains it.
 
 Without --model_dir, the program measures only the conventional codecs. With --explorations alone,
 it lists the results of `train.py --explore_qr` and measures nothing.

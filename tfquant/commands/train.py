@@ -43,6 +43,7 @@ from tfquant.training import (
     hosts,
     progress,
     resuming,
+    roles,
     run,
     trained,
 )
@@ -306,6 +307,13 @@ _FLAGS = (
 )  # fmt: skip
 
 
+# Flags that give a warning if they have no effect. Recipes for several codecs set others.
+_WARNED = (
+    "alpha_min", "alpha_max", "rectifier_depth", "qr_distance", "qr_stop_gradient", "start",
+    "quality_levels", "stop_gradient", "hyper_aun", "background",
+)  # fmt: skip
+
+
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of `train.py`."""
     define(values, [*_FLAGS, *experiment_flags.table()])
@@ -319,30 +327,16 @@ def settings_from_flags(values: flags.FlagValues) -> Settings:
 
 def warn_of_flags(experiment: Experiment, values: flags.FlagValues) -> None:
     """Logs a warning for each given flag that has no effect."""
-    plan = experiment.joint_plan()
-    search = sorted(name for name in values if name.startswith("explore_") and name != "explore_qr")
-    for names, followed, reason in (
-        (
-            ("alpha_min", "alpha_max"),
-            any(stage.plan.annealed for stage in experiment.all_stages()),
-            f"no branch of the plan is annealed ({plan.rate}, {plan.distortion})",
-        ),
-        (
-            ("rectifier_depth", "qr_distance"),
-            experiment.rectified,
-            "no stage trains a rectifier, or its width is 0",
-        ),
-        (
-            ("qr_stop_gradient",),
-            experiment.rectified and "qr_soft" in experiment.stages,
-            "no stage qr_soft trains a rectifier",
-        ),
-        (("start",), not experiment.init_from, "the weights come from --init_from"),
-        (search, values.explore_qr, "only --explore_qr uses it"),
-    ):
-        given = [f"--{name}" for name in names if values[name].present]
-        if given and not followed:
-            logging.warning("%s: no effect, %s", ", ".join(given), reason)
+    idle = roles.without_effect(vars(experiment))
+    flags_of: dict[str, list[str]] = {}
+    for name in _WARNED:
+        if name in idle and values[name].present:
+            flags_of.setdefault(idle[name], []).append(f"--{name}")
+    for name in sorted(name for name in values if name.startswith("explore_")):
+        if name != "explore_qr" and values[name].present and not values.explore_qr:
+            flags_of.setdefault("only --explore_qr uses it", []).append(f"--{name}")
+    for reason, given in flags_of.items():
+        logging.warning("%s: no effect, %s", ", ".join(given), reason)
 
 
 def explore(experiment: Experiment, directory: str, values: flags.FlagValues) -> list[str]:

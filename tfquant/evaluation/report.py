@@ -219,12 +219,14 @@ def _gains(result: Result) -> str:
     ]  # fmt: skip
     if not all(g.same_bits for g in result.gains):
         tables.append("Where bits are not the same, a gain is that at the model's own rate.")
+    pairs: dict[tuple[str, ...], list[str]] = {}
     for g in result.gains:
         if g.differences and not g.same_bits:
-            tables.append(
-                f"{g.model} and its baseline {g.baseline} were trained with different settings:"
-                f" {', '.join(g.differences)}."
-            )
+            pairs.setdefault(g.differences, []).append(f"{g.model} and its baseline {g.baseline}")
+    for differences, names in pairs.items():
+        tables.append(
+            f"{'; '.join(names)} were trained with different settings: {', '.join(differences)}."
+        )
     return "\n\n".join(tables)
 
 
@@ -295,8 +297,17 @@ def _bd_table(result: Result, metric: str, tests: Collection[str]) -> str:
 
 
 def _bd_notes(result: Result, tests: Collection[str]) -> list[str]:
-    rows = [row for row in result.bd_rate if row.note and row.test in tests]
-    lines = dict.fromkeys(f"no BD-rate: {row.note}" for row in rows)
+    """Returns the reasons for missing BD-rates, each once, with the curves that have the same."""
+    found: dict[str, dict[str, None]] = {}
+    for row in result.bd_rate:
+        if row.note and row.test in tests:
+            curve = next((c for c in (row.test, row.anchor) if row.note.startswith(f"{c}: ")), "")
+            reason = row.note[len(curve) :]
+            found.setdefault(reason, {}).setdefault(curve)
+    lines = []
+    for reason, (first, *others) in found.items():
+        also = f"; also {', '.join(others)}" if others else ""
+        lines.append(f"no BD-rate: {first}{reason}{also}")
     return ["\n".join(lines)] if lines else []
 
 
