@@ -102,11 +102,14 @@ def test_the_predictive_stage_alone_gives_a_model_whose_files_are_the_baselines(
     assert [e.stages for e in experiments] == [("joint",), ("qr_predictive",)]
 
 
-def test_the_manifest_of_a_rectified_model_names_its_stage(
+def test_the_manifest_of_a_rectified_model_names_its_stage_and_its_start(
     with_rectified, export_run, no_saved_models
 ):
     path, _ = export_run(str(with_rectified / "rectified"))
-    assert read_manifest(path).experiment["stages"] == ["qr_predictive"]
+    manifest = read_manifest(path)
+    assert manifest.experiment["stages"] == ["qr_predictive"]
+    assert manifest.init_from["experiment"]["stages"] == ["joint"]
+    assert "init_from" not in manifest.init_from
 
 
 def test_a_run_starts_from_the_other_runs_end_and_logs_its_gain(with_rectified):

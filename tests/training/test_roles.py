@@ -16,7 +16,6 @@ SMALL = {"N": 8, "M": 40}
 def test_every_field_of_an_experiment_is_classified():
     """Whoever adds a field adds a role that says whether it identifies a curve."""
     assert roles.ROLES.keys() == {field.name for field in dataclasses.fields(Experiment)}
-    assert roles.PROPERTIES.keys() == models.CODECS.keys()
 
 
 @pytest.mark.slow
@@ -30,6 +29,11 @@ def test_the_properties_of_a_codec_are_those_of_its_entropy_models(name):
         roles.CONTEXT: hasattr(codec, "context"),
     }
     assert {name for name, has in found.items() if has} == set(roles.PROPERTIES[name])
+
+
+def test_a_stage_that_is_registered_elsewhere_may_read_every_field_of_a_stage():
+    values = {**vars(Experiment()), "stages": ("decoder_only",)}
+    assert not roles.Effects(values).reason("joint_learning_rate")
 
 
 def test_a_reason_says_why_a_field_has_no_effect():

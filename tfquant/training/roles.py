@@ -53,6 +53,7 @@ PROPERTIES = {
 }
 
 _RECTIFYING = ("qr_soft", "qr_predictive")
+_STAGES = {"joint", "post", *_RECTIFYING}
 _BRANCHES = ("rate", "distortion", "context")
 
 
@@ -86,7 +87,8 @@ class Effects:
     def __init__(self, values: Mapping[str, Any], any_stage: bool = False):
         self.values = values
         self.executed = executed(values)
-        self._any_stage = any_stage
+        # A stage that is registered elsewhere may read any field.
+        self._any_stage = any_stage or not self.executed <= _STAGES
 
     def reason(self, field: str, codec: bool = True) -> str:
         """Returns the reason why a field has no effect, or "" if it has one.
@@ -108,7 +110,7 @@ class Effects:
 
     @property
     def started(self) -> bool:
-        """True if another run gave the first weights, and nothing else is known of it."""
+        """True if another run gave the first weights, and its experiment is known."""
         return bool(self.values["init_from"]) and not self._any_stage
 
     @property
