@@ -122,16 +122,47 @@ def test_latents_far_outside_the_scale_round_trip_at_the_cost_of_an_escape(model
     assert abs(spent - bits) <= 0.005 * bits + 64
 
 
-def test_bits_are_the_models_up_to_the_cost_of_an_escape(models):
-    z, y = latents()
+def gaussian_bits(symbols, sigma):
+    """Returns the bits of integers around the mean, with a likelihood of at least 1e-9, float64."""
+    below = -np.abs(np.asarray(symbols, np.float64))
+    p = ndtr((below + 0.5) / sigma) - ndtr((below - 0.5) / sigma)
+    return -np.log2(np.maximum(p, 1e-9))
+
+
+@pytest.mark.parametrize(
+    "log_sigma,y_scale", [(1.0, 3.0), (1.0, 7.0), (0.0, 3.0), (-2.0, 1.0), (-20.0, 40.0)]
+)
+def test_rounding_without_tables_costs_as_much_as_rounding_in_training(models, log_sigma, y_scale):
+    """Tests that both have the same floor of the likelihood: J~ - J is 0 if nothing is surrogate.
+
+    The cases have elements of less than 24 bits, of 24 to 29.9 bits, and at the floor.
+    """
+    z, y = latents(y_scale=y_scale)
+    index = tf.constant([0], tf.int64)
     rounding = Rounding()
-    walk(rounding, models, z, y)
+    training = Surrogates(PLANS["round"], tf.constant(1.0), 3, index)
+    for exchange in (rounding, training):
+        walk(exchange, models, z, y, log_sigma=log_sigma)
     mu = float(rounding.params["y"][0][0, 0, 0, 0])
     symbols = np.rint(y.numpy().astype(np.float64) - mu)
-    sigma = np.e
-    below = -np.abs(symbols)
-    expected = -np.log2(ndtr((below + 0.5) / sigma) - ndtr((below - 0.5) / sigma))
-    np.testing.assert_allclose(rounding.bits["y"], expected, rtol=1e-3)
+    expected = gaussian_bits(symbols, max(np.exp(log_sigma), 1e-6))
+    np.testing.assert_allclose(rounding.bits["y"], expected, rtol=2e-3)
+    for name in ("y", "z"):
+        np.testing.assert_allclose(training.bits[name], rounding.bits[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_floor_is_near_the_cost_of_an_escape(models):
+    """Tests at the smallest sigma that the cost that J assumes is within 5 bits of a file's."""
+    _, y_model = models
+    symbols = np.array([2, 3, 5, 8, 12, -4, -9, 15], np.int32).reshape(1, 1, 1, 8)
+    raw = tf.concat([tf.zeros([1, 1, 1, 8]), tf.fill([1, 1, 1, 8], -20.0)], axis=-1)
+    y = tf.constant(symbols, tf.float32)
+    without, exact = Rounding(), Rounding({"y": y_model.coding_table()})
+    for exchange in (without, exact):
+        exchange(y_model, y, raw)
+    np.testing.assert_allclose(without.bits["y"], gaussian_bits(symbols, 1e-6), rtol=1e-5)
+    difference = exact.bits["y"].numpy() - without.bits["y"].numpy()
+    assert np.max(np.abs(difference)) < 5 and abs(np.mean(difference)) < 3.5
 
 
 def surrogates(models, plan, index, alpha=4.0, seed=3):

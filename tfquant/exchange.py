@@ -264,16 +264,14 @@ class Surrogates(Exchange):
         return self.close(model, (), latent, passed, params_of(passed.received.context))
 
 
-# Approximate cost of an escape, used without tables.
-_ESCAPE_BITS = 24.0
-
 
 class Rounding(Exchange):
     """Evaluation: the decoder's latents and the cost of a file, without making the file.
 
-    For any sigma, an element can escape at a bounded cost. With `tables`, this cost is exact.
-    Without, as in training, it is a constant, and a serial context may compute all elements at
-    once.
+    For any sigma, an element can escape at a bounded cost. With `tables`, this cost is exact: 17 to
+    34 bits for most symbols. Without, as in training, it is that of `LIKELIHOOD_FLOOR`, 29.9 bits,
+    as in `Surrogates`. The costs of surrogates and of rounding then differ only by the surrogates.
+    A serial context may compute all elements at once.
 
     Args:
       tables: latent's name -> its coding table.
@@ -289,9 +287,10 @@ class Rounding(Exchange):
     ) -> tuple[Passed, tuple]:
         """Returns integers as a transmitted group, and their coding parameters with `tables`."""
         y_hat = dequantize(integers, offset)
-        bits = model.bits(Sample(y_hat), *params)
+        floor = None if self.replays else LIKELIHOOD_FLOOR
+        bits = model.bits(Sample(y_hat), *params, floor=floor)
         if not self.replays:
-            return Passed(Received(y_hat, y_hat), tf.minimum(bits, _ESCAPE_BITS), integers), ()
+            return Passed(Received(y_hat, y_hat), bits, integers), ()
         where = model.coding_params(tf.shape(integers), *params)
         bits = self._tables[model.name].price(bits, integers, *where)
         return Passed(Received(y_hat, y_hat), bits, integers), where

@@ -13,7 +13,8 @@ from tfquant.legacy_keras import keras
 from tfquant.ops.gradients import attach_gradient, beyond_floor, floor_log
 from tfquant.quantization.surrogates import Sample
 
-# The literature's floor in training: 29.9 bits. Evaluation and coding have no floor.
+# The literature's floor of the likelihood: 29.9 bits. Training has it under surrogates and, in
+# validation, under rounding. Exported models have none: their tables give the cost of an escape.
 LIKELIHOOD_FLOOR = 1e-9
 
 
