@@ -53,9 +53,9 @@ class Sweep:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
 
-    def summarize(self, grid=GRID, pictures=KODAK, anchors=None):
+    def summarize(self, grid=GRID, pictures=KODAK, anchors=None, failed=()):
         """Returns (table.md, rows of table.csv, rows of runs.csv)."""
-        text = sweep_table.summarize(self.folder, grid, pictures, anchors or {}, "akima")
+        text = sweep_table.summarize(self.folder, grid, pictures, anchors or {}, "akima", failed)
         assert text == (self.folder / "table.md").read_text()
         return text, *(self._rows(name) for name in ("table.csv", "runs.csv"))
 
@@ -152,23 +152,86 @@ def test_costs_are_those_of_the_last_epoch_of_each_stage(made):
     assert ["mix", "0.025", "8", "1.5000", "1.2500", "1.4375", "-, -", "-, -"] in lines_of(text)
 
 
+PAPER = {
+    "codec": "charm_zero", "clip_norm": 0.0, "joint_steps": 1_125_000, "post_steps": 250_000,
+    "joint_learning_rate": 1e-4, "post_learning_rate": 1e-4, "joint_schedule": "paper_joint",
+    "post_schedule": "paper_post",
+}  # fmt: skip
+SIX = ("0.0018", "0.0035", "0.0067", "0.013", "0.025", "0.0483")
+
+
 def test_the_papers_numbers_are_listed_with_those_of_its_methods(made):
-    grid = sweep.Grid.parse("plan=mix,uq_s,sga", LMBDAS)
-    for cell in grid.cells():
-        for lmbda in LMBDAS:
-            made.trained(cell, lmbda, 1, 1, 1, codec="charm_zero", **cell)
-    text, rows, _ = made.summarize(grid)
+    grids = [sweep.Grid.parse("plan=mix,uq_s,sga", lmbdas) for lmbdas in (SIX[:4], SIX)]
+    for cell in grids[1].cells():
+        for lmbda in SIX:
+            made.trained(cell, lmbda, 1, 1, 1, **PAPER, **cell)
+    text, *_ = made.summarize(grids[0])
+    # A table that does not name its pictures, and has the four low rates.
+    assert ["mix", "-", "-19.23 (V)", "-", "-19.96 (V)"] in lines_of(text)
+    text, rows, _ = made.summarize(grids[1])
     lines = lines_of(text)
-    # A table of Kodak alone, and a table that does not name its pictures.
-    assert ["mix", "-", "-19.23 (V); -18.36 (X)", "-", "-19.96 (V); -18.92 (X)"] in lines
+    assert ["mix", "-", "-18.36 (X)", "-", "-18.92 (X)"] in lines
     assert ["uq_s", "-", "-12.47 (X)", "-", "-16.16 (X)"] in lines
     assert ["sga", "-", "-", "-", "-"] in lines
     assert rows[1]["paper_post"] == "-16.16 (X)" and "ours are not" in text
-    text, *_ = made.summarize(grid, BOTH)
+    text, *_ = made.summarize(grids[1], BOTH)
     lines = lines_of(text)
     assert ["mix", "tecnick", "-", "-19.19 (X)", "-", "-19.51 (X)"] in lines
     assert ["mix", "kodak", "-", "-18.36 (X)", "-", "-18.92 (X)"] in lines
-    assert ["mix", "average", "-", "-19.23 (V); -18.77 (X)", "-", "-19.96 (V); -19.22 (X)"] in lines
+    assert ["mix", "average", "-", "-18.77 (X)", "-", "-19.22 (X)"] in lines
+
+
+@pytest.mark.parametrize(
+    "changes,lmbdas,images,fields",
+    [
+        ({"clip_norm": 1.0}, SIX, "kodak=unused", "clip_norm"),
+        ({"codec_options": {"slices": 5}}, SIX, "kodak=unused", "slices"),
+        ({}, SIX[1:], "kodak=unused", "lmbda"),
+        ({}, SIX, "clic=unused", "images"),
+        ({"clip_norm": 1.0, "batch_size": 4, "crop": 128, "joint_steps": 9}, SIX, "kodak=unused",
+         "clip_norm, joint_steps, batch_size and 1 more"),
+    ],
+)  # fmt: skip
+def test_a_cell_with_another_setting_than_the_papers_names_it(
+    made, changes, lmbdas, images, fields
+):
+    grid = sweep.Grid.parse("plan=uq_s", lmbdas)
+    (cell,) = grid.cells()
+    for lmbda in lmbdas:
+        made.trained(cell, lmbda, 1, 1, 1, plan="uq_s", **{**PAPER, **changes})
+    text, rows, _ = made.summarize(grid, sweep.Pictures.parse(images))
+    expected = f"not the paper's setting: {fields}"
+    assert (rows[0]["paper_joint"], rows[0]["paper_post"]) == (expected, expected)
+    assert ["uq_s", "-", expected, "-", expected] in lines_of(text)
+
+
+def test_an_average_of_other_pictures_is_not_the_papers(made):
+    grid = sweep.Grid.parse("plan=uq_s", SIX)
+    (cell,) = grid.cells()
+    for lmbda in SIX:
+        made.trained(cell, lmbda, 1, 1, 1, plan="uq_s", **PAPER)
+    _, rows, _ = made.summarize(grid, sweep.Pictures.parse("kodak=a;clic=b"))
+    assert [row["paper_post"] for row in rows] == [
+        "-16.16 (X)", "not the paper's setting: images", "not the paper's setting: images",
+    ]  # fmt: skip
+
+
+def test_one_unknown_run_leaves_the_paper_out(made):
+    grid = sweep.Grid.parse("plan=uq_s", SIX)
+    (cell,) = grid.cells()
+    for lmbda in SIX[1:]:
+        made.trained(cell, lmbda, 1, 1, 1, plan="uq_s", **PAPER)
+    _, rows, _ = made.summarize(grid)
+    assert rows[0]["paper_post"] == ""
+
+
+def test_an_anchor_that_is_not_bpg_is_said_to_be_another(made):
+    made.curves(GRID.cells()[0])
+    points = (curves.Point(0.8, psnr=30.0), curves.Point(1.6, psnr=33.0))
+    for name in ("VTM (published)", "BPG 4:4:4 (published)"):
+        anchors = {"kodak": curves.Curve(name, "published", points)}
+        text, *_ = made.summarize(anchors=anchors)
+        assert ("ours are not" in text) == (name[0] == "V")
 
 
 def test_runs_of_another_version_have_no_numbers_from_the_paper(made):
@@ -269,3 +332,150 @@ def test_the_temperature_is_chosen_for_each_seed_among_existing_runs(made):
     lines = lines_of(text)
     assert ["0.0067", "2", "**5.0000**", "-"] in lines
     assert [line for line in lines if line[:2] == ["0.0067", "8, 4"]]
+
+
+FAILING = sweep.Grid.parse("plan=aun,mix", LMBDAS)
+
+
+def test_a_failed_run_is_failed_in_every_table(made):
+    """Tests that the J of a stage that was started and not ended, and a partial curve, do not
+    count.
+    """
+    anchor, cell = FAILING.cells()
+    made.curves(anchor)
+    made.measured(cell, LMBDAS[0], joint=(0.36, 30.0), post=(0.36, 30.0))
+    made.trained(cell, LMBDAS[1], 1.5, 1.25, 1.4375, plan="mix")
+    failed = FAILING.runs()[3]
+    assert (failed.cell, failed.lmbda) == (cell, LMBDAS[1])
+    (made.run(cell, LMBDAS[1]) / "joint" / "export").mkdir()
+    (made.run(cell, LMBDAS[1]) / "joint" / "export" / "tfquant.json").write_text("{}")
+    text, rows, runs = made.summarize(FAILING, failed=[failed])
+    lines = lines_of(text)
+    assert ["mix", "failed", "-", "failed", "-"] in lines
+    assert ["mix", "0.0067", "-", "-", "-", "0.3600, 30.00", "0.3600, 30.00"] in lines
+    assert ["mix", "0.025", "1.5000", "1.2500", "failed", "failed", "failed"] in lines
+    assert "- plan=mix, post: failed at lmbda 0.025" in text
+    assert rows[1]["bd_rate_joint"] == rows[1]["bd_rate_post"] == "failed"
+    assert (rows[1]["bpp_post_0.0067"], rows[1]["bpp_post_0.025"]) == ("0.36", "failed")
+    costs = [runs[3][key] for key in ("J_joint", "J_post", "bpp_post_kodak")]
+    assert costs == ["1.5", "failed", "failed"]
+
+
+def test_a_failed_anchor_gives_no_bd_rate(made):
+    anchor, cell = FAILING.cells()
+    made.measured(anchor, LMBDAS[0], joint=(0.4, 30.0), post=(0.4, 30.0))
+    made.curves(cell)
+    text, rows, _ = made.summarize(FAILING, failed=[FAILING.runs()[1]])
+    assert [row["bd_rate_post"] for row in rows] == ["failed", ""]
+    assert "- plan=aun, joint: failed at lmbda 0.025" in text
+
+
+def test_a_stage_that_ended_early_has_no_cost(made):
+    grid = sweep.Grid.parse("plan=aun", LMBDAS[:1])
+    (cell,) = grid.cells()
+    made.trained(cell, LMBDAS[0], 1.5, 1.25, 1.4375, plan="aun", joint_steps=10, post_steps=4)
+    path = made.run(cell, LMBDAS[0]) / "post" / "history.json"
+    for step, expected in ((2, "failed"), (4, "1.4375")):
+        path.write_text(json.dumps([{"stage": "post", "step": step, "J": 1.4375}]))
+        _, _, (run,) = made.summarize(grid)
+        assert (run["J_joint"], run["J_post"]) == ("1.5", expected)
+
+
+def test_a_failed_run_is_not_chosen_although_its_cost_is_the_lowest(made):
+    grid = sweep.Grid.parse("", LMBDAS[:1], alphas=["4", "8"])
+    (cell,) = grid.cells()
+    made.trained(cell, LMBDAS[0], 1, 1, 2.0, "alpha_max=4")
+    made.trained(cell, LMBDAS[0], 1, 1, 1.0, "alpha_max=8")
+    four, eight = grid.runs()
+    text, _, runs = made.summarize(grid, failed=[eight])
+    assert [run["chosen"] for run in runs] == ["True", "False"]
+    lines = lines_of(text)
+    assert ["0.0067", "**2.0000**", "failed"] in lines
+    assert [line[:2] for line in lines if len(line) > 4][2:] == [["0.0067", "4"]]
+    text, _, runs = made.summarize(grid, failed=[four, eight])
+    assert [run["chosen"] for run in runs] == ["False", "False"]
+    assert ["0.0067", *["failed"] * 6] in lines_of(text)
+
+
+def test_a_failed_seed_is_counted(made):
+    grid = sweep.Grid.parse("plan=aun,mix", LMBDAS, seeds=["1", "2"])
+    anchor, cell = grid.cells()
+    for seed in ("", "seed=2"):
+        made.curves(anchor, below=seed)
+    made.curves(cell, 0.9)
+    made.measured(cell, LMBDAS[0], below="seed=2", joint=(0.4, 30.0), post=(0.4, 30.0))
+    (failed,) = [r for r in grid.runs() if (r.cell, r.lmbda, r.seed) == (cell, LMBDAS[1], "2")]
+    text, *_ = made.summarize(grid, failed=[failed])
+    rate = "-10.0 (1 of 2), others failed"
+    assert ["mix", rate, "-", rate, "-"] in lines_of(text)
+    assert ["mix", "0.025", *["failed"] * 3, *["0.7200, 33.00 (1 of 2)"] * 2] in lines_of(text)
+
+
+def measure(made, cell, names, factor=1.0):
+    """Writes reports whose means are over pictures with these names."""
+    made.curves(cell, factor)
+    for lmbda in LMBDAS:
+        path = made.run(cell, lmbda) / "report" / "report.json"
+        models = json.loads(path.read_text())["models"]
+        for model in models:
+            model["images"] = [{"name": name, "bpp": 1.0} for name in names]
+        path.write_text(json.dumps({"models": models}))
+
+
+def test_means_over_other_pictures_have_no_bd_rate(made):
+    anchor, cell = FAILING.cells()
+    measure(made, anchor, ["a", "b"])
+    measure(made, cell, ["b", "a"], 0.9)
+    _, rows, _ = made.summarize(FAILING)
+    assert float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
+    measure(made, cell, ["a"], 0.9)
+    text, rows, _ = made.summarize(FAILING)
+    assert rows[1]["bd_rate_post"] == ""
+    assert "plan=mix, post is a mean over 1 pictures, plan=aun, joint over others (2)" in text
+
+
+def test_the_points_of_one_curve_are_means_over_the_same_pictures(made):
+    anchor, cell = FAILING.cells()
+    measure(made, anchor, ["a", "b"])
+    measure(made, cell, ["a", "b"], 0.9)
+    path = made.run(cell, LMBDAS[1]) / "report" / "report.json"
+    report = json.loads(path.read_text())
+    for model in report["models"]:
+        model["images"] = model["images"][:1]
+    path.write_text(json.dumps(report))
+    text, rows, _ = made.summarize(FAILING)
+    assert rows[1]["bd_rate_post"] == ""
+    assert "- plan=mix, post: the points are means over other pictures (1, 2)" in text
+
+
+def test_a_published_anchor_is_compared_with_all_pictures_of_its_set_only(made):
+    anchor, cell = FAILING.cells()
+    measure(made, anchor, ["a", "b"])
+    measure(made, cell, ["a"])
+    points = (curves.Point(0.8, psnr=30.0), curves.Point(1.6, psnr=33.0))
+    anchors = {"kodak": curves.Curve("BPG", "published", points)}
+    text, rows, _ = made.summarize(FAILING, anchors=anchors)
+    assert (float(rows[0]["bd_rate_post"]), rows[1]["bd_rate_post"]) == (-50.0, "")
+    assert "plan=mix, post is a mean over 1 pictures, BPG over others (2)" in text
+
+
+def test_a_model_for_a_range_of_rates_is_a_curve_of_its_qualities(made):
+    """Tests one lmbda, with a report as of eval.py: a model for each quality."""
+    grid = sweep.Grid.parse("plan=aun,mix", ["0.0067"], base=["--lmbda_range=.0018,.0483"])
+    anchor, cell = grid.cells()
+    for each, factor in ((anchor, 1.0), (cell, 0.9)):
+        points = {
+            f"{stage}_q{q}": (bpp * factor, psnr)
+            for stage in ("joint", "post")
+            for q, bpp, psnr in (("10", 0.4, 30.0), ("45.61", 0.8, 33.0), ("81.2", 1.2, 35.0))
+        }
+        made.measured(each, "0.0067", **points)
+        made.trained(each, "0.0067", 1.5, 1.25, 1.4375, **each, lmbda_range=(0.0018, 0.0483))
+    text, rows, runs = made.summarize(grid)
+    assert float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
+    assert float(rows[1]["bpp_post_q45.61"]) == pytest.approx(0.72)
+    assert float(runs[1]["psnr_joint_kodak_q81.2"]) == 35
+    lines = lines_of(text)
+    costs = ["1.5000", "1.2500", "1.4375"]
+    assert ["mix", "0.0067", *costs, "10", *["0.3600, 30.00"] * 2] in lines
+    assert ["mix", *[""] * 4, "81.2", *["1.0800, 35.00"] * 2] in lines

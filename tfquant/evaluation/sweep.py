@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from tfquant import files
 from tfquant.data import sources
 from tfquant.evaluation import EvaluationError
 from tfquant.evaluation.paper_tables import AVERAGE
+from tfquant.export import manifest_file
 from tfquant.training.experiment import Experiment
 
 STAGES = ("joint", "post")
@@ -46,8 +49,8 @@ class Pictures:
     folder: str
 
     @classmethod
-    def parse(cls, text: str) -> list[Pictures]:
-        """Returns the sets in `NAME=IMAGES;NAME=IMAGES`.
+    def parse(cls, text: str, option: str = "images") -> list[Pictures]:
+        """Returns the sets in `NAME=IMAGES;NAME=IMAGES`, the value of a flag.
 
         A set without name is named after its file or folder.
 
@@ -61,14 +64,14 @@ class Pictures:
             if not equals or not _NAME.fullmatch(title):
                 title, images = Path(part).stem, part
             if title in (*found, AVERAGE):
-                raise EvaluationError(f"--images: the name {title!r} is taken; got {text!r}")
+                raise EvaluationError(f"--{option}: the name {title!r} is taken; got {text!r}")
             found[title] = cls(title, images, f"{REPORT}_{title}" if found else REPORT)
         if not found:
-            raise EvaluationError(f"--images: expected NAME=IMAGES;NAME=IMAGES; got {text!r}")
+            raise EvaluationError(f"--{option}: expected NAME=IMAGES;NAME=IMAGES; got {text!r}")
         nameless = [title for title in found if not _NAME.fullmatch(title)]
         if nameless and len(found) > 1:
             raise EvaluationError(
-                f"--images: several sets need names, as in kodak=A;tecnick=B; got {text!r}"
+                f"--{option}: several sets need names, as in kodak=A;tecnick=B; got {text!r}"
             )
         return list(found.values())
 
@@ -96,8 +99,14 @@ class Run:
     def folder(self, sweep: Path) -> Path:
         """Returns the run's folder, which has `joint/`, `post/` and `report/`, inside the
         sweep's.
+
+        A folder that exists is also found if its numbers are spelled in another way, such as
+        `lmbda=.0018` and `lmbda=0.0018`.
         """
-        return sweep.joinpath(name(self.cell), f"lmbda={self.lmbda}", *self.below)
+        found = sweep
+        for part in (name(self.cell), f"lmbda={self.lmbda}", *self.below):
+            found = _existing(found, part)
+        return found
 
     def __str__(self) -> str:
         words = [name(self.cell), f"lmbda={self.lmbda}"]
@@ -120,9 +129,10 @@ class Grid:
       base: map from flag of train.py to value, shared by all cells.
 
     Raises:
-      EvaluationError: an axis has no values or the sweep sets it itself, a value appears twice, a
-        flag that follows lmbda has too few or too many values or is also an axis, or a seed or a
-        temperature is not a number.
+      EvaluationError: an axis has no values or the sweep sets it itself, a value appears twice (in
+        any spelling), a flag that follows lmbda has too few or too many values or is also an axis,
+        a seed, a temperature or an lmbda is not a possible number, or there are several lmbdas
+        although each model has a range of rates.
     """
 
     axes: dict[str, tuple[str, ...]]
@@ -132,15 +142,25 @@ class Grid:
     alphas: tuple[str, ...] = ()
     base: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images")
+    _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images", "flagfile", "explore_qr")
 
     def __post_init__(self) -> None:
-        for flag, values in {**self.axes, "lmbda": self.lmbdas}.items():
-            if not values or "" in values or len(set(values)) < len(values):
+        for flag, values in self.axes.items():
+            if not values or "" in values or len(set(map(_meaning, values))) < len(values):
                 raise EvaluationError(
                     f"--grid: {flag} takes distinct values, such as {flag}=a,b; got"
                     f" {','.join(values)!r}"
                 )
+        if not self.lmbdas or not _are_distinct(self.lmbdas, _positive):
+            raise EvaluationError(
+                "--lmbda takes distinct values above 0, such as 0.0067,0.025; got"
+                f" {','.join(self.lmbdas)!r}"
+            )
+        if self.has_ranges and len(self.lmbdas) > 1:
+            raise EvaluationError(
+                "--lmbda takes one value if --base has lmbda_range, because each model is then a"
+                f" whole curve; got {','.join(self.lmbdas)!r}"
+            )
         for flag, values in self.follow.items():
             if len(values) != len(self.lmbdas) or "" in values:
                 raise EvaluationError(
@@ -149,8 +169,15 @@ class Grid:
                 )
             if flag in self.axes:
                 raise EvaluationError(f"--follow: {flag} is in --grid as well")
-        _check_numbers("seeds", self.seeds, int)
-        _check_numbers("choose_alpha", self.alphas, float)
+        if not _are_distinct(self.seeds, int):
+            raise EvaluationError(
+                f"--seeds takes distinct numbers, such as 1,2,3; got {','.join(self.seeds)!r}"
+            )
+        if not _are_distinct(self.alphas, _positive):
+            raise EvaluationError(
+                "--choose_alpha takes distinct numbers above 0, such as 4,8,12; got"
+                f" {','.join(self.alphas)!r}"
+            )
         own = [*self._OWN, *["seed"] * bool(self.seeds), *["alpha_max"] * bool(self.alphas)]
         for option, flags in (("grid", self.axes), ("follow", self.follow)):
             for flag in own:
@@ -180,6 +207,11 @@ class Grid:
             tuple(alphas),
             {match[1]: match[2] for match in given},
         )
+
+    @property
+    def has_ranges(self) -> bool:
+        """True if each model has a range of rates, so that one lmbda gives a whole curve."""
+        return bool(self.base.get("lmbda_range"))
 
     def cells(self) -> list[dict[str, str]]:
         """Returns every combination as a list of dicts from flag to value."""
@@ -229,15 +261,44 @@ def _is_annealed(flags: dict[str, str]) -> bool:
         return False
 
 
-def _check_numbers(option: str, values: Sequence[str], number: Callable[[str], float]) -> None:
+def _are_distinct(values: Sequence[str], number: Callable[[str], float]) -> bool:
+    """Returns true if the texts are distinct numbers, in any spelling."""
     try:
-        distinct = {number(value) for value in values}
+        return len({number(value) for value in values}) == len(values)
     except ValueError:
-        distinct = set()
-    if len(distinct) < len(values):
-        raise EvaluationError(
-            f"--{option} takes distinct numbers, such as 1,2,3; got {','.join(values)!r}"
-        )
+        return False
+
+
+def _positive(text: str) -> float:
+    """Returns the number of a text. A ValueError says that it is not positive and finite."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError(f"{text!r} is not a positive number")
+    return value
+
+
+def _meaning(text: str) -> str | float:
+    """Returns the number that a text spells, or else the text."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return value if math.isfinite(value) else text
+
+
+def _existing(parent: Path, part: str) -> Path:
+    """Returns the path of `flag=value+flag=value` in a folder, also if the numbers of an existing
+    one are spelled in another way.
+    """
+
+    def meaning(text: str) -> list[tuple[str, str | float]]:
+        pairs = [pair.partition("=") for pair in re.split(r"\+(?=[A-Za-z]\w*=)", text)]
+        return [(flag, _meaning(value)) for flag, _, value in pairs]
+
+    if (parent / part).exists() or not parent.is_dir():
+        return parent / part
+    same = [each for each in sorted(os.listdir(parent)) if meaning(each) == meaning(part)]
+    return parent / (same[0] if same else part)
 
 
 def _axes(text: str, option: str) -> dict[str, tuple[str, ...]]:
@@ -252,8 +313,16 @@ def _axes(text: str, option: str) -> dict[str, tuple[str, ...]]:
     return axes
 
 
+def is_trained(stage: Path) -> bool:
+    """Returns true if the folder of a stage has an exported model: the stage has ended."""
+    return (stage / manifest_file.FOLDER / manifest_file.MANIFEST).exists()
+
+
 def claim(
-    folder: Path, asked: dict[str, Any], extendable: dict[str, dict[str, Any]] | None = None
+    folder: Path,
+    asked: dict[str, Any],
+    extendable: dict[str, dict[str, Any]] | None = None,
+    read_base: Callable[[str], Any] | None = None,
 ) -> None:
     """Creates the sweep's folder, or checks that an existing one belongs to the same sweep.
 
@@ -262,7 +331,8 @@ def claim(
       asked: map from name to value. All values must stay the same, except for the spelling of the
         pictures.
       extendable: map from name to {key: value}. Keys may be added and omitted later. The value of a
-        key must stay the same.
+        key must stay the same. A number may be spelled in another way as a key.
+      read_base: converts `base` of an earlier version, the text of a flagfile, to its present form.
 
     Raises:
       ValueError: the folder belongs to another sweep.
@@ -272,10 +342,14 @@ def claim(
     kept = extendable or {}
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
+        if read_base is not None and isinstance(before.get("base"), str):
+            before["base"] = read_base(before["base"])
         kept = {}
         for title, values in (extendable or {}).items():
             earlier = {key: _EARLIER[title] for key in values} if title in _EARLIER else {}
             there = before.pop(title, earlier)
+            spelled = {_meaning(key): key for key in there}
+            values = {spelled.get(_meaning(key), key): value for key, value in values.items()}
             asked_again = {key: value for key, value in values.items() if key in there}
             known = {key: value for key, value in there.items() if key in values}
             files.check_owner(folder, "--out", "sweep", {title: asked_again}, {title: known})

@@ -5,15 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tfquant.evaluation import report
 from tfquant.evaluation.curves import Point
-from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, name
+from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained, name
 from tfquant.training import folder as run_folder
 from tfquant.training import history
 from tfquant.training.experiment import Experiment
+
+_NAME = re.compile(rf"({'|'.join(STAGES)})(?:_q(.+))?")
+
+
+class Mean(NamedTuple):
+    """A mean over a set of pictures.
+
+    Attributes:
+      point: its rate and qualities.
+      pictures: names of the pictures; empty if they are unknown.
+    """
+
+    point: Point
+    pictures: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +37,18 @@ class Measured:
     """Results of a stage of a run.
 
     Attributes:
-      J: R + lmbda D under rounding, on the validation pictures at the stage's end; None if missing.
+      J: R + lmbda D under rounding, on the validation pictures at the stage's end; None if missing,
+        also if the stage did not reach its end.
       surrogate_J: the same cost under the stage's surrogates.
-      means: map from the name of a set of pictures to the point in its report, if there is one.
+      means: map from the name of a set of pictures to {quality: mean} with the content of its
+        report. The quality is "" for a model with one rate.
+      unfinished: true if the stage was started and did not reach its end.
     """
 
     J: float | None
     surrogate_J: float | None
-    means: dict[str, Point]
+    means: dict[str, dict[str, Mean]]
+    unfinished: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +59,7 @@ class Result:
       run: the run.
       joint, post: its stages.
       experiment: the experiment of its joint stage; None if this version cannot read it.
+      failed: true if a program of the run has failed, or a stage is unfinished.
       chosen: true if the run represents its cell at its lmbda and seed.
     """
 
@@ -46,6 +67,7 @@ class Result:
     joint: Measured
     post: Measured
     experiment: Experiment | None
+    failed: bool = False
     chosen: bool = True
 
     def stage(self, name: str) -> Measured:
@@ -53,21 +75,24 @@ class Result:
         return {"joint": self.joint, "post": self.post}[name]
 
 
-def read(sweep: Path, grid: Grid, pictures: Sequence[Pictures]) -> list[Result]:
+def read(
+    sweep: Path, grid: Grid, pictures: Sequence[Pictures], failed: Collection[Run] = ()
+) -> list[Result]:
     """Returns the results of all runs of the grid, in its order.
 
-    Among runs that differ only in alpha, the one with the lowest J after post-training is chosen.
-    None of them is chosen if none has a result yet.
+    Among runs that differ only in alpha, the one with the lowest J after post-training is chosen. A
+    failed run is never chosen. If no run has a result, none of them is chosen.
 
     Args:
       sweep: the folder of the sweep.
       grid: its grid.
       pictures: the sets of `Pictures`.
+      failed: runs of which a program has failed.
     """
-    results = [_read_run(run, run.folder(sweep), pictures) for run in grid.runs()]
+    results = [_read_run(run, run.folder(sweep), pictures, run in failed) for run in grid.runs()]
     best: dict[tuple[str, str, str], tuple[float, Result]] = {}
     for result in results:
-        if not result.run.alpha:
+        if not result.run.alpha or result.failed:
             continue
         place, J = _place(result.run), result.post.J
         if J is not None and math.isfinite(J) and (place not in best or best[place][0] > J):
@@ -81,22 +106,46 @@ def _place(run: Run) -> tuple[str, str, str]:
     return name(run.cell), run.lmbda, run.seed
 
 
-def _read_run(run: Run, folder: Path, pictures: Sequence[Pictures]) -> Result:
-    means: dict[str, dict[str, Point]] = {}
+def _read_run(run: Run, folder: Path, pictures: Sequence[Pictures], failed: bool) -> Result:
+    means: dict[str, dict[str, dict[str, Mean]]] = {stage: {} for stage in STAGES}
     for each in pictures:
         path = folder / each.folder / report.JSON
         if path.exists():
             for model in json.loads(path.read_text(encoding="utf-8"))["models"]:
-                mean = model["mean"]
-                point = Point(mean["bpp"], mean["psnr"], mean.get("ms_ssim_db"))
-                means.setdefault(model["name"], {})[each.name] = point
-    measured = {}
-    for stage in STAGES:
-        records = [r for r in history.read(str(folder / stage)) if r["stage"] == stage]
-        last = records[-1] if records else {}
-        measured[stage] = Measured(last.get("J"), last.get("surrogate_J"), means.get(stage, {}))
+                found = _NAME.fullmatch(model["name"])
+                if found:
+                    of_set = means[found[1]].setdefault(each.name, {})
+                    of_set[found[2] or ""] = _mean(model)
     try:
         experiment = run_folder.read_experiment(str(folder / STAGES[0]))
     except ValueError:  # not started, or made by another version of tfquant
         experiment = None
-    return Result(run, measured["joint"], measured["post"], experiment)
+    measured = {
+        stage: _read_stage(folder / stage, stage, experiment, failed, means[stage])
+        for stage in STAGES
+    }
+    failed = failed or any(stage.unfinished for stage in measured.values())
+    return Result(run, measured["joint"], measured["post"], experiment, failed)
+
+
+def _read_stage(
+    folder: Path,
+    stage: str,
+    experiment: Experiment | None,
+    failed: bool,
+    means: dict[str, dict[str, Mean]],
+) -> Measured:
+    """Returns the results of a stage. Its last record counts only if the stage has ended."""
+    records = [r for r in history.read(str(folder)) if r["stage"] == stage]
+    last = records[-1] if records else {}
+    steps = 0 if experiment is None else getattr(experiment, f"{stage}_steps")
+    unfinished = last.get("step", steps) < steps or (failed and not is_trained(folder))
+    if unfinished:
+        last = {}
+    return Measured(last.get("J"), last.get("surrogate_J"), means, unfinished)
+
+
+def _mean(model: dict[str, Any]) -> Mean:
+    mean = model["mean"]
+    names = tuple(sorted(image["name"] for image in model.get("images", ())))
+    return Mean(Point(mean["bpp"], mean["psnr"], mean.get("ms_ssim_db")), names)
