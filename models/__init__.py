@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -67,6 +68,16 @@ def widths(name: str, N: int | None = None, M: int | None = None) -> dict:
     return {"N": N, "M": N if M is None else M}
 
 
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raises a ValueError, with the known names, if a codec or one of its options is unknown."""
+    check_known("codec", name, CODECS)
+    bound = getattr(CODECS[name], "keywords", {})
+    known = [p for p in inspect.signature(CODECS[name]).parameters if p not in bound]
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known)}")
+
+
 def build(name: str, precision: str = "float32", **options: Any) -> Codec:
     """Builds a codec and creates its weights.
 
@@ -80,13 +91,8 @@ def build(name: str, precision: str = "float32", **options: Any) -> Codec:
       ValueError: the codec, the precision or an option is unknown; the message lists the known
         ones. Also if the codec does not allow a value, such as `slices` that does not divide M.
     """
-    check_known("codec", name, CODECS)
     check_known("precision", precision, PRECISIONS)
-    bound = getattr(CODECS[name], "keywords", {})
-    known = [p for p in inspect.signature(CODECS[name]).parameters if p not in bound]
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known)}")
+    check_options(name, options)
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy(PRECISIONS[precision])
     try:

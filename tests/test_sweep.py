@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from tfquant.commands import sweep
@@ -51,7 +52,7 @@ flags = {name: value for name, _, value in words}
 folder = pathlib.Path(flags["model_dir"])
 folder.mkdir(parents=True)
 alpha, seed = float(flags.get("alpha_max", 12)), int(flags.get("seed", 1))
-if flags["plan"] == "nonsense":
+if flags.get("plan") == "aun" and flags.get("seed"):
     sys.exit("train.py: no such plan")
 if flags["stages"] == "post":
     assert pathlib.Path(flags["init_from"], "history.json").exists()
@@ -127,6 +128,9 @@ def _beside(tmp_path, monkeypatch, program):
         (tmp_path / "train.py").write_text(train)
         (tmp_path / "eval.py").write_text(evaluate)
         (tmp_path / "base.flags").write_text(base)
+        for folder in ("K", "T"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            images.write_image(str(tmp_path / folder / "a.png"), np.zeros([8, 8, 3], np.uint8))
         return run
 
     return beside
@@ -162,13 +166,13 @@ def test_a_tiny_grid_fills_its_tables(beside, tmp_path, make_photograph):
 def test_everything_at_once_runs_and_goes_on_where_it_was_stopped(beside_stand_ins, tmp_path):
     out = tmp_path / "out"
     command = (
-        "--grid=plan=mix,nonsense,sua_ste", "--lmbda=0.01,0.02", "--follow=N=4,8",
+        "--grid=plan=mix,aun,sua_ste", "--lmbda=0.01,0.02", "--follow=N=4,8",
         "--images=kodak=K;tecnick=T", "--seeds=2,3", "--choose_alpha=4,8", "--jobs=2",
     )  # fmt: skip
     done = beside_stand_ins(*command, process=True)
     assert done.returncode == 1 and "sweep.py: 4 of 16 runs failed" in done.stderr, done.stderr
     assert "plan=sua_ste, lmbda=0.02, seed=3, alpha_max=4: done" in done.stdout
-    assert "plan=nonsense, lmbda=0.01, seed=2: FAILED: train.py: no such plan" in done.stdout
+    assert "plan=aun, lmbda=0.01, seed=2: FAILED: train.py: no such plan" in done.stdout
     # The base's own seed has no folder. The default of alpha_max, 12, is not among the choices.
     run = out / "plan=sua_ste" / "lmbda=0.02"
     assert json.loads((run / "alpha_max=8/post/flags.json").read_text())["N"] == "8"

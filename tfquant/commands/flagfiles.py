@@ -25,6 +25,16 @@ def expanded(arguments: list[str]) -> list[str]:
     return _expanded(list(arguments), [])
 
 
+def flags_in(text: str, path: str) -> list[str]:
+    """Returns the flags in the text of a flagfile, as `expanded` does.
+
+    Args:
+      text: the text.
+      path: path of the file, for messages.
+    """
+    return _expanded(_flags_in(text, files.shown(path)), [path])
+
+
 def _expanded(arguments: list[str], within: list[str]) -> list[str]:
     result: list[str] = []
     while arguments:
@@ -51,6 +61,11 @@ def _lines(path: str, within: list) -> list:
         text = files.decoded(files.read(files.expanded(path)))
     except OSError as error:
         raise FlagfileError(f"--{_FLAG}: {name}: {error.strerror or error}") from None
+    return _flags_in(text, name)
+
+
+def _flags_in(text: str, name: str) -> list:
+    """Returns the flags of a file, which may include other ones."""
     if "\0" in text:
         raise FlagfileError(f"--{_FLAG}: {name} is not a text file")
     lines = [line.strip() for line in text.split("\n")]

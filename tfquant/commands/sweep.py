@@ -3,10 +3,11 @@ r"""Trains and measures a grid of experiments. Makes a table of BD-rates (joint,
     python sweep.py --base=configs/recipes/small.flags --grid='plan=aun,mix,sua_ste' \
       --lmbda=0.0067,0.025 --train_images=PHOTOGRAPHS --images=KODAK --out=sweeps/plans
 
-Every cell runs `train.py` with the base flagfile and the cell's flags: first the stage `joint`,
-then `post`, which starts from it. `eval.py` follows. After an interruption, run the same command
-again to resume. A cell that fails is reported with the last line of its output and omitted from the
-table.
+Every cell runs `train.py` with the flags of the base flagfile and of the cell: first the stage
+`joint`, then `post`, which starts from it. `eval.py` follows. The flags of all runs and the
+pictures are checked before the first run. After an interruption, run the same command again to
+resume. A run that fails is reported with the last line of its output, and its results are `failed`
+in the tables.
 
 This example uses six rates, a width for each, two sets of pictures, three seeds, and a temperature
 for each rate:
@@ -27,16 +28,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import app, flags
 
 from tfquant import files
-from tfquant.commands import flagfiles
+from tfquant.commands import flagfiles, sweep_checks
 from tfquant.commands.outcome import one_line
 from tfquant.commands.program import LEFT_OUT, Flag, define, end, expand_paths, program_name
 from tfquant.data import background
 from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
-from tfquant.export import manifest_file
+from tfquant.training.experiment import Experiment
 
 _FLAGS = (
     Flag("base", str, None, "Flagfile of train.py for all cells.", required=True),
@@ -49,7 +51,11 @@ _FLAGS = (
         "flag=value,value;flag=value,value: flags of train.py with one value for each value of"
         " --lmbda, such as N=128,192;M=192,320.",
     ),
-    Flag("lmbda", list, ["0.0067", "0.025"], "Weights of the distortion: the points of a curve."),
+    Flag(
+        "lmbda", list, ["0.0067", "0.025"],
+        "Weights of the distortion: the points of a curve. If --base has lmbda_range, a model is a"
+        " whole curve, and there is one lmbda, by default that of --base.",
+    ),
     Flag(
         "seeds", list, [],
         "Values of --seed: every run is trained once for each, and the table has means and"
@@ -61,7 +67,9 @@ _FLAGS = (
         " both stages with each value. The value with the lowest J on the validation pictures after"
         " post-training is used. Values may be added later.",
     ),
-    Flag("train_images", str, "", "Training pictures, as in train.py."),
+    Flag(
+        "train_images", str, "", "Training pictures, as in train.py. Empty: those of --base.",
+    ),
     Flag(
         "images", str, "sample",
         "Pictures for the measurement, as in eval.py. Several sets: kodak=KODAK;tecnick=TECNICK. A"
@@ -99,33 +107,45 @@ class CellFailed(Exception):
     """Error: a program that a cell ran has failed. The message is the last line of its output."""
 
 
-def do(run: sweep.Run, pictures: Sequence[sweep.Pictures], colour: str) -> bool:
-    """Trains both stages and measures them on each set of pictures. Skips what is already done.
+class Prepared(NamedTuple):
+    """A sweep whose flags are valid.
 
-    Args:
-      run: the run.
-      pictures: the sets.
-      colour: value of `--background` of train.py and eval.py, or "".
+    Attributes:
+      grid: its grid.
+      pictures: the sets of pictures of the measurement.
+      anchors: map from the name of a set to the curve of --anchor.
+      arguments: arguments of train.py that all runs have. Included flagfiles are expanded, so that
+        a change of them during the sweep has no effect.
+      background: value of `--background` of train.py and eval.py, or "".
+    """
+
+    grid: sweep.Grid
+    pictures: Sequence[sweep.Pictures]
+    anchors: dict[str, curves.Curve]
+    arguments: Sequence[str]
+    background: str
+
+
+def do(run: sweep.Run, prepared: Prepared) -> bool:
+    """Trains both stages and measures them on each set of pictures. Skips what is already done.
 
     Returns:
       True if a program skipped pictures that it could not read.
     """
     folder = run.folder(Path(flags.FLAGS.out))
-    behind = [f"--background={colour}"] if colour else []
+    behind = [f"--background={prepared.background}"] if prepared.background else []
     skipped = []
     for stage in sweep.STAGES:
         model_dir = folder / stage
-        if (model_dir / manifest_file.FOLDER / manifest_file.MANIFEST).exists():
+        if sweep.is_trained(model_dir):
             continue
         first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
         skipped += [_run(
-            "train", f"--flagfile={flags.FLAGS.base}", *behind,
-            *(f"--{k}={v}" for k, v in run.flags.items()),
+            "train", *prepared.arguments, *(f"--{k}={v}" for k, v in run.flags.items()),
             f"--lmbda={run.lmbda}", f"--stages={stage}", f"--model_dir={model_dir}",
-            f"--train_images={flags.FLAGS.train_images}", "--progress=line", *first,
-            log=folder / "log.txt",
+            "--progress=line", *first, log=folder / "log.txt",
         )]  # fmt: skip
-    for each in pictures:
+    for each in prepared.pictures:
         if not (folder / each.folder / report.JSON).exists():
             skipped += [_run(
                 "eval", f"--model_dir={','.join(str(folder / s) for s in sweep.STAGES)}",
@@ -167,7 +187,7 @@ def read_anchors(pictures: Sequence[sweep.Pictures]) -> dict[str, curves.Curve]:
     if not flags.FLAGS.anchor:
         return {}
     names = [each.name for each in pictures]
-    paths = {each.name: each.images for each in sweep.Pictures.parse(flags.FLAGS.anchor)}
+    paths = {each.name: each.images for each in sweep.Pictures.parse(flags.FLAGS.anchor, "anchor")}
     if len(names) == len(paths) == 1:
         paths = dict(zip(names, paths.values()))
     if set(paths) != set(names):
@@ -181,40 +201,55 @@ def read_anchors(pictures: Sequence[sweep.Pictures]) -> dict[str, curves.Curve]:
     }
 
 
-def prepare() -> tuple[sweep.Grid, Sequence[sweep.Pictures], dict[str, curves.Curve], str]:
-    """Returns (grid, sets of pictures, anchors, background), and records them as the owner of the
-    folder.
+def prepare() -> Prepared:
+    """Checks everything that can be checked before the first run, and records it as the owner of
+    the folder.
 
     Raises:
       EvaluationError: a flag is wrong.
       OSError: a file of a flag cannot be read.
       ValueError: the folder belongs to another sweep.
     """
-    files.check_local_folder("--out", flags.FLAGS.out)
-    text = files.decoded(Path(flags.FLAGS.base).read_bytes())
-    base = flagfiles.expanded([f"--flagfile={flags.FLAGS.base}"])
+    values, folder = flags.FLAGS, Path(flags.FLAGS.out)
+    files.check_local_folder("--out", values.out)
+    try:
+        base = flagfiles.expanded([f"--flagfile={values.base}"])
+    except flagfiles.FlagfileError as error:
+        raise EvaluationError(f"--base: {str(error).removeprefix('--flagfile: ')}") from None
+    recorded = sweep_checks.base_flags(base)
+    of_base = dict(flag.lstrip("-").partition("=")[::2] for flag in base)
+    lmbdas = values.lmbda
+    if of_base.get("lmbda_range") and not values["lmbda"].present:
+        lmbdas = [of_base.get("lmbda", str(Experiment.lmbda))]
     grid = sweep.Grid.parse(
-        flags.FLAGS.grid,
-        flags.FLAGS.lmbda,
-        flags.FLAGS.follow,
-        flags.FLAGS.seeds,
-        flags.FLAGS.choose_alpha,
-        base,
+        values.grid, lmbdas, values.follow, values.seeds, values.choose_alpha, recorded
     )
-    pictures = sweep.Pictures.parse(flags.FLAGS.images)
+    least = curves.METHODS[values.bd_rate_method]
+    if 1 < len(lmbdas) < least:
+        raise EvaluationError(
+            f"--bd_rate_method: {values.bd_rate_method} needs {least} points of a curve; --lmbda"
+            f" has {len(lmbdas)}"
+        )
+    pictures = sweep.Pictures.parse(values.images)
     anchors = read_anchors(pictures)
-    colour = flags.FLAGS.background or grid.base.get("background", "")
+    colour = values.background or of_base.get("background", "")
     if colour:
         background.parse(colour)
+    train_images = values.train_images or of_base.get("train_images", "")
+    arguments = [*base, f"--train_images={train_images}"]
+    arguments += [f"--background={colour}"] if colour else []
+    sweep_checks.check_runs(grid, arguments, folder)
+    sweep_checks.check_pictures(grid.runs(), pictures, train_images, colour, folder)
     first, *others = pictures
     sweep.claim(
-        Path(flags.FLAGS.out),
-        {"base": text, "train_images": flags.FLAGS.train_images,
-         "images": first.images, **({"background": colour} if flags.FLAGS.background else {})},
+        folder,
+        {"base": recorded, "train_images": train_images, "images": first.images,
+         **({"background": colour} if values.background else {})},
         {"follow": {lmbda: grid.followed(lmbda) for lmbda in grid.lmbdas},
          "more images": {each.name: each.images for each in others}},
+        lambda text: sweep_checks.base_flags(flagfiles.flags_in(text, values.base)),
     )  # fmt: skip
-    return grid, pictures, anchors, colour
+    return Prepared(grid, pictures, anchors, arguments, colour)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -223,14 +258,14 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; use only --flags")
     expand_paths(flags.FLAGS, ("base", "out"))
     try:
-        grid, pictures, anchors, colour = prepare()
+        prepared = prepare()
     except (ValueError, OSError, flags.Error) as error:
         sys.exit(f"{program_name(argv)}: {one_line(error)}")
-    runs = grid.runs()
+    runs = prepared.grid.runs()
     print(f"{len(runs)} runs of two stages each", flush=True)
-    failed, incomplete = 0, 0
+    failed, incomplete = [], 0
     with concurrent.futures.ThreadPoolExecutor(flags.FLAGS.jobs) as pool:
-        pending = {pool.submit(do, run, pictures, colour): run for run in runs}
+        pending = {pool.submit(do, run, prepared): run for run in runs}
         for number, future in enumerate(concurrent.futures.as_completed(pending), start=1):
             outcome = "done"
             try:
@@ -238,15 +273,16 @@ def main(argv: Sequence[str]) -> None:
                     incomplete += 1
                     outcome = "done, without the pictures that its log names"
             except CellFailed as error:
-                failed += 1
+                failed.append(pending[future])
                 outcome = f"FAILED: {error}"
             print(f"[{number}/{len(runs)}] {pending[future]}: {outcome}", flush=True)
     text = sweep_table.summarize(
-        Path(flags.FLAGS.out), grid, pictures, anchors, flags.FLAGS.bd_rate_method
-    )
+        Path(flags.FLAGS.out), prepared.grid, prepared.pictures, prepared.anchors,
+        flags.FLAGS.bd_rate_method, failed,
+    )  # fmt: skip
     print(f"\n{text}\nTables and plots: {flags.FLAGS.out}")
     if failed:
-        outcome = f"{failed} of {len(runs)} runs failed; run the same command to try again"
+        outcome = f"{len(failed)} of {len(runs)} runs failed; run the same command to try again"
         sys.exit(f"{program_name(argv)}: {outcome}")
     if incomplete:
         message = f"{incomplete} of {len(runs)} runs skipped pictures; their logs name them"
