@@ -184,3 +184,23 @@ def test_a_set_of_pictures_can_be_added_and_not_replaced(tmp_path):
     sweep.claim(tmp_path, asked, {"more images": {}})
     with pytest.raises(ValueError, match="differs in more images"):
         sweep.claim(tmp_path, asked, {"more images": {"tecnick": "b"}})
+
+
+@pytest.mark.parametrize("spelling", [".0018", "0.00180", "1.8e-3", "18e-4"])
+def test_a_run_is_found_in_any_spelling_of_its_numbers(tmp_path, spelling):
+    there = sweep.Grid.parse("clip_norm=0.5;plan=mix", ["0.0018"], seeds=["2"]).runs()[0]
+    there.folder(tmp_path).mkdir(parents=True)
+    again = sweep.Grid.parse("clip_norm=.50;plan=mix", [spelling], seeds=["02"]).runs()[0]
+    assert again.folder(tmp_path) == there.folder(tmp_path)
+    other = sweep.Grid.parse("clip_norm=.50;plan=aun", [spelling]).runs()[0]
+    assert not other.folder(tmp_path).exists()
+    new = sweep.Grid.parse("clip_norm=.50;plan=mix", ["0.0019"]).runs()[0]
+    assert new.folder(tmp_path).name == "lmbda=0.0019"
+
+
+def test_values_that_follow_lmbda_are_kept_in_any_spelling(tmp_path):
+    asked = {"base": "--N=4"}
+    sweep.claim(tmp_path, asked, {"follow": {"0.01": {"N": "8"}}})
+    sweep.claim(tmp_path, asked, {"follow": {".01": {"N": "8"}, "0.02": {"N": "9"}}})
+    with pytest.raises(ValueError, match="differs in follow"):
+        sweep.claim(tmp_path, asked, {"follow": {"1e-2": {"N": "16"}}})

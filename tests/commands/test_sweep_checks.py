@@ -1,0 +1,205 @@
+"""Tests what a sweep rejects before its first run. No program is started."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tfquant.commands import sweep, sweep_checks
+from tfquant.data import images
+from tfquant.evaluation import EvaluationError
+from tfquant.evaluation.sweep import Grid, Pictures
+
+BASE = "--codec=ms_hyper_zero\n--N=8\n--M=12\n--joint_steps=20\n--post_steps=10\n--epoch_steps=10\n"
+
+
+@pytest.fixture(name="start")
+def _start(tmp_path, monkeypatch, program):
+    """Returns `start(*arguments, base=BASE)`: the code and the error of a sweep.
+
+    The sweep ends before its first run. The code is then 0.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def start(*arguments, base=BASE):
+        (tmp_path / "base.flags").write_text(base)
+        begun = []
+        monkeypatch.setattr(sweep, "do", lambda run, prepared: begun.append(prepared))
+        monkeypatch.setattr(sweep.sweep_table, "summarize", lambda *_: "")
+        code, _, err = program("sweep", "--base=base.flags", "--out=out", *arguments)
+        assert bool(begun) == (code == 0)
+        start.prepared = begun[0] if begun else None
+        return code, err
+
+    return start
+
+
+def pictures(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        images.write_image(str(folder / name), np.zeros([8, 8, 3], np.uint8))
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "0", "", "a", "0.01,0.01", ".01,1e-2"])
+def test_an_impossible_lmbda_is_named(start, text):
+    code, err = start(f"--lmbda={text}")
+    assert (code, err) == (
+        1, f"sweep.py: --lmbda takes distinct values above 0, such as 0.0067,0.025; got {text!r}\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-4,8", "0", "a,4", "4,4.0", "8,8e0"])
+def test_an_impossible_temperature_is_named(start, text):
+    code, err = start(f"--choose_alpha={text}")
+    assert code == 1 and err.startswith("sweep.py: --choose_alpha takes distinct numbers above 0")
+    assert err.count("\n") == 1 and repr(text) in err
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--grid=plan=mix,nonsense"], "--grid: flag --plan=nonsense: "),
+        (["--grid=joint_sigma_bound=0.11,nan"], "--grid: joint_sigma_bound must be a positive"),
+        (["--grid=clip_norm=0,-1"], "--grid: clip_norm must be a number of at least 0; got -1"),
+        (["--grid=clip_norm=0,inf"], "--grid: clip_norm must be"),
+        (["--grid=M=12,many"], "--grid: flag --M=many: "),
+        (["--grid=width=3"], "--grid: 'width' is not a flag of train.py"),
+        (["--grid=jobs=3"], "--grid: 'jobs' is not a flag of train.py"),
+        (["--grid=rate_branch=aun:nothing"], "--grid: "),
+        (["--grid=crop=100"], "--grid: crop must be a multiple of 64; got 100"),
+        (["--grid=epoch_steps=7"], "--grid: stage 'joint' has 20 steps, which is not a multiple"),
+        (["--grid=post_steps=0"], "--grid: nothing to train: post_steps=0"),
+        (["--grid=lmbda_range=.0018,.0483"], "--grid: lmbda_range takes two positive numbers"),
+        (["--grid=slices=2"], "--grid: ms_hyper_zero has no option 'slices'; known: "),
+        (["--grid=codec=charm;slices=5,3"], "--grid: slices must divide M: got 5 slices of 12"),
+        (["--grid=plan=mix,mix"], "--grid: plan takes distinct values"),
+        (["--grid=clip_norm=.5,0.5"], "--grid: clip_norm takes distinct values"),
+        (["--grid=hyper_aun=true,1"], "--grid: the runs hyper_aun=true, lmbda=0.0067 and hyper_au"),
+        (["--grid=flagfile=a,b"], "--grid: flagfile is set by the sweep itself"),
+        (["--grid=explore_qr=true"], "--grid: explore_qr is set by the sweep itself"),
+        (["--follow=N=8,0"], "--follow: flag --N=0: "),
+        (["--follow=crop=64,65"], "--follow: crop must be a multiple of 64; got 65"),
+        (["--follow=nothing=1,2"], "--follow: 'nothing' is not a flag of train.py"),
+        (["--choose_alpha=4,0.5"], "--choose_alpha: alpha_max must not be below alpha_min=1.0"),
+        (["--seeds=1,-1"], "--seeds: seed must be a number of at least 0; got -1"),
+        (["--seeds=1,4294967296"], "--seeds: seed must be below 4294967296"),
+        (["--bd_rate_method=cubic"], "--bd_rate_method: cubic needs 4 points of a curve; --lmbda"),
+        (["--images=nowhere"], "--images: nowhere: no such file or folder"),
+        (["--images=kodak=sample;b=nowhere"], "--images: nowhere: no such file or folder"),
+        (["--train_images=nowhere"], "--train_images: nowhere: no such file or folder"),
+        (["--train_images=records:nowhere"], "--train_images: "),
+        (["--anchor=;"], "--anchor: expected NAME=IMAGES"),
+    ],
+)
+def test_a_value_that_would_fail_in_a_run_is_one_line_that_names_the_flag(
+    start, tmp_path, arguments, message
+):
+    code, err = start(*arguments)
+    assert code == 1 and err.startswith(f"sweep.py: {message}") and err.count("\n") == 1, err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "base,message",
+    [
+        ("--plan=nonsense\n", "--base: flag --plan=nonsense: "),
+        ("--clip_norm=nan\n", "--base: clip_norm must be a number of at least 0; got nan"),
+        ("--grid=plan=mix\n", "--base: 'grid' is not a flag of train.py"),
+        ("--explore_qr\n", "--base: a sweep cannot search for a weight"),
+        ("--flagfile=missing.flags\n", "--base: missing.flags: No such file or directory"),
+        ("--train_images=nowhere\n", "--train_images: nowhere: no such file or folder"),
+        ("--post_steps=0\n", "--base: nothing to train: post_steps=0"),
+        ("--lmbda_range=.0483,.0018\n--lmbda=1\n", "--base: lmbda_range takes two positive"),
+    ],
+)
+def test_a_wrong_base_is_named(start, base, message):
+    code, err = start(base=BASE + base)
+    assert code == 1 and err.startswith(f"sweep.py: {message}") and err.count("\n") == 1, err
+
+
+def test_values_that_are_possible_only_together_are_accepted(start):
+    """Tests that a run is checked as a whole: alpha_min 20 is above the default of alpha_max."""
+    assert start("--grid=alpha_min=20;alpha_max=30,40") == (0, "")
+    assert start("--grid=alpha_min=20;alpha_max=10,40")[1].startswith("sweep.py: --grid: alpha_max")
+
+
+def test_folders_without_readable_pictures_are_named(start, tmp_path):
+    pictures(tmp_path / "one", "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
+    for flag, folder, reason in (
+        ("images", "empty", "no pictures in this folder"),
+        ("images", "broken", "none of 1 pictures can be read"),
+        ("train_images", "empty", "no pictures in this folder"),
+        ("train_images", "broken", "none of 1 pictures can be read"),
+        ("train_images", "one", "one picture alone cannot be split into training and validation"),
+    ):
+        code, err = start(f"--{flag}={folder}")
+        lines = [line for line in err.splitlines() if line.startswith("sweep.py: ")]
+        assert code == 1 and len(lines) == 1 and lines[0].startswith(f"sweep.py: --{flag}: ")
+        assert reason in lines[0]
+    assert start("--images=one") == (0, "")
+
+
+def test_pictures_that_nothing_needs_any_more_may_be_gone(tmp_path):
+    """Tests a sweep with one run that is trained and measured."""
+    grid = Grid.parse("", ["0.01"])
+    (run,), (kodak,) = grid.runs(), Pictures.parse("kodak=gone")
+    for stage in ("joint", "post"):
+        path = run.folder(tmp_path) / stage / "export" / "tfquant.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    with pytest.raises(EvaluationError, match="--images: gone: no such"):
+        sweep_checks.check_pictures([run], [kodak], "gone", "", tmp_path)
+    (run.folder(tmp_path) / "report").mkdir()
+    (run.folder(tmp_path) / "report" / "report.json").write_text("{}")
+    sweep_checks.check_pictures([run], [kodak], "gone", "", tmp_path)
+
+
+def test_an_included_flagfile_may_not_change_and_comments_may(start, tmp_path):
+    (tmp_path / "included.flags").write_text("--clip_norm=0.5\n")
+    base = f"--flagfile={tmp_path}/included.flags\n--N=8\n--nohyper_aun\n"
+    assert start(base=base) == (0, "")
+    record = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert record["base"] == ["--N=8", "--clip_norm=0.5", "--nohyper_aun"]
+    assert "--clip_norm=0.5" in start.prepared.arguments
+    assert start(base=f"# a comment\n{base}") == (0, "")
+    (tmp_path / "included.flags").write_text("--clip_norm=.50\n")
+    assert start(base=base) == (0, "")
+    (tmp_path / "included.flags").write_text("--clip_norm=1\n")
+    code, err = start(base=base)
+    assert code == 1 and "contains another sweep (differs in base)" in err
+
+
+def test_a_folder_of_an_earlier_version_is_continued(start, tmp_path):
+    """Tests a record with the base as text."""
+    (tmp_path / "out").mkdir()
+    record = {"base": f"# old\r\n{BASE}--lmbda=1\n", "train_images": "", "images": "sample"}
+    for change, code in (("", 0), ("--clip_norm=2\n", 1)):
+        text = json.dumps({**record, "base": record["base"] + change})
+        (tmp_path / "out" / "sweep.json").write_text(text)
+        assert start()[0] == code
+
+
+def test_training_pictures_of_the_base_are_used(start, tmp_path):
+    pictures(tmp_path / "photographs", "a.png", "b.png")
+    pictures(tmp_path / "others", "a.png", "b.png")
+    base = BASE + f"--train_images={tmp_path}/photographs\n"
+    assert start(base=base) == (0, "")
+    assert start.prepared.arguments[-1] == f"--train_images={tmp_path}/photographs"
+    code, err = start(f"--train_images={tmp_path}/others", base=base)
+    assert code == 1 and "differs in train_images" in err
+
+
+def test_a_range_of_rates_takes_one_lmbda(start):
+    base = BASE + "--lmbda_range=.0018,.0483\n--lmbda=0.004\n"
+    assert start(base=base) == (0, "")
+    assert start.prepared.grid.lmbdas == ("0.004",)
+    assert start("--lmbda=0.01", "--grid=plan=aun,mix", base=base) == (0, "")
+    code, err = start("--lmbda=0.01,0.02", base=base)
+    assert code == 1 and err.startswith("sweep.py: --lmbda takes one value if --base has lmbda_ran")
+
+
+def test_flags_of_absl_are_allowed_in_a_base():
+    assert sweep_checks.base_flags(["--verbosity=1", "--N=4", "--N=5"]) == ["--N=5"]
