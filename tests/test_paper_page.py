@@ -11,7 +11,7 @@ from absl import flags
 
 from tfquant.analysis import cli
 from tfquant.analysis.registry import EXPERIMENTS
-from tfquant.commands import evaluate, experiment_flags, flagfiles, sweep, train
+from tfquant.commands import evaluate, experiment_flags, flagfiles, sweep, sweep_checks, train
 from tfquant.evaluation import paper_tables
 from tfquant.evaluation.sweep import Grid
 
@@ -172,6 +172,42 @@ def test_a_sweep_trains_experiments_that_exist(words):
         arguments = [f"--flagfile={values.base}", "--model_dir=x", f"--lmbda={run.lmbda}"]
         arguments += [f"--{name}={value}" for name, value in run.flags.items()]
         experiment_flags.experiment(values_of("train.py", arguments))
+
+
+NUMERALS = {
+    "3": "III",
+    "5": "V",
+    "6": "VI",
+    "7": "VII",
+    "8": "VIII",
+    "9": "IX",
+    "10": "X",
+    "11": "XI",
+}
+OF_TABLES = [words for words in sweeps() if re.search(r"table_(3|[5-9]|1\d)", words[-1])]
+
+
+@pytest.mark.parametrize("words", OF_TABLES, ids=lambda words: words[-1])
+def test_every_cell_of_a_tables_sweep_stands_beside_the_number_of_the_table(words):
+    """Tests all settings of each run, except for `sua_ste` of cheng_*, which did not converge."""
+    table = NUMERALS[re.search(r"table_(\d+)", words[-1])[1]]
+    values, grid = grid_of(words)
+    base = flagfiles.expanded([f"--flagfile={values.base}"])
+    runs = grid.runs()
+    for cell in grid.cells():
+        of_cell = {run.lmbda: run for run in runs if run.cell == cell}
+        curve = [
+            experiment_flags.experiment(
+                sweep_checks.parsed(
+                    [*base, f"--lmbda={lmbda}", *(f"--{k}={v}" for k, v in run.flags.items())]
+                )
+            )
+            for lmbda, run in of_cell.items()
+        ]
+        images = {paper_tables.AVERAGE, ""}
+        found = {row.table for row in paper_tables.beside(curve, map(float, of_cell), images).rows}
+        if not (table == "IX" and cell["plan"] == "sua_ste"):
+            assert table in found, cell
 
 
 def test_the_page_counts_the_runs_of_each_sweep():

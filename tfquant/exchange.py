@@ -264,7 +264,6 @@ class Surrogates(Exchange):
         return self.close(model, (), latent, passed, params_of(passed.received.context))
 
 
-
 class Rounding(Exchange):
     """Evaluation: the decoder's latents and the cost of a file, without making the file.
 

@@ -208,12 +208,13 @@ def beside(
     ]
     if agreeing:
         return Beside(agreeing, [])
-    nearest: list[str] = []
+    candidates = []
     for row in rows():
         if experiments and all(map(row.is_method_of, experiments)):
             found = dict.fromkeys(name for each in experiments for name in row.differences(each))
             found.update({"lmbda": None} if asked != set(row.rates) else {})
             found.update({"images": None} if row.images not in images else {})
-            if not nearest or len(found) < len(nearest):
-                nearest = list(found)
+            candidates.append(list(found))
+    # The stop-gradient belongs to the method. A row that differs elsewhere is nearer.
+    nearest = min(candidates, key=lambda names: (len(names), "stop_gradient" in names), default=[])
     return Beside([], nearest)
