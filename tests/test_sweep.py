@@ -226,3 +226,60 @@ def test_an_anchor_belongs_to_one_set_of_pictures(beside_stand_ins, tmp_path):
     assert done.returncode == 1 and not (tmp_path / "out").exists()
     expected = "sweep.py: --anchor: expected a CSV for each set of pictures, kodak, tecnick; got"
     assert done.stderr.startswith(expected)
+
+
+# Post-training with alpha_max 8 at the higher rate ends after its first record.
+FAIL_AFTER_A_RECORD = """
+if (flags["stages"], flags["lmbda"], alpha) == ("post", "0.02", 8):
+    (folder / "export" / "tfquant.json").unlink()
+    sys.exit("train.py: diverged")
+"""
+
+
+def test_a_run_that_failed_is_neither_chosen_nor_measured(beside, tmp_path):
+    run = beside(TRAIN + FAIL_AFTER_A_RECORD, EVAL, "--seed=1\n--plan=sua_ste\n")
+    done = run("--lmbda=0.01,0.02", "--images=K", "--choose_alpha=4,8")
+    assert done.returncode == 1 and "1 of 4 runs failed" in done.stderr
+    with open(tmp_path / "out" / "runs.csv", newline="") as file:
+        runs = {(row["lmbda"], row["alpha_max"]): row for row in csv.DictReader(file)}
+    assert [key for key, row in runs.items() if row["chosen"] == "True"] == [
+        ("0.01", "8"), ("0.02", "4"),
+    ]  # fmt: skip
+    failed = runs["0.02", "8"]
+    assert (failed["J_joint"], failed["J_post"], failed["bpp_post_K"]) == (
+        "2.25",
+        "failed",
+        "failed",
+    )
+    # Repeated with the failed candidate alone, its cell has no result.
+    done = run("--lmbda=0.01,0.02", "--images=K", "--choose_alpha=8")
+    assert done.returncode == 1
+    (row,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())
+    assert (row["bd_rate_joint"], row["bd_rate_post"], row["bpp_post_0.02"]) == ("failed",) * 3
+
+
+def test_other_spellings_of_its_numbers_train_nothing_again(beside, tmp_path):
+    run = beside(TRAIN, EVAL, "--seed=1\n--plan=sua_ste\n")
+    assert run("--lmbda=0.01,0.02", "--images=K", "--choose_alpha=4,8").returncode == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json")}
+    done = run("--lmbda=.01,2e-2", "--images=K", "--choose_alpha=4.0,8.", "--seeds=01")
+    assert done.returncode == 0, done.stderr
+    again = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.json")}
+    assert again == files
+    rows = csv.DictReader((tmp_path / "out" / "runs.csv").read_text().splitlines())
+    assert all(row["bpp_post_K"] for row in rows)
+
+
+def test_a_program_that_cannot_start_fails_its_run_only(beside, tmp_path, monkeypatch):
+    run = beside(TRAIN, EVAL, "--plan=aun\n")
+    assert run("--lmbda=0.01", "--images=K").returncode == 0
+
+    def gone(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(sweep.subprocess, "run", gone)
+    done = run("--lmbda=0.01,0.02", "--images=K")
+    assert done.returncode == 1 and "1 of 2 runs failed" in done.stderr
+    assert "lmbda=0.02: FAILED: [Errno 12] Cannot allocate memory" in done.stdout
+    (row,) = csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines())
+    assert (row["bpp_post_0.01"], row["bpp_post_0.02"]) == ("1.2", "failed")

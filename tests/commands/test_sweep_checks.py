@@ -153,7 +153,7 @@ def test_pictures_that_nothing_needs_any_more_may_be_gone(tmp_path):
     with pytest.raises(EvaluationError, match="--images: gone: no such"):
         sweep_checks.check_pictures([run], [kodak], "gone", "", tmp_path)
     (run.folder(tmp_path) / "report").mkdir()
-    (run.folder(tmp_path) / "report" / "report.json").write_text("{}")
+    (run.folder(tmp_path) / "report" / "report.json").write_text('{"models": []}')
     sweep_checks.check_pictures([run], [kodak], "gone", "", tmp_path)
 
 

@@ -168,6 +168,7 @@ def test_the_first_set_of_pictures_keeps_its_earlier_folder():
     [
         ("", "expected NAME=IMAGES"),
         ("kodak=a;kodak=b", "the name 'kodak' is taken"),
+        ("kodak=a;Kodak=b", "the name 'Kodak' is taken"),
         ("kodak=a;average=b", "the name 'average' is taken"),
         ("kodak=a;b/*.png", "several sets need names"),
     ],
@@ -204,3 +205,14 @@ def test_values_that_follow_lmbda_are_kept_in_any_spelling(tmp_path):
     sweep.claim(tmp_path, asked, {"follow": {".01": {"N": "8"}, "0.02": {"N": "9"}}})
     with pytest.raises(ValueError, match="differs in follow"):
         sweep.claim(tmp_path, asked, {"follow": {"1e-2": {"N": "16"}}})
+
+
+@pytest.mark.parametrize("text", ["", '{"models": [', "[]", "{}", "\0"])
+def test_a_report_that_was_not_written_to_its_end_is_none(tmp_path, text):
+    (kodak,) = sweep.Pictures.parse("kodak=a")
+    assert kodak.report(tmp_path) is None
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text(text)
+    assert kodak.report(tmp_path) is None
+    (tmp_path / "report" / "report.json").write_text('{"models": []}')
+    assert kodak.report(tmp_path) == {"models": []}

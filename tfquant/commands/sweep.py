@@ -37,7 +37,7 @@ from tfquant.commands import flagfiles, sweep_checks
 from tfquant.commands.outcome import one_line
 from tfquant.commands.program import LEFT_OUT, Flag, define, end, expand_paths, program_name
 from tfquant.data import background
-from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
+from tfquant.evaluation import EvaluationError, curves, sweep, sweep_table
 from tfquant.training.experiment import Experiment
 
 _FLAGS = (
@@ -146,7 +146,7 @@ def do(run: sweep.Run, prepared: Prepared) -> bool:
             "--progress=line", *first, log=folder / "log.txt",
         )]  # fmt: skip
     for each in prepared.pictures:
-        if not (folder / each.folder / report.JSON).exists():
+        if each.report(folder) is None:
             skipped += [_run(
                 "eval", f"--model_dir={','.join(str(folder / s) for s in sweep.STAGES)}",
                 f"--images={each.images}", f"--report_dir={folder / each.folder}",
@@ -272,7 +272,7 @@ def main(argv: Sequence[str]) -> None:
                 if future.result():
                     incomplete += 1
                     outcome = "done, without the pictures that its log names"
-            except CellFailed as error:
+            except (CellFailed, OSError) as error:
                 failed.append(pending[future])
                 outcome = f"FAILED: {error}"
             print(f"[{number}/{len(runs)}] {pending[future]}: {outcome}", flush=True)

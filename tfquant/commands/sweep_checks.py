@@ -17,7 +17,7 @@ from tfquant import models
 from tfquant.commands import experiment_flags, train
 from tfquant.data import background, sources
 from tfquant.data.images import ImageError
-from tfquant.evaluation import EvaluationError, report
+from tfquant.evaluation import EvaluationError
 from tfquant.evaluation import pictures as picture_sets
 from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained
 from tfquant.training import run as training
@@ -170,7 +170,7 @@ def check_pictures(
         except (ValueError, OSError) as error:
             raise EvaluationError(f"--train_images: {error}") from None
     for each in sets:
-        if not all((place / each.folder / report.JSON).exists() for place in places):
+        if any(each.report(place) is None for place in places):
             try:
                 _check_measurement(each.images, behind)
             except (ValueError, OSError) as error:

@@ -19,7 +19,7 @@ from typing import Any, Callable
 
 from tfquant import files
 from tfquant.data import sources
-from tfquant.evaluation import EvaluationError
+from tfquant.evaluation import EvaluationError, report
 from tfquant.evaluation.paper_tables import AVERAGE
 from tfquant.export import manifest_file
 from tfquant.training.experiment import Experiment
@@ -63,7 +63,7 @@ class Pictures:
             title, equals, images = part.partition("=")
             if not equals or not _NAME.fullmatch(title):
                 title, images = Path(part).stem, part
-            if title in (*found, AVERAGE):
+            if title.lower() in (*map(str.lower, found), AVERAGE):
                 raise EvaluationError(f"--{option}: the name {title!r} is taken; got {text!r}")
             found[title] = cls(title, images, f"{REPORT}_{title}" if found else REPORT)
         if not found:
@@ -74,6 +74,14 @@ class Pictures:
                 f"--{option}: several sets need names, as in kodak=A;tecnick=B; got {text!r}"
             )
         return list(found.values())
+
+    def report(self, run: Path) -> dict[str, Any] | None:
+        """Returns the report of a run on the set, or None if there is no complete one."""
+        try:
+            found = json.loads((run / self.folder / report.JSON).read_bytes())
+        except (OSError, ValueError):  # also a file that was not written to its end
+            return None
+        return found if isinstance(found, dict) and "models" in found else None
 
 
 @dataclasses.dataclass(frozen=True)

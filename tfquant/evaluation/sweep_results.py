@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfquant.evaluation import report
 from tfquant.evaluation.curves import Point
 from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained, name
 from tfquant.training import folder as run_folder
@@ -109,13 +107,11 @@ def _place(run: Run) -> tuple[str, str, str]:
 def _read_run(run: Run, folder: Path, pictures: Sequence[Pictures], failed: bool) -> Result:
     means: dict[str, dict[str, dict[str, Mean]]] = {stage: {} for stage in STAGES}
     for each in pictures:
-        path = folder / each.folder / report.JSON
-        if path.exists():
-            for model in json.loads(path.read_text(encoding="utf-8"))["models"]:
-                found = _NAME.fullmatch(model["name"])
-                if found:
-                    of_set = means[found[1]].setdefault(each.name, {})
-                    of_set[found[2] or ""] = _mean(model)
+        for model in (each.report(folder) or {"models": []})["models"]:
+            found = _NAME.fullmatch(model["name"])
+            if found:
+                of_set = means[found[1]].setdefault(each.name, {})
+                of_set[found[2] or ""] = _mean(model)
     try:
         experiment = run_folder.read_experiment(str(folder / STAGES[0]))
     except ValueError:  # not started, or made by another version of tfquant
