@@ -381,6 +381,22 @@ def test_a_stage_that_ended_early_has_no_cost(made):
         assert (run["J_joint"], run["J_post"]) == ("1.5", expected)
 
 
+def test_a_stage_without_export_has_no_cost_if_another_stage_has_one(made):
+    grid = sweep.Grid.parse("", LMBDAS[:1], alphas=["4", "8"])
+    (cell,) = grid.cells()
+    for alpha, post in ((4, 2.0), (8, 1.0)):
+        made.trained(cell, LMBDAS[0], 1.5, 1.25, post, f"alpha_max={alpha}", alpha_max=float(alpha))
+        for stage in ("joint", "post"):
+            export = made.run(cell, LMBDAS[0], f"alpha_max={alpha}") / stage / "export"
+            export.mkdir()
+            (export / "tfquant.json").write_text("{}")
+    assert [run["chosen"] for run in made.summarize(grid)[2]] == ["False", "True"]
+    (export / "tfquant.json").unlink()  # of post-training with 8
+    _, _, runs = made.summarize(grid)
+    assert [run["chosen"] for run in runs] == ["True", "False"]
+    assert [run["J_post"] for run in runs] == ["2.0", "failed"]
+
+
 def test_a_failed_run_is_not_chosen_although_its_cost_is_the_lowest(made):
     grid = sweep.Grid.parse("", LMBDAS[:1], alphas=["4", "8"])
     (cell,) = grid.cells()

@@ -234,7 +234,10 @@ def prepare() -> Prepared:
     anchors = read_anchors(pictures)
     colour = values.background or of_base.get("background", "")
     if colour:
-        background.parse(colour)
+        try:
+            background.parse(colour)
+        except background.ColourError as error:
+            raise EvaluationError(f"--background: {error}") from None
     train_images = values.train_images or of_base.get("train_images", "")
     arguments = [*base, f"--train_images={train_images}"]
     arguments += [f"--background={colour}"] if colour else []

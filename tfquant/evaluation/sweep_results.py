@@ -135,7 +135,9 @@ def _read_stage(
     records = [r for r in history.read(str(folder)) if r["stage"] == stage]
     last = records[-1] if records else {}
     steps = 0 if experiment is None else getattr(experiment, f"{stage}_steps")
-    unfinished = last.get("step", steps) < steps or (failed and not is_trained(folder))
+    # A model is exported at the end of each stage.
+    begun = failed or (records and any(is_trained(folder.parent / each) for each in STAGES))
+    unfinished = last.get("step", steps) < steps or bool(begun and not is_trained(folder))
     if unfinished:
         last = {}
     return Measured(last.get("J"), last.get("surrogate_J"), means, unfinished)
