@@ -217,12 +217,14 @@ def test_an_average_of_other_pictures_is_not_the_papers(made):
 
 
 def test_one_unknown_run_leaves_the_paper_out(made):
-    grid = sweep.Grid.parse("plan=uq_s", SIX)
+    grid = sweep.Grid.parse("plan=uq_s", SIX, seeds=["1", "2"])
     (cell,) = grid.cells()
-    for lmbda in SIX[1:]:
-        made.trained(cell, lmbda, 1, 1, 1, plan="uq_s", **PAPER)
-    _, rows, _ = made.summarize(grid)
-    assert rows[0]["paper_post"] == ""
+    for lmbda in SIX:
+        for below in ("", "seed=2"):
+            made.trained(cell, lmbda, 1, 1, 1, below, plan="uq_s", **PAPER)
+    assert made.summarize(grid)[1][0]["paper_post"] == "-16.16 (X)"
+    (made.run(cell, SIX[2], "seed=2") / "joint" / "experiment.json").unlink()
+    assert made.summarize(grid)[1][0]["paper_post"] == ""
 
 
 def test_an_anchor_that_is_not_bpg_is_said_to_be_another(made):

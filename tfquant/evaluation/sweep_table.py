@@ -238,9 +238,9 @@ class _Sweep:
 
     def _paper(self, cell: dict[str, str], images: Collection[str]) -> dict[str, str]:
         """Returns the attribute `paper` of a row; empty if a run of the cell is not known."""
-        trained = [r.experiment for lmbda in self.grid.lmbdas for r in self.at(cell, lmbda)]
-        known = [experiment for experiment in trained if experiment is not None]
-        if len(known) < len(self.grid.lmbdas) or len(known) < len(trained):
+        points = [[r.experiment for r in self.at(cell, lmbda)] for lmbda in self.grid.lmbdas]
+        known = [each for experiments in points for each in experiments if each is not None]
+        if not all(points) or len(known) < sum(map(len, points)):
             known = []
         beside = paper_tables.beside(known, map(float, self.grid.lmbdas), images)
         return {
