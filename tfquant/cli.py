@@ -135,8 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     compress, decompress = _add_coding(commands)
     export = _add_export(commands)
     records = _add_records(commands)
+    viewer = commands.add_parser("view", help="make a page that compares models and other codecs")
+    view.add_arguments(viewer)
+    viewer.set_defaults(command=view.run)
 
-    for command in (compress, records):
+    for command in (compress, records, viewer):
         command.add_argument("--background", type=_colour, metavar="COLOUR", help=background.HELP)
         command.add_argument(
             "--page",
@@ -153,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help="number of files of a folder to process at once (default: %(default)s)",
         )
-    for command in (compress, decompress, export, records):
+    for command in (compress, decompress, export, records, viewer):
         command.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     for name, help in _PROGRAM_HELP.items():
@@ -169,10 +172,6 @@ def _parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("demo", help="show pretrained models and run two short trainings")
     demo.add_arguments(shown)
     shown.set_defaults(command=demo.run)
-
-    viewer = commands.add_parser("view", help="make a page that compares models and other codecs")
-    view.add_arguments(viewer)
-    viewer.set_defaults(command=view.run)
 
     info = commands.add_parser("info", help="print the header of a .tfq file")
     info.add_argument("file", help="the .tfq file; - is standard input")

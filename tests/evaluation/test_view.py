@@ -28,15 +28,53 @@ def size_of(picture, kind, quality, **options):
     return len(file.getvalue())
 
 
-def test_a_version_is_the_smallest_file_of_at_least_the_size(picture):
-    options = {"subsampling": "4:2:0", "optimize": True}
-    sizes = [size_of(picture, "JPEG", quality, **options) for quality in range(1, 96)]
-    for wanted in (sizes[0] - 10, sizes[20], sizes[20] + 1, sizes[70] - 1):
+OPTIONS = {"subsampling": "4:2:0", "optimize": True}
+
+
+def test_a_version_is_the_largest_file_that_is_not_larger(picture):
+    sizes = [size_of(picture, "JPEG", quality, **OPTIONS) for quality in range(1, 96)]
+    for wanted in (sizes[20], sizes[20] + 1, sizes[70] - 1, 10 * sizes[-1]):
         version = same_size.of_size("jpeg", picture, wanted)
-        assert len(version.data) == min(size for size in sizes if size >= wanted)
+        assert len(version.data) == max(size for size in sizes if size <= wanted)
         mse = np.mean((version.image.astype(float) - picture) ** 2)
         assert version.quality.psnr == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
-    assert len(same_size.of_size("jpeg", picture, 10 * sizes[-1]).data) == sizes[-1]
+        above = [size for size in sizes if size > wanted]
+        assert (version.larger and version.larger[0]) == (min(above) if above else None)
+
+
+def test_a_codec_without_a_file_so_small_has_its_smallest_file(picture):
+    version = same_size.of_size("jpeg", picture, 100)
+    assert len(version.data) == size_of(picture, "JPEG", 1, **OPTIONS)
+    assert version.larger is None
+    assert not same_size.is_same(version, 100)
+    assert same_size.psnr_at(version, 100) is None
+    assert (
+        same_size.size_text(version, 100) == f"{len(version.data)} (+{len(version.data) - 100} %)"
+    )
+
+
+def test_psnr_at_a_size_is_interpolated_over_the_logarithm_of_the_size(picture):
+    version = same_size.version("c", bytes(100), picture // 2, picture)._replace(
+        larger=(400, same_size.version("c", b"", picture // 2, picture).psnr() + 6)
+    )
+    own = version.quality.psnr
+    assert same_size.psnr_at(version, 100) == pytest.approx(own)
+    assert same_size.psnr_at(version, 200) == pytest.approx(own + 3)
+    assert same_size.psnr_at(version, 99) == pytest.approx(own)  # within the tolerance
+    assert same_size.psnr_at(version, 97) is None
+    largest = version._replace(larger=None)
+    assert same_size.psnr_at(largest, 1000) == pytest.approx(own)
+    lossless = same_size.version("c", bytes(100), picture, picture)
+    assert same_size.psnr_at(lossless, 200) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(1000, "1000"), (1020, "1020"), (980, "980"), (1021, "1021 (+2 %)"),
+                       (900, "900 (-10 %)"), (1280, "1280 (+28 %)")],
+)  # fmt: skip
+def test_a_size_beyond_the_tolerance_is_followed_by_its_difference(picture, size, text):
+    version = same_size.version("c", bytes(size), picture, picture)
+    assert same_size.size_text(version, 1000) == text
 
 
 def made(name, original, quality, noise):

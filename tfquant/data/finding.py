@@ -17,6 +17,7 @@ from tfquant import files
 from tfquant.data import decoding
 from tfquant.data.decoding import ImageError
 
+SAMPLE = "sample"  # means the pictures of `evaluation/pictures.py`, in some commands
 _HEAD = 32  # bytes by which pictures are recognized
 _EXTENSION = re.compile(r"\.[a-z][a-z0-9+_-]{0,11}~?$|\.7z$", re.IGNORECASE)
 _KINDS = 8  # kinds that a summary lists

@@ -1,4 +1,4 @@
-"""Comparison of codecs on a picture at the same number of bytes: a table and a figure."""
+"""Comparison of codecs on a picture at about the same number of bytes: a table and a figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
 
 _CROP = 0.3  # share of each side of the picture
-_DECIMALS = {"psnr": 2, "ms_ssim": 4}
 
 
 class Comparison(NamedTuple):
@@ -26,7 +25,8 @@ class Comparison(NamedTuple):
       name: name of the picture.
       original: uint8 [H, W, 3].
       quality: quality of the model that made the first version.
-      versions: the version of the model, then those of conventional codecs, which are not smaller.
+      versions: the version of the model, then those of conventional codecs, see
+        `same_size.of_size`.
     """
 
     name: str
@@ -34,11 +34,15 @@ class Comparison(NamedTuple):
     quality: float
     versions: tuple[Version, ...]
 
+    def size(self) -> int:
+        """Returns the number of bytes of the model's file."""
+        return len(self.versions[0].data)
+
 
 def compare(
     models: ModelSet, quality: float, name: str, original: np.ndarray, codecs: Iterable[str]
 ) -> Comparison:
-    """Compresses a picture with a model, and with conventional codecs to the same size.
+    """Compresses a picture with a model, and with conventional codecs to about the same size.
 
     Args:
       models: the set of models.
@@ -57,22 +61,40 @@ def compare(
     return Comparison(name, original, quality, (own, *others))
 
 
+def heads(labels: Sequence[str]) -> list[str]:
+    """Returns the heads of the columns of `cells`.
+
+    Args:
+      labels: labels of the versions, the model's first.
+    """
+    return ["picture", "quality", "bytes", "bpp", *(f"{label} bytes" for label in labels[1:]),
+            *(f"{label} PSNR" for label in labels),
+            *(f"{label} MS-SSIM" for label in labels)]  # fmt: skip
+
+
+def cells(comparison: Comparison) -> list[str]:
+    """Returns a row of a table: sizes, PSNR in dB and MS-SSIM of all versions.
+
+    Sizes that do not count as the same have their difference from the model's in percent.
+    """
+    own, *others = comparison.versions
+    bpp = measure.bits_per_pixel(len(own.data), comparison.original)
+    row = [comparison.name, f"{comparison.quality:g}", str(len(own.data)), f"{bpp:.3f}"]
+    row += [same_size.size_text(version, len(own.data)) for version in others]
+    row += [_psnr(version) for version in comparison.versions]
+    row += [report.number(version.quality.ms_ssim, 4) for version in comparison.versions]
+    return row
+
+
 def table(comparisons: Sequence[Comparison]) -> str:
-    """Returns a Markdown table with PSNR and MS-SSIM of each codec at each picture and quality."""
+    """Returns a Markdown table with a row for each picture and quality, see `cells`."""
     labels = [version.label for version in comparisons[0].versions]
-    heads = ["picture", "quality", "bytes", "bpp", *(f"{label} PSNR" for label in labels),
-             *(f"{label} MS-SSIM" for label in labels)]  # fmt: skip
-    rows = []
-    for each in comparisons:
-        size = len(each.versions[0].data)
-        bpp = measure.bits_per_pixel(size, each.original)
-        values = [
-            report.number(getattr(version.quality, key), decimals)
-            for key, decimals in _DECIMALS.items()
-            for version in each.versions
-        ]
-        rows.append([each.name, f"{each.quality:g}", str(size), f"{bpp:.3f}", *values])
-    return markdown.table(heads, rows)
+    return markdown.table(heads(labels), map(cells, comparisons))
+
+
+def _psnr(version: Version, unit: str = "") -> str:
+    psnr = version.quality.psnr
+    return "lossless" if psnr is None else f"{psnr:.2f}{unit}"
 
 
 def draw(comparisons: Sequence[Comparison], path: str) -> None:
@@ -95,7 +117,10 @@ def draw(comparisons: Sequence[Comparison], path: str) -> None:
     )  # fmt: skip
     for row, each in enumerate(comparisons):
         top, left, high, wide = _busiest(each)
-        titles = [f"{each.name}, original", *map(_title, each.versions)]
+        titles = [
+            f"{each.name}, original",
+            *(_title(version, each.size()) for version in each.versions),
+        ]
         pictures = [each.original, *(version.image for version in each.versions)]
         for column, (title, picture) in enumerate(zip(titles, pictures)):
             whole, part = axes[2 * row, column], axes[2 * row + 1, column]
@@ -109,11 +134,11 @@ def draw(comparisons: Sequence[Comparison], path: str) -> None:
     figure.savefig(path)
 
 
-def _title(version: Version) -> str:
-    psnr, ms_ssim, _ = version.quality
+def _title(version: Version, size: int) -> str:
+    ms_ssim = version.quality.ms_ssim
     similarity = "" if ms_ssim is None else f", MS-SSIM {ms_ssim:.4f}"
-    size = f"{version.label}: {len(version.data)} bytes"
-    return f"{size}\n{report.number(psnr, 2)} dB{similarity}"
+    first = f"{version.label}: {same_size.size_text(version, size, ' bytes')}"
+    return f"{first}\n{_psnr(version, ' dB')}{similarity}"
 
 
 def _rectangle(corner: tuple, width: int, height: int) -> Rectangle:

@@ -26,7 +26,7 @@ from tfquant.data.dead_leaves import dead_leaves
 from tfquant.evaluation import measure
 from tfquant.evaluation.results import Failure
 
-SAMPLE = "sample"
+SAMPLE = finding.SAMPLE
 # Folders of pictures in the folder of a report.
 RECONSTRUCTIONS = "reconstructions"
 # Plots of reports, sweeps and explorations, and the files by which their folders are recognized.

@@ -8,80 +8,227 @@ The page contains JPEG, WebP and AVIF files unchanged. Other pictures are stored
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html
 import io
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from tfquant.evaluation import measure, report
+from tfquant import metrics
+from tfquant.evaluation import comparison, curves, measure, same_size
 from tfquant.evaluation.comparison import Comparison
 from tfquant.evaluation.same_size import Version
 
 _TEMPLATE = Path(__file__).with_name("view.html")
 _MIME = {"JPEG 4:2:0": "jpeg", "JPEG 4:4:4": "jpeg", "WebP": "webp", "AVIF 4:2:0": "avif"}
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#777777", "#CC79A7")
-_AXES = {"psnr": "PSNR [dB]", "ms_ssim_db": "MS-SSIM [dB]"}
+
+
+class _Point(NamedTuple):
+    """Rate and quality of a version of a picture, without its pixels."""
+
+    codec: str
+    setting: float
+    bpp: float
+    quality: measure.Quality
+
+
+class _Standing(NamedTuple):
+    """Comparison of the model with the best other codec at the same size.
+
+    Attributes:
+      advantage: mean over qualities of the model's PSNR minus the best other codec's, in dB.
+        Infinite if only one of them has no loss: negative if this is the other codec. Infinite as
+        well if no other codec has a file as small as the model's.
+      text: the same as a sentence for readers.
+      best: place of the best other codec among the versions, at the lowest quality; 0 if there is
+        none.
+    """
+
+    advantage: float
+    text: str
+    best: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """The numbers of a picture, which the page keeps of every picture.
+
+    Attributes:
+      name: name of the picture.
+      standing: the comparison with the best other codec.
+      rows: cells of the table, one row for each quality.
+      points: of all codecs at all qualities.
+    """
+
+    name: str
+    standing: _Standing
+    rows: list[list[str]]
+    points: list[_Point]
 
 
 def page(
     title: str,
     note: str,
-    comparisons: Sequence[Comparison],
+    comparisons: Iterable[Comparison],
     rate_maps: Mapping[tuple[str, float], np.ndarray],
     most: int,
+    left_out: Sequence[str] = (),
 ) -> str:
     """Returns the page as text.
+
+    The comparisons may come from an iterator that makes them. The page keeps the pixels of one
+    picture at a time; only the first picture is kept until the second one's first comparison.
 
     Args:
       title: its heading.
       note: a sentence under the heading.
-      comparisons: `Comparison`s of all pictures and qualities.
-      rate_maps: (picture's name, quality) -> bits of each pixel, float32 [H, W].
+      comparisons: `Comparison`s of all pictures. Those of a picture follow each other, and all
+        pictures have the same qualities.
+      rate_maps: (picture's name, quality) -> bits of each pixel, float32 [H, W]. A map is looked up
+        when its comparison has been made.
       most: number of pictures to show; the curves and the table cover all pictures.
+      left_out: lines about pictures that could not be compared. They are read last.
+
+    Raises:
+      ValueError: there are no comparisons, or they are not in this order.
     """
-    by_picture: dict[str, list[Comparison]] = {}
-    for each in comparisons:
-        by_picture.setdefault(each.name, []).append(each)
-    order = sorted(by_picture, key=lambda name: _advantage(by_picture[name]))
-    shown = [_picture(by_picture[name], rate_maps) for name in order[:most]]
+    measured: list[_Measured] = []
+    shown: list[tuple[float, dict[str, Any]]] = []
+    for of_picture in _by_picture(comparisons, rate_maps):
+        found = _measured([each for each, _ in of_picture])
+        measured.append(found)
+        shown.append((found.standing.advantage, {}))
+        shown.sort(key=lambda each: each[0])
+        for place, (_, data) in enumerate(shown[:most]):
+            if not data:  # the new picture is one of the worst so far
+                shown[place] = found.standing.advantage, _picture(of_picture, found.standing)
+        del shown[most:], of_picture  # frees the pixels
+    measured.sort(key=lambda each: each.standing.advantage)
+    if not measured:
+        raise ValueError("no comparisons")
+    labels = list(dict.fromkeys(point.codec for point in measured[0].points))
+    notes = [f"Not in this page: {line}." for line in left_out]
+    drawn = []
+    for key, label in curves.LABELS.items():
+        kept, reasons = _drawable(measured, key)
+        drawn.append(_curves(kept, labels, key, label))
+        notes += reasons
     values = {
         "TITLE": html.escape(title),
         "NOTE": html.escape(note),
-        "CURVES": "".join(_curves(comparisons, key, label) for key, label in _AXES.items()),
-        "TABLE": _table(order, by_picture),
-        "SHOWN": f"{len(shown)} of {len(order)}",
-        "PICTURES": json.dumps(shown).replace("<", "\\u003c"),  # the page's parser sees no tag
+        "CURVES": "".join(drawn),
+        "NOTES": "".join(f"<li>{html.escape(line)}</li>" for line in notes),
+        "TOLERANCE": f"{100 * same_size.TOLERANCE:g}",
+        "TABLE": _table(measured, labels),
+        "SHOWN": f"{len(shown)} of {len(measured)}",
+        # The page's parser sees no tag.
+        "PICTURES": json.dumps([data for _, data in shown]).replace("<", "\\u003c"),
     }
     text = _TEMPLATE.read_text(encoding="utf-8")
     return re.sub(f"@({'|'.join(values)})@", lambda found: values[found[1]], text)
 
 
-def _advantage(comparisons: Sequence[Comparison]) -> float:
-    """Returns the mean over qualities of the model's PSNR minus the best other codec's, in dB."""
-    differences = []
+_WithMap = tuple[Comparison, np.ndarray]
+
+
+def _by_picture(
+    comparisons: Iterable[Comparison], rate_maps: Mapping[tuple[str, float], np.ndarray]
+) -> Iterable[list[_WithMap]]:
+    """Yields the comparisons of each picture, with their maps."""
+    group: list[_WithMap] = []
+    qualities: list[float] = []  # of every picture, known from the first one
+    names: set[str] = set()
+
+    def complete() -> list[_WithMap]:
+        found = [each.quality for each, _ in group]
+        name = group[0][0].name
+        if name in names or found != (qualities or found):
+            raise ValueError(f"{name!r} has the qualities {found}; expected once {qualities}")
+        names.add(name)
+        qualities[:] = found
+        return group
+
     for each in comparisons:
-        own, *others = (version.quality.psnr or np.inf for version in each.versions)
-        if others and np.isfinite([own, *others]).all():
-            differences.append(own - max(others))
-    return float(np.mean(differences)) if differences else 0.0
+        if group and group[0][0].name != each.name:
+            yield complete()
+            group = []
+        group.append((each, rate_maps[each.name, each.quality]))
+        del each  # frees the pixels while the next comparison is made
+        if len(group) == len(qualities):
+            yield complete()
+            group = []
+    if group:
+        yield complete()
 
 
-def _picture(
-    comparisons: Sequence[Comparison], rate_maps: Mapping[tuple[str, float], np.ndarray]
-) -> dict[str, Any]:
+def _measured(comparisons: Sequence[Comparison]) -> _Measured:
+    points = [
+        _Point(
+            version.label,
+            each.quality,
+            measure.bits_per_pixel(len(version.data), each.original),
+            version.quality,
+        )
+        for each in comparisons
+        for version in each.versions
+    ]
+    rows = [comparison.cells(each) for each in comparisons]
+    return _Measured(comparisons[0].name, _standing(comparisons), rows, points)
+
+
+def _standing(comparisons: Sequence[Comparison]) -> _Standing:
+    """Compares the model with the best other codec, see `_Standing`."""
+    differences: list[float] = []
+    remarks: dict[str, list[str]] = {}  # sentence -> the qualities for which it is true
+    best = 0
+    for each in comparisons:
+        own, *others = each.versions
+        if not others:
+            return _Standing(0.0, "this Pillow has no other codec", 0)
+        remark = ""
+        reached = [same_size.psnr_at(version, each.size()) for version in others]
+        known = [(psnr, place) for place, psnr in enumerate(reached, 1) if psnr is not None]
+        if known:
+            psnr, place = max(known, key=lambda pair: pair[0])
+            other = each.versions[place]
+            difference = 0.0 if own.psnr() == psnr else own.psnr() - psnr
+            differences.append(difference)
+            if math.isinf(difference):
+                remark = f"only {(own if difference > 0 else other).label} is lossless"
+            elif math.isinf(psnr):
+                remark = f"{own.label} and {other.label} are lossless"
+        else:
+            place = min(range(1, len(each.versions)), key=lambda i: len(each.versions[i].data))
+            remark = "no other codec has so small a file"
+        best = best or place
+        if remark:
+            remarks.setdefault(remark, []).append(f"{each.quality:g}")
+    finite = [difference for difference in differences if math.isfinite(difference)]
+    texts = [f"{np.mean(finite):+.2f} dB"] if finite else []
+    texts += [f"{text} at quality {', '.join(names)}" for text, names in remarks.items()]
+    advantage = float(np.mean(finite)) if finite else math.inf
+    if -math.inf in differences:
+        advantage = -math.inf
+    return _Standing(advantage, "; ".join(texts), best)
+
+
+def _picture(of_picture: Sequence[_WithMap], standing: _Standing) -> dict[str, Any]:
     """Returns the data of a picture for the page's script."""
-    original = comparisons[0].original
+    original = of_picture[0][0].original
     qualities = []
-    for each in comparisons:
+    for each, spent in of_picture:
         versions = [
             {
                 "label": version.label,
+                "size": same_size.size_text(version, each.size(), " bytes"),
                 "bytes": len(version.data),
                 "bpp": round(measure.bits_per_pixel(len(version.data), original), 4),
                 "psnr": _rounded(version.quality.psnr, 2),
@@ -90,16 +237,17 @@ def _picture(
             }
             for version in each.versions
         ]
-        spent = rate_maps[each.name, each.quality]
         qualities.append(
             {"quality": each.quality, "versions": versions, "map": _lossless(_heat(spent)),
              "most": round(float(np.max(spent)), 2)}
         )  # fmt: skip
     return {
-        "name": comparisons[0].name,
+        "name": of_picture[0][0].name,
         "height": original.shape[0],
         "width": original.shape[1],
-        "advantage": round(_advantage(comparisons), 2),
+        "advantage": _rounded(standing.advantage, 2) if math.isfinite(standing.advantage) else None,
+        "standing": standing.text,
+        "best": standing.best,
         "original": _lossless(original),
         "qualities": qualities,
     }
@@ -137,66 +285,97 @@ def _heat(spent: np.ndarray) -> np.ndarray:
     return np.stack([np.rint(255 * channel) for channel in channels], axis=-1).astype(np.uint8)
 
 
-def _table(order: list[str], by_picture: Mapping[str, list[Comparison]]) -> str:
-    """Returns an HTML table with a row for each picture and quality, worst pictures first."""
-    labels = [version.label for version in by_picture[order[0]][0].versions]
-    heads = ["picture", "quality", "bytes", "bpp", *(f"{label} [dB]" for label in labels)]
-    rows = ["".join(f"<th>{html.escape(head)}</th>" for head in heads)]
-    for name in order:
-        for each in by_picture[name]:
-            size = len(each.versions[0].data)
-            cells = [each.name, f"{each.quality:g}", str(size),
-                     f"{measure.bits_per_pixel(size, each.original):.3f}"]  # fmt: skip
-            cells += [report.number(version.quality.psnr, 2) for version in each.versions]
-            rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+def _table(measured: Sequence[_Measured], labels: Sequence[str]) -> str:
+    """Returns an HTML table with a row for each picture and quality, in the order of `measured`."""
+    rows = ["".join(f"<th>{html.escape(head)}</th>" for head in comparison.heads(labels))]
+    for each in measured:
+        rows += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in each.rows]
     return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
 
-def _points(comparisons: Sequence[Comparison], key: str) -> dict[str, list[tuple[float, float]]]:
-    """Returns a map from codec to means over the pictures, (bpp, value) for each quality."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for quality in sorted({each.quality for each in comparisons}):
-        of_quality = [c for c in comparisons if c.quality == quality]
-        for place, version in enumerate(of_quality[0].versions):
-            pairs = [
-                (measure.bits_per_pixel(len(c.versions[place].data), c.original),
-                 getattr(c.versions[place].quality, key))
-                for c in of_quality
-            ]  # fmt: skip
-            pairs = [pair for pair in pairs if pair[1] is not None]
-            if pairs:
-                bpp, value = np.mean(pairs, axis=0)
-                found.setdefault(version.label, []).append((float(bpp), float(value)))
+def _drawable(measured: Sequence[_Measured], key: str) -> tuple[list[_Measured], list[str]]:
+    """Returns the pictures of a curve, and lines about the others.
+
+    A picture is left out for all codecs and qualities if one of its versions has no value.
+
+    Args:
+      measured: all pictures.
+      key: an attribute of `measure.Quality`.
+    """
+    kept, small, exact = [], [], []
+    for each in measured:
+        without = {point.codec for point in each.points if getattr(point.quality, key) is None}
+        if not without:
+            kept.append(each)
+        elif key == "ms_ssim_db" and each.points[0].quality.ms_ssim is None:
+            small.append(each.name)
+        else:
+            exact.append(f"{each.name} ({', '.join(sorted(without))})")
+    name = curves.LABELS[key].partition(" ")[0]
+    lines = []
+    if small:
+        lines.append(f"The curves of {name} are without {len(small)} of {len(measured)} pictures,"
+                     f" which have sides of less than {metrics.FULL_PYRAMID_SIDE} pixels:"
+                     f" {', '.join(small)}.")  # fmt: skip
+    if exact:
+        lines.append(f"The curves of {name} are without {len(exact)} of {len(measured)} pictures,"
+                     " which codecs store without loss, so that their quality in dB is infinite:"
+                     f" {', '.join(exact)}.")  # fmt: skip
+    if not kept:
+        lines.append(f"There are no curves of {name}: no picture is left.")
+    return kept, lines
+
+
+def _points(
+    measured: Sequence[_Measured], labels: Sequence[str], key: str
+) -> dict[str, list[tuple[float, float]]]:
+    """Returns a map from codec to means over the pictures, (bpp, value) for each quality.
+
+    The mean of MS-SSIM is linear and then in decibels, as in `measure.mean`.
+    """
+    found: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
+    everything = [point for each in measured for point in each.points]
+    for setting in sorted({point.setting for point in everything}):
+        for label in labels:
+            points = [p for p in everything if (p.codec, p.setting) == (label, setting)]
+            bpp = float(np.mean([point.bpp for point in points]))
+            if key == "psnr":
+                value = float(np.mean([point.quality.psnr for point in points]))
+            else:
+                similarity = float(np.mean([point.quality.ms_ssim for point in points]))
+                value = measure.decibels(similarity)
+            found[label].append((bpp, value))
     return found
 
 
-def _curves(comparisons: Sequence[Comparison], key: str, label: str) -> str:
-    """Returns a plot as SVG; empty if there are no measurements."""
-    curves = _points(comparisons, key)
-    everything = [point for points in curves.values() for point in points]
-    if not everything:
+def _curves(measured: Sequence[_Measured], labels: Sequence[str], key: str, label: str) -> str:
+    """Returns a plot as SVG; empty if there are no pictures."""
+    if not measured:
         return ""
-    width, height, left, bottom = 460, 320, 52, 40
+    by_codec = _points(measured, labels, key)
+    everything = [point for points in by_codec.values() for point in points]
+    width, height, left, top, bottom = 460, 330, 52, 26, 40
     rates, values = np.transpose(everything)
     right, low, high = 1.08 * rates.max(), values.min() - 0.5, values.max() + 0.5
 
     def place(bpp: float, value: float) -> str:
         x = left + bpp / right * (width - left - 10)
-        y = (height - bottom) - (value - low) / (high - low) * (height - bottom - 10)
+        y = (height - bottom) - (value - low) / (high - low) * (height - bottom - top)
         return f"{x:.1f},{y:.1f}"
 
-    parts = _grid(place, (0, right), (low, high), width, height)
-    for points, colour in zip(curves.values(), _COLOURS):
+    parts = _grid(place, (0, right), (low, high), (width, top, height))
+    for points, colour in zip(by_codec.values(), _COLOURS):
         places = [place(*point) for point in points]
         parts.append(f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}"'
                      ' stroke-width="2"/>')  # fmt: skip
         for each in places:
             x, y = each.split(",")
             parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/>')
-    for row, (name, colour) in enumerate(zip(curves, _COLOURS)):
-        above = height - bottom - 14 - 16 * (len(curves) - 1 - row)
-        legend = f'<text x="{width - 16}" y="{above}" text-anchor="end" fill="{colour}">'
-        parts.append(f"{legend}{html.escape(name)}</text>")
+    legend = (
+        f'<tspan fill="{colour}" dx="{14 if i else 0}">{html.escape(name)}</tspan>'
+        for i, (name, colour) in enumerate(zip(by_codec, _COLOURS))
+    )
+    parts.append(f'<text x="{left}" y="14">{"".join(legend)}</text>')
     middle = 'text-anchor="middle"'
     parts.append(f'<text x="{width / 2}" y="{height - 4}" {middle}>bits per pixel</text>')
     turned = f'transform="rotate(-90 12 {height / 2})"'
@@ -208,14 +387,20 @@ def _grid(
     place: Callable[[float, float], str],
     rates: tuple[float, float],
     values: tuple[float, float],
-    width: int,
-    height: int,
+    size: tuple[int, int, int],
 ) -> list[str]:
-    """Returns lines and numbers of a plot as SVG; `place` maps a point to "x,y"."""
+    """Returns lines and numbers of a plot as SVG.
+
+    Args:
+      place: maps a point to "x,y".
+      rates, values: lowest and highest of the axes.
+      size: the plot's width, upper margin and height.
+    """
+    width, top, height = size
     parts = []
     for tick in _ticks(*rates):
         x, y = place(tick, values[0]).split(",")
-        parts.append(f'<line x1="{x}" y1="10" x2="{x}" y2="{y}" class="grid"/>')
+        parts.append(f'<line x1="{x}" y1="{top}" x2="{x}" y2="{y}" class="grid"/>')
         parts.append(f'<text x="{x}" y="{height - 22}" text-anchor="middle">{tick:g}</text>')
     for tick in _ticks(*values):
         x, y = place(0, tick).split(",")
