@@ -31,21 +31,35 @@ def size_of(picture, kind, quality, **options):
 OPTIONS = {"subsampling": "4:2:0", "optimize": True}
 
 
-def test_a_version_is_the_largest_file_that_is_not_larger(picture):
+@pytest.mark.parametrize("place", [0, 20, 70, 94])
+@pytest.mark.parametrize("factor", [0.99, 1, 1.001, 1.015, 1.02, 1.3])
+def test_a_version_is_the_largest_file_that_is_not_larger_unless_only_a_larger_one_is_near(
+    picture, place, factor
+):
     sizes = [size_of(picture, "JPEG", quality, **OPTIONS) for quality in range(1, 96)]
-    for wanted in (sizes[20], sizes[20] + 1, sizes[70] - 1, 10 * sizes[-1]):
-        version = same_size.of_size("jpeg", picture, wanted)
-        assert len(version.data) == max(size for size in sizes if size <= wanted)
-        mse = np.mean((version.image.astype(float) - picture) ** 2)
-        assert version.quality.psnr == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
-        above = [size for size in sizes if size > wanted]
-        assert (version.larger and version.larger[0]) == (min(above) if above else None)
+    wanted = round(factor * sizes[place])
+    version = same_size.of_size("jpeg", picture, wanted)
+    below = max((size for size in sizes if size <= wanted), default=0)
+    above = min((size for size in sizes if size > wanted), default=0)
+    only_above = above and above <= 1.02 * wanted and below < 0.98 * wanted
+    chosen, other = (above, below) if only_above or not below else (below, above)
+    assert len(version.data) == chosen
+    assert (version.neighbour or (0,))[0] == other
+    mse = np.mean((version.image.astype(float) - picture) ** 2)
+    assert version.quality.psnr == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [1500, 2000, 2500])
+def test_webp_has_nearly_every_size(picture, size):
+    """With whole qualities, its sizes between qualities 0 and 1 differ by up to 60 %."""
+    version = same_size.of_size("webp", picture, size)
+    assert same_size.is_same(version, size) and len(version.data) <= size
 
 
 def test_a_codec_without_a_file_so_small_has_its_smallest_file(picture):
     version = same_size.of_size("jpeg", picture, 100)
     assert len(version.data) == size_of(picture, "JPEG", 1, **OPTIONS)
-    assert version.larger is None
+    assert version.neighbour is None
     assert not same_size.is_same(version, 100)
     assert same_size.psnr_at(version, 100) is None
     assert (
@@ -54,16 +68,18 @@ def test_a_codec_without_a_file_so_small_has_its_smallest_file(picture):
 
 
 def test_psnr_at_a_size_is_interpolated_over_the_logarithm_of_the_size(picture):
-    version = same_size.version("c", bytes(100), picture // 2, picture)._replace(
-        larger=(400, same_size.version("c", b"", picture // 2, picture).psnr() + 6)
-    )
+    version = same_size.version("c", bytes(100), picture // 2, picture)
     own = version.quality.psnr
-    assert same_size.psnr_at(version, 100) == pytest.approx(own)
-    assert same_size.psnr_at(version, 200) == pytest.approx(own + 3)
-    assert same_size.psnr_at(version, 99) == pytest.approx(own)  # within the tolerance
-    assert same_size.psnr_at(version, 97) is None
-    largest = version._replace(larger=None)
-    assert same_size.psnr_at(largest, 1000) == pytest.approx(own)
+    for found in (
+        version._replace(neighbour=(400, own + 6)),
+        version._replace(data=bytes(400), neighbour=(100, own - 6)),
+    ):
+        low = min(own, found.neighbour[1])
+        assert same_size.psnr_at(found, 100) == pytest.approx(low)
+        assert same_size.psnr_at(found, 200) == pytest.approx(low + 3)
+        assert same_size.psnr_at(found, 99) == pytest.approx(low)  # within the tolerance
+        assert same_size.psnr_at(found, 97) is None
+    assert same_size.psnr_at(version, 1000) == pytest.approx(own)  # the largest file
     lossless = same_size.version("c", bytes(100), picture, picture)
     assert same_size.psnr_at(lossless, 200) == np.inf
 

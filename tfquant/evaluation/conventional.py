@@ -112,7 +112,7 @@ CODECS = {
         "webp",
         "quality",
         (0, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90),
-        lambda q: {"quality": int(q), "method": 6},
+        lambda q: {"quality": q, "method": 6},
     ),
     "avif": ConventionalCodec(
         "AVIF 4:2:0",

@@ -1,6 +1,6 @@
 """Conventional compression of a picture to about the size of a learned codec's file.
 
-The settings of conventional codecs are whole numbers, so few files have exactly the same size. A
+Few files of a conventional codec have exactly the wanted size, because its quality has steps. A
 file counts as one of the same size if it differs by at most `TOLERANCE`. The PSNR at exactly the
 same size is interpolated between two files of the codec, see `psnr_at`.
 """
@@ -16,6 +16,8 @@ from tfquant import metrics
 from tfquant.evaluation import conventional, measure
 
 TOLERANCE = 0.02  # largest relative difference of sizes that count as the same
+# Steps of the quality, if it need not be a whole number. Between 0 and 1, WebP's size can double.
+_STEPS = {"webp": 1 / 32}
 
 
 class Version(NamedTuple):
@@ -26,15 +28,15 @@ class Version(NamedTuple):
       data: the file's bytes.
       image: decoded, uint8 [H, W, 3].
       quality: PSNR and MS-SSIM.
-      larger: (bytes, PSNR in dB) of the codec's next larger file; None if there is none, or if the
-        file is itself larger than was asked for. PSNR is infinite for a file without loss.
+      neighbour: (bytes, PSNR in dB) of the codec's nearest file on the other side of the wanted
+        size; None if there is none. PSNR is infinite for a file without loss.
     """
 
     label: str
     data: bytes
     image: np.ndarray
     quality: measure.Quality
-    larger: tuple[int, float] | None = None
+    neighbour: tuple[int, float] | None = None
 
     def psnr(self) -> float:
         """Returns the PSNR in dB, infinite if there is no loss."""
@@ -47,9 +49,10 @@ def version(label: str, data: bytes, image: np.ndarray, original: np.ndarray) ->
 
 
 def of_size(name: str, image: np.ndarray, size: int) -> Version:
-    """Returns the largest file of a codec with at most `size` bytes.
+    """Returns a codec's file of about `size` bytes.
 
-    If even the smallest file is larger, it is returned.
+    This is the largest file that is not larger. The next larger file takes its place if only that
+    one has the same size within `TOLERANCE`, or if all files are larger.
 
     Args:
       name: a key of `conventional.CODECS` whose setting is a quality from 0 or 1 to 95.
@@ -57,44 +60,53 @@ def of_size(name: str, image: np.ndarray, size: int) -> Version:
       size: bytes.
     """
     codec = conventional.CODECS[name]
+    below, above = _around(name, image, size)
+    files = [file for file in (below, above) if file is not None]
+    if below is not None and above is not None and not _is_near(len(below), size):
+        files.sort(key=lambda file: not _is_near(len(file), size))
+    chosen, *others = files
+    made = version(codec.label, chosen, codec.decode(chosen), image)
+    if not others:
+        return made
+    psnr = float(metrics.psnr(image, codec.decode(others[0])))
+    return made._replace(neighbour=(len(others[0]), psnr))
+
+
+def _around(name: str, image: np.ndarray, size: int) -> tuple[bytes | None, bytes | None]:
+    """Returns the largest file with at most `size` bytes and the smallest larger one.
+
+    One of them can be None.
+    """
+    codec, step = conventional.CODECS[name], _STEPS.get(name, 1.0)
     files: dict[int, bytes] = {}
 
-    def length(quality: int) -> int:
-        if quality not in files:
-            files[quality] = codec.encode(image, quality)
-        return len(files[quality])
+    def length(place: int) -> int:
+        if place not in files:
+            files[place] = codec.encode(image, place * step)
+        return len(files[place])
 
-    lowest, highest = (0, 95) if name == "webp" else (1, 95)
+    lowest, highest = round((name != "webp") / step), round(95 / step)
     low, high = lowest, highest
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if length(middle) <= size else (low, middle - 1)
-    for quality in range(max(low - 1, lowest), min(low + 2, highest) + 1):
-        length(quality)  # sizes of small pictures can fall where the quality rises
-    fitting = [quality for quality in files if length(quality) <= size]
-    larger = [quality for quality in files if length(quality) > size]
+    for place in range(max(low - 1, lowest), min(low + 2, highest) + 1):
+        length(place)  # sizes of small pictures can fall where the quality rises
     # Of files with one size, that of the highest quality is the best one.
-    above = min(larger, key=lambda quality: (length(quality), -quality), default=None)
-    if not fitting:
-        assert above is not None  # there is at least one file
-        data = files[above]
-        return version(codec.label, data, codec.decode(data), image)
-    data = files[max(fitting, key=lambda quality: (length(quality), quality))]
-    made = version(codec.label, data, codec.decode(data), image)
-    if above is None:
-        return made
-    psnr = float(metrics.psnr(image, codec.decode(files[above])))
-    return made._replace(larger=(length(above), psnr))
-
-
-def deviation(version: Version, size: int) -> float:
-    """Returns the relative difference of a version's size from `size` bytes, such as -0.05."""
-    return len(version.data) / size - 1
+    below = max((place for place in files if length(place) <= size),
+                key=lambda place: (length(place), place), default=None)  # fmt: skip
+    above = min((place for place in files if length(place) > size),
+                key=lambda place: (length(place), -place), default=None)  # fmt: skip
+    return (None if below is None else files[below]), (None if above is None else files[above])
 
 
 def is_same(version: Version, size: int) -> bool:
     """Returns true if a version's size counts as the same as `size` bytes."""
-    return abs(deviation(version, size)) <= TOLERANCE
+    return _is_near(len(version.data), size)
+
+
+def _is_near(length: int, size: int) -> bool:
+    return abs(length - size) <= TOLERANCE * size
 
 
 def size_text(version: Version, size: int, unit: str = "") -> str:
@@ -108,24 +120,26 @@ def size_text(version: Version, size: int, unit: str = "") -> str:
     text = f"{len(version.data)}{unit}"
     if is_same(version, size):
         return text
-    return f"{text} ({100 * deviation(version, size):+.0f} %)"
+    return f"{text} ({100 * (len(version.data) / size - 1):+.0f} %)"
 
 
 def psnr_at(version: Version, size: int) -> float | None:
     """Returns the PSNR in dB that a codec reaches with a file of `size` bytes.
 
-    PSNR is interpolated linearly over the logarithm of the size, between the version and the next
-    larger file. If the codec has no larger file, or if that has no loss, the version's PSNR is
-    returned. It is infinite if the version has no loss.
+    PSNR is interpolated linearly over the logarithm of the size, between the version and its
+    neighbour. If the largest file is smaller, its PSNR is returned. It is infinite if that file has
+    no loss.
 
     Returns:
-      The PSNR, or None if the codec's smallest file is larger, by more than `TOLERANCE`.
+      The PSNR, or None if the smallest file is larger, by more than `TOLERANCE`.
     """
-    own = version.psnr()
-    if len(version.data) > size:
-        return own if is_same(version, size) else None
-    if version.larger is None or not math.isfinite(version.larger[1] - own):
-        return own
-    larger_size, larger_psnr = version.larger
-    sizes = np.log([len(version.data), larger_size])
-    return float(np.interp(math.log(size), sizes, [own, larger_psnr]))
+    points = [(len(version.data), version.psnr())]
+    if version.neighbour is not None:
+        points = sorted([*points, version.neighbour])
+    (smaller, psnr), *others = points
+    if smaller > size:
+        return psnr if _is_near(smaller, size) else None
+    if not others or not math.isfinite(others[0][1] - psnr):
+        return psnr
+    sizes = np.log([smaller, others[0][0]])
+    return float(np.interp(math.log(size), sizes, [psnr, others[0][1]]))
