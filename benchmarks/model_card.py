@@ -2,7 +2,7 @@
 
     python benchmarks/model_card.py --out=card
 
-It prints a Markdown table with PSNR of the models, and of WebP and JPEG in files of at least the
+It prints a Markdown table with PSNR of the models, and of WebP and JPEG in files of about the
 same size. `card/` then has the pictures side by side.
 """
 

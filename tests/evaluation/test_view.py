@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from PIL import Image
 
 import tfquant
 from tfquant import cli
+from tfquant.commands import demo
 from tfquant.evaluation import comparison, pictures, same_size, view
 from tfquant.evaluation.comparison import Comparison
+from tfquant.training import folder
 
 
 @pytest.fixture(scope="module", name="picture")
@@ -125,7 +129,7 @@ def test_the_page_has_the_worst_pictures_first_and_needs_no_network(picture):
     assert "@" not in re.sub(r"base64,[^\"]*", "", text).replace("@media", "")
     assert not re.search(r"""(src|href)=["']?http""", text)
     only = view.page("t", "n", compared, maps, most=1)
-    assert len(json.loads(re.search(r"const pictures = (.*);\n", only)[1])) == 1
+    assert len(shown_in(only)) == 1
     assert only.count("<td>good</td>") == 1  # the table is of all
 
 
@@ -163,6 +167,125 @@ def test_the_rate_map_sums_to_the_bits_of_the_model(picture):
     )
 
 
+def shown_in(page):
+    """Returns the data of the pictures in a page."""
+    return json.loads(re.search(r"const pictures = (.*);\n", page)[1])
+
+
+def notes_in(page):
+    """Returns the lines about pictures that are left out."""
+    return re.findall("<li>(.*?)</li>", page)
+
+
+def maps_of(compared):
+    return {(c.name, c.quality): np.zeros(c.original.shape[:2], np.float32) for c in compared}
+
+
+def replaced(comparison, place, image, size=200):
+    """Returns a comparison in which one version has another picture and size."""
+    versions = list(comparison.versions)
+    label = versions[place].label
+    versions[place] = same_size.version(label, bytes(size), image, comparison.original)
+    return comparison._replace(versions=tuple(versions))
+
+
+def test_curves_are_means_over_the_same_pictures_for_all_codecs(picture):
+    """The other codec is lossless on a picture that is hard for the model."""
+    easy, hard = made("easy", picture, 10, 4.0), made("hard", picture, 10, 20.0)
+    hard = replaced(hard, 1, picture)
+    compared = [easy, hard]
+    page = view.page("t", "n", compared, maps_of(compared), most=1)
+    only = view.page("t", "n", [easy], maps_of([easy]), most=1)
+    psnr, ms_ssim = re.findall("<svg.*?</svg>", page)
+    assert psnr == re.findall("<svg.*?</svg>", only)[0]
+    assert psnr.count("<circle") == ms_ssim.count("<circle") == 2
+    lines = notes_in(page)
+    assert len(lines) == 2
+    for line, name in zip(lines, ("PSNR", "MS-SSIM")):
+        assert name in line and "1 of 2" in line and "without loss" in line
+        assert "hard (WebP)" in line
+
+
+@pytest.mark.parametrize("lossy_first", [True, False])
+def test_a_picture_on_which_only_another_codec_is_lossless_comes_first(picture, lossy_first):
+    bad, worst = made("bad", picture, 10, 16.0), made("worst", picture, 10, 2.0)
+    worst = replaced(worst, 1, picture)
+    compared = [bad, worst] if lossy_first else [worst, bad]
+    page = view.page("t", "n", compared, maps_of(compared), most=2)
+    first, second = shown_in(page)
+    assert (first["name"], first["advantage"]) == ("worst", None)
+    assert first["standing"] == "only WebP is lossless at quality 10"
+    assert second["advantage"] < -5
+
+
+def test_two_codecs_without_loss_are_equal(picture):
+    each = replaced(replaced(made("p", picture, 10, 2.0), 0, picture), 1, picture)
+    (shown,) = shown_in(view.page("t", "n", [each], maps_of([each]), most=1))
+    assert shown["advantage"] == 0
+    assert shown["standing"] == "+0.00 dB; tfquant and WebP are lossless at quality 10"
+
+
+def test_a_larger_file_does_not_count_as_one_of_the_same_size(picture):
+    """It has a higher PSNR, and 28 % more bytes."""
+    each = made("p", picture, 10, 6.0)
+    larger = replaced(each, 1, each.versions[1].image, round(1.28 * each.size()))
+    (shown,) = shown_in(view.page("t", "n", [larger], maps_of([larger]), most=1))
+    assert shown["standing"] == "no other codec has so small a file at quality 10"
+    assert shown["qualities"][0]["versions"][1]["size"].endswith(" bytes (+28 %)")
+    own, other = (version.psnr() for version in larger.versions)
+    versions = larger.versions[1]._replace(neighbour=(each.size() - 1, other - 2))
+    between = larger._replace(versions=(larger.versions[0], versions))
+    (shown,) = shown_in(view.page("t", "n", [between], maps_of([between]), most=1))
+    assert shown["advantage"] == pytest.approx(own - other + 2, abs=0.05)
+
+
+def test_small_pictures_have_no_curve_of_ms_ssim_and_are_named():
+    small = made("small<", np.full((20, 30, 3), 100, np.uint8), 10, 2.0)
+    page = view.page("t", "n", [small], maps_of([small]), most=1)
+    assert page.count("<svg") == 1
+    reason, none = notes_in(page)
+    assert reason.endswith("sides of less than 161 pixels: small&lt;.")
+    assert none == "There are no curves of MS-SSIM: no picture is left."
+
+
+def test_the_page_keeps_the_pixels_of_one_picture_at_a_time(picture):
+    alive: list[weakref.ref] = []
+    most_alive = []
+
+    def comparisons():
+        for number in range(5):
+            most_alive.append(sum(each() is not None for each in alive))
+            for quality in (10, 20):
+                each = made(f"p{number}", picture.copy(), quality, 2.0)
+                maps[each.name, quality] = np.zeros(picture.shape[:2], np.float32)
+                alive.append(weakref.ref(each.versions[0].image))
+                yield each
+                del each
+
+    maps: dict = {}
+    page = view.page("t", "n", comparisons(), maps, most=2)
+    # The first picture is kept until the second one begins.
+    assert most_alive == [0, 2, 0, 0, 0]
+    assert len(shown_in(page)) == 2 and "2 of 5 pictures" in page
+
+
+def test_comparisons_in_another_order_are_an_error(picture):
+    first, second = made("a", picture, 10, 2.0), made("b", picture, 10, 2.0)
+    others = [first._replace(quality=20), second._replace(quality=30)]
+    compared = [first, second, *others]
+    for wrong in (compared, [first, others[0], second], [first, second, first]):
+        with pytest.raises(ValueError, match="qualities"):
+            view.page("t", "n", wrong, maps_of(compared), most=2)
+
+
+def test_the_slider_starts_with_the_best_other_codec(picture):
+    each = made("p", picture, 10, 2.0)
+    better = same_size.version("AVIF 4:2:0", bytes(200), each.versions[0].image, picture)
+    three = each._replace(versions=(*each.versions, better))
+    (shown,) = shown_in(view.page("t", "n", [three], maps_of([three]), most=1))
+    assert shown["best"] == 2
+
+
 @pytest.mark.slow
 def test_the_demo_without_training_writes_table_figure_and_files(tmp_path, capsys, monkeypatch):
     """Uses one of the sample pictures."""
@@ -193,3 +316,39 @@ def test_the_demo_without_training_writes_table_figure_and_files(tmp_path, capsy
 def test_the_demo_rejects_steps_that_are_not_whole_epochs(steps, tmp_path, capsys):
     assert cli.main(["demo", f"--out={tmp_path}", f"--steps={steps}"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_demo_refuses_a_folder_with_other_files_before_any_work(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    assert cli.main(["demo", f"--out={tmp_path}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"tfquant: {tmp_path}: contains other files (mine); name a new folder with --out\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not printed.out
+
+
+@pytest.mark.parametrize("content", ["another experiment", "no run", "another length"])
+def test_the_demo_refuses_other_runs_before_any_work(tmp_path, capsys, content):
+    run = tmp_path / "sua_ste"
+    run.mkdir()
+    experiment = demo._experiment("sua_ste", 500)
+    if content == "no run":
+        (run / "notes.txt").write_text("mine")
+    else:
+        changes = {"lmbda": 0.5} if content == "another experiment" else {"joint_steps": 50}
+        folder.prepare(str(run), dataclasses.replace(experiment, **changes))
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["demo", f"--out={tmp_path}"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"tfquant: {run}") and printed.err.count("\n") == 1
+    assert printed.err.endswith("remove it, or name a new folder with --out\n")
+    assert sorted(tmp_path.rglob("*")) == before and not printed.out
+
+
+def test_the_demo_continues_an_earlier_demo(tmp_path):
+    for plan in demo.PLANS:
+        folder.prepare(str(tmp_path / plan), demo._experiment(plan, 500))
+    (tmp_path / "gap.png").touch()
+    demo.check_folder(tmp_path)
+    demo.check_runs(tmp_path, 500)

@@ -215,8 +215,8 @@ def draw_gaps(records: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
         steps = [row["step"] for row in rows]
         trained, tested = ([row[key] for row in rows] for key in ("surrogate_J", "J"))
         colour = plotting.plan(plan)["color"]
-        panel.plot(steps, tested, color=colour, label="rounding (test)")
-        panel.plot(steps, trained, color=colour, linestyle="--", label="surrogate (training)")
+        panel.plot(steps, tested, ".-", color=colour, label="rounding (test)")
+        panel.plot(steps, trained, ".--", color=colour, label="surrogate (training)")
         panel.fill_between(steps, trained, tested, color=colour, alpha=0.2, linewidth=0)
         gap = 100 * (trained[-1] / tested[-1] - 1)
         panel.set_title(f"{plan}: {_PLAN_NAMES.get(plan, plan)}\ngap at the end: {gap:+.1f} %")
