@@ -146,6 +146,7 @@ def test_a_corrupt_model_is_an_error_before_the_first_picture(tmp_path, view, mo
     assert (code, err) == (1, "tfquant: corrupt\n")
 
 
+@pytest.mark.slow
 def test_sample_leaves_only_the_page(tmp_path, view):
     assert view("sample", f"--out={tmp_path / 'view.html'}")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["view.html"]

@@ -206,6 +206,18 @@ def test_curves_are_means_over_the_same_pictures_for_all_codecs(picture):
         assert "hard (WebP)" in line
 
 
+def test_a_tiny_picture_hardly_changes_the_rates_of_the_curves(picture):
+    """Its file has 200 bytes or more, 80 bits per pixel."""
+    tiny = made("tiny", picture[:4, :5], 10, 2.0)
+    measured = [view._measured([each]) for each in (made("p", picture, 10, 2.0), tiny)]
+    points = view._points(measured, ["tfquant", "WebP"], "psnr")
+    pixels = picture.shape[0] * picture.shape[1] + 20
+    assert points["tfquant"][0][0] == pytest.approx(2 * 8 * 350 / pixels)
+    assert points["WebP"][0][0] == pytest.approx(2 * 8 * 200 / pixels)
+    psnr = [each.points[1].quality.psnr for each in measured]
+    assert points["WebP"][0][1] == pytest.approx(np.mean(psnr))
+
+
 @pytest.mark.parametrize("lossy_first", [True, False])
 def test_a_picture_on_which_only_another_codec_is_lossless_comes_first(picture, lossy_first):
     bad, worst = made("bad", picture, 10, 16.0), made("worst", picture, 10, 2.0)
@@ -256,8 +268,8 @@ def test_the_page_keeps_the_pixels_of_one_picture_at_a_time(picture):
         for number in range(5):
             most_alive.append(sum(each() is not None for each in alive))
             for quality in (10, 20):
-                each = made(f"p{number}", picture.copy(), quality, 2.0)
-                maps[each.name, quality] = np.zeros(picture.shape[:2], np.float32)
+                each = made(f"p{number}", picture[:20, :30], quality, 2.0)
+                maps[each.name, quality] = np.zeros((20, 30), np.float32)
                 alive.append(weakref.ref(each.versions[0].image))
                 yield each
                 del each

@@ -36,7 +36,8 @@ class _Point(NamedTuple):
 
     codec: str
     setting: float
-    bpp: float
+    bits: int
+    pixels: int
     quality: measure.Quality
 
 
@@ -174,7 +175,8 @@ def _measured(comparisons: Sequence[Comparison]) -> _Measured:
         _Point(
             version.label,
             each.quality,
-            measure.bits_per_pixel(len(version.data), each.original),
+            8 * len(version.data),
+            each.original.shape[0] * each.original.shape[1],
             version.quality,
         )
         for each in comparisons
@@ -329,22 +331,21 @@ def _drawable(measured: Sequence[_Measured], key: str) -> tuple[list[_Measured],
 def _points(
     measured: Sequence[_Measured], labels: Sequence[str], key: str
 ) -> dict[str, list[tuple[float, float]]]:
-    """Returns a map from codec to means over the pictures, (bpp, value) for each quality.
+    """Returns a map from codec to (bpp, value) at each quality, for all pictures together.
 
-    The mean of MS-SSIM is linear and then in decibels, as in `measure.mean`.
+    The rate is the number of bits of all pictures per pixel of all pictures: a mean of their rates
+    would be that of the smallest ones, whose files are mostly headers. The value is the mean over
+    the pictures. For MS-SSIM, this is the mean in decibels, as in `measure.mean`.
     """
     found: dict[str, list[tuple[float, float]]] = {label: [] for label in labels}
     everything = [point for each in measured for point in each.points]
     for setting in sorted({point.setting for point in everything}):
         for label in labels:
             points = [p for p in everything if (p.codec, p.setting) == (label, setting)]
-            bpp = float(np.mean([point.bpp for point in points]))
-            if key == "psnr":
-                value = float(np.mean([point.quality.psnr for point in points]))
-            else:
-                similarity = float(np.mean([point.quality.ms_ssim for point in points]))
-                value = measure.decibels(similarity)
-            found[label].append((bpp, value))
+            bpp = sum(point.bits for point in points) / sum(point.pixels for point in points)
+            attribute = "psnr" if key == "psnr" else "ms_ssim"
+            value = float(np.mean([getattr(point.quality, attribute) for point in points]))
+            found[label].append((bpp, value if key == "psnr" else float(metrics.ms_ssim_db(value))))
     return found
 
 
