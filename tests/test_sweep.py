@@ -73,7 +73,8 @@ for folder in map(pathlib.Path, flags["model_dir"].split(",")):
     trained = json.loads((folder / "flags.json").read_text())
     psnr = {"0.01": 30.0, "0.02": 33.0}[trained["lmbda"]]
     bpp = float(trained.get("alpha_max", 12)) * psnr / 300
-    models.append({"name": folder.name, "mean": {"bpp": bpp, "psnr": psnr}})
+    image = {"name": "a", "bpp": bpp, "psnr": psnr}
+    models.append({"name": folder.name, "images": [image]})
 report = pathlib.Path(flags["report_dir"])
 report.mkdir()
 text = json.dumps({"models": models, "images": flags["images"]})

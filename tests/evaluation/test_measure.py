@@ -18,7 +18,8 @@ def test_a_picture_smaller_than_the_pyramid_has_no_ms_ssim_and_a_note():
     picture, decoded = noisy((160, 300))
     quality = measure.quality(picture, decoded)
     assert quality.ms_ssim is None and quality.ms_ssim_db is None and quality.psnr > 30
-    (line,) = measure.missing_values([Measurement("small", 1.0, **quality._asdict())])
+    row = Measurement("small", 1.0, **quality._asdict())
+    (line,) = measure.missing_values({"a codec": [[row], [row]]})
     assert "both sides >= 161" in line and "1 of 1" in line and "small" in line
 
 
@@ -44,7 +45,9 @@ def test_means_ignore_missing_values():
     np.testing.assert_allclose(mean.psnr, 33.0)
     np.testing.assert_allclose(mean.ms_ssim, 0.94)
     assert mean.name == "mean" and mean.encode_s is None
-    assert len(measure.missing_values(rows)) == 2
+    small, exact = measure.missing_values({"a codec": [rows]})
+    assert "1 of 3 pictures are smaller and have none (c)" in small
+    assert "1 of 3 pictures are in no curve and no BD-rate" in exact and "(b: a codec)" in exact
 
 
 def test_mean_ms_ssim_decibels_are_those_of_the_mean_as_in_published_curves():

@@ -235,7 +235,7 @@ def _compare(tmp_path, write_manifest):
     [
         ({"joint_sigma_bound": 1e-6}, ("joint_sigma_bound=0.11", "joint_sigma_bound=1e-06")),
         ({"stop_gradient": "none"}, ("stop_gradient=both", "stop_gradient=none")),
-        ({"alpha_max": 8.0}, ("alpha_max=12", "alpha_max=8")),
+        ({"crop": 128}, ("crop=256", "crop=128")),
         ({"clip_norm": 0.0}, ("clip_norm=1", "clip_norm=0")),
         ({"hyper_aun": True}, ("hyper_aun=false", "hyper_aun=true")),
         ({"stages": ["joint"]}, ("stages=joint,post", "stages=joint")),

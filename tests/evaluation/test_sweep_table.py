@@ -27,7 +27,7 @@ class Sweep:
     def measured(self, cell, lmbda, below="", report="report", **means):
         """Writes a report: stage=(bpp, psnr)."""
         models = [
-            {"name": stage, "mean": {"bpp": bpp, "psnr": psnr}}
+            {"name": stage, "images": [{"name": "a", "bpp": bpp, "psnr": psnr}]}
             for stage, (bpp, psnr) in means.items()
         ]
         self._write(self.run(cell, lmbda, below) / report / "report.json", {"models": models})
@@ -436,7 +436,7 @@ def measure(made, cell, names, factor=1.0):
         path = made.run(cell, lmbda) / "report" / "report.json"
         models = json.loads(path.read_text())["models"]
         for model in models:
-            model["images"] = [{"name": name, "bpp": 1.0} for name in names]
+            model["images"] = [{**model["images"][0], "name": name} for name in names]
         path.write_text(json.dumps({"models": models}))
 
 
@@ -464,6 +464,25 @@ def test_the_points_of_one_curve_are_means_over_the_same_pictures(made):
     text, rows, _ = made.summarize(FAILING)
     assert rows[1]["bd_rate_post"] == ""
     assert "- plan=mix, post: the points are means over other pictures (1, 2)" in text
+
+
+def test_a_picture_without_finite_psnr_is_in_no_point(made):
+    """Tests a picture that one cell stores without loss: its bits do not count there either."""
+    anchor, cell = FAILING.cells()
+    measure(made, anchor, ["a", "b"])
+    measure(made, cell, ["a", "b"], 0.9)
+    for each in (cell, anchor):
+        for lmbda in LMBDAS:
+            path = made.run(each, lmbda) / "report" / "report.json"
+            models = json.loads(path.read_text())["models"]
+            for model in models:
+                model["images"][1].update(psnr=None, bpp=9.0)
+            path.write_text(json.dumps({"models": models}))
+        text, rows, _ = made.summarize(FAILING)
+        if each == cell:
+            assert rows[1]["bd_rate_post"] == ""
+            assert "plan=mix, post is a mean over 1 pictures, plan=aun, joint over others" in text
+    assert float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
 
 
 def test_a_published_anchor_is_compared_with_all_pictures_of_its_set_only(made):

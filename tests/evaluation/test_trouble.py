@@ -116,6 +116,44 @@ def test_a_picture_that_one_model_cannot_measure_is_excluded_from_all_means(
     assert all(len(point.images) == 1 for point in result.conventional[0].points)
 
 
+def test_curves_are_without_pictures_that_a_codec_keeps_exactly(
+    folder, evaluate, subsampling_model
+):
+    """Tests a picture of one colour, which the models decode without error and JPEG does not."""
+    Image.new("RGB", (48, 48), (37, 90, 201)).save(folder / "flat.png")
+    models = {f"step{step}": subsampling_model(step) for step in (4, 2)}
+    result, _ = evaluate(folder, models=models, codecs=("jpeg",))
+    assert [row.psnr is None for row in result.models[0].images] == [False, False, True]
+    assert result.run.number_of_images == 3
+    (note,) = [note for note in result.notes if note.startswith("PSNR is infinite")]
+    assert "1 of 3 pictures are in no curve" in note and "(flat: step4)" in note
+    # The oracle has the two other pictures only.
+    (folder / "flat.png").unlink()
+    expected, _ = evaluate(folder, models=models, codecs=("jpeg",), report_dir=folder / "again")
+    assert result.bd_rate == expected.bd_rate and result.same_psnr == expected.same_psnr
+    assert any(row.percent is not None for row in result.bd_rate)
+
+
+def test_the_rate_of_ms_ssim_is_that_of_the_pictures_that_have_it(
+    folder, evaluate, make_photograph, subsampling_model
+):
+    for number in range(2):
+        picture = make_photograph(176, 192, number)
+        images.write_image(folder / f"large{number}.png", picture)
+    models = {f"step{step}": subsampling_model(step) for step in (4, 3, 2)}
+
+    def rates(metric, name):
+        result, _ = evaluate(folder, models=models, codecs=("jpeg",), report_dir=folder / name)
+        return [row for row in result.bd_rate if row.metric == metric]
+
+    everything = rates("ms_ssim_db", "all"), rates("psnr", "all_again")
+    for name in "ab":
+        (folder / f"{name}.png").unlink()
+    assert everything[0] == rates("ms_ssim_db", "large")
+    assert everything[1] != rates("psnr", "large_again")
+    assert any(row.percent is not None for row in everything[0])
+
+
 def test_a_model_that_fails_on_all_pictures_ends_with_the_first_reason(
     folder, evaluate, subsampling_model
 ):

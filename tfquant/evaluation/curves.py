@@ -21,6 +21,7 @@ import csv
 import dataclasses
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,16 +56,30 @@ class Point(NamedTuple):
     Attributes:
       bpp: rate.
       psnr, ms_ssim_db: qualities in dB, the keys of `METRICS`; None if they are unknown.
+      ms_ssim_bpp: rate of the pictures that have MS-SSIM; None if that is `bpp`.
     """
 
     bpp: float
     psnr: float | None = None
     ms_ssim_db: float | None = None
+    ms_ssim_bpp: float | None = None
 
     @classmethod
-    def of(cls, mean: Measurement) -> Point:
-        """Returns the point with the values of a mean over pictures."""
-        return cls(mean.bpp, mean.psnr, mean.ms_ssim_db)
+    def of(cls, images: Sequence[Measurement]) -> Point:
+        """Returns the means over pictures. Rates are over the pictures that have the quality.
+
+        Args:
+          images: at least one picture; all of them have PSNR, or none.
+        """
+        mean = measure.mean(images)
+        large = [image.bpp for image in images if image.ms_ssim is not None]
+        rate = sum(large) / len(large) if 0 < len(large) < len(images) else None
+        return cls(mean.bpp, mean.psnr, mean.ms_ssim_db, rate)
+
+    def rate(self, metric: str) -> float:
+        """Returns the rate of the pictures that have a quality, a key of `METRICS`."""
+        own = self.ms_ssim_bpp if metric == "ms_ssim_db" else None
+        return self.bpp if own is None else own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Curve:
 
     def samples(self, metric: str) -> np.ndarray:
         """Returns (bpp, quality) of the points that have both, [P, 2] float64."""
-        pairs = [(point.bpp, getattr(point, metric)) for point in self.points]
+        pairs = [(point.rate(metric), getattr(point, metric)) for point in self.points]
         known = sorted(pair for pair in pairs if pair[1] is not None)
         return np.array(known, np.float64).reshape(-1, 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple, TypeVar
 
 import numpy as np
@@ -76,23 +76,43 @@ def mean(measurements: Sequence[Measurement]) -> Measurement:
     return Measurement(MEAN, ms_ssim_db=decibels(means["ms_ssim"]), **means)
 
 
-def missing_values(measurements: Sequence[Measurement]) -> list[str]:
-    """Returns a line for each mean that excludes pictures, with their names and the reason."""
+def missing_values(rows: Mapping[str, Sequence[Sequence[Measurement]]]) -> list[str]:
+    """Returns a line for each mean that excludes pictures, with their names and the reason.
+
+    Args:
+      rows: map from codec to its measurements at each setting.
+    """
+    everything = {m.name: m for settings in rows.values() for row in settings for m in row}
     lines = []
-    small = [m.name for m in measurements if m.ms_ssim is None]
+    small = [m.name for m in everything.values() if m.ms_ssim is None]
     if small:
         lines.append(
             f"MS-SSIM needs both sides >= {metrics.FULL_PYRAMID_SIDE} pixels for its five scales: "
-            f"{len(small)} of {len(measurements)} pictures are smaller and have none "
+            f"{len(small)} of {len(everything)} pictures are smaller and have none "
             f"({some_names(small)})"
         )
-    identical = [m.name for m in measurements if m.psnr is None]
-    if identical:
+    exact = identical(rows)
+    if exact:
         lines.append(
-            f"PSNR is infinite where picture and reconstruction are identical: {len(identical)} of "
-            f"{len(measurements)} pictures are excluded from its mean ({some_names(identical)})"
+            f"PSNR is infinite where picture and reconstruction are identical: {len(exact)} of "
+            f"{len(everything)} pictures are in no curve and no BD-rate, and not in the mean PSNR "
+            f"of that codec ({some_names([f'{n}: {by}' for n, by in exact.items()])})"
         )
     return lines
+
+
+def identical(rows: Mapping[str, Sequence[Sequence[Measurement]]]) -> dict[str, str]:
+    """Returns a map from picture to the first codec that decodes it without any error at a setting.
+
+    The argument is that of `missing_values`.
+    """
+    found: dict[str, str] = {}
+    for codec, settings in rows.items():
+        for row in settings:
+            for m in row:
+                if m.psnr is None:
+                    found.setdefault(m.name, codec)
+    return found
 
 
 def some_names(names: Sequence[str], most: int = 5) -> str:

@@ -149,7 +149,7 @@ class SamePsnr:
 
     Attributes:
       model: name of the model.
-      psnr, bpp: its means.
+      psnr, bpp: its means over the pictures of the curves.
       needs_bpp: map from the name of a curve to its rate, None if it does not reach the PSNR.
     """
 

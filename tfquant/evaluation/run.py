@@ -9,7 +9,7 @@ import itertools
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -135,10 +135,11 @@ def run(evaluation: Evaluation, load_model: Callable[[str], Any], say: _Say = pr
     gained = _gains(compared.pairs, measured, load)
     measurer = Measurer(evaluation.report_dir / "conventional_cache.json")
     swept = _sweep_codecs(compared.codecs, measurer, measured.pictures, say)
-    rd_curves = _rd_curves(compared, measured, swept)
+    points, lines = _points(measured, swept)
+    rd_curves = _rd_curves(compared, measured, swept, points)
     result = Result(
         run=_run_info(evaluation, len(measured.pictures)),
-        notes=(*notes, *swept.notes, *_missing_values(measured, swept)),
+        notes=(*notes, *swept.notes, *lines),
         failed=(*readable.failed, *measured.failed),
         curves=compared.curves,
         models=measured.models,
@@ -146,7 +147,7 @@ def run(evaluation: Evaluation, load_model: Callable[[str], Any], say: _Say = pr
         explorations=compared.explored,
         conventional=swept.codecs,
         nearest_rate=_nearest(measured.models, measurer, swept.pictures.get(NEAREST, [])),
-        same_psnr=_same_psnr(measured.models, rd_curves),
+        same_psnr=_same_psnr(points.models, rd_curves),
         bd_rate=_bd_rates(rd_curves, evaluation.bd_method),
     )
     _write(result, rd_curves, evaluation.report_dir)
@@ -343,24 +344,52 @@ def _sweep_codecs(
     return _Swept(tuple(swept), held, notes)
 
 
-def _missing_values(measured: _Measured, swept: _Swept) -> list[str]:
-    """Returns notes about values that pictures lack, which are the same for all codecs."""
-    every = measured.models or [point for codec in swept.codecs for point in codec.points]
-    return measure.missing_values(every[0].images) if every else []
+class _Points(NamedTuple):
+    """Points of curves, over the pictures that every codec changes at every setting.
+
+    Attributes:
+      models: map from the name of a model to its point.
+      codecs: map from the name of a conventional codec to its points.
+      left_out: names of the pictures that a codec decodes without any error.
+    """
+
+    models: dict[str, Point]
+    codecs: dict[str, list[Point]]
+    left_out: Collection[str]
 
 
-def _rd_curves(compared: _Compared, measured: _Measured, swept: _Swept) -> list[Curve]:
+def _points(measured: _Measured, swept: _Swept) -> tuple[_Points, list[str]]:
+    """Returns the points of all curves, and notes about the pictures that means leave out."""
+    rows = {model.name: [model.images] for model in measured.models}
+    rows |= {codec.label: [point.images for point in codec.points] for codec in swept.codecs}
+    left_out = measure.identical(rows)
+
+    def point(images: Sequence[Measurement]) -> Point:
+        kept = [image for image in images if image.name not in left_out]
+        return Point.of(kept) if kept else Point(measure.mean(images).bpp)
+
+    models_ = {model.name: point(model.images) for model in measured.models}
+    codecs = {c.name: [point(each.images) for each in c.points] for c in swept.codecs}
+    return _Points(models_, codecs, left_out), measure.missing_values(rows)
+
+
+def _rd_curves(
+    compared: _Compared, measured: _Measured, swept: _Swept, points: _Points
+) -> list[Curve]:
     """Returns the curves of models and conventional codecs, and the published one."""
+
+    def names(pictures_: Sequence[Picture]) -> tuple[str, ...]:
+        return tuple(each.name for each in pictures_ if each.name not in points.left_out)
+
     found = []
-    names = tuple(picture.name for picture in measured.pictures)
     for curve in compared.curves:
-        means = [model.mean for model in measured.models if model.curve == curve.name]
-        points = tuple(map(Point.of, sorted(means, key=lambda mean: mean.bpp)))
-        found.append(Curve(curve.name, "model", points, curve.identity["plan"], names))
+        own = [points.models[model.name] for model in measured.models if model.curve == curve.name]
+        own.sort(key=lambda point: point.bpp)
+        plan = curve.identity["plan"]
+        found.append(Curve(curve.name, "model", tuple(own), plan, names(measured.pictures)))
     for codec in swept.codecs:
-        points = tuple(Point.of(point.mean) for point in codec.points)
-        names = tuple(picture.name for picture in swept.pictures[codec.name])
-        found.append(Curve(codec.label, "conventional", points, pictures=names))
+        own, held = points.codecs[codec.name], swept.pictures[codec.name]
+        found.append(Curve(codec.label, "conventional", tuple(own), pictures=names(held)))
     return found if compared.anchor is None else [*found, compared.anchor]
 
 
@@ -393,9 +422,7 @@ def _nearest(
     return tuple(rows)
 
 
-def _same_psnr(
-    measured: Sequence[MeasuredModel], rd_curves: Sequence[Curve]
-) -> tuple[SamePsnr, ...]:
+def _same_psnr(points: Mapping[str, Point], rd_curves: Sequence[Curve]) -> tuple[SamePsnr, ...]:
     own = next((curve for curve in rd_curves if curve.kind == "model"), None)
     others = [
         curve
@@ -403,11 +430,10 @@ def _same_psnr(
         if curve.kind != "model" and curves.comparable(own or curve, curve)
     ]
     rows = []
-    for model in measured:
-        psnr = model.mean.psnr
-        if psnr is not None:
-            needs = {curve.name: curves.bpp_at(curve, "psnr", psnr) for curve in others}
-            rows.append(SamePsnr(model.name, psnr, model.mean.bpp, needs))
+    for model, point in points.items():
+        if point.psnr is not None:
+            needs = {curve.name: curves.bpp_at(curve, "psnr", point.psnr) for curve in others}
+            rows.append(SamePsnr(model, point.psnr, point.bpp, needs))
     return tuple(rows)
 
 

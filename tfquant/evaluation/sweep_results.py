@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tfquant.evaluation.curves import Point
+from tfquant.evaluation.results import Measurement
 from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained, name
 from tfquant.training import folder as run_folder
 from tfquant.training import history
@@ -144,6 +145,8 @@ def _read_stage(
 
 
 def _mean(model: dict[str, Any]) -> Mean:
-    mean = model["mean"]
-    names = tuple(sorted(image["name"] for image in model.get("images", ())))
-    return Mean(Point(mean["bpp"], mean["psnr"], mean.get("ms_ssim_db")), names)
+    """Returns the means of a model's entry in a report, over the pictures with finite PSNR."""
+    images = [Measurement(**image) for image in model["images"] if image["psnr"] is not None]
+    if not images:
+        return Mean(Point(model["mean"]["bpp"]), ())
+    return Mean(Point.of(images), tuple(sorted(image.name for image in images)))
