@@ -95,6 +95,10 @@ def test_bad_input_is_one_clear_line(workspace, run_eval):
         "'pictures' has no exported model; expected a training run": ["--model_dir=pictures"],
         "nowhere: no such file or folder": ["--model_dir=run", "--images=nowhere"],
         "--report_dir must name a folder of this machine; got ''": ["--report_dir="],
+        "--anchor_codec: expected --anchor": ["--anchor_codec=BPG 4:2:0"],
+        "expected --model_dir with what to measure at them": ["--qualities=50"],
+        "--qualities: quality must be from 0 to 100": ["--model_dir=default", "--qualities=101"],
+        "has qualities from 0 to 96.9; got 98": ["--model_dir=default", "--qualities=98"],
         "a folder of this machine; got 'file://bad'": ["--report_dir=file://bad"],
     }
     for words, arguments in cases.items():

@@ -184,3 +184,36 @@ def test_gradient_risk_is_measured_at_a_quality(batch):
 def test_a_range_is_two_rising_positive_numbers(wrong):
     with pytest.raises(ValueError, match="lmbda_range takes two positive numbers, the smaller"):
         Experiment(lmbda_range=wrong)
+
+
+@pytest.mark.parametrize(
+    "lmbdas, distortion",
+    [((1e-6, 1e-5), "mse"), ((1.0, 5.0), "mse"), ((0.0067, 0.00670001), "mse"),
+     ((0.002, 0.032), "ms_ssim")],
+)  # fmt: skip
+def test_a_range_without_several_qualities_is_refused(lmbdas, distortion):
+    with pytest.raises(ValueError, match="several qualities from 0 to 100, which are lmbdas from"):
+        Experiment(lmbda_range=lmbdas, distortion=distortion)
+
+
+@pytest.mark.parametrize("lmbdas", [(1e-6, 0.0018), (0.05, 5.0), (1e-5, 10.0), (0.0067, 0.007)])
+def test_a_range_may_go_beyond_the_qualities(lmbdas):
+    assert Experiment(lmbda_range=lmbdas).lmbda_range == lmbdas
+
+
+def test_the_number_of_levels_has_limits():
+    for levels in (1, 0, 101, 10**9):
+        with pytest.raises(ValueError, match=f"quality_levels must be .*; got {levels}$"):
+            dataclasses.replace(EXPERIMENT, quality_levels=levels)
+    assert len(dataclasses.replace(EXPERIMENT, quality_levels=100).gains()) == 100
+
+
+def test_gains_of_another_number_of_levels_are_refused_in_one_line(tmp_path):
+    start = str(tmp_path / "run")
+    folder.prepare(start, EXPERIMENT)
+    asked = dataclasses.replace(EXPERIMENT, init_from=start, quality_levels=4)
+    with pytest.raises(ValueError) as info:
+        checkpoint.start_from(codec(asked), asked, "a checkpoint")
+    assert str(info.value) == (
+        f"{start} trained 5 levels of gains; this run has 4: give it quality_levels=5"
+    )

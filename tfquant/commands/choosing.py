@@ -4,8 +4,9 @@
     tfquant compress [options] MODEL PICTURE FILE      the folder of an exported model
 
 The second form applies to three paths, and to two paths if the first one is the folder of an
-exported model or of a set of models. If the output is omitted, its name is that of the input with
-another extension, or `-` (standard output) if the input is `-` (standard input).
+exported model or of a set of models, or the name of a set and of no file. If the output is omitted,
+its name is that of the input with another extension, or `-` (standard output) if the input is `-`
+(standard input).
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tfquant import files, startup
 from tfquant.coding import container
 from tfquant.commands import outputs
-from tfquant.export import fitting, manifest_file, model_set, registry
+from tfquant.export import fitting, model_set, registry
 from tfquant.export import quality as scale
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-_MOST_BYTES = 2.0**62  # a larger wanted size is the same wish
+_UNSEEN = 0.05  # difference of qualities that needs no note: sets round theirs to 0.1
 MODEL_CODE = "tfquant.export.rebuilding"  # the module that imports what a model needs
 
 
@@ -48,13 +49,14 @@ def add_paths(parser: argparse.ArgumentParser, source: str, target: str) -> None
         nargs="+",
         metavar="[MODEL] INPUT [OUTPUT]",
         help=f"INPUT: {source}. OUTPUT: {target}; by default INPUT with another extension. MODEL:"
-        " an exported model's folder, in place of --model",
+        " in place of --model",
     )
     parser.add_argument(
         "-m",
         "--model",
         metavar="NAME",
-        help="a name that 'tfquant models' lists, or the folder of an exported model",
+        help="a name that 'tfquant models' lists, such as default; one model of a set, such as"
+        " default/q38; or the folder of an exported model",
     )
 
 
@@ -137,8 +139,9 @@ def split_paths(arguments: argparse.Namespace, source: str, target: str, extensi
 
 
 def _is_model(path: str) -> bool:
-    names = (manifest_file.MANIFEST, model_set.MANIFEST)
-    return any(files.exists(os.path.join(path, name)) for name in names)
+    if registry.has_model(path):
+        return True
+    return registry.set_folder(path) is not None and not files.exists(path)
 
 
 def find_set(name: str | None) -> model_set.ModelSet:
@@ -173,8 +176,7 @@ class Aim:
 
     def bytes_for(self, height: int, width: int) -> int | None:
         """Returns the wanted size of a picture's file in bytes, or None if a quality is wanted."""
-        size = self.size if self.bpp is None else self.bpp * height * width / 8
-        return None if size is None else max(round(min(size, _MOST_BYTES)), 1)
+        return fitting.bytes_for(self.size, self.bpp, height, width)
 
 
 class Compressed(NamedTuple):
@@ -182,13 +184,16 @@ class Compressed(NamedTuple):
 
     Attributes:
       data: the bytes of the .tfq file.
-      model: name of the set, with the quality if the set has more than one.
+      model: name of the set, with the quality if the set has more than one. If the set has another
+        model for this quality, it is the name of the set's model.
       note: a line for the user; empty if the file has the quality or the size that was wanted.
+      deviation: relative difference from the wanted size, if it is the reason of the note.
     """
 
     data: bytes
     model: str
     note: str
+    deviation: float | None = None
 
 
 class Compressor:
@@ -242,13 +247,26 @@ class Compressor:
         size = self._aim.bytes_for(height, width)
         if size is None:
             data = self.set.load(self._member).compress(image, self._quality, max_pixels)
-            return Compressed(data, self._describe(self._member, self._quality), "")
+            return Compressed(data, self._describe(self._member, self._quality), self._note())
         fitted = fitting.compress_to(self.set, image, size, max_pixels)
-        note = "" if fitted.fits else (
-            f"{size} bytes were asked for; the nearest size of {files.shown(self.set.name)} differs"
-            f" by {100 * fitted.deviation:+.0f} %"
-        )  # fmt: skip
-        return Compressed(fitted.data, self._describe(fitted.member, fitted.quality), note)
+        model = self._describe(fitted.member, fitted.quality)
+        if fitted.fits:
+            return Compressed(fitted.data, model, "")
+        note = fitted.difference(self.set.name, size)
+        return Compressed(fitted.data, model, note, fitted.deviation)
+
+    def note_of(self, deviations: Sequence[float]) -> str:
+        """Returns one line for files whose sizes differ from the wanted ones.
+
+        Args:
+          deviations: those of the `Compressed` files, the largest first.
+        """
+        most, least = (f"{100 * end:+.0f} %" for end in (deviations[0], deviations[-1]))
+        wanted = f"{self._aim.size:g} bytes" if self._aim.bpp is None else f"{self._aim.bpp:g} bpp"
+        differ = f"differs by {most}" if least == most else f"differ by {most} to {least}"
+        size = "size" if least == most else "sizes"
+        name = files.shown(self.set.name)
+        return f"{wanted} were asked for; the nearest {size} of {name} {differ}"
 
     def difference(
         self,
@@ -273,43 +291,47 @@ class Compressor:
           ModelError: as in `compress`.
         """
         size = self._aim.bytes_for(file.height, file.width)
-        member = self.set.find(file.fingerprint)
-        if member is None or file.codec != member.manifest.codec:
+        member = self.set.find(file.fingerprint, file.quality)
+        if member is None or file.codec != member.manifest.codec or not member.reads(file.quality):
             return f"another model made it, {file.codec} {file.fingerprint}"
-        found = member, _stored(member, file.quality)
+        found = member, member.stored(file.quality)
         if size is None:
             if member != self._member:
                 name = os.path.basename(member.path)
                 return f"the model {name} made it, with quality {found[1]:.4g}"
-            same = found[1] == _stored(member, self._quality)
+            same = found[1] == member.stored(self._quality)
             return "" if same else f"it has quality {found[1]:.4g}"
         lowest, highest = self.set.members[0], self.set.members[-1]
         end = (lowest, lowest.low) if file_size > size else (highest, highest.high)
-        reached_end = found == (end[0], _stored(*end))
+        reached_end = found == (end[0], end[0].stored(end[1]))
         if reached_end or abs(file_size / size - 1) <= fitting.TOLERANCE:
             return ""
         startup.import_tensorflow(MODEL_CODE)
         # Models with one rate, and small pictures, may have no size that is nearer.
         fitted = fitting.compress_to(self.set, picture(), size, max_pixels)
-        if not fitted.fits and found == (fitted.member, _stored(fitted.member, fitted.quality)):
+        if not fitted.fits and found == (fitted.member, fitted.member.stored(fitted.quality)):
             return ""
         return f"it has {file_size} bytes, not about {size}"
 
     def _describe(self, member: model_set.Member, quality: float) -> str:
+        """Returns the name with which, and with the quality, the same file can be made again."""
         if len(self.set.members) == 1 and member.low == member.high:
             return self.set.name
-        return f"{self.set.name}, quality {quality:.4g}"
+        stored = member.stored(quality)
+        name = self.set.name
+        if self.set.choose(stored) is not member:
+            registered = registry.set_folder(name) == self.set.path
+            own = os.path.basename(member.path)
+            name = f"{name}/{own}" if registered else member.path
+        return f"{name}, quality {scale.shown(stored)}"
 
-
-def _stored(member: model_set.Member, quality: float | None) -> float:
-    """Returns the quality of a model's file.
-
-    Args:
-      member: the model.
-      quality: the requested quality, or that of a file's header; None if the header has none.
-    """
-    qualities = member.manifest.qualities
-    return member.low if qualities is None else qualities.nearest(quality)
+    def _note(self) -> str:
+        """Returns a line if the models do not have the wanted quality, else ""."""
+        asked = self._aim.quality
+        if asked is None or abs(asked - self._quality) <= _UNSEEN:
+            return ""
+        nearest = f"the nearest quality of {files.shown(self.set.name)}"
+        return f"quality {asked:g} was asked for; {nearest} is {scale.shown(self._quality)}"
 
 
 class Decompressor:
@@ -331,6 +353,7 @@ class Decompressor:
 
         Raises:
           OtherModelError: the given model is another one.
+          FieldError: the model has no such quality.
           ModelError: no installed model made the file.
         """
         self._find(file)
@@ -347,10 +370,10 @@ class Decompressor:
 
     def _find(self, file: container.Bitstream) -> tuple[model_set.ModelSet, model_set.Member]:
         if self._given is None:
-            return registry.of_file(file.codec, file.fingerprint)
-        member = self._given.find(file.fingerprint)
-        if member is None:
-            nearest = self._given.members[0].manifest
-            file.check_model(nearest.codec, nearest.fingerprint)
-        assert member is not None  # else check_model has raised
-        return self._given, member
+            found, member = registry.of_file(file.codec, file.fingerprint, file.quality)
+        else:
+            found = self._given
+            member = found.find(file.fingerprint, file.quality) or found.members[0]
+        known = member.manifest
+        file.check_model(known.codec, known.fingerprint, scale.stored_range(known.qualities))
+        return found, member

@@ -19,6 +19,7 @@ from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import BadInput, CommandError, OutputError, fail
 from tfquant.commands.outputs import STANDARD
 from tfquant.export import manifest_file
+from tfquant.export import quality as scale
 from tfquant.names import first_few
 
 if TYPE_CHECKING:
@@ -37,8 +38,24 @@ def compress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.picture):
         _compress_folder(arguments)
         return
+    _check_no_other_file(arguments.file)
     _check_output(arguments.file, arguments.picture, arguments)
     arguments.journal.run(arguments.picture, lambda: _compress_one(arguments))
+
+
+def _check_no_other_file(output: str) -> None:
+    """Raises a CommandError if the .tfq file would replace a file of another kind.
+
+    The output is then most likely a picture that was meant as the input.
+    """
+    if output == STANDARD or output.lower().endswith(".tfq") or not os.path.isfile(output):
+        return
+    with open(output, "rb") as file:
+        start = file.read(len(container.MAGIC))
+    if start and start != container.MAGIC:
+        raise CommandError(
+            f"{files.shown(output)}: exists already and is no .tfq file; name another output"
+        )
 
 
 def _check_output(output: str, source: str, arguments: argparse.Namespace) -> None:
@@ -51,8 +68,8 @@ def _check_output(output: str, source: str, arguments: argparse.Namespace) -> No
 
 
 def _compress_one(arguments: argparse.Namespace) -> None:
-    picture = _read_picture(arguments.picture, arguments)
     compressor = choosing.Compressor(arguments.model, choosing.Aim.of(arguments))
+    picture = _read_picture(arguments.picture, arguments)
     made = compressor.compress(picture.pixels, arguments.max_pixels)
     outputs.write(arguments.file, made.data)
     height, width, _ = picture.pixels.shape
@@ -69,6 +86,7 @@ def decompress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
+    _extension(arguments.picture)
     _check_output(arguments.picture, arguments.file, arguments)
     arguments.journal.run(arguments.file, lambda: _decompress_one(arguments))
 
@@ -95,7 +113,7 @@ def info(arguments: argparse.Namespace) -> None:
             with files.reading(arguments.file) as file:
                 header = container.read_header(_seekable(file))
     bpp = 8 * header.file_bytes / (header.height * header.width)
-    quality = "" if header.quality is None else f"quality      {header.quality:.4g}\n"
+    quality = "" if header.quality is None else f"quality      {scale.shown(header.quality)}\n"
     print(
         f"file         {_name(arguments.file)}\n"
         f"format       {header.version}\n"
@@ -149,9 +167,9 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
         found = finding.search(arguments.picture)
     except images.ImageError as error:
         raise CommandError(error) from None
+    compressor = choosing.Compressor(arguments.model, choosing.Aim.of(arguments))
     outputs.make_folder(arguments.file)
     tasks = batch.tasks(found.paths, arguments.picture, arguments.file, ".tfq")
-    compressor = choosing.Compressor(arguments.model, choosing.Aim.of(arguments))
     compressor.load()
 
     def work(task: batch.Task) -> dict:
@@ -159,8 +177,9 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
         made = compressor.compress(picture.pixels, arguments.max_pixels)
         outputs.write(task.target, made.data)
         height, width, _ = picture.pixels.shape
+        own = [made.note] if made.note and made.deviation is None else []
         return {"source": task.source, "bytes": len(made.data), "pixels": height * width,
-                "notes": [*picture.notes, *filter(None, [made.note])]}  # fmt: skip
+                "notes": [*picture.notes, *own], "deviation": made.deviation}  # fmt: skip
 
     def describe(done: list[dict]) -> str:
         size, pixels = (sum(made[name] for made in done) for name in ("bytes", "pixels"))
@@ -176,6 +195,11 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
                 notes[note].append(made["source"])
         for note, paths in notes.items():
             print(f"{some_names(paths)}: {note}")
+        missed = [made for made in done if made["deviation"] is not None]
+        if missed:
+            missed.sort(key=lambda made: (-abs(made["deviation"]), made["source"]))
+            worst_first = first_few([files.shown(made["source"]) for made in missed], _NAMED)
+            print(f"{worst_first}: {compressor.note_of([made['deviation'] for made in missed])}")
         say_left_out(arguments.picture, found)
 
     _run_folder(work, tasks, arguments, arguments.file, existing, describe, end)
@@ -201,9 +225,10 @@ def _decompress_folder(arguments: argparse.Namespace) -> None:
     found = finding.with_extension(arguments.file, ".tfq")
     if not found.paths:
         raise CommandError(f"{files.shown(arguments.file)}: no .tfq files in this folder")
+    model = choosing.Decompressor(arguments.model)
     outputs.make_folder(arguments.picture)
     tasks = batch.tasks(found.paths, arguments.file, arguments.picture, ".png")
-    model = choosing.Decompressor(arguments.model).load()
+    model.load()
 
     def work(task: batch.Task) -> bool:
         data, bitstream = _read_file(task.source, arguments.max_pixels)

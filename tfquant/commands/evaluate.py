@@ -1,17 +1,19 @@
 """Measures codecs on pictures: bits per pixel of the files, PSNR, MS-SSIM, time, BD-rates.
 
     python eval.py --model_dir=runs/low,runs/high --images=kodak/ --report_dir=reports/kodak
+    python eval.py --model_dir=default --images=kodak/ --report_dir=reports/pretrained
 
 This writes report.json, report.csv, report.md, rd.png and the reconstructions into the report's
 folder, and prints the tables.
 
-Runs form one curve if they differ only in lmbda and in settings that may change along a curve: the
-widths N and M, the lengths of the stages, the seed and the number of validation pictures. Another
-difference in a setting that has an effect starts a new curve, and so do two runs with the same
-lmbda. The experiment of the run of --init_from counts, too: `init_from.SETTING` in a name is a
-setting of that run. The names of the curves contain the differences, and report.json identifies
-each curve completely. If a BD-rate would cover less than half of the shorter curve, or less than
-0.1 dB, the table shows a dash and a line explains it.
+A set of models, such as `default`, forms one curve through the qualities of --qualities. Runs form
+one curve if they differ only in lmbda and in settings that may change along a curve: the widths N
+and M, the lengths of the stages, the seed and the number of validation pictures. Another difference
+in a setting that has an effect starts a new curve, and so do two runs with the same lmbda. The
+experiment of the run of --init_from counts, too: `init_from.SETTING` in a name is a setting of that
+run. The names of the curves contain the differences, and report.json identifies each curve
+completely. If a BD-rate would cover less than half of the shorter curve, or less than 0.1 dB, the
+table shows a dash and a line explains it.
 
 Without --model_dir, the program measures only the conventional codecs. With --explorations alone,
 it lists the results of `train.py --explore_qr` and measures nothing.
@@ -47,7 +49,9 @@ from tfquant.export.model_file import ExportedModel
 _FLAGS = (
     Flag(
         "model_dir", list, [],
-        "Training runs (folders that contain export/) or exported models, separated by commas.",
+        "Training runs (folders that contain export/), exported models, and sets of models,"
+        " separated by commas. A set is `default`, another name that `tfquant models` lists, or a"
+        " folder, and gives one curve.",
     ),
     Flag(
         "baseline", list, [],
@@ -88,8 +92,9 @@ _FLAGS = (
     ),
     Flag(
         "qualities", list, [],
-        "Qualities from 0 to 100, separated by commas, at which models for a range of rates are"
-        " measured. Empty: five at equal distances. Other models have one quality.",
+        "Qualities from 0 to 100, separated by commas, at which sets of models and models for a"
+        " range of rates are measured. Empty: for a set its ends and 10, 20 and so on between them,"
+        " for a model five at equal distances. Other models have one quality.",
     ),
     Flag("background", str, None, f"A colour: {background.HELP}."),
     Flag(
@@ -132,6 +137,8 @@ def main(argv: Sequence[str]) -> None:
         codecs = []  # listing explorations needs no pictures
     try:
         files.check_local_folder("--report_dir", folder)
+        if values["anchor_codec"].present and not values.anchor:
+            raise EvaluationError("--anchor_codec: expected --anchor with the file to read it from")
         evaluation = run.Evaluation(
             model_dirs=tuple(values.model_dir),
             baselines=tuple(values.baseline),

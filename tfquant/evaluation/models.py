@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
@@ -17,9 +18,13 @@ from tfquant.data import images
 from tfquant.evaluation import EvaluationError, identity, measure
 from tfquant.evaluation.pictures import Picture
 from tfquant.evaluation.results import DescribedModel, DrawnCurve, Measurement
-from tfquant.export import quality
+from tfquant.export import quality, registry
 from tfquant.export.manifest_file import FOLDER, MANIFEST, Manifest, ModelError, read_manifest
 from tfquant.export.model_file import ExportedModel
+from tfquant.export.model_set import MANIFEST as SET_MANIFEST
+from tfquant.export.model_set import ModelSet
+
+_STEP = 0.05  # sets round the ends of their qualities to 0.1
 
 
 class Model(Protocol):
@@ -41,59 +46,129 @@ class Entry:
 
     Attributes:
       name: unique in its evaluation and usable as a file name.
-      path: the exported model's folder.
+      path: the exported model's folder, or the set's.
       quality: the quality to code with; None for a model with one rate.
+      curve: name of the set's curve to which the model belongs, or "".
+      set: the set of models, of which `at_qualities` makes models; None for a model.
     """
 
     name: str
     path: str
     quality: float | None = None
+    curve: str = ""
+    set: ModelSet | None = None
 
 
 def find_models(model_dirs: Iterable[str | os.PathLike]) -> list[Entry]:
-    """Returns entries for training runs or exported models, in the given order.
+    """Returns entries for training runs, exported models or sets of models, in the given order.
+
+    Args:
+      model_dirs: folders, and names as in `registry.find`.
 
     Raises:
-      EvaluationError: a folder is neither.
+      EvaluationError: a text is neither.
+      ModelError: the set cannot be read, or a set and a folder have the name.
     """
     entries: list[Entry] = []
     for text in model_dirs:
         text = files.expanded(os.fspath(text)).rstrip("/")
         candidates = [text, os.path.join(text, FOLDER)]
         path = next((c for c in candidates if files.isfile(os.path.join(c, MANIFEST))), None)
-        if path is None:
-            what = "has no exported model" if files.isdir(text) else "is not a folder"
+        named = registry.set_folder(text)
+        if path is not None and named is not None:
             raise EvaluationError(
-                f"{text!r} {what}; expected a training run with "
-                f"{FOLDER}/{MANIFEST} in it or an exported model with {MANIFEST}"
+                f"{text!r} is a set of models, {named}, and the folder of a model: name the one by"
+                f" this path or the other by {os.path.join(os.curdir, text)}"
             )
-        entries.append(Entry(_name(path, entries), path))
+        if path is None:
+            entries.append(_set_entry(text, entries))
+        else:
+            entries.append(Entry(_name(path, entries), path))
     return entries
+
+
+def _set_entry(text: str, entries: Iterable[Entry]) -> Entry:
+    """Returns the entry of a set of models, or of one of its models."""
+    is_set = registry.set_folder(text) or files.isfile(os.path.join(text, SET_MANIFEST))
+    if not is_set and (files.isdir(text) or not registry.member_folder(text)):
+        what = "has no exported model" if files.isdir(text) else "is not a folder"
+        raise EvaluationError(
+            f"{text!r} {what}; expected a training run with {FOLDER}/{MANIFEST} in it, an exported"
+            f" model with {MANIFEST} or a set of models: {', '.join(registry.names())}"
+        )
+    found = registry.find(text)
+    name = _name(found.path, entries)
+    return Entry(name, found.path, set=found if is_set else None)
 
 
 def at_qualities(entry: Entry, qualities: tuple[float, ...] = ()) -> list[Entry]:
     """Returns an entry for each quality of a model for a range of rates; else `[entry]`.
 
+    The entries of a set are its models at these qualities.
+
     Args:
       entry: a result of `find_models`.
       qualities: from 0 to 100. Qualities that the model does not have are left out. Empty: a few at
-        equal distances.
+        equal distances, or those of `ModelSet.curve`.
 
     Raises:
       EvaluationError: the model has none of the qualities.
       ModelError: the folder has no valid manifest.
     """
+    ends = _ends(entry)
+    chosen = () if ends is None else _within(entry.name, qualities, *ends)
+    if entry.set is not None:
+        return _of_set(entry, entry.set, chosen or entry.set.curve())
     known = read_manifest(entry.path).qualities
     if known is None:
         return [entry]
-    chosen = [q for q in qualities if known.low <= q <= known.high]
-    if qualities and not chosen:
+    stored = dict.fromkeys(map(known.nearest, chosen or known.samples()))
+    return [Entry(f"{entry.name}_q{quality.shown(q)}", entry.path, q) for q in stored]
+
+
+def _of_set(entry: Entry, models: ModelSet, qualities: Iterable[float]) -> list[Entry]:
+    """Returns the models of a set at qualities, see `at_qualities`."""
+    found = {}
+    for asked in qualities:
+        member, nearest = models.member_for(asked)
+        stored = member.stored(nearest)
+        one_rate = member.manifest.qualities is None
+        found[member.path, stored] = Entry(
+            f"{entry.name}_q{quality.shown(stored)}", member.path, None if one_rate else stored,
+            f"{entry.name} (set)",
+        )  # fmt: skip
+    return list(found.values())
+
+
+def _within(name: str, qualities: tuple[float, ...], low: float, high: float) -> tuple[float, ...]:
+    """Returns the qualities that a model has. An EvaluationError says if it has none of them."""
+    found = tuple(q for q in qualities if low - _STEP <= q <= high + _STEP)
+    if qualities and not found:
         raise EvaluationError(
-            f"--qualities: {entry.name} has qualities from {known.low:.4g} to {known.high:.4g};"
+            f"--qualities: {name} has qualities from {low:.4g} to {high:.4g};"
             f" got {', '.join(f'{q:g}' for q in qualities)}"
         )
-    chosen = [known.nearest(q) for q in chosen] or known.samples()
-    return [Entry(f"{entry.name}_q{q:.4g}", entry.path, q) for q in dict.fromkeys(chosen)]
+    return found
+
+
+def left_out(entry: Entry, qualities: tuple[float, ...]) -> str:
+    """Returns a line on the qualities that a model does not have, or "".
+
+    The arguments are those of `at_qualities`.
+    """
+    ends = _ends(entry)
+    if ends is None:
+        return f"{entry.name} has one rate, so --qualities has no effect on it" if qualities else ""
+    missing = [q for q in qualities if q not in _within(entry.name, qualities, *ends)]
+    return f"{entry.name} has no quality {', '.join(map('{:g}'.format, missing))}" * bool(missing)
+
+
+def _ends(entry: Entry) -> tuple[float, float] | None:
+    """Returns the lowest and the highest quality of a set or a model; None for one rate."""
+    if entry.set is not None:
+        return entry.set.members[0].low, max(member.high for member in entry.set.members)
+    known = read_manifest(entry.path).qualities
+    return None if known is None else (known.low, known.high)
 
 
 def describe(
@@ -106,12 +181,11 @@ def describe(
     """
     manifests = [read_manifest(entry.path) for entry in entries]
     lmbdas = [_lmbda(entry, manifest) for entry, manifest in zip(entries, manifests)]
-    found = identity.name_curves(
-        [
-            identity.Trained(m.codec, m.experiment, m.precision, m.init_from, lmbda)
-            for m, lmbda in zip(manifests, lmbdas)
-        ]
-    )
+    trained = [
+        identity.Trained(m.codec, m.experiment, m.precision, m.init_from, lmbda)
+        for m, lmbda in zip(manifests, lmbdas)
+    ]
+    found = _curves(entries, trained, [manifest.fingerprint for manifest in manifests])
     described = tuple(
         DescribedModel(
             name=entry.name,
@@ -133,6 +207,35 @@ def describe(
         for name, settings in identities.items()
     )
     return described, curves
+
+
+def _curves(
+    entries: Sequence[Entry], trained: Sequence[identity.Trained], fingerprints: Sequence[str]
+) -> list[identity.Identified]:
+    """Returns the curve of each entry. The models of a set are one curve with its name.
+
+    The identity of a set's curve has the settings that all of its models share, and in `set` their
+    fingerprints.
+    """
+    places = collections.defaultdict(list)
+    for place, entry in enumerate(entries):
+        places[entry.curve].append(place)
+    found: dict[int, identity.Identified] = {}
+    for name, own in places.items():
+        curves = identity.name_curves([trained[place] for place in own])
+        if name:
+            first, *others = (curve.identity for curve in curves)
+            common = {
+                key: value
+                for key, value in first.items()
+                if all(key in other and other[key] == value for other in others)
+            }
+            plans = dict.fromkeys(curve.identity["plan"] for curve in curves)
+            settings = {**common, "plan": ", ".join(plans)}
+            settings["set"] = list(dict.fromkeys(fingerprints[place] for place in own))
+            curves = [identity.Identified(name, settings)] * len(own)
+        found.update(zip(own, curves))
+    return [found[place] for place in range(len(entries))]
 
 
 def _lmbda(entry: Entry, manifest: Manifest) -> float | None:

@@ -61,7 +61,8 @@ class Evaluation:
     """Input and output of an evaluation.
 
     Attributes:
-      model_dirs: training runs or exported models; may be empty.
+      model_dirs: training runs, exported models, or names or folders of sets of models; may be
+        empty.
       baselines: training runs or exported models with which the others are compared.
       explorations: folders of `train.py --explore_qr`, whose weights the report lists. With
         explorations, models and conventional codecs may both be missing, and then no picture is
@@ -74,7 +75,7 @@ class Evaluation:
       bd_method: a key of `curves.METHODS`.
       reconstructions: true to write every file and its reconstruction.
       background: (red, green, blue) that transparent pixels show, or None to reject such pictures.
-      qualities: qualities at which models for a range of rates are measured, as in
+      qualities: qualities at which sets and models for a range of rates are measured, as in
         `models.at_qualities`.
 
     Raises:
@@ -100,6 +101,8 @@ class Evaluation:
                 "nothing to evaluate: expected a --model_dir, a --conventional codec or"
                 " --explorations"
             )
+        if self.qualities and not self.model_dirs:
+            raise EvaluationError("--qualities: expected --model_dir with what to measure at them")
         if self.baselines and not self.model_dirs:
             raise EvaluationError("--baseline: expected --model_dir with what to compare with it")
         conventional.choose(self.conventional)
@@ -164,7 +167,7 @@ class _Compared(NamedTuple):
       pairs: (model, baseline) for each model, if there are baselines.
       anchor: the published curve, or None.
       codecs: conventional codecs by name.
-      notes: lines about codecs that Pillow lacks.
+      notes: lines about qualities that models lack, and about codecs that Pillow lacks.
     """
 
     explored: tuple[Explored, ...]
@@ -188,6 +191,7 @@ def _read_input(evaluation: Evaluation) -> _Compared:
     if evaluation.anchor:
         anchor = curves.read_published(evaluation.anchor, evaluation.anchor_codec)
     codecs, notes = conventional.choose(evaluation.conventional)
+    notes = [*filter(None, (models.left_out(each, evaluation.qualities) for each in found)), *notes]
     return _Compared(explored, described, drawn, pairs, anchor, codecs, notes)
 
 
@@ -395,7 +399,7 @@ def _rd_curves(
 
 def _run_info(evaluation: Evaluation, number_of_images: int) -> RunInfo:
     return RunInfo(
-        command=shlex.join(["python", *sys.argv]),
+        command=_command(),
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         tfquant=tfquant.__version__,
         pillow=PILLOW_VERSION,
@@ -405,6 +409,13 @@ def _run_info(evaluation: Evaluation, number_of_images: int) -> RunInfo:
         anchor=str(evaluation.anchor) if evaluation.anchor else None,
         bd_rate_method=evaluation.bd_method,
     )
+
+
+def _command() -> str:
+    """Returns the command line: `tfquant eval ...`, or `python eval.py ...`."""
+    program, *arguments = sys.argv
+    words = program.split() if program.startswith("tfquant ") else ["python", program]
+    return shlex.join([*words, *arguments])
 
 
 def _nearest(

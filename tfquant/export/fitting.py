@@ -8,18 +8,51 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tfquant.export.model_set import Member, ModelSet
+from tfquant import files
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from tfquant.export.model_file import ExportedModel
+    from tfquant.export.model_set import Member, ModelSet
 
 TOLERANCE = 0.02  # relative to the wanted size
 _FINEST = 0.05  # in units of quality; smaller changes of the size are within the tolerance
 _MOST_TRIALS = 16
 _LEAST_SHARE = 0.15  # of the range, that a trial removes from it
+_MOST_BYTES = 2.0**62  # a larger wanted size is the same wish
+
+
+class OneModel:
+    """A loaded model as a set of one, for `compress_to`.
+
+    Attributes:
+      name: name of the model in messages.
+      low: its lowest quality.
+      high: its highest quality; equal to `low` for a model with one rate.
+    """
+
+    path = ""
+
+    def __init__(self, name: str, model: ExportedModel, low: float, high: float):
+        self.name, self.low, self.high, self._model = name, low, high, model
+
+    @property
+    def members(self) -> tuple[OneModel]:
+        """The model itself, as the only member."""
+        return (self,)
+
+    def widest(self) -> OneModel:
+        """Returns the model with all of its qualities."""
+        return self
+
+    def load(self, member: OneModel) -> ExportedModel:
+        """Returns the model."""
+        return member._model
 
 
 class Fitted(NamedTuple):
@@ -37,16 +70,79 @@ class Fitted(NamedTuple):
     quality: float
     deviation: float
     trials: int
-    member: Member
+    member: Any  # Member, or OneModel
 
     @property
     def fits(self) -> bool:
         """Returns true if the size is within the tolerance."""
         return abs(self.deviation) <= TOLERANCE
 
+    def difference(self, name: str, size: int) -> str:
+        """Returns a line on a file that does not fit.
+
+        Args:
+          name: name of the models.
+          size: the wanted size in bytes.
+        """
+        return (
+            f"{size} bytes were asked for; the nearest size of {files.shown(name)} differs by"
+            f" {100 * self.deviation:+.0f} %"
+        )
+
+
+def is_wanted(quality: float | None, target_size: float | None, target_bpp: float | None) -> bool:
+    """Returns true if a size is wanted, and false if a quality is.
+
+    Raises:
+      ValueError: both are wanted, or a size is no positive number.
+    """
+    asked = {"quality": quality, "target_size": target_size, "target_bpp": target_bpp}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)}: give one of them")
+    for name in ("target_size", "target_bpp"):
+        value = asked[name]
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number; got {value}")
+    return target_size is not None or target_bpp is not None
+
+
+def bytes_for(
+    target_size: float | None, target_bpp: float | None, height: int, width: int
+) -> int | None:
+    """Returns the wanted size of a picture's file in bytes, or None if both targets are None.
+
+    Args:
+      target_size: bytes, or None.
+      target_bpp: bits per pixel, or None.
+      height, width: of the picture in pixels.
+    """
+    size = target_size if target_bpp is None else target_bpp * height * width / 8
+    return None if size is None else max(round(min(size, _MOST_BYTES)), 1)
+
+
+def to_target(
+    models: ModelSet | OneModel,
+    image: np.ndarray,
+    target_size: float | None,
+    target_bpp: float | None,
+    max_pixels: int | None,
+) -> bytes:
+    """Compresses a picture as `compress_to`, with a `UserWarning` if no file fits.
+
+    The arguments are those of `bytes_for` and `compress_to`.
+    """
+    height, width = image.shape[:2]
+    size = bytes_for(target_size, target_bpp, height, width)
+    assert size is not None  # `is_wanted` is true
+    fitted = compress_to(models, image, size, max_pixels)
+    if not fitted.fits:
+        warnings.warn(fitted.difference(models.name, size), stacklevel=3)
+    return fitted.data
+
 
 def compress_to(
-    models: ModelSet, image: np.ndarray, size: int, max_pixels: int | None = None
+    models: ModelSet | OneModel, image: np.ndarray, size: int, max_pixels: int | None = None
 ) -> Fitted:
     """Compresses a picture to about `size` bytes.
 
@@ -69,7 +165,7 @@ def compress_to(
         raise ValueError(f"the size must be at least 1 byte; got {size}")
     made: dict[tuple[str, float], Fitted] = {}
 
-    def trial(member: Member, quality: float) -> float:
+    def trial(member: Any, quality: float) -> float:
         """Makes a file, once. Returns log(its size / the wanted size), or 0 if it fits."""
         key = member.path, quality
         if key not in made:
@@ -90,11 +186,11 @@ def compress_to(
 class _Knot(NamedTuple):
     """An end of a model's share of the scale of qualities."""
 
-    member: Member
+    member: Member | OneModel
     quality: float
 
 
-def _neighbours(models: ModelSet, trial: Callable[[Member, float], float]) -> tuple:
+def _neighbours(models: ModelSet | OneModel, trial: Callable[[Any, float], float]) -> tuple:
     """Returns the knots whose sizes are next to the wanted size, below and above.
 
     A knot is None if all sizes are on the other side. Both are None if the file of a knot fits.

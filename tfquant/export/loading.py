@@ -16,8 +16,9 @@ def load(name: str = registry.DEFAULT) -> ModelSet | ExportedModel:
         image = model.decompress(data)
 
     Args:
-      name: `default`, the name of a set that `tfquant models` lists, or a folder: of a set, or one
-        that training exported, such as `runs/mine/export`.
+      name: `default`, the name of a set that `tfquant models` lists, such a name and the folder of
+        one model, such as `default/q38`, or a folder: of a set, or one that training exported, such
+        as `runs/mine/export`.
 
     Returns:
       The set or the exported model, with `compress`, `decompress` and `evaluate`. A set and a
@@ -31,6 +32,6 @@ def load(name: str = registry.DEFAULT) -> ModelSet | ExportedModel:
     stack.import_tensorflow()
     found = registry.find(name)
     own = found.members[0]
-    if own.path == found.path:
+    if own.path == found.path:  # an exported model, not a set of one
         return model_file.ExportedModel.load(own.path)
     return found

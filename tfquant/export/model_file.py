@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfquant import files, stack
 from tfquant.coding import container
+from tfquant.export import fitting
 from tfquant.export import quality as scale
 from tfquant.export.manifest_file import (
     FULL,
@@ -113,7 +114,13 @@ class ExportedModel:
         return self.manifest.qualities
 
     def compress(
-        self, image: np.ndarray, quality: float | None = None, max_pixels: int | None = None
+        self,
+        image: np.ndarray,
+        quality: float | None = None,
+        max_pixels: int | None = None,
+        *,
+        target_size: float | None = None,
+        target_bpp: float | None = None,
     ) -> bytes:
         """Compresses a picture to the bytes of a .tfq file.
 
@@ -123,16 +130,24 @@ class ExportedModel:
             with one rate takes any. None for the base quality of the model's range.
           max_pixels: limit of the picture's number of pixels; None for the model's limit. The limit
             for reading is the same, so that every file that was written can be read.
+          target_size, target_bpp: wanted size in place of a quality, as in `ModelSet.compress`. All
+            files of a model with one rate have the same size.
 
         Raises:
-          ValueError: the quality is not from 0 to 100, or the picture has another type or shape.
+          ValueError: the quality is not from 0 to 100, a target is not positive, there are several
+            of the three, or the picture has another type or shape.
           ModelError: the picture is too large, or the latents cannot be coded.
           PictureMemoryError: there is not enough memory.
         """
         import tensorflow as tf
 
+        image = checked(image)
+        if fitting.is_wanted(quality, target_size, target_bpp):
+            known = self.qualities
+            ends = (0.0, 0.0) if known is None else (known.low, known.high)
+            own = fitting.OneModel(self._path or self.codec, self, *ends)
+            return fitting.to_target(own, image, target_size, target_bpp, max_pixels)
         stored = self._stored(quality)
-        image = _checked(image)
         height, width, _ = image.shape
         limit = self.manifest.max_pixels if max_pixels is None else max_pixels
         if height * width > limit:
@@ -207,7 +222,7 @@ class ExportedModel:
         """
         import tensorflow as tf
 
-        image, inputs = _checked(image), _quality_input(self._stored(quality))
+        image, inputs = checked(image), _quality_input(self._stored(quality))
         result = self._functions.evaluate(tf.constant(image), *inputs)
         values = {name: value.numpy() for name, value in result.items()}
         return {**values, "bits": float(values["bits"])}
@@ -217,7 +232,7 @@ class ExportedModel:
 
         Args and errors are those of `evaluate`.
         """
-        image, inputs = _checked(image), _quality_input(self._stored(quality))
+        image, inputs = checked(image), _quality_input(self._stored(quality))
         return self._mapping.rate_map(image, *inputs).numpy()
 
     @functools.cached_property
@@ -242,7 +257,7 @@ class ExportedModel:
         return None if self.qualities is None else self.qualities.nearest(quality)
 
 
-def _checked(image: np.ndarray) -> np.ndarray:
+def checked(image: np.ndarray) -> np.ndarray:
     """Returns a picture, or raises a ValueError if it is not uint8 [H, W, 3]."""
     import numpy as np
 

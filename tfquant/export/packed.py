@@ -30,7 +30,7 @@ import tfquant
 from tfquant import exact, files
 from tfquant.codec import Codec
 from tfquant.coding import table_file
-from tfquant.export import manifest_file, quality, rebuilding, weight_file
+from tfquant.export import manifest_file, model_set, quality, rebuilding, weight_file
 from tfquant.export.codec_module import CodecModule
 from tfquant.training import trained
 from tfquant.training.experiment import Experiment
@@ -52,7 +52,7 @@ def pack_export(export: str, path: str) -> manifest_file.Manifest:
       ModelError: not an exported model, or one that cannot be built again here.
       OSError: the folder cannot be written.
     """
-    manifest = _packable(export)
+    manifest = model_set.packable(export)
     module = rebuilding.rebuilt(export, manifest)
     weights = weight_file.dump(_named(module.weights), packed=_packed_weights(export, manifest))
     return _write(module, _fields(manifest), path, weights)
@@ -116,10 +116,7 @@ def widen(export: str, path: str) -> manifest_file.Manifest:
         rates, or one that cannot be built again here.
       OSError: the folder cannot be written.
     """
-    manifest = _packable(export)
-    if manifest.qualities is not None or manifest.file_version == 1:
-        found = "a range of rates" if manifest.qualities is not None else "files of version 1"
-        raise manifest_file.ModelError(f"{export}: a model with {found} takes no further gains")
+    manifest = model_set.packable(export, widened=True)
     module = rebuilding.rebuilt(export, manifest)
     experiment = _widened(Experiment.from_json(json.dumps(manifest.experiment)))
     codec = trained.build_as_decoded(experiment, manifest.precision)
@@ -146,17 +143,6 @@ def _widened(experiment: Experiment) -> Experiment:
     return dataclasses.replace(
         experiment, lmbda_range=tuple(map(lmbda_of, ends)), quality_levels=2 * _WIDER_BY + 1
     )
-
-
-def _packable(export: str) -> manifest_file.Manifest:
-    """Reads the manifest of an export. A ModelError says why it cannot be packed."""
-    manifest = manifest_file.read_manifest(export)
-    if manifest.flavour == manifest_file.STOCK:
-        raise manifest_file.ModelError(
-            f"{export}: the stock flavour of a model, without range coder; name the folder that"
-            " it is in"
-        )
-    return manifest
 
 
 def _fields(manifest: manifest_file.Manifest) -> dict[str, Any]:

@@ -12,18 +12,23 @@ steps. This module does not import TensorFlow.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from tfquant.coding.container import ONE_RATE, QUALITY_STEPS
+from tfquant.coding.quality_scale import (
+    HIGHEST,
+    LOWEST,
+    on_scale,
+    steps,
+    steps_of,
+    unlimited,
+)
+from tfquant.coding.quality_scale import PER_OCTAVE as PER_OCTAVE
+from tfquant.coding.quality_scale import to_lmbda as to_lmbda
 
-LOWEST, HIGHEST = 0.0, 100.0
 OUT_OF_SCALE = f"quality must be from {LOWEST:.0f} to {HIGHEST:.0f}; got {{quality}}"
-_LMBDA_OF_10 = 0.0018
-PER_OCTAVE = 15.0
-_MS_SSIM_FACTOR = 1270.0
-_SAMPLES = 5  # points of a curve
+SAMPLES = 5  # points of a curve
 
 
 def of_lmbda(lmbda: float, distortion: str = "mse") -> float:
@@ -33,24 +38,32 @@ def of_lmbda(lmbda: float, distortion: str = "mse") -> float:
       lmbda: weight of the distortion, positive.
       distortion: `mse` or `ms_ssim`.
     """
-    return _on_scale(_unlimited(lmbda, distortion))
+    return on_scale(unlimited(lmbda, distortion))
 
 
 def base_of(lmbda: float, distortion: str = "mse") -> float:
     """Returns the quality of an lmbda, see `of_lmbda`, in steps that a file can store."""
-    return _steps(of_lmbda(lmbda, distortion)) / QUALITY_STEPS
-
-
-def to_lmbda(quality: float, distortion: str = "mse") -> float:
-    """Returns the lmbda that belongs to a quality, the inverse of `of_lmbda`."""
-    factor = _MS_SSIM_FACTOR if distortion == "ms_ssim" else 1.0
-    return factor * _LMBDA_OF_10 * 2.0 ** ((quality - 10.0) / PER_OCTAVE)
+    return steps_of(lmbda, distortion) / QUALITY_STEPS
 
 
 def check(quality: float) -> None:
     """Raises a ValueError unless the quality is from 0 to 100."""
     if not LOWEST <= quality <= HIGHEST:
         raise ValueError(OUT_OF_SCALE.format(quality=quality))
+
+
+def spread(low: float, high: float) -> list[float]:
+    """Returns `SAMPLES` qualities at equal distances, both ends included."""
+    width = (high - low) / (SAMPLES - 1)
+    return [low + number * width for number in range(SAMPLES)]
+
+
+def shown(quality: float) -> str:
+    """Returns a quality as a text from which the same file can be made again.
+
+    Three decimals distinguish the steps in which files store the quality.
+    """
+    return f"{round(quality, 3):g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +97,7 @@ class QualityRange:
 
         Step 0 in a file means `base`.
         """
-        least, most = (_steps(_on_scale(end)) for end in (self.start, self.end))
+        least, most = (steps(on_scale(end)) for end in (self.start, self.end))
         return max(least, 1), max(most, 1)
 
     def nearest(self, quality: float | None) -> float:
@@ -95,12 +108,11 @@ class QualityRange:
         """
         least, most = self.steps
         quality = self.base if quality is None else quality
-        return min(max(_steps(quality), least), most) / QUALITY_STEPS
+        return min(max(steps(quality), least), most) / QUALITY_STEPS
 
     def samples(self) -> list[float]:
         """Returns a few qualities at equal distances, from the lowest to the highest one."""
-        width = (self.high - self.low) / (_SAMPLES - 1)
-        return [self.nearest(self.low + number * width) for number in range(_SAMPLES)]
+        return [self.nearest(quality) for quality in spread(self.low, self.high)]
 
     def level(self, quality: Any) -> Any:
         """Maps a quality, a number or a float64 tensor, to the codec's level from 0 to 1."""
@@ -120,7 +132,7 @@ def range_of(experiment: Mapping[str, Any]) -> QualityRange | None:
     if not lmbdas:
         return None
     distortion = experiment.get("distortion", "mse")
-    start, end = (_unlimited(float(lmbda), distortion) for lmbda in lmbdas)
+    start, end = (unlimited(float(lmbda), distortion) for lmbda in lmbdas)
     if not start < end:
         raise ValueError(f"the range of lmbda must grow; got {lmbdas}")
     return QualityRange(start, end, base_of(float(experiment.get("lmbda", lmbdas[0])), distortion))
@@ -129,17 +141,3 @@ def range_of(experiment: Mapping[str, Any]) -> QualityRange | None:
 def stored_range(qualities: QualityRange | None) -> tuple[int, int]:
     """Returns the lowest and the highest quality that the files of a model store, in steps."""
     return ONE_RATE if qualities is None else qualities.steps
-
-
-def _unlimited(lmbda: float, distortion: str) -> float:
-    if distortion == "ms_ssim":
-        lmbda /= _MS_SSIM_FACTOR
-    return 10.0 + PER_OCTAVE * math.log2(lmbda / _LMBDA_OF_10)
-
-
-def _steps(quality: float) -> int:
-    return round(QUALITY_STEPS * quality)
-
-
-def _on_scale(quality: float) -> float:
-    return min(max(quality, LOWEST), HIGHEST)

@@ -130,6 +130,13 @@ def start_from(codec: Codec, experiment: Experiment, newest: str | None) -> dict
         theirs, ours = (_rectifier(e) for e in (other, experiment))
         if theirs != ours:
             raise ValueError(f"{run_dir} trained a rectifier of {theirs}; this run has {ours}")
+    if other.lmbda_range and experiment.lmbda_range:
+        levels = other.quality_levels
+        if levels != experiment.quality_levels:
+            raise ValueError(
+                f"{run_dir} trained {levels} levels of gains; this run has"
+                f" {experiment.quality_levels}: give it quality_levels={levels}"
+            )
     effects = [roles.Effects(vars(each)) for each in (other, experiment)]
     for name in _ALIKE:
         theirs, ours = getattr(other, name), getattr(experiment, name)

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfquant import models
+from tfquant.coding import quality_scale
 from tfquant.data import background, crops
 from tfquant.entropy.conditional import JOINT_SIGMA_BOUND, POST_SIGMA_BOUND
 from tfquant.layers.rectifier import LIGHT_DEPTH, LIGHT_WIDTH
@@ -80,6 +81,7 @@ class Stage:
         return "rectified_error" in self.reported
 
 
+_MOST_LEVELS = 100  # one for each unit of quality
 _BRANCH_HELP = "surrogate:estimator that replaces the plan's {} branch, such as aun:pathwise."
 
 
@@ -90,6 +92,7 @@ def _field(
     choices: Collection[str] = (),
     positive: bool = False,
     least: float | None = None,
+    most: float | None = None,
 ) -> Any:
     """Defines a field of `Experiment`: its default, its help text and its limits.
 
@@ -102,8 +105,10 @@ def _field(
         `models.CODECS`, is read when an experiment is created, so entries can be added.
       positive: if true, a number must be above 0.
       least: the smallest allowed number, or None.
+      most: the largest allowed number, or None.
     """
-    metadata = {"help": help, "choices": choices, "positive": positive, "least": least}
+    limits = {"choices": choices, "positive": positive, "least": least, "most": most}
+    metadata = {"help": help, **limits}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -157,7 +162,10 @@ class Experiment:
         " is then the rate at which the gains start as 1.",
     )
     quality_levels: int = _field(
-        6, "With --lmbda_range: number of levels with separate gains.", least=2
+        6,
+        f"With --lmbda_range: number of levels with separate gains, at most {_MOST_LEVELS}.",
+        least=2,
+        most=_MOST_LEVELS,
     )
     distortion: str = _field(
         "mse", "Training distortion: 255^2 MSE, or 1 - MS-SSIM.", choices=losses.DISTORTIONS
@@ -289,6 +297,8 @@ class Experiment:
                 "lmbda_range takes two positive numbers, the smaller one first; got"
                 f" {self.lmbda_range}"
             )
+        if self.lmbda_range:
+            self._check_qualities()
         if self.rectifier_width == 1:
             raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
         if len(set(self.stages)) < len(self.stages):
@@ -307,6 +317,16 @@ class Experiment:
             raise ValueError(
                 f"stage {stages[0].name!r} does not train the {' and '.join(stages[0].frozen)}:"
                 " it needs an earlier stage, or a trained run to start from (init_from)"
+            )
+
+    def _check_qualities(self) -> None:
+        """Raises a ValueError unless the range of lmbda has several qualities from 0 to 100."""
+        low, high = (quality_scale.steps_of(each, self.distortion) for each in self.lmbda_range)
+        if low == high:
+            ends = (quality_scale.to_lmbda(q, self.distortion) for q in quality_scale.ENDS)
+            raise ValueError(
+                "lmbda_range must contain several qualities from 0 to 100, which are lmbdas from"
+                f" {' to '.join(f'{end:.3g}' for end in ends)}; got {self.lmbda_range}"
             )
 
     def joint_plan(self) -> QuantizationPlan:
@@ -404,6 +424,8 @@ def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} must be a positive number; got {value}")
     if limits["least"] is not None and not limits["least"] <= value < math.inf:
         raise ValueError(f"{name} must be a number of at least {limits['least']}; got {value}")
+    if limits["most"] is not None and not value <= limits["most"]:
+        raise ValueError(f"{name} must be at most {limits['most']}; got {value}")
 
 
 _SEEDS = 1 << 32  # NumPy's limit
