@@ -38,18 +38,20 @@ def compress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.picture):
         _compress_folder(arguments)
         return
-    _check_no_other_file(arguments.file)
+    _check_no_other_file(arguments.file, arguments.picture)
     _check_output(arguments.file, arguments.picture, arguments)
     arguments.journal.run(arguments.picture, lambda: _compress_one(arguments))
 
 
-def _check_no_other_file(output: str) -> None:
+def _check_no_other_file(output: str, source: str) -> None:
     """Raises a CommandError if the .tfq file would replace a file of another kind.
 
     The output is then most likely a picture that was meant as the input.
     """
     if output == STANDARD or output.lower().endswith(".tfq") or not os.path.isfile(output):
         return
+    if os.path.exists(source) and os.path.samefile(output, source):
+        return  # `outputs.check` says so
     with open(output, "rb") as file:
         start = file.read(len(container.MAGIC))
     if start and start != container.MAGIC:
