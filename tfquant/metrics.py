@@ -68,7 +68,7 @@ def ms_ssim(x: tf.Tensor | np.ndarray, x_hat: tf.Tensor | np.ndarray) -> tf.Tens
     scales = ms_ssim_scales(height, width)
     if scales == 0:
         raise ValueError(
-            f"image of {height}x{width} pixels is smaller than MS-SSIM's window: "
+            f"image of {width}x{height} pixels (width x height) is smaller than MS-SSIM's window: "
             f"both sides must be >= {MS_SSIM_WINDOW}"
         )
     batch = tf.shape(x)[:-3]

@@ -188,15 +188,50 @@ def import_tensorflow() -> None:
             if not has_keras_2():
                 importlib.import_module("tf_keras")
     except Exception as error:  # a library of another build may raise any type
-        raise StackError(
-            f"TensorFlow {tensorflow_version()} cannot be imported: {_cause(error)}"
-            " (see: tfquant doctor)"
-        ) from None
+        raise import_error(error) from None
     if os.environ.get(CODER_VARIABLE) == OPERATIONS:
         coder()  # raises an error early if there are no operations
     from absl import logging
 
     logging.get_absl_logger().addFilter(_is_for_users)
+
+
+# What libraries say if they cannot be loaded because there is no memory.
+_NO_MEMORY = re.compile(
+    "allocate memory|failed to map segment|without exception set|start new thread|out of memory",
+    re.IGNORECASE,
+)
+
+
+def may_lack_memory(error: Exception) -> bool:
+    """Returns true if a failed import can have the cause that there is not enough memory.
+
+    If a library gets no memory, its import fails with any type of exception.
+    """
+    said = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+    return said or _address_space() > 0
+
+
+def import_error(error: Exception) -> StackError:
+    """Returns the error that reports a failed import of TensorFlow or of a module that needs it."""
+    name = f"TensorFlow {tensorflow_version()}"
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return StackError(f"not enough memory to import {name}")
+    text = f"{name} cannot be imported: {_cause(error)} (see: tfquant doctor)"
+    if may_lack_memory(error):
+        limit = f"{_address_space() >> 20} MiB (ulimit -v)"
+        text += f"; this process may use only {limit}, which can be the cause"
+    return StackError(text)
+
+
+def _address_space() -> int:
+    """Returns the limit of this process's memory in bytes; 0 if it has none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return 0 if limit == resource.RLIM_INFINITY else limit
 
 
 # A message of TensorFlow's C++ code below the level "fatal", and the line before the first one.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import struct
 import zlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfquant.coding import container
@@ -107,8 +110,8 @@ def test_newer_version_asks_for_an_update():
 @pytest.mark.parametrize(
     ("offset", "field", "error", "message"),
     [
-        (30, struct.pack("<I", 0), container.FieldError, "0x500 pixels"),
-        (34, struct.pack("<I", 0), container.FieldError, "3x0 pixels"),
+        (30, struct.pack("<I", 0), container.FieldError, "500x0 pixels"),
+        (34, struct.pack("<I", 0), container.FieldError, "0x3 pixels"),
         (34, struct.pack("<I", 2**31), container.FieldError, "pixels"),
         (30, struct.pack("<II", 2**31 - 1, 2**31 - 1), container.FieldError, "raise max_pixels"),
         (6, b"\xc3\xa4", container.FieldError, "ASCII"),
@@ -133,10 +136,93 @@ def test_file_without_streams_is_refused():
 
 
 def test_pixel_limit_can_be_raised():
-    data = dataclasses.replace(SMALL, height=20_000, width=20_000).to_bytes()
-    with pytest.raises(container.FieldError, match="400000000 pixels, more than the limit"):
+    data = dataclasses.replace(SMALL, height=20_000, width=30_000).to_bytes()
+    with pytest.raises(container.FieldError) as caught:
         Bitstream.from_bytes(data)
-    assert Bitstream.from_bytes(data, max_pixels=20_000**2).width == 20_000
+    assert str(caught.value) == (
+        "header says 30000x20000 (width x height) = 600000000 pixels, more than the limit of"
+        " 134217728: raise max_pixels (--max_pixels; for a SavedModel, tfquant export"
+        " --max_pixels) if you trust the file"
+    )
+    assert Bitstream.from_bytes(data, max_pixels=20_000 * 30_000).width == 30_000
+
+
+@pytest.mark.parametrize("sides", [(1, 4_000_000), (4_000_000, 1), (65, 1_900_000)])
+def test_a_thin_picture_is_limited_by_its_padded_pixels(sides):
+    height, width = sides
+    data = dataclasses.replace(SMALL, height=height, width=width).to_bytes()
+    padded = (height + 63) // 64 * 64 * ((width + 63) // 64 * 64)
+    with pytest.raises(container.FieldError) as caught:
+        Bitstream.from_bytes(data)
+    assert str(caught.value) == (
+        f"header says {width}x{height} pixels (width x height), which are {padded} pixels after"
+        " padding to multiples of 64, more than 152043520, which the limit of 134217728 allows:"
+        " raise max_pixels (--max_pixels; for a SavedModel, tfquant export --max_pixels) if you"
+        " trust the file"
+    )
+    assert Bitstream.from_bytes(data, max_pixels=padded).width == width
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [(17, 23), (1, 1), (1, 16_000), (1080, 1920), (4000, 6000), (500, 60_000), (11_585, 11_585)],
+)
+def test_a_limit_of_as_many_pixels_as_a_picture_has_accepts_it(sides):
+    height, width = sides
+    data = dataclasses.replace(SMALL, height=height, width=width).to_bytes()
+    assert Bitstream.from_bytes(data, height * width).height == height
+    assert container.excess(height, width, height * width) == ""
+    if height * width > 1:
+        assert "more than the limit" in container.excess(height, width, height * width - 1)
+
+
+@pytest.mark.parametrize("limit", [1000, 1 << 20, container.MAX_PIXELS])
+def test_what_may_be_written_may_be_read(limit):
+    sides = [1, 2, 63, 64, 65, 500, 1000, 1 << 14, 1 << 20, 2_400_000, container.MAX_SIDE]
+    verdicts = set()
+    for height, width in itertools.product(sides, sides):
+        data = dataclasses.replace(SMALL, height=height, width=width).to_bytes()
+        writable = not container.excess(height, width, limit)
+        verdicts.add(writable)
+        try:
+            Bitstream.from_bytes(data, limit)
+        except container.FieldError:
+            assert not writable
+        else:
+            assert writable
+    assert verdicts == {True, False}
+
+
+@pytest.mark.parametrize(
+    "limit, error", [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("9", TypeError)]
+)
+def test_an_invalid_limit_is_rejected(limit, error):
+    with pytest.raises(error, match="max_pixels must be"):
+        Bitstream.from_bytes(SMALL.to_bytes(), limit)
+
+
+def test_a_limit_may_have_any_integer_type():
+    for limit in (np.int64(1500), 1 << 80):
+        assert Bitstream.from_bytes(SMALL.to_bytes(), limit) == SMALL
+    with pytest.raises(container.FieldError, match="limit of 1499"):
+        Bitstream.from_bytes(SMALL.to_bytes(), np.int32(1499))
+
+
+def test_every_object_with_bytes_is_read():
+    data = SMALL.to_bytes()
+    padded = memoryview(b"x".join(data[i : i + 1] for i in range(len(data))))
+    for same in (bytearray(data), memoryview(data), np.frombuffer(data, np.uint8), padded[::2]):
+        assert Bitstream.from_bytes(same) == SMALL
+
+
+@pytest.mark.parametrize("wrong", [None, "picture.tfq", 5, [1, 2], Path("picture.tfq")])
+def test_an_object_without_bytes_is_a_type_error(wrong):
+    with pytest.raises(TypeError) as caught:
+        Bitstream.from_bytes(wrong)
+    assert str(caught.value) == (
+        f"the content of a .tfq file must be bytes, got {type(wrong).__name__}; read a file with"
+        " open(path, 'rb').read()"
+    )
 
 
 def test_the_header_alone_is_read_and_checked_against_the_size():
@@ -170,6 +256,32 @@ def test_other_models_are_detected_by_codec_and_fingerprint():
     for model in (("ms_hyper", "0123456789abcdef"), ("ms_hyper_zero", "0123456789abcdee")):
         with pytest.raises(container.OtherModelError, match="ms_hyper_zero 0123456789abcdef"):
             SMALL.check_model(*model)
+
+
+@pytest.mark.parametrize("file, other", [(SMALL, 1), (OLD, 2)])
+def test_a_file_of_another_version_than_the_models_is_a_field_error(file, other):
+    file.check_model("ms_hyper_zero", "0123456789abcdef", version=file.version)
+    with pytest.raises(container.FieldError) as caught:
+        file.check_model("ms_hyper_zero", "0123456789abcdef", version=other)
+    assert str(caught.value) == (
+        f"header says format version {file.version}, files of this model have version {other}; the"
+        " file was not made by tfquant"
+    )
+
+
+@pytest.mark.parametrize(
+    "steps, said",
+    [
+        ((0, 0), "but this model has one rate and its files store no quality"),
+        ((2560, 20_480), "files of this model have 10 to 80"),
+    ],
+)
+def test_a_quality_that_the_model_lacks_is_a_field_error(steps, said):
+    file = dataclasses.replace(SMALL, quality=80 + 1 / 256)
+    with pytest.raises(container.FieldError) as caught:
+        file.check_model("ms_hyper_zero", "0123456789abcdef", steps)
+    assert str(caught.value).startswith("header says quality 80.0039, ")
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

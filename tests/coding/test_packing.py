@@ -21,13 +21,22 @@ FILE = Bitstream(
     symbols_crc=0xDEADBEEF,
     streams=(b"hello", b"", b"\x00\xff"),
 )
-MAX_PIXELS = 10_000
+MAX_PIXELS = 100_000
 QUALITIES = (0, 900)  # in steps; a model has either 0 or a range above 0
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def unpacked(data):
-    return packing.unpack(data, **OWN, max_pixels=MAX_PIXELS, qualities=QUALITIES)
+def unpacking(**model):
+    """Returns `packing.unpack` in a graph, for a model with these qualities and this version."""
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def unpacked(data):
+        return packing.unpack(data, **OWN, max_pixels=MAX_PIXELS, **model)
+
+    return unpacked
+
+
+ANY_VERSION = {"qualities": QUALITIES}
+unpacked = unpacking(**ANY_VERSION)
 
 
 @tf.function(
@@ -92,10 +101,10 @@ def forged(offset, field):
     return sealed(content)
 
 
-def refusal(data):
+def refusal(data, **model):
     """Returns Python's error message for the bytes; None if they are a file of this model."""
     try:
-        Bitstream.from_bytes(data, MAX_PIXELS).check_model(**OWN, qualities=QUALITIES)
+        Bitstream.from_bytes(data, MAX_PIXELS).check_model(**OWN, **(model or ANY_VERSION))
     except container.BitstreamError as error:
         return str(error)
     return None
@@ -140,6 +149,8 @@ WRONG = {
     "height beyond int32": forged(30, b"\0\0\0\x80"),
     "width beyond int32": forged(34, b"\xff\xff\xff\xff"),
     "too many pixels": forged(30, struct.pack("<I", 1000)),
+    "too many pixels after padding": forged(30, struct.pack("<II", 1, 20_000)),
+    "too many pixels after padding, upright": forged(30, struct.pack("<II", 20_000, 1)),
     "most pixels": forged(30, b"\xff\xff\xff\x7f" * 2),
     "other codec": forged(6, b"charm".ljust(16, b"\0")),
     "other fingerprint": forged(22, b"\xfe"),
@@ -150,6 +161,24 @@ WRONG = {
 def test_the_graph_and_python_have_the_same_error_messages(what):
     assert refusal(WRONG[what]) is not None
     assert_same_words(WRONG[what])
+
+
+@pytest.mark.parametrize("version", container.VERSIONS)
+@pytest.mark.parametrize("steps", [(0, 0), (2560, 20_480)])
+def test_the_graph_and_python_agree_on_versions_and_qualities(steps, version):
+    model = {"qualities": steps, "version": version}
+    graph = unpacking(**model)
+    said = set()
+    for data in (DATA, OLD, *(forged(42, struct.pack("<H", q)) for q in (1, 2561, 20_481, 65_535))):
+        expected = refusal(data, **model)
+        said.add(expected)
+        if expected is None:
+            graph(data)
+            continue
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            graph(data)
+        assert f"[{expected}]" in caught.value.message, caught.value.message
+    assert None in said and len(said) > 1
 
 
 def test_the_graph_and_python_agree_on_every_length_and_many_corruptions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 
 from tfquant.data import images
 from tfquant.data.finding import search
-from tfquant.data.images import ImageError, read_image, write_image
+from tfquant.data.images import ImageError, probe_image, read, read_image, write_image
 
 GRAY, RGB, GRAY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # PNG's colour types.
 
@@ -220,8 +221,59 @@ def test_a_decompression_bomb_is_rejected_before_decoding(tmp_path):
     body[16:24] = struct.pack(">II", 60000, 60000)
     body[29:33] = struct.pack(">I", zlib.crc32(bytes(body[12:29])))
     path.write_bytes(body)
-    with pytest.raises(ImageError, match="pixels, where Pillow suspects an attack"):
+    message = re.escape("a.png: 60000x60000 (width x height) = 3600000000 pixels, more than")
+    with pytest.raises(ImageError, match=message):
         read_image(path)
+
+
+def with_sides(data, kind, width, height):
+    """Changes the sides in the header of a file of 5x3 pixels. The pixels stay as they are."""
+    if kind == "png":
+        data = data[:16] + struct.pack(">II", width, height) + data[24:]
+        return data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:]
+    if kind == "tif":
+        for tag, side, new in ((256, 5, width), (257, 3, height)):
+            start = data.index(struct.pack("<H", tag), 8)
+            assert data[start + 4 : start + 12] == struct.pack("<II", 1, side)
+            data = data[: start + 2] + struct.pack("<HII", 4, 1, new) + data[start + 12 :]
+        return data
+    old, new = {
+        "bmp": (struct.pack("<ii", 5, 3), struct.pack("<ii", width, height)),
+        "gif": (struct.pack("<HH", 5, 3), struct.pack("<HH", width, height)),
+        "jpg": (struct.pack(">HH", 3, 5), struct.pack(">HH", height, width)),
+        "ppm": (b"5 3", b"%d %d" % (width, height)),
+    }[kind]
+    assert old in data
+    return data.replace(old, new)
+
+
+@pytest.mark.parametrize("kind", ["bmp", "gif", "jpg", "png", "ppm", "tif"])
+def test_the_size_is_checked_before_pixels_are_decoded(tmp_path, kind):
+    """The file lacks nearly all of its pixels, so decoding them would be another error."""
+    seen, path = [], tmp_path / f"a.{kind}"
+
+    def check(width, height):
+        seen.append((width, height))
+        raise ImageError("too large")
+
+    Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(path)
+    path.write_bytes(with_sides(path.read_bytes(), kind, 20_000, 30_000))
+    with pytest.raises(ImageError) as caught:
+        read(path, check=check)
+    assert str(caught.value) == f"{path}: too large"
+    assert seen == [(20_000, 30_000)]
+    with pytest.raises(ImageError, match="= 600000000 pixels, more than the limit of 178956970"):
+        read(path)
+
+
+def test_a_check_of_the_size_replaces_the_limit_of_pillow(tmp_path, monkeypatch):
+    path, pixels = tmp_path / "a.png", np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    write_image(path, pixels)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)
+    np.testing.assert_array_equal(read(path, check=lambda width, height: None).pixels, pixels)
+    assert images.sides(path) == (4, 5)
+    probe_image(path)
+    assert Image.MAX_IMAGE_PIXELS == 1
 
 
 def test_a_lack_of_memory_is_not_called_a_damaged_file(tmp_path, picture, monkeypatch):

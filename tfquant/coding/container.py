@@ -27,10 +27,12 @@ does not detect corrupt data.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import struct
 import zlib
-from typing import BinaryIO
+from typing import Any, BinaryIO, Union
 
+Buffer = Union[bytes, bytearray, memoryview]
 MAGIC = b"\x89TFQ"
 VERSION = 2
 VERSIONS = (1, VERSION)
@@ -39,6 +41,8 @@ NO_LIMIT = 1 << 62  # for reading a file before its model, which has the limit, 
 MAX_STREAMS = 255
 FINGERPRINT_DIGITS = 16  # hexadecimal
 MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
+# A codec pads both sides to multiples of this number or of one of its divisors.
+PADDED_TO = 64
 QUALITY_STEPS = 256  # steps per unit of quality
 
 # The header's fields at fixed offsets, in the notation of `struct`.
@@ -77,23 +81,37 @@ TOO_LONG = (
 DAMAGED = "damaged file: its checksum does not fit; get another copy"
 NO_STREAMS = "header says 0 streams; a file holds at least 1"
 NO_NAME = "the codec name in the header is not printable ASCII; the file was not made by tfquant"
-NO_SIDE = f"header says {{height}}x{{width}} pixels; a side has 1 to {MAX_SIDE}"
-TOO_LARGE = (
-    "header says {height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
-    "raise max_pixels (--max_pixels) if you trust the file"
+NO_SIDE = (
+    f"header says {{width}}x{{height}} pixels (width x height); a side has 1 to {MAX_SIDE} pixels"
 )
+_PIXELS = "{width}x{height} (width x height) = {pixels} pixels, more than the limit of {max_pixels}"
+_PADDED = (
+    "{width}x{height} pixels (width x height), which are {padded} pixels after padding to multiples"
+    f" of {PADDED_TO}, more than {{max_padded}}, which the limit of {{max_pixels}} allows"
+)
+_RAISE = "raise max_pixels{where} (--max_pixels; for a SavedModel, tfquant export --max_pixels)"
+_TRUSTED = f"{_RAISE.format(where='')} if you trust the file"
+TOO_LARGE = f"header says {_PIXELS}: {_TRUSTED}"
+TOO_MUCH_PADDING = f"header says {_PADDED}: {_TRUSTED}"
 # Of a picture that is to be written: what cannot be read by default is not written either.
-TOO_LARGE_TO_WRITE = (
-    "{height}x{width} = {pixels} pixels, more than the limit of {max_pixels}: "
-    "raise max_pixels (--max_pixels), here and where the file is read"
-)
+_BOTH = _RAISE.format(where=" here and where the file is read")
+TOO_LARGE_TO_WRITE = f"{_PIXELS}: {_BOTH}"
+TOO_MUCH_PADDING_TO_WRITE = f"{_PADDED}: {_BOTH}"
 OTHER_MODEL = (
     "made by model {codec} {fingerprint}, this one is {own_codec} {own_fingerprint}: "
     "decode it with the model that it was made with"
 )
+OTHER_FORMAT = (
+    "header says format version {version}, files of this model have version {own_version}; the file"
+    " was not made by tfquant"
+)
 OTHER_QUALITY = (
-    f"header says quality {{quality}}/{QUALITY_STEPS}, files of this model have"
-    f" {{least}}/{QUALITY_STEPS} to {{most}}/{QUALITY_STEPS}; the file was not made by tfquant"
+    "header says quality {quality:.6g}, files of this model have {least:.6g} to {most:.6g}; the"
+    " file was not made by tfquant"
+)
+NO_QUALITY = (
+    "header says quality {quality:.6g}, but this model has one rate and its files store no quality;"
+    " the file was not made by tfquant"
 )
 ONE_RATE = (0, 0)  # the stored qualities of a model with one rate
 # A file with the stored quality 0 is valid for every model. A model for a range of rates then uses
@@ -218,16 +236,19 @@ class Bitstream:
         return content + _CHECKSUM.pack(zlib.crc32(content))
 
     @classmethod
-    def from_bytes(cls, data: bytes, max_pixels: int = MAX_PIXELS) -> Bitstream:
+    def from_bytes(cls, data: Buffer, max_pixels: int = MAX_PIXELS) -> Bitstream:
         """Reads a file and checks all of it.
 
         Args:
-          data: the content of the file; any bytes.
-          max_pixels: limit of the picture's number of pixels.
+          data: the content of the file; any bytes, or an object with the buffer protocol.
+          max_pixels: limit of the picture's number of pixels, see `excess`.
 
         Raises:
           BitstreamError: one of its subclasses.
+          TypeError: the data are no bytes, or the limit is no integer.
+          ValueError: the limit is below 1.
         """
+        data, max_pixels = _content(data), checked_limit(max_pixels)
         header = _parse(data)
         _check_size(header, len(data))
         content = memoryview(data)[: -_CHECKSUM.size]
@@ -244,7 +265,11 @@ class Bitstream:
         return cls(**fields, streams=tuple(streams))
 
     def check_model(
-        self, codec: str, fingerprint: str, qualities: tuple[int, int] = ONE_RATE
+        self,
+        codec: str,
+        fingerprint: str,
+        qualities: tuple[int, int] = ONE_RATE,
+        version: int | None = None,
     ) -> None:
         """Checks that a model made the file.
 
@@ -252,10 +277,12 @@ class Bitstream:
           codec: name of the model's codec.
           fingerprint: the model's fingerprint.
           qualities: the model's lowest and highest quality, results of `stored_quality`.
+          version: format version of the model's files; None for a model with files of every
+            version.
 
         Raises:
           OtherModelError: another model made the file.
-          FieldError: the header has a quality that no file of this model has.
+          FieldError: the header has a version or a quality that no file of this model has.
         """
         if (self.codec, self.fingerprint) != (codec, fingerprint):
             raise OtherModelError(
@@ -266,9 +293,13 @@ class Bitstream:
                     own_fingerprint=fingerprint,
                 )
             )
+        if version not in (None, self.version):
+            raise FieldError(OTHER_FORMAT.format(version=self.version, own_version=version))
         stored, (least, most) = stored_quality(self.quality, self.version), qualities
         if stored and not least <= stored <= most:
-            raise FieldError(OTHER_QUALITY.format(quality=stored, least=least, most=most))
+            text = NO_QUALITY if qualities == ONE_RATE else OTHER_QUALITY
+            steps = {"quality": stored, "least": least, "most": most}
+            raise FieldError(text.format(**{n: s / QUALITY_STEPS for n, s in steps.items()}))
 
 
 def check_identity(codec: str, fingerprint: str) -> None:
@@ -283,6 +314,69 @@ def check_identity(codec: str, fingerprint: str) -> None:
             f"fingerprint {fingerprint!r}; it takes {FINGERPRINT_DIGITS} hexadecimal digits in"
             " lower case"
         )
+
+
+def checked_limit(max_pixels: int) -> int:
+    """Returns a limit of pixels as an int, at most `NO_LIMIT`.
+
+    Raises:
+      TypeError: it is no integer.
+      ValueError: it is below 1.
+    """
+    try:
+        limit = operator.index(max_pixels)
+    except TypeError:
+        raise TypeError(f"max_pixels must be an integer; got {max_pixels!r}") from None
+    if limit < 1:
+        raise ValueError(f"max_pixels must be at least 1; got {limit}")
+    return min(limit, NO_LIMIT)
+
+
+def limited(height: Any, width: Any, max_pixels: int) -> dict[str, Any]:
+    """Returns the numbers that a limit of pixels compares.
+
+    A codec computes with a padded picture, so a thin picture takes the memory of a large one. The
+    padded picture may have an eighth and 2**20 pixels more than `max_pixels`. A picture of ordinary
+    shape is then limited by its own pixels only.
+
+    Args:
+      height, width: sides in pixels, ints or int64 tensors.
+      max_pixels: the limit.
+
+    Returns:
+      A dictionary: height, width, max_pixels, and
+        pixels: of the picture, at most max_pixels;
+        padded: pixels of the padded picture, at most max_padded;
+        max_padded: the limit of padded.
+    """
+    rows, columns = (-(-side // PADDED_TO) * PADDED_TO for side in (height, width))
+    return {
+        "height": height,
+        "width": width,
+        "max_pixels": max_pixels,
+        "pixels": height * width,
+        "padded": rows * columns,
+        "max_padded": max_pixels + max_pixels // 8 + (1 << 20),
+    }
+
+
+def excess(
+    height: int,
+    width: int,
+    max_pixels: int,
+    texts: tuple[str, str] = (TOO_LARGE_TO_WRITE, TOO_MUCH_PADDING_TO_WRITE),
+) -> str:
+    """Returns a message if a picture is larger than a limit of pixels, otherwise "".
+
+    Args:
+      height, width: sides in pixels.
+      max_pixels: the limit, see `limited`.
+      texts: messages for too many pixels, and for too many pixels after padding.
+    """
+    found = limited(height, width, max_pixels)
+    if found["pixels"] > found["max_pixels"]:
+        return texts[0].format(**found)
+    return texts[1].format(**found) if found["padded"] > found["max_padded"] else ""
 
 
 def stored_quality(quality: float | None, version: int = VERSION) -> int:
@@ -314,6 +408,19 @@ def read_header(file: BinaryIO) -> Header:
     _check_size(header, file.tell())
     _check_fields(header, max_pixels=None)
     return header
+
+
+def _content(data: Any) -> bytes:
+    """Returns the bytes of a file. Raises a TypeError for another object, such as its name."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        return memoryview(data).tobytes()
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the content of a .tfq file must be bytes, got {type(data).__name__}; read a file with"
+            " open(path, 'rb').read()"
+        ) from None
 
 
 def _parse(data: bytes) -> Header:
@@ -365,12 +472,10 @@ def _check_fields(header: Header, max_pixels: int | None) -> None:
         raise FieldError(NO_NAME)
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise FieldError(NO_SIDE.format(height=height, width=width))
-    if max_pixels is not None and height * width > max_pixels:
-        raise FieldError(
-            TOO_LARGE.format(
-                height=height, width=width, pixels=height * width, max_pixels=max_pixels
-            )
-        )
+    if max_pixels is not None:
+        found = excess(height, width, max_pixels, (TOO_LARGE, TOO_MUCH_PADDING))
+        if found:
+            raise FieldError(found)
 
 
 def _is_name(name: str) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tfquant.coding import container
 from tfquant.coding.checksum import crc32
-from tfquant.coding.requirement import require
+from tfquant.coding.requirement import Checks
 
 _SIZES = {name: struct.calcsize(code) for name, code in container.LAYOUT.items()}
 _ENDS = dict(zip(_SIZES, itertools.accumulate(_SIZES.values())))
@@ -90,6 +90,7 @@ def unpack(
     fingerprint: str,
     max_pixels: int = container.MAX_PIXELS,
     qualities: tuple[int, int] = container.ONE_RATE,
+    version: int | None = None,
 ) -> Unpacked:
     """Returns the content of a file of this model.
 
@@ -98,15 +99,19 @@ def unpack(
       codec: this model's codec.
       fingerprint: this model's fingerprint.
       max_pixels: limit of the picture's number of pixels.
-      qualities: as in `container.Bitstream.check_model`.
+      qualities, version: as in `container.Bitstream.check_model`.
     """
-    checks, fields = _Checks(), _fields(data)
+    checks, fields = Checks(), _fields(data)
     begin, lengths = _check_size(checks, data, fields)
     _check_checksum(checks, data)
     _check_fields(checks, fields, max_pixels)
     _check_model(checks, fields, codec, fingerprint)
+    found = _number(fields["version"])
+    if version is not None:
+        values = {"version": found, "own_version": version}
+        checks.require(found == version, container.OTHER_FORMAT, **values)
     quality = tf.cast(_number(fields["quality"]), tf.int32)
-    quality = tf.where(_number(fields["version"]) == 1, 0, quality)
+    quality = tf.where(found == 1, 0, quality)
     _check_quality(checks, quality, qualities)
     with tf.control_dependencies(checks.done):
         lengths = tf.cast(lengths, tf.int32)
@@ -129,7 +134,7 @@ def _fields(data: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def _check_size(
-    checks: _Checks, data: tf.Tensor, fields: dict[str, tf.Tensor]
+    checks: Checks, data: tf.Tensor, fields: dict[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Checks the signature, the version, and that the file has the size that its header implies.
 
@@ -160,7 +165,7 @@ def _check_size(
     return begin, lengths
 
 
-def _check_checksum(checks: _Checks, data: tf.Tensor) -> None:
+def _check_checksum(checks: Checks, data: tf.Tensor) -> None:
     with tf.control_dependencies(checks.done):
         end = tf.strings.length(data) - _WORD
         content = tf.strings.substr(data, 0, end)
@@ -168,7 +173,7 @@ def _check_checksum(checks: _Checks, data: tf.Tensor) -> None:
     checks.require(crc32(content) == checksum, container.DAMAGED)
 
 
-def _check_fields(checks: _Checks, fields: dict[str, tf.Tensor], max_pixels: int) -> None:
+def _check_fields(checks: Checks, fields: dict[str, tf.Tensor], max_pixels: int) -> None:
     """Checks the fields that do not determine the size of the file."""
     checks.require(_number(fields["streams"]) > 0, container.NO_STREAMS)
     name = fields["codec"]
@@ -180,13 +185,31 @@ def _check_fields(checks: _Checks, fields: dict[str, tf.Tensor], max_pixels: int
     for side in sides.values():
         fits = (side >= 1) & (side <= container.MAX_SIDE)
         checks.require(fits, container.NO_SIDE, **sides)
-    pixels = sides["height"] * sides["width"]
-    small = pixels <= max_pixels
-    checks.require(small, container.TOO_LARGE, **sides, pixels=pixels, max_pixels=max_pixels)
+    check_limit(checks, sides["height"], sides["width"], max_pixels)
+
+
+def check_limit(
+    checks: Checks,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    max_pixels: int,
+    texts: tuple[str, str] = (container.TOO_LARGE, container.TOO_MUCH_PADDING),
+) -> None:
+    """Requires that a picture is within a limit of pixels, with the messages of `container.excess`.
+
+    Args:
+      checks: gets two further checks.
+      height, width: int64 scalars.
+      max_pixels: the limit.
+      texts: as in `container.excess`.
+    """
+    values = container.limited(height, width, max_pixels)
+    checks.require(values["pixels"] <= values["max_pixels"], texts[0], **values)
+    checks.require(values["padded"] <= values["max_padded"], texts[1], **values)
 
 
 def _check_model(
-    checks: _Checks, fields: dict[str, tf.Tensor], codec: str, fingerprint: str
+    checks: Checks, fields: dict[str, tf.Tensor], codec: str, fingerprint: str
 ) -> None:
     name = fields["codec"]
     theirs = {
@@ -198,10 +221,18 @@ def _check_model(
     checks.require(same, container.OTHER_MODEL, **theirs, **ours)
 
 
-def _check_quality(checks: _Checks, quality: tf.Tensor, qualities: tuple[int, int]) -> None:
+def _check_quality(checks: Checks, quality: tf.Tensor, qualities: tuple[int, int]) -> None:
     least, most = qualities
     known = (quality == 0) | ((quality >= least) & (quality <= most))
-    checks.require(known, container.OTHER_QUALITY, quality=quality, least=least, most=most)
+    text = container.NO_QUALITY if qualities == container.ONE_RATE else container.OTHER_QUALITY
+    values = {"quality": quality, "least": least, "most": most}
+    checks.require(known, text, **{name: _as_text(steps) for name, steps in values.items()})
+
+
+def _as_text(steps: tf.Tensor | int) -> tf.Tensor:
+    """Returns a stored quality as a number of the scale, as text with six digits like Python's."""
+    number = tf.cast(steps, tf.float64) / container.QUALITY_STEPS
+    return tf.strings.as_string(number, precision=6, shortest=True)
 
 
 def _letters(name: tf.Tensor) -> tf.Tensor:
@@ -215,17 +246,6 @@ def sizes(data: tf.Tensor) -> tf.Tensor:
     padded = tf.strings.join([data, tf.constant(bytes(end))])
     sides = tf.io.decode_raw(tf.strings.substr(padded, begin, end - begin), tf.uint8)
     return _number(tf.reshape(sides, [-1, 2, _SIZES["height"]]))
-
-
-class _Checks:
-    """A sequence of checks; `done` contains the operations to wait for."""
-
-    def __init__(self) -> None:
-        self.done: list[tf.Operation | None] = []
-
-    def require(self, condition: tf.Tensor, text: str, **values: Any) -> None:
-        with tf.control_dependencies(self.done):
-            self.done = [require(condition, text, **values)]
 
 
 def _bytes(text: tf.Tensor, count: int) -> tf.Tensor:

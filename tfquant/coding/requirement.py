@@ -35,6 +35,22 @@ def require(condition: tf.Tensor, text: str, **values: Any) -> tf.Operation | No
     return None
 
 
+class Checks:
+    """A sequence of checks. Each waits for the ones before, so the first error is reported.
+
+    Attributes:
+      done: the operations to wait for (`tf.control_dependencies`).
+    """
+
+    def __init__(self) -> None:
+        self.done: list[tf.Operation | None] = []
+
+    def require(self, condition: tf.Tensor, text: str, **values: Any) -> None:
+        """Adds a check; the arguments are those of `require`."""
+        with tf.control_dependencies(self.done):
+            self.done = [require(condition, text, **values)]
+
+
 def _filled(text: str, values: dict) -> tf.Tensor:
     """Returns `text.format(**values)` for tensors, numbers or text as values."""
     parts = []

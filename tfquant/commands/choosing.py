@@ -174,6 +174,11 @@ class Aim:
         """Returns the aim of a command with the options of `add_quality`."""
         return cls(arguments.quality, arguments.target_size, arguments.target_bpp)
 
+    @property
+    def wants_size(self) -> bool:
+        """True if a size is wanted, which any model of a set may have."""
+        return self.size is not None or self.bpp is not None
+
     def bytes_for(self, height: int, width: int) -> int | None:
         """Returns the wanted size of a picture's file in bytes, or None if a quality is wanted."""
         return fitting.bytes_for(self.size, self.bpp, height, width)
@@ -218,6 +223,17 @@ class Compressor:
         self.set = find_set(name)
         self._aim = aim or Aim()
         self._member, self._quality = self.set.member_for(self._aim.quality)
+
+    def limit(self, max_pixels: int | None) -> int:
+        """Returns the limit of a picture's number of pixels before its model is known.
+
+        Args:
+          max_pixels: the wanted limit; None for that of the models.
+        """
+        if max_pixels is not None:
+            return max_pixels
+        members = self.set.members if self._aim.wants_size else [self._member]
+        return max(member.manifest.max_pixels for member in members)
 
     def load(self) -> None:
         """Loads TensorFlow and the model for the wanted quality.

@@ -71,8 +71,10 @@ def _check_output(output: str, source: str, arguments: argparse.Namespace) -> No
 
 def _compress_one(arguments: argparse.Namespace) -> None:
     compressor = choosing.Compressor(arguments.model, choosing.Aim.of(arguments))
-    picture = _read_picture(arguments.picture, arguments)
-    made = compressor.compress(picture.pixels, arguments.max_pixels)
+    picture = _read_picture(arguments.picture, arguments, compressor)
+    compressor.load()
+    with _naming(arguments.picture):
+        made = compressor.compress(picture.pixels, arguments.max_pixels)
     outputs.write(arguments.file, made.data)
     height, width, _ = picture.pixels.shape
     bpp = 8 * len(made.data) / (height * width)
@@ -97,10 +99,13 @@ def _decompress_one(arguments: argparse.Namespace) -> None:
     # Checks everything possible before the model loads, which takes time.
     with _naming(arguments.file):
         data, bitstream = _read_file(arguments.file, arguments.max_pixels)
-        decompressor = choosing.Decompressor(arguments.model)
+    decompressor = choosing.Decompressor(arguments.model)
+    with _naming(arguments.file):
         decompressor.check(bitstream)
-        extension = _extension(arguments.picture)
-        image = decompressor.load().decompress(data, arguments.max_pixels)
+    extension = _extension(arguments.picture)
+    decompressor.load()
+    with _naming(arguments.file):
+        image = decompressor.decompress(data, arguments.max_pixels)
     outputs.write(arguments.picture, _encoded(image, extension, _mark(data, bitstream)))
     height, width, _ = image.shape
     _say(arguments.picture, f"{files.shown(arguments.picture)}: {width}x{height} pixels")
@@ -136,11 +141,13 @@ def _name(source: str) -> str:
 
 @contextlib.contextmanager
 def _naming(source: str) -> Iterator[None]:
-    """Adds the name of a .tfq file to errors about its content."""
+    """Adds the name of an input to errors about its content, its model and its memory."""
     try:
         yield
-    except container.BitstreamError as error:
+    except (container.BitstreamError, manifest_file.ModelError) as error:
         raise BadInput(f"{_name(source)}: {error}") from None
+    except MemoryError:
+        raise BadInput(f"{_name(source)}: not enough memory") from None
 
 
 def _say(output: str, line: str) -> None:
@@ -175,7 +182,7 @@ def _compress_folder(arguments: argparse.Namespace) -> None:
     compressor.load()
 
     def work(task: batch.Task) -> dict:
-        picture = _read_picture(task.source, arguments)
+        picture = _read_picture(task.source, arguments, compressor)
         made = compressor.compress(picture.pixels, arguments.max_pixels)
         outputs.write(task.target, made.data)
         height, width, _ = picture.pixels.shape
@@ -353,7 +360,7 @@ def _existing_file(
         return _Existing(f"it cannot be read: {error.strerror or error}", False)
     ours = not data or data.startswith(container.MAGIC)
     try:
-        found = container.Bitstream.from_bytes(data, sys.maxsize)
+        found = container.Bitstream.from_bytes(data, container.NO_LIMIT)
     except container.BitstreamError as error:
         return _Existing(str(error), ours)
     try:
@@ -366,7 +373,7 @@ def _existing_file(
         difference = compressor.difference(
             found,
             len(data),
-            lambda: _read_picture(task.source, arguments).pixels,
+            lambda: _read_picture(task.source, arguments, compressor).pixels,
             arguments.max_pixels,
         )
     except (BadInput, manifest_file.ModelError) as error:
@@ -411,13 +418,20 @@ def some_names(paths: list[str]) -> str:
     return first_few([files.shown(path) for path in sorted(paths)], _NAMED)
 
 
-def _read_picture(path: str, arguments: argparse.Namespace) -> images.Decoded:
+def _read_picture(
+    path: str, arguments: argparse.Namespace, compressor: choosing.Compressor
+) -> images.Decoded:
     from tfquant.data import images
+
+    def check(width: int, height: int) -> None:
+        too_large = container.excess(height, width, compressor.limit(arguments.max_pixels))
+        if too_large:
+            raise images.ImageError(too_large)
 
     data = outputs.standard_input() if path == STANDARD else None
     name = _STANDARD_INPUT if path == STANDARD else path
     try:
-        return images.read(name, arguments.background, data, page=arguments.page)
+        return images.read(name, arguments.background, data, page=arguments.page, check=check)
     except images.ImageError as error:
         raise BadInput(error) from None
 

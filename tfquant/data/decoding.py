@@ -11,8 +11,9 @@ import dataclasses
 import importlib.util
 import io
 import struct
+import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Callable
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -68,6 +69,10 @@ _TURNS = {
 }
 
 
+# Default limit of a picture. It is twice Pillow's MAX_IMAGE_PIXELS, from which Pillow rejects.
+MAX_PIXELS = 178_956_970
+
+
 class ImageError(ValueError):
     """Error: a picture cannot be found, read or written.
 
@@ -92,8 +97,20 @@ class Decoded:
     notes: tuple[str, ...]
 
 
+def check_size(width: int, height: int) -> None:
+    """Raises an ImageError for a picture of more than `MAX_PIXELS` pixels."""
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{width}x{height} (width x height) = {width * height} pixels, more than the limit of"
+            f" {MAX_PIXELS}"
+        )
+
+
 def decode(
-    file: str | io.BytesIO, background: np.ndarray | None = None, page: int | None = None
+    file: str | io.BytesIO,
+    background: np.ndarray | None = None,
+    page: int | None = None,
+    check: Callable[[int, int], None] = check_size,
 ) -> Decoded:
     """Reads a picture.
 
@@ -101,16 +118,18 @@ def decode(
       file: its path, or its bytes in a `BytesIO`.
       background: (red, green, blue) as float32 [3], 0 to 255, or None.
       page: page of a file with several, from 1. None is the first page that is not a thumbnail.
+      check: takes the width and the height before pixels are decoded. It may raise an ImageError.
 
     Raises:
-      ImageError: the picture is transparent, its black and white are undefined, or it has no such
-        page. The message does not name the file.
+      ImageError: the picture is too large or transparent, its black and white are undefined, or it
+        has no such page. The message does not name the file.
       Exception: any error of Pillow's decoders for a corrupt file.
     """
-    with messages.collected() as said:
+    with using_pillow() as said:
         try:
-            with opened(file) as (picture, profile):
+            with opened(file, check) as (picture, profile):
                 note = choose_page(picture, page)
+                check(*picture.size)
                 pixels, colours = _pixels(picture, profile, background)
         except (ImageError, Image.UnidentifiedImageError):
             raise
@@ -122,30 +141,62 @@ def decode(
     return Decoded(pixels, tuple(filter(None, (note, colours, *messages.shortened(said)))))
 
 
+_limit_lock = threading.Lock()
+_unlimited = 0  # number of threads within `using_pillow`
+_pillows_limit: int | None = None
+
+
 @contextlib.contextmanager
-def opened(file: str | io.BytesIO) -> Iterator[tuple[Image.Image, bytes | None]]:
-    """Yields (Pillow's picture, an ICC profile that Pillow does not read or None)."""
+def using_pillow() -> Iterator[list[str]]:
+    """Yields a list that receives Pillow's messages, and switches its own limit of pixels off.
+
+    The limit is off for all threads, until the last one leaves.
+    """
+    global _unlimited, _pillows_limit
+    with _limit_lock:
+        if not _unlimited:
+            _pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _unlimited += 1
+    try:
+        with messages.collected() as said:
+            yield said
+    finally:
+        with _limit_lock:
+            _unlimited -= 1
+            if not _unlimited:
+                Image.MAX_IMAGE_PIXELS = _pillows_limit
+
+
+@contextlib.contextmanager
+def opened(
+    file: str | io.BytesIO, check: Callable[[int, int], None] = check_size
+) -> Iterator[tuple[Image.Image, bytes | None]]:
+    """Yields (Pillow's picture, an ICC profile that Pillow does not read or None).
+
+    `check` is that of `decode`. It is called here if the pixels are decoded here.
+    """
     profile = None
     try:
-        picture = _open(file)
+        picture = _open(file, check)
     except ValueError as error:
         if "MAX_TEXT" not in str(error):
             raise
         data, profile = png_chunks.without_large_chunks(_bytes(file))
-        picture = _open(io.BytesIO(data))
+        picture = _open(io.BytesIO(data), check)
     if picture.format == "TIFF" and not isinstance(file, io.BytesIO) and _may_be_turned(picture):
         # Pillow maps uncompressed pixels of a file into memory, and swaps their sides if it rotates
         # them.
         picture.close()
-        picture = _open(io.BytesIO(_bytes(file)))
+        picture = _open(io.BytesIO(_bytes(file)), check)
     with picture:
         yield picture, profile
 
 
-def _open(file: str | io.BytesIO) -> Image.Image:
+def _open(file: str | io.BytesIO, check: Callable[[int, int], None]) -> Image.Image:
     picture = Image.open(file, formats=readable_formats())
     try:
         if picture.format == "PNG":
+            check(*picture.size)
             _scale_gray_key(picture)
             picture.load()  # also reads the text after the pixels
     except BaseException:

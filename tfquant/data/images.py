@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from tfquant import files
-from tfquant.data import decoding, messages
+from tfquant.data import decoding
 from tfquant.data.decoding import FORMATS, Decoded, ImageError, ImageMemoryError
 
 __all__ = [
@@ -45,6 +45,7 @@ def read(
     data: bytes | None = None,
     *,
     page: int | None = None,
+    check: Callable[[int, int], None] = decoding.check_size,
 ) -> Decoded:
     """Reads a picture as 8-bit sRGB.
 
@@ -55,6 +56,8 @@ def read(
         dropped.
       data: the file's bytes if they are already read. Errors then use `path` as their name.
       page: page or frame of a file with several, from 1. None is the first that is not a thumbnail.
+      check: takes the width and the height before pixels are decoded. It raises an ImageError,
+        without the file's name, for a picture that is too large.
 
     Returns:
       The picture, uint8 [H, W, 3], and notes about conversions and defects.
@@ -68,7 +71,8 @@ def read(
     with _errors_of(path, data):
         if data is None:
             data = _bytes_of(path)
-        return decoding.decode(path if data is None else io.BytesIO(data), checked, page)
+        file = path if data is None else io.BytesIO(data)
+        return decoding.decode(file, checked, page, check)
 
 
 def read_image(
@@ -102,7 +106,7 @@ def sides(path: str | os.PathLike, page: int | None = None) -> tuple[int, ...]:
       ImageError: the header is not that of a picture.
     """
     path = os.fspath(path)
-    with _errors_of(path), messages.collected():
+    with _errors_of(path), decoding.using_pillow():
         data = _bytes_of(path)
         file = path if data is None else io.BytesIO(data)
         with Image.open(file, formats=decoding.readable_formats()) as picture:
@@ -141,12 +145,6 @@ def _errors_of(path: str, data: bytes | None = None) -> Iterator[None]:
         raise ImageError(f"{name}: a folder, not a picture") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: {_why_unidentified(path, data)}") from None
-    except Image.DecompressionBombError:
-        assert Image.MAX_IMAGE_PIXELS is not None  # else Pillow has no limit
-        limit = 2 * Image.MAX_IMAGE_PIXELS
-        raise ImageError(
-            f"{name}: more than {limit} pixels, where Pillow suspects an attack"
-        ) from None
     except MemoryError:
         raise ImageMemoryError(f"{name}: not enough memory to read the picture") from None
     # Pillow's decoders raise various errors for corrupt files.
@@ -187,7 +185,7 @@ def probe_image(path: str | os.PathLike) -> None:
     """Raises an ImageError if the file's header is not that of a picture. Reads no pixels."""
     path = os.fspath(path)
     try:
-        with messages.collected(), files.reading(path) as file:
+        with decoding.using_pillow(), files.reading(path) as file:
             Image.open(file, formats=decoding.readable_formats()).close()
     except Exception:
         read_image(path)  # raises an error with the reason
@@ -285,7 +283,7 @@ def encoded(
 def made_from(path: str | os.PathLike) -> str | None:
     """Returns the `source` with which `write_image` wrote a PNG file, or None."""
     try:
-        with messages.collected(), Image.open(path, formats=["PNG"]) as picture:
+        with decoding.using_pillow(), Image.open(path, formats=["PNG"]) as picture:
             return picture.info.get(_MADE_FROM)
     except Exception:
         return None

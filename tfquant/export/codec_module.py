@@ -44,15 +44,17 @@ _CODED = (
     tf.TensorSpec([], tf.int32, name="width"),
     tf.TensorSpec([], tf.int64, name="symbols_crc"),
 )
-_OTHER_SYMBOLS = (
-    "the decoded symbols differ from the encoded ones: the file is forged, or the arithmetic of"
-    " this machine differs from that of the encoding machine (decode on a similar machine)"
-)
-
-
+_DIFFER = "the decoded symbols differ from the encoded ones: the file is forged, or"
+# Version of the files -> message.
+_OTHER_SYMBOLS = {
+    1: f"{_DIFFER} the arithmetic of this machine differs from that of the encoding machine (decode"
+    " on a similar machine)",
+    2: f"{_DIFFER} this process computes float32 with reduced precision (such as"
+    " ONEDNN_DEFAULT_FPMATH_MODE=BF16)",
+}
 _OTHER_SIZE = (
-    "one batch has files of {height}x{width} and {other_height}x{other_width} pixels;"
-    " all pictures of a batch must have the same size"
+    "one batch has files of {width}x{height} and {other_width}x{other_height} pixels (width x"
+    " height); all pictures of a batch must have the same size"
 )
 
 
@@ -214,9 +216,8 @@ class CodecModule(tf.Module):
         self, image: tf.Tensor, quality: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
         """Compresses `image: uint8 [H, W, 3]` to tfq_bytes: string scalar."""
-        height, width = self._within_limit(tf.shape(image)[0], tf.shape(image)[1])
-        with tf.control_dependencies([height]):
-            image = tf.identity(image)
+        image = stock.picture_within(image, self._max_pixels)
+        height, width = tf.shape(image)[0], tf.shape(image)[1]
         coded = self.encode(image, quality)
         return {"tfq_bytes": self._pack(coded, height, width, quality)}
 
@@ -239,12 +240,10 @@ class CodecModule(tf.Module):
         def one(
             y: tf.Tensor, height: tf.Tensor, width: tf.Tensor, quality: tf.Tensor | None = None
         ) -> tf.Tensor:
-            height, width = self._within_limit(height, width)
-            with tf.control_dependencies([height]):
-                y = tf.identity(y)
             return self._pack(self._write(y[None]), height, width, quality)
 
-        y, *sides = stock.with_sides(self._codec(), "y", y, height, width)
+        sides = (height, width)
+        y, *sides = stock.with_sides(self._codec(), "y", y, *sides, self._max_pixels)
         batch = with_quality(y, quality, *sides)
         return {"tfq_bytes": one_by_one(one, batch, tf.TensorSpec([], tf.string))}
 
@@ -288,7 +287,7 @@ class CodecModule(tf.Module):
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
         same = tf.equal(self._crc(exchange.symbols), symbols_crc)
-        with tf.control_dependencies([require(same, _OTHER_SYMBOLS)]):
+        with tf.control_dependencies([require(same, _OTHER_SYMBOLS[self.version])]):
             return tf.identity(y_hat)
 
     def _crc(self, symbols: list[tf.Tensor]) -> tf.Tensor:
@@ -318,16 +317,8 @@ class CodecModule(tf.Module):
     def _unpack(self, tfq_bytes: tf.Tensor) -> packing.Unpacked:
         codec, fingerprint = self._codec().name, self.fingerprint()
         steps = scale.stored_range(self._qualities)
-        return packing.unpack(tfq_bytes, codec, fingerprint, self._max_pixels, steps)
-
-    def _within_limit(self, height: tf.Tensor, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sides of a picture, if it is not larger than what is read."""
-        pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-        values = {"height": height, "width": width, "pixels": pixels,
-                  "max_pixels": self._max_pixels}  # fmt: skip
-        small = require(pixels <= self._max_pixels, container.TOO_LARGE_TO_WRITE, **values)
-        with tf.control_dependencies([small]):
-            return tf.identity(height), tf.identity(width)
+        limit = self._max_pixels
+        return packing.unpack(tfq_bytes, codec, fingerprint, limit, steps, self.version)
 
     def _picture(self, file: packing.Unpacked) -> tf.Tensor:
         quality = () if self._qualities is None else (self._quality_of(file),)

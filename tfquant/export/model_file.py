@@ -134,8 +134,9 @@ class ExportedModel:
             files of a model with one rate have the same size.
 
         Raises:
-          ValueError: the quality is not from 0 to 100, a target is not positive, there are several
-            of the three, or the picture has another type or shape.
+          ValueError: the quality or the limit is out of range, a target is not positive, there are
+            several of the three, or the picture has another type or shape.
+          TypeError: the limit is no integer.
           ModelError: the picture is too large, or the latents cannot be coded.
           PictureMemoryError: there is not enough memory.
         """
@@ -149,10 +150,9 @@ class ExportedModel:
             return fitting.to_target(own, image, target_size, target_bpp, max_pixels)
         stored = self._stored(quality)
         height, width, _ = image.shape
-        limit = self.manifest.max_pixels if max_pixels is None else max_pixels
-        if height * width > limit:
-            values = {"height": height, "width": width, "pixels": height * width}
-            raise ModelError(container.TOO_LARGE_TO_WRITE.format(**values, max_pixels=limit))
+        too_large = container.excess(height, width, self._limit(max_pixels))
+        if too_large:
+            raise ModelError(too_large)
         try:
             coded = self._functions.encode(tf.constant(image), *_quality_input(stored))
         except tf.errors.ResourceExhaustedError:
@@ -170,26 +170,28 @@ class ExportedModel:
             version=self.manifest.file_version,
         ).to_bytes()
 
-    def decompress(self, data: bytes, max_pixels: int | None = None) -> np.ndarray:
+    def decompress(self, data: container.Buffer, max_pixels: int | None = None) -> np.ndarray:
         """Decompresses the bytes of a .tfq file.
 
         Args:
-          data: the bytes.
+          data: the bytes, or another object with the buffer protocol.
           max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
         Returns:
           The picture, uint8 [H, W, 3].
 
         Raises:
+          TypeError: the data are no bytes, or the limit is no integer.
+          ValueError: the limit is below 1.
           container.BitstreamError: the data is corrupt, forged, not a .tfq file, or from another
             model.
           PictureMemoryError: there is not enough memory.
         """
         import tensorflow as tf
 
-        limit = self.manifest.max_pixels if max_pixels is None else max_pixels
-        bitstream = container.Bitstream.from_bytes(data, limit)
-        bitstream.check_model(self.codec, self.fingerprint, scale.stored_range(self.qualities))
+        bitstream = container.Bitstream.from_bytes(data, self._limit(max_pixels))
+        steps, version = scale.stored_range(self.qualities), self.manifest.file_version
+        bitstream.check_model(self.codec, self.fingerprint, steps, version)
         try:
             decoded = self._functions.decode(
                 tf.constant(bitstream.streams, tf.string),
@@ -244,6 +246,12 @@ class ExportedModel:
 
         return rebuilding.rebuilt(self._path, self.manifest)
 
+    def _limit(self, max_pixels: int | None) -> int:
+        """Returns the limit of pixels; the model's own for None."""
+        return container.checked_limit(
+            self.manifest.max_pixels if max_pixels is None else max_pixels
+        )
+
     def _quality_of(self, file: container.Bitstream) -> float | None:
         """Returns the quality with which a file is decoded; None for a model with one rate."""
         if self.qualities is None:
@@ -263,12 +271,14 @@ def checked(image: np.ndarray) -> np.ndarray:
 
     from tfquant.data.images import is_picture
 
-    found = np.asarray(image)
-    if not is_picture(found):
-        raise ValueError(
-            "a picture must be uint8 [H, W, 3] with at least one pixel,"
-            f" got {found.dtype} {list(found.shape)}"
-        )
+    try:
+        found = np.asarray(image)
+        is_array = found.dtype.kind in "biufc"
+    except ValueError:  # rows of different lengths
+        is_array = False
+    if not is_array or not is_picture(found):
+        got = f"{found.dtype} {list(found.shape)}" if is_array else type(image).__name__
+        raise ValueError(f"a picture must be uint8 [H, W, 3] with at least one pixel, got {got}")
     return found
 
 

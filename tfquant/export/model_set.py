@@ -240,19 +240,21 @@ class ModelSet:
         member, quality = self.member_for(quality)
         return self.load(member).compress(image, quality, max_pixels)
 
-    def decompress(self, data: bytes, max_pixels: int | None = None) -> np.ndarray:
+    def decompress(self, data: container.Buffer, max_pixels: int | None = None) -> np.ndarray:
         """Decompresses the bytes of a .tfq file to the picture, uint8 [H, W, 3].
 
         Args:
-          data: the bytes.
+          data: the bytes, or another object with the buffer protocol.
           max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
         Raises:
           container.BitstreamError: the data is corrupt, forged, not a .tfq file, or from a model
             that is not in this set.
+          TypeError, ValueError: as in `ExportedModel.decompress`.
           ModelError: as in `ExportedModel.load`.
         """
-        bitstream = container.Bitstream.from_bytes(data, max_pixels or container.NO_LIMIT)
+        limit = container.NO_LIMIT if max_pixels is None else max_pixels
+        bitstream = container.Bitstream.from_bytes(data, limit)
         member = self.find(bitstream.fingerprint, bitstream.quality)
         if member is None:
             raise container.OtherModelError(

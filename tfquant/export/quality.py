@@ -12,6 +12,7 @@ steps. This module does not import TensorFlow.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,9 @@ def base_of(lmbda: float, distortion: str = "mse") -> float:
 
 
 def check(quality: float) -> None:
-    """Raises a ValueError unless the quality is from 0 to 100."""
+    """Raises a ValueError unless the quality is a number from 0 to 100."""
+    if not isinstance(quality, numbers.Real):
+        raise ValueError(OUT_OF_SCALE.format(quality=repr(quality)))
     if not LOWEST <= quality <= HIGHEST:
         raise ValueError(OUT_OF_SCALE.format(quality=quality))
 

@@ -25,8 +25,9 @@ from typing import Any, Callable
 import tensorflow as tf
 
 from tfquant.codec import Codec
+from tfquant.coding import container, packing
 from tfquant.coding.container import QUALITY_STEPS
-from tfquant.coding.requirement import require
+from tfquant.coding.requirement import Checks, require
 from tfquant.coding.tables import Table
 from tfquant.exchange import Exchange, Rounding
 from tfquant.export import quality as scale
@@ -46,13 +47,13 @@ _OTHER_COUNT = (
 )
 _OTHER_QUALITIES = "{count} pictures and {qualities} qualities; there must be as many of each"
 _OTHER_SIZE = (
-    "pictures of {height}x{width} and {other_height}x{other_width} pixels in one batch;"
-    " the pictures of a batch have one size"
+    "pictures of {width}x{height} and {other_width}x{other_height} pixels (width x height) in one"
+    " batch; the pictures of a batch have one size"
 )
-_NO_SIDE = "a picture of {height}x{width} pixels (height x width); a side has at least 1"
+_NO_SIDE = "a picture of {width}x{height} pixels (width x height); a side has at least 1"
 _OTHER_SHAPE = (
-    "{name} has {rows}x{columns} elements; a picture of {height}x{width} pixels needs"
-    " {expected_rows}x{expected_columns}"
+    "{name} has {columns}x{rows} elements; a picture of {width}x{height} pixels (width x height)"
+    " needs {expected_columns}x{expected_rows}"
 )
 
 
@@ -131,12 +132,18 @@ class StockModule(tf.Module):
       codec: the codec with its trained weights.
       tables: latent's name -> its coding table, for the cost of escapes.
       qualities: the model's qualities; None for a model with one rate.
+      max_pixels: limit of the pictures.
     """
 
     def __init__(
-        self, codec: Codec, tables: dict[str, Table], qualities: QualityRange | None = None
+        self,
+        codec: Codec,
+        tables: dict[str, Table],
+        qualities: QualityRange | None = None,
+        max_pixels: int = container.MAX_PIXELS,
     ):
         super().__init__(name="stock")
+        self._max_pixels = max_pixels
         self._codec = lambda: codec  # hidden from the saver, as in `CodecModule`
         self._weights = list(codec.variables)
         self._tables = tables
@@ -157,7 +164,7 @@ class StockModule(tf.Module):
         """Maps `images: uint8 [B, H, W, 3]` to y: float32 [B, h, w, M], not quantized."""
 
         def one(image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
-            return self._transforms.analyze(image, quality)[0]
+            return self._transforms.analyze(picture_within(image, self._max_pixels), quality)[0]
 
         spec = tf.TensorSpec(latent_spec(self._codec(), "y").shape[1:])
         return {"y": one_by_one(one, with_quality(images, quality), spec)}
@@ -181,7 +188,8 @@ class StockModule(tf.Module):
             y_bar = self._codec().rectify(y_hat[None])
             return self._transforms.synthesize(y_bar, height, width, quality)
 
-        y_hat, *sides = with_sides(self._codec(), "y_hat", y_hat, height, width)
+        sides = (height, width)
+        y_hat, *sides = with_sides(self._codec(), "y_hat", y_hat, *sides, self._max_pixels)
         batch = with_quality(y_hat, quality, *sides)
         return {"images": one_by_one(one, batch, PICTURE)}
 
@@ -196,7 +204,7 @@ class StockModule(tf.Module):
         """
 
         def one(image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-            codec = self._codec()
+            codec, image = self._codec(), picture_within(image, self._max_pixels)
             evaluated, exchange = evaluate(codec, self._tables, self._transforms, image, quality)
             spent = rate_map(codec, exchange, tf.shape(image)[0], tf.shape(image)[1])
             return {"images": evaluated["image"], "bits": evaluated["bits"], "rate_map": spent}
@@ -273,16 +281,38 @@ def _has_pixels(height: tf.Tensor, width: tf.Tensor) -> tf.Operation | None:
     return require((height > 0) & (width > 0), _NO_SIDE, height=height, width=width)
 
 
+def picture_within(image: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Returns `image: uint8 [H, W, 3]`, if it is not larger than what is read."""
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    with tf.control_dependencies(_within_limit(height, width, max_pixels)):
+        return tf.identity(image)
+
+
+def _within_limit(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> list:
+    """Returns the operations that check sides, int32 scalars, against a limit of pixels."""
+    checks = Checks()
+    sides = (tf.cast(side, tf.int64) for side in (height, width))
+    texts = (container.TOO_LARGE_TO_WRITE, container.TOO_MUCH_PADDING_TO_WRITE)
+    packing.check_limit(checks, *sides, max_pixels, texts)
+    return checks.done
+
+
 def with_sides(
-    codec: Codec, name: str, y: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+    codec: Codec,
+    name: str,
+    y: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    max_pixels: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Latents and the sizes of their pictures, after a check that these fit.
+    """Returns latents and the sizes of their pictures, after a check that these fit.
 
     Args:
       codec: the codec.
       name: of `y` in the message of the InvalidArgumentError.
       y: [B, h, w, M] float32.
       height, width: [B] int32.
+      max_pixels: limit of the pictures.
     """
     counts = {"count": tf.shape(y)[0], "heights": tf.size(height), "widths": tf.size(width)}
     same_count = (counts["count"] == counts["heights"]) & (counts["count"] == counts["widths"])
@@ -306,7 +336,9 @@ def with_sides(
               "width": width[0], "expected_rows": expected[0],
               "expected_columns": expected[1]}  # fmt: skip
     with tf.control_dependencies([require(fits, _OTHER_SHAPE, **values)]):
-        return tf.identity(y), height, width
+        within = _within_limit(height[0], width[0], max_pixels)
+    with tf.control_dependencies(within):
+        return tf.identity(y), tf.identity(height), tf.identity(width)
 
 
 def evaluate(
