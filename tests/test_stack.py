@@ -207,6 +207,47 @@ def test_messages_while_tensorflow_loads_are_shown_only_on_request(
     assert done.stderr.splitlines() == _EARLY.splitlines()[kept] + ended * fails
 
 
+# What libraries do without enough memory: a line of their own, and an exception of any type.
+_LACKS = {
+    "library": "raise ImportError('x.so: failed to map segment from shared object')",
+    "system": "raise OSError(12, 'Cannot allocate memory', 'x')",
+    "python": "raise MemoryError",
+    "no exception": "raise SystemError('error return without exception set')",
+    "OpenBLAS": "os.write(2, b'pthread_create failed\\n'); raise KeyboardInterrupt",
+    "any error": "raise AttributeError('no such name')",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is for Linux")
+@pytest.mark.parametrize("lack", _LACKS)
+@pytest.mark.parametrize("imported", ["tensorflow", "another"])
+def test_a_lack_of_memory_during_an_import_gives_one_line(tmp_path, lack, imported):
+    for name in ("tensorflow", "tf_keras", "another"):
+        failure = _LACKS[lack] if name == imported else ""
+        (tmp_path / f"{name}.py").write_text(f"import os\n{failure}")
+    program = (
+        "import resource; from tfquant import startup;"
+        " resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32));"
+        " startup.prepare('program', 'another')"
+    )
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = {"any error": ": no such name; this process may use 4096 MiB (ulimit -v)"}.get(lack, "")
+    assert done.stderr == f"program: not enough memory to import TensorFlow{said}\n"
+
+
+def test_an_error_of_an_import_stays_without_a_limit_of_memory(monkeypatch):
+    monkeypatch.setattr(stack, "_address_space", lambda: 0)
+    for error in (AttributeError("no such name"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), stack.importing():
+            raise error
+
+
 def test_an_unknown_coder_is_refused(monkeypatch):
     monkeypatch.setenv(stack.CODER_VARIABLE, "fast")
     assert "known: operations, portable" in stack.problem()

@@ -22,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 if TYPE_CHECKING:
     from logging import LogRecord
@@ -182,13 +182,18 @@ def import_tensorflow() -> None:
     """
     silence()
     require()
+    name = f"TensorFlow {tensorflow_version()}"
     try:
-        with _without_early_messages():
+        with importing():
             importlib.import_module("tensorflow")
             if not has_keras_2():
                 importlib.import_module("tf_keras")
+    except StackError:
+        raise
     except Exception as error:  # a library of another build may raise any type
-        raise import_error(error) from None
+        raise StackError(
+            f"{name} cannot be imported: {_cause(error)} (see: tfquant doctor)"
+        ) from None
     if os.environ.get(CODER_VARIABLE) == OPERATIONS:
         coder()  # raises an error early if there are no operations
     from absl import logging
@@ -196,32 +201,46 @@ def import_tensorflow() -> None:
     logging.get_absl_logger().addFilter(_is_for_users)
 
 
-# What libraries say if they cannot be loaded because there is no memory.
+# What libraries say if they get no memory while they are loaded.
 _NO_MEMORY = re.compile(
-    "allocate memory|failed to map segment|without exception set|start new thread|out of memory",
-    re.IGNORECASE,
+    "allocate memory|failed to map segment|without (setting an )?exception|pthread_create"
+    "|can't start new thread"
+)
+_NOT_IMPORTED = "not enough memory to import TensorFlow"
+# A message of TensorFlow's C++ code below the level "fatal", and the line before the first one.
+_MESSAGE = re.compile(
+    r"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)"
 )
 
 
-def may_lack_memory(error: Exception) -> bool:
-    """Returns true if a failed import can have the cause that there is not enough memory.
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Imports TensorFlow, or modules that need it, within this context.
 
-    If a library gets no memory, its import fails with any type of exception.
+    Without enough memory, an import fails with any type of exception, and C libraries print lines
+    of their own. OpenBLAS interrupts the process.
+
+    Raises:
+      StackError: there is not enough memory. If this process has a limit of memory (`ulimit -v`),
+        any error counts as a lack of memory.
+      Exception: any other error of an import.
     """
-    said = isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
-    return said or _address_space() > 0
-
-
-def import_error(error: Exception) -> StackError:
-    """Returns the error that reports a failed import of TensorFlow or of a module that needs it."""
-    name = f"TensorFlow {tensorflow_version()}"
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-        return StackError(f"not enough memory to import {name}")
-    text = f"{name} cannot be imported: {_cause(error)} (see: tfquant doctor)"
-    if may_lack_memory(error):
-        limit = f"{_address_space() >> 20} MiB (ulimit -v)"
-        text += f"; this process may use only {limit}, which can be the cause"
-    return StackError(text)
+    limit = _address_space()
+    with _held_messages(limit > 0) as said:
+        try:
+            yield
+        except StackError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            text = f"{error} {' '.join(said())}"
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+                raise StackError(_NOT_IMPORTED) from None
+            if not limit or not isinstance(error, Exception):
+                raise
+            raise StackError(
+                f"{_NOT_IMPORTED}: {_cause(error)}; this process may use {limit >> 20} MiB"
+                " (ulimit -v)"
+            ) from None
 
 
 def _address_space() -> int:
@@ -234,40 +253,44 @@ def _address_space() -> int:
     return 0 if limit == resource.RLIM_INFINITY else limit
 
 
-# A message of TensorFlow's C++ code below the level "fatal", and the line before the first one.
-_MESSAGE = re.compile(
-    rb"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)"
-)
-
-
 @contextlib.contextmanager
-def _without_early_messages() -> Iterator[None]:
-    """Removes the messages that TensorFlow writes while it loads, which ignore the log level.
+def _held_messages(is_limited: bool) -> Iterator[Callable[[], list[str]]]:
+    """Holds the lines that libraries write while they load. Yields a function that returns them.
 
-    They go to file descriptor 2 without passing `sys.stderr`. All other lines are written
-    afterwards. Nothing is removed if the user has chosen another level than `silence`.
+    They go to file descriptor 2 without passing `sys.stderr`. Messages of TensorFlow, which ignore
+    the log level, are removed. All other lines are written afterwards, if there is no error. Lines
+    are held if TensorFlow has such messages and the user has chosen no other level than `silence`,
+    or if memory is limited.
     """
     early = numbers(tensorflow_version() or "0") >= EARLY_MESSAGES
-    if not early or os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3" or "tensorflow" in sys.modules:
-        yield
+    silenced = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" and "tensorflow" not in sys.modules
+    if not (early and silenced or is_limited):
+        yield list
         return
     with contextlib.ExitStack() as stack:
         try:
             held = stack.enter_context(tempfile.TemporaryFile())
             terminal = os.dup(2)
         except OSError:  # no space for a file, or no standard error
-            yield
+            yield list
             return
         stack.callback(os.close, terminal)
         os.dup2(held.fileno(), 2)
+
+        def lines() -> list[str]:
+            held.seek(0)
+            return held.read().decode(errors="backslashreplace").splitlines()
+
         try:
-            yield
+            yield lines
+        except StackError:
+            held.truncate(0)
+            raise
         finally:
             os.dup2(terminal, 2)
-            held.seek(0)
-            for line in held:
+            for line in lines():
                 if not _MESSAGE.match(line):
-                    os.write(2, line)
+                    os.write(2, line.encode() + b"\n")
 
 
 def _is_for_users(record: LogRecord) -> bool:

@@ -31,15 +31,9 @@ def import_tensorflow(*others: str) -> None:
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     with _without_collection() if is_first else contextlib.nullcontext():
         stack.import_tensorflow()
-        try:
+        with stack.importing():
             for name in others:
                 importlib.import_module(name)
-        except stack.StackError:
-            raise
-        except Exception as error:
-            if not stack.may_lack_memory(error):
-                raise
-            raise stack.import_error(error) from None
 
 
 @contextlib.contextmanager

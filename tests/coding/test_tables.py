@@ -131,6 +131,8 @@ def test_latents_that_are_not_finite_are_rejected(gaussian_table):
                 tf.constant([symbol]),
                 tf.constant([1.0]),
             )
+        with pytest.raises(tf.errors.InvalidArgumentError, match="not finite"):
+            gaussian_table.price(tf.constant([1.0]), tf.constant([symbol]), tf.constant([1.0]))
 
 
 # --- MeanScaleTable -------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import io
 import os
+import struct
 import subprocess
 import sys
 import threading
 import types
+import zlib
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from tfquant import startup
 from tfquant.coding.container import Bitstream
 from tfquant.commands import batch, choosing, guard
 from tfquant.data import images
+from tfquant.export import registry
+from tfquant.export.manifest_file import ModelError
+from tfquant.export.model_file import PictureMemoryError
 
 PLAIN = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -233,6 +238,85 @@ def test_a_name_that_is_too_long_costs_only_its_own_file(tmp_path, tfquant):
     save(pictures / "a.png")
     code, out, err = tfquant("compress", "m", pictures, tmp_path / "files")
     assert code == 1 and "1 of 3 files made" in out and err.count("File name too long") == 2
+
+
+def forged_size(path, width, height):
+    """Changes the sides in the header of a PNG file, whose pixels stay as they are."""
+    data = path.read_bytes()
+    data = data[:16] + struct.pack(">II", width, height) + data[24:]
+    path.write_bytes(data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:])
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_picture_is_compared_with_the_limit_before_its_pixels_are_read(tmp_path, tfquant, folder):
+    """The file lacks nearly all of its pixels, so reading them would be another error."""
+    picture = tmp_path / "in" / "a.png"
+    save(picture)
+    forged_size(picture, 300, 200)
+    paths = (tmp_path / "in", tmp_path / "out") if folder else (picture, tmp_path / "a.tfq")
+    code, _, err = tfquant("compress", "m", *paths, "--max_pixels=59999")
+    assert code == 1
+    assert err.splitlines()[0] == (
+        f"tfquant: {picture}: 300x200 (width x height) = 60000 pixels, more than the limit of"
+        " 59999: raise max_pixels here and where the file is read (--max_pixels; for a SavedModel,"
+        " tfquant export --max_pixels)"
+    )
+    code, _, err = tfquant("compress", "m", *paths, "--max_pixels=60000")
+    assert code == 1 and "more than" not in err and f"{picture}: unreadable" in err
+
+
+def test_the_limit_of_the_model_is_that_of_a_picture(tmp_path, tfquant, pixel_model):
+    save(tmp_path / "a.png")
+    forged_size(tmp_path / "a.png", 20_000, 10_000)  # more than Pillow's and the model's limit
+    code, _, err = tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")
+    assert code == 1 and "= 200000000 pixels, more than the limit of 134217728" in err
+    arguments = ("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq", "--max_pixels=200000000")
+    code, _, err = tfquant(*arguments)
+    assert code == 1 and "more than" not in err and "a.png: unreadable" in err
+
+
+def test_the_size_of_a_large_picture_is_compared_with_an_existing_file(tmp_path, tfquant):
+    save(tmp_path / "in" / "a.png")
+    assert tfquant("compress", "m", tmp_path / "in", tmp_path / "out")[0] == 0
+    forged_size(tmp_path / "in" / "a.png", 20_000, 10_000)
+    code, _, err = tfquant("compress", "m", tmp_path / "in", tmp_path / "out")
+    assert code == 1 and "a.tfq: not replaced: it contains another picture, " in err
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (ModelError("cannot encode 7x5 pixels: x"), "cannot encode 7x5 pixels: x"),
+        (
+            PictureMemoryError("not enough memory for 7x5 pixels"),
+            "not enough memory for 7x5 pixels",
+        ),
+        (MemoryError(), "not enough memory"),
+    ],
+)
+def test_an_error_of_the_model_names_the_file(tmp_path, tfquant, pixel_model, error, said):
+    def fail(*_):
+        raise error
+
+    save(tmp_path / "a.png")
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
+    pixel_model[0].compress = pixel_model[0].decompress = fail
+    for verb, source, target in (("compress", "a.png", "b.tfq"), ("decompress", "a.tfq", "b.png")):
+        code, _, err = tfquant(verb, "m", tmp_path / source, tmp_path / target)
+        assert (code, err) == (1, f"tfquant: {tmp_path / source}: {said}\n")
+
+
+def test_a_file_of_a_model_that_is_not_installed_is_named(tmp_path, tfquant, monkeypatch):
+    save(tmp_path / "a.png")
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
+
+    def of_file(codec, fingerprint):
+        raise ModelError(f"made by model {codec} {fingerprint}")
+
+    monkeypatch.setattr(registry, "of_file", of_file)
+    code, _, err = tfquant("decompress", tmp_path / "a.tfq", tmp_path / "b.png")
+    assert code == 1
+    assert err == f"tfquant: {tmp_path / 'a.tfq'}: made by model pixels 00112233445566aa\n"
 
 
 def test_a_tilde_is_the_home_folder_in_every_argument(tmp_path, tfquant, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from tfquant import exact, models
 from tfquant.coding import container
 from tfquant.export.codec_module import EagerModule
-from tfquant.export.manifest_file import Manifest
+from tfquant.export.manifest_file import Manifest, ModelError
 from tfquant.export.model_file import ExportedModel
 from tfquant.legacy_keras import keras
 
@@ -103,6 +103,45 @@ def test_a_wrong_size_is_a_typed_error(model, data, sides):
     forged = dataclasses.replace(file, height=sides[0], width=sides[1])
     with pytest.raises(container.SymbolsError, match="symbols differ from"):
         model.decompress(forged.to_bytes())
+
+
+def test_version_1_with_the_fingerprint_of_an_exact_model_is_a_typed_error(model, data):
+    file = container.Bitstream.from_bytes(data)
+    forged = dataclasses.replace(file, version=1)
+    with pytest.raises(container.FieldError, match="header says format version 1, files of this"):
+        model.decompress(forged.to_bytes())
+
+
+def test_a_thin_size_is_a_typed_error(model, data):
+    file = container.Bitstream.from_bytes(data)
+    for height, width in ((1, 4_000_000), (4_000_000, 1)):
+        forged = dataclasses.replace(file, height=height, width=width)
+        with pytest.raises(container.FieldError, match=f"{width}x{height} pixels .* 256000000 "):
+            model.decompress(forged.to_bytes())
+
+
+def test_a_thin_picture_is_rejected_in_both_directions(model):
+    for shape in ((1, 20_000, 3), (20_000, 1, 3)):
+        with pytest.raises(ModelError) as caught:
+            model.compress(np.zeros(shape, np.uint8), max_pixels=20_000)
+        assert str(caught.value) == (
+            f"{shape[1]}x{shape[0]} pixels (width x height), which are 1282048 pixels after"
+            " padding to multiples of 64, more than 1071076, which the limit of 20000 allows:"
+            " raise max_pixels here and where the file is read (--max_pixels; for a SavedModel,"
+            " tfquant export --max_pixels)"
+        )
+
+
+def test_every_object_with_bytes_is_decompressed(model, data):
+    picture = model.decompress(data)
+    for same in (bytearray(data), memoryview(data), np.frombuffer(data, np.uint8)):
+        np.testing.assert_array_equal(model.decompress(same), picture)
+
+
+@pytest.mark.parametrize("wrong", [None, "picture.tfq", 7, ["a"]])
+def test_an_object_without_bytes_is_a_type_error(model, wrong):
+    with pytest.raises(TypeError, match="the content of a .tfq file must be bytes, got "):
+        model.decompress(wrong)
 
 
 def test_exchanged_streams_are_a_typed_error(model, data):

@@ -100,6 +100,11 @@ def test_the_reason_in_a_message_is_one_line(message, reason):
         (np.ones((1, 4, 5, 3), np.uint8), "uint8 [1, 4, 5, 3]"),
         (np.ones((0, 5, 3), np.uint8), "uint8 [0, 5, 3]"),
         ([[[1, 2, 3]]], "int64 [1, 1, 3]"),
+        (None, "NoneType"),
+        ("picture.png", "str"),
+        (b"picture", "bytes"),
+        (Path("picture.png"), type(Path()).__name__),
+        ([[1], [1, 2]], "list"),
     ],
 )
 def test_an_array_that_is_no_picture_is_rejected(function, picture, found):
@@ -110,3 +115,11 @@ def test_an_array_that_is_no_picture_is_rejected(function, picture, found):
     assert str(info.value) == (
         f"a picture must be uint8 [H, W, 3] with at least one pixel, got {found}"
     )
+
+
+@pytest.mark.parametrize("quality", ["high", [50], np.array([50.0]), float("nan"), -1, 101])
+def test_a_quality_that_is_no_number_of_the_scale_is_rejected(quality):
+    folder = str(Path(tfquant.__file__).parent / "pretrained" / "photographs" / "q10")
+    model = model_file.ExportedModel(manifest_file.read_manifest(folder), None)
+    with pytest.raises(ValueError, match="quality must be from 0 to 100; got "):
+        model.compress(np.zeros((4, 4, 3), np.uint8), quality)

@@ -134,7 +134,8 @@ def test_errors_have_the_messages_of_the_command_line(model, full, pictures):
     wrong = [b"", b"GIF89a" + bytes(60), data[:20], data[:-1], data + b"\0",
              data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]]  # fmt: skip
     fields = [{"fingerprint": "0" * 16}, {"codec": "charm"}, {"height": 1 << 30},
-              {"symbols_crc": whole.symbols_crc ^ 1}]  # fmt: skip
+              {"symbols_crc": whole.symbols_crc ^ 1}, {"version": 1}, {"quality": 50.0},
+              {"height": 1, "width": 40_000}]  # fmt: skip
     wrong += [dataclasses.replace(whole, **field).to_bytes() for field in fields]
     for file in wrong:
         with pytest.raises(container.BitstreamError) as said:
@@ -151,26 +152,54 @@ def test_errors_have_the_messages_of_the_command_line(model, full, pictures):
 def test_inconsistent_inputs_are_rejected(model, full, stock, pictures):
     files = [model.compress(pictures(size)[0]) for size in SIZES[:2]]
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="one batch has files of 32x48 and 17x33 pixels"
+        tf.errors.InvalidArgumentError, match="one batch has files of 48x32 and 33x17 pixels"
     ):
         full["decompress"](tfq_bytes=tf.constant(files))
     images = pictures(SIZES[1])
     y = stock["analyze"](images=tf.constant(images))["y"]
-    message = "y has 4x4 elements; a picture of 170x33 pixels needs 12x4"
+    message = re.escape(
+        "y has 4x4 elements; a picture of 33x170 pixels (width x height) needs 4x12"
+    )
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         full["encode_latent"](y=y, height=tf.fill([3], 170), width=tf.fill([3], 33))
-    message = re.escape("a picture of 17x-33 pixels (height x width); a side has at least 1")
+    message = re.escape("a picture of -33x17 pixels (width x height); a side has at least 1")
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         full["encode_latent"](y=y, height=tf.fill([3], 17), width=tf.fill([3], -33))
 
 
 @pytest.mark.parametrize("height, width", [(0, 5), (4, 0), (0, 0)])
 def test_pictures_without_pixels_are_rejected(full, stock, height, width):
-    message = re.escape(f"a picture of {height}x{width} pixels (height x width)")
+    message = re.escape(f"a picture of {width}x{height} pixels (width x height)")
     images = tf.zeros([1, height, width, 3], tf.uint8)
     for function in (full["compress"], stock["analyze"], stock["reconstruct"]):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             function(images=images)
+
+
+@pytest.mark.parametrize("height, width", [(1, 40_000), (40_000, 1), (1025, 1024)])
+def test_the_limit_of_the_export_holds_in_every_signature(model, full, stock, height, width):
+    """The fixture's model has a limit of 2**20 pixels."""
+    size = f"{width}x{height}"
+    limit = rf"{size} .*more than .*1048576.*: raise max_pixels .*tfquant export --max_pixels"
+    images = tf.zeros([1, height, width, 3], tf.uint8)
+    for function in (full["compress"], stock["analyze"], stock["reconstruct"]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=limit):
+            function(images=images)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=limit):
+        full["compress_one"](image=images[0])
+    rows, columns = (-(-side // 64) * 4 for side in (height, width))
+    latent, inputs = tf.zeros([1, rows, columns, 12]), {"height": [height], "width": [width]}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=limit):
+        full["encode_latent"](y=latent, **inputs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=limit):
+        stock["synthesize"](y_hat=latent, **inputs)
+    file = container.Bitstream.from_bytes(model.compress(np.zeros((4, 4, 3), np.uint8)))
+    forged = dataclasses.replace(file, height=height, width=width).to_bytes()
+    for name in ("decompress", "decode_latent"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=limit):
+            full[name](tfq_bytes=tf.constant([forged]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=limit):
+        full["decompress_one"](tfq_bytes=tf.constant(forged))
 
 
 @pytest.fixture(scope="module", name="operations")

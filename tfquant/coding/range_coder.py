@@ -182,6 +182,17 @@ def log2(n: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.right_shift(tf.bitcast(tf.cast(n, tf.float32), tf.int32), 23) - 127
 
 
+def class_of(excess: tf.Tensor) -> tf.Tensor:
+    """Returns the classes of values outside their rows' windows: [n] int32, n > 0, like `excess`.
+
+    Values outside 0 ... MAX_EXCESS - 1 raise InvalidArgumentError.
+    """
+    message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
+    bounded = (tf.reduce_max(excess) < MAX_EXCESS) & (tf.reduce_min(excess) >= 0)
+    with tf.control_dependencies([require(bounded, message)]):
+        return log2(excess + 1)
+
+
 def encode_escapes(handle: Handle, excess: tf.Tensor, side: tf.Tensor, escape: tf.Tensor) -> Handle:
     """Codes values outside their rows' windows.
 
@@ -195,10 +206,7 @@ def encode_escapes(handle: Handle, excess: tf.Tensor, side: tf.Tensor, escape: t
     Returns:
       The next handle.
     """
-    message = f"a symbol beyond +-{MAX_SYMBOL}: the latent is not finite, or far out of scale"
-    bounded = (tf.reduce_max(excess) < MAX_EXCESS) & (tf.reduce_min(excess) >= 0)
-    with tf.control_dependencies([require(bounded, message)]):
-        classes = log2(excess + 1)
+    classes = class_of(excess)
     handle = encode_rows(handle, escape + _ESCAPES, 2 * classes + side)
     low = excess + 1 - tf.bitwise.left_shift(1, classes)
     for i, rows in enumerate(_part_rows(classes)):

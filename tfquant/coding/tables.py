@@ -177,7 +177,7 @@ class _WindowTable(Table):
         shifted = windows.shifted(symbols)
         above = shifted >= count
         excess = tf.maximum(tf.where(above, shifted - count, -1 - shifted), 0)
-        classes = range_coder.log2(excess + 1)
+        classes = range_coder.class_of(excess)
         pairs = tf.stack([self._escape_rows(rows), 2 * classes + tf.cast(above, tf.int32)], axis=-1)
         escaped = tf.gather(self._escape_bits, rows - self.BASE) + tf.cast(classes, tf.float32)
         escaped += tf.gather_nd(PAIR_BITS.astype(np.float32), pairs)
