@@ -4,9 +4,9 @@
     python benchmarks/anywhere.py --zoo --odd=6 --state=FOLDER --conditions=default,AVX2,Python
 
 MODEL are exported models. Each is exported again in every precision of `--precisions`. Such models
-have one fingerprint and read each other's files. `--zoo` takes a small codec with random weights
-for every name in `tfquant.models`. Pictures are the files of a folder, and `--odd` made ones of odd
-sizes.
+have one fingerprint and read each other's files. `--zoo` takes small codecs with random weights
+for every name in `tfquant.models`, with and without rectifier. Pictures are the files of a folder,
+and `--odd` made ones of odd sizes.
 
 Each condition is a process of its own: settings of TensorFlow and oneDNN, numbers of threads,
 pictures alone or in batches, the command line, the portable coder, the CPU where there is a GPU,
@@ -68,6 +68,7 @@ CONDITIONS = {
 }
 _BATCH = 4
 _ZOO_WIDTHS = {"N": 32, "M": 60}  # `charm` has ten slices
+_RECTIFIED = "+rectifier"  # after a codec's name
 _A_PICTURE = "a picture"  # value of a file that was decoded to a picture and not to y_hat
 
 
@@ -236,7 +237,8 @@ def _export(source: str, precision: str, target: Path) -> None:
     """Writes a model in a precision: as a SavedModel, and packed.
 
     Args:
-      source: an exported model, or the name of a codec, which gets random weights.
+      source: an exported model, or the name of a codec, which gets random weights. The name may
+        end in `_RECTIFIED`.
       precision: of its transforms.
       target: folder of both exports.
     """
@@ -250,8 +252,13 @@ def _export(source: str, precision: str, target: Path) -> None:
     # Gradients take half of the time to save and to load.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save = functools.partial(tf.saved_model.save, options=options)
-    if source in models.CODECS:
-        experiment = Experiment(codec=source, codec_options=_ZOO_WIDTHS)
+    name = source.removesuffix(_RECTIFIED)
+    if name in models.CODECS:
+        stages = {} if name == source else {
+            "stages": ("qr_predictive",), "init_from": "another run",
+            "rectifier_width": 8, "rectifier_depth": 1,
+        }  # fmt: skip
+        experiment = Experiment(codec=name, codec_options=_ZOO_WIDTHS, **stages)
         original = _random(experiment)
     else:
         manifest = manifest_file.read_manifest(source)
@@ -279,6 +286,9 @@ def _random(experiment):
     if hasattr(codec, "h_a"):  # hyper-latents of an untrained codec all round to 0
         last = codec.h_a.layers[-1]
         last.kernel.assign(8.0 * last.kernel)
+    if codec.rectifier is not None:  # an untrained one changes nothing
+        kernel = codec.rectifier.last.kernel
+        kernel.assign(0.02 * np.random.default_rng(0).standard_normal(kernel.shape))
     exact.become_exact(codec)
     return codec
 
@@ -449,7 +459,9 @@ def _has_gpu() -> bool:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", metavar="MODEL", nargs="*")
-    parser.add_argument("--zoo", action="store_true", help="small codecs of every name")
+    parser.add_argument(
+        "--zoo", action="store_true", help="small codecs of every name, also with a rectifier"
+    )
     parser.add_argument("--precisions", default="float32,bfloat16")
     parser.add_argument("--images", help="a folder of pictures")
     parser.add_argument("--first", type=int, help="only so many of its pictures")
@@ -481,7 +493,8 @@ def _sources(arguments) -> dict:
     if arguments.zoo:
         from tfquant import models
 
-        found.update({name: name for name in models.CODECS})
+        names = [name + end for name in models.CODECS for end in ("", _RECTIFIED)]
+        found.update({name: name for name in names})
     return {(n, p): source for n, source in found.items() for p in arguments.precisions.split(",")}
 
 
