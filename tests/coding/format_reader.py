@@ -479,8 +479,8 @@ class Model:
             channel = [3 * k + 2 + i for k in range(1, 5) for i in range(3)]
             parameters = [17 + 3 * k + i for k in range(5) for i in range(3)]
             order += [f"context/{number}" for number in (*channel, *range(5), *parameters)]
-        last = ("gain/", "inverse_gain/", "rectifier/")
-        arrays = [array for name, array in weights if not name.startswith(last)]
+        others = ("/g_a/", "/g_s/", "/gain/", "/inverse_gain/", "/rectifier/")
+        arrays = [a for name, a in weights if not any(part in f"/{name}" for part in others)]
         arrays = arrays[len(arrays) - 2 * len(order) :]
         with np.load(io.BytesIO(integers)) as file:
             for key, kernel, bias in zip(order, arrays[::2], arrays[1::2]):

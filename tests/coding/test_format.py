@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import struct
 import zlib
@@ -17,52 +16,50 @@ import pytest
 import tensorflow as tf
 
 import tfquant
+from tests.coding import format_reader
 from tfquant import exact, models
 from tfquant.coding import container, pmf, range_coder, table_file
-from tfquant.exchange import Writing
+from tfquant.exchange import Rounding, Writing
 from tfquant.export import weight_file
 from tfquant.export.model_file import ExportedModel
+from tfquant.layers import transforms
 from tfquant.legacy_keras import keras
 
 FINGERPRINT = "0123456789abcdef"
 # Label -> codec, its options, and bits for which the last latent gets a further stream.
 CASES = {
-    "factorized": ("factorized", {}, 2000),
+    "factorized": ("factorized", {}, 500),
     "scale_hyperprior": ("scale_hyperprior", {}, 2000),
     "ms_hyper": ("ms_hyper", {}, 1500),
-    "ms_hyper laplacian": ("ms_hyper", {"family": "laplacian"}, 1000),
     "ms_hyper mixture": ("ms_hyper", {"family": "mixture"}, 3000),
     "ms_hyper_zero": ("ms_hyper_zero", {}, 1000),
     "ms_hyper_zero laplacian": ("ms_hyper_zero", {"family": "laplacian"}, 10**6),
     "ms_hyper_zero mixture": ("ms_hyper_zero", {"family": "mixture"}, 10**6),
     "ms_context": ("ms_context", {}, 1000),
-    "ms_context mixture": ("ms_context", {"family": "mixture"}, 1000),
-    "cheng_anchor": ("cheng_anchor", {"family": "laplacian"}, 1000),
+    "cheng_anchor": ("cheng_anchor", {"family": "gaussian"}, 1000),
     "cheng_attn": ("cheng_attn", {}, 1000),
     "charm": ("charm", {"M": 14, "slices": 7}, 1000),
     "charm_zero": ("charm_zero", {"M": 14, "slices": 7}, 1000),
     "elic_sm_zero": ("elic_sm_zero", {"M": 24}, 1000),
     "elic_zero": ("elic_zero", {"M": 24}, 1000),
 }
-HEIGHT, WIDTH = 60, 130
-
-
-def _beside(name: str):
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-format_reader = _beside("format_reader")
+HEIGHT, WIDTH = 60, 100
+SLOW = ("ms_context", "cheng_anchor", "cheng_attn")  # these get a narrower picture
 
 
 def stirred(name: str, options: dict, is_exact: bool = True):
-    """Returns a codec whose parameters differ between elements and are not 0."""
+    """Returns a codec whose parameters differ between elements and are not 0.
+
+    Its transforms are small, because the meaning of a file's bits does not depend on them. They are
+    replaced as in a model of reduced precision, so they are the last ones of the codec's parts.
+    """
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
-    codec = models.build(name, N=8, **{"M": 12, **options})
+    options = {"M": 12, **options}
+    codec = models.CODECS[name](N=8, **options)
+    codec.g_a = transforms.analysis("plain", 4, options["M"])
+    codec.g_s = transforms.synthesis("plain", 4, options["M"])
+    codec(tf.zeros([1, 64, 64, 3]), Rounding())
     for part in codec.group("entropy").values():
         for variable in part.variables:
             if "bias:" in variable.name or "medians" in variable.name:
@@ -74,18 +71,20 @@ def stirred(name: str, options: dict, is_exact: bool = True):
     return codec
 
 
-def written(codec, bits: int, monkeypatch, version: int = 2, quality: float | None = None):
-    """Returns a file of random latents with heavy tails, y_hat, and the tables."""
+def written(codec, bits: int, monkeypatch, version: int = 2):
+    """Returns a file of random latents with a few large elements, y_hat, and the tables."""
     monkeypatch.setattr(range_coder, "BITS_PER_STREAM", bits)
     tables = {model.name: model.coding_table() for model in codec.entropy_models}
-    shape = codec.latent_shapes(HEIGHT, WIDTH)["y"].numpy()
+    width = 60 if codec.name in SLOW else WIDTH
+    shape = codec.latent_shapes(HEIGHT, width)["y"].numpy()
     y = 4 * np.random.default_rng(1).standard_t(2, shape).astype(np.float32)
+    y.reshape(-1)[::89] *= 300
     exchange = Writing(tables)
     y_hat = codec.transmit(tf.constant(y), exchange)
     content = b"".join(each.numpy().astype("<i4").tobytes() for each in exchange.symbols)
     file = container.Bitstream(
-        codec.name, FINGERPRINT, HEIGHT, WIDTH, zlib.crc32(content),
-        tuple(exchange.streams().numpy()), quality, version,
+        codec.name, FINGERPRINT, HEIGHT, width, zlib.crc32(content),
+        tuple(exchange.streams().numpy()), version=version,
     )  # fmt: skip
     return file.to_bytes(), y_hat.numpy()[0], tables
 
@@ -120,7 +119,9 @@ def test_the_reader_of_the_page_decodes_every_codec(label, tmp_path, monkeypatch
     codec = stirred(name, options)
     data, y_hat, tables = written(codec, bits, monkeypatch)
     found = packed(codec, options, tables, tmp_path).read(data)
-    np.testing.assert_array_equal(found.y_hat, y_hat)
+    # The mean of a mixture has real weights in the library. Only the pixels depend on it.
+    tolerance = 1e-5 if label == "ms_hyper_zero mixture" else 0
+    np.testing.assert_allclose(found.y_hat, y_hat, rtol=tolerance, atol=tolerance)
     assert found.escapes > 0
     several = name in ("factorized", "scale_hyperprior", "ms_hyper", "ms_hyper_zero")
     assert (len(found.header["streams"]) > 2) == (several and bits < 10**6)
@@ -137,25 +138,26 @@ def test_the_reader_of_the_page_decodes_version_1(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quality", [None, 10.0, 27.25, 40.0])
-def test_the_reader_of_the_page_scales_by_the_quality(quality, tmp_path, monkeypatch):
+def test_the_reader_of_the_page_scales_by_the_quality(tmp_path, monkeypatch):
     codec = stirred("ms_hyper", {})
     codec.add_gains([0.5, 1.0, 3.0])
     codec.add_rectifier(8, 1)
-    data, y_hat, tables = written(codec, 10**6, monkeypatch, quality=quality)
+    data, y_hat, tables = written(codec, 10**6, monkeypatch)
+    file = container.Bitstream.from_bytes(data)
     rates = {"lmbda": 0.0036, "lmbda_range": [0.0018, 0.0072]}  # qualities 10 to 40, base 25
-    found = packed(codec, {}, tables, tmp_path, **rates).read(data)
-    np.testing.assert_array_equal(found.y_hat, y_hat)
-    level = ((25.0 if quality is None else quality) - 10.0) / 30.0
-    expected = codec.scale_back(tf.constant(y_hat[None]), tf.constant([level], tf.float32))
-    np.testing.assert_allclose(found.scaled, expected.numpy()[0], rtol=1e-5)
-    assert not np.array_equal(found.scaled, found.y_hat) or quality is None
+    model = packed(codec, {}, tables, tmp_path, **rates)
+    for quality, level in ((None, 0.5), (10.0, 0.0), (27.25, 0.575), (40.0, 1.0)):
+        found = model.read(dataclasses.replace(file, quality=quality).to_bytes())
+        np.testing.assert_array_equal(found.y_hat, y_hat)
+        expected = codec.scale_back(tf.constant(y_hat[None]), tf.constant([level], tf.float32))
+        np.testing.assert_allclose(found.scaled, expected.numpy()[0], rtol=1e-5)
+    forged = dataclasses.replace(file, quality=40 + 1 / 256).to_bytes()
     with pytest.raises(AssertionError):
-        packed(codec, {}, tables, tmp_path).read(data if quality else _with_quality(data))
-
-
-def _with_quality(data: bytes) -> bytes:
-    return dataclasses.replace(container.Bitstream.from_bytes(data), quality=20.0).to_bytes()
+        model.read(forged)
+    one_rate = packed(codec, {}, tables, tmp_path)
+    assert np.array_equal(one_rate.read(data).scaled, y_hat)
+    with pytest.raises(AssertionError):
+        one_rate.read(forged)
 
 
 @pytest.mark.slow
@@ -163,9 +165,8 @@ def test_the_reader_of_the_page_decodes_a_file_of_a_pretrained_model(make_photog
     folder = Path(tfquant.__file__).parent / "pretrained" / "photographs" / "q10"
     model = ExportedModel.load(str(folder))
     picture = make_photograph(70, 90)
-    for quality in (None, 5.0):
-        found = format_reader.Model(folder).read(model.compress(picture, quality))
-        np.testing.assert_array_equal(found.y_hat, model.evaluate(picture, quality)["y_hat"][0])
+    found = format_reader.Model(folder).read(model.compress(picture, 5.0))
+    np.testing.assert_array_equal(found.y_hat, model.evaluate(picture, 5.0)["y_hat"][0])
 
 
 @pytest.mark.slow
