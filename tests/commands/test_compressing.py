@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import io
 import os
@@ -317,6 +318,28 @@ def test_a_file_of_a_model_that_is_not_installed_is_named(tmp_path, tfquant, mon
     code, _, err = tfquant("decompress", tmp_path / "a.tfq", tmp_path / "b.png")
     assert code == 1
     assert err == f"tfquant: {tmp_path / 'a.tfq'}: made by model pixels 00112233445566aa\n"
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"version": 1}, "header says format version 1, files of this model have version 2"),
+        ({"quality": 50.0}, "header says quality 50, but this model has one rate"),
+        ({"width": 4_000_000, "height": 1}, "header says 4000000x1 pixels (width x height), which"),
+        ({"width": 20_000, "height": 10_000}, "header says 20000x10000 (width x height) = "),
+    ],
+)
+def test_a_header_is_compared_with_the_manifest_before_the_model_is_loaded(
+    tmp_path, tfquant, monkeypatch, fields, said
+):
+    save(tmp_path / "a.png")
+    assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
+    file = Bitstream.from_bytes((tmp_path / "a.tfq").read_bytes())
+    (tmp_path / "a.tfq").write_bytes(dataclasses.replace(file, **fields).to_bytes())
+    monkeypatch.setattr(startup, "import_tensorflow", lambda *_: pytest.fail("loads the model"))
+    code, _, err = tfquant("decompress", "m", tmp_path / "a.tfq", tmp_path / "b.png")
+    assert code == 1 and err.startswith(f"tfquant: {tmp_path / 'a.tfq'}: {said}")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_tilde_is_the_home_folder_in_every_argument(tmp_path, tfquant, monkeypatch):

@@ -264,6 +264,10 @@ class Bitstream:
         del fields["lengths"]
         return cls(**fields, streams=tuple(streams))
 
+    def check_limit(self, max_pixels: int) -> None:
+        """Raises a FieldError if the picture is larger than a limit of pixels, see `excess`."""
+        _check_limit(self.height, self.width, max_pixels)
+
     def check_model(
         self,
         codec: str,
@@ -473,9 +477,13 @@ def _check_fields(header: Header, max_pixels: int | None) -> None:
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise FieldError(NO_SIDE.format(height=height, width=width))
     if max_pixels is not None:
-        found = excess(height, width, max_pixels, (TOO_LARGE, TOO_MUCH_PADDING))
-        if found:
-            raise FieldError(found)
+        _check_limit(height, width, max_pixels)
+
+
+def _check_limit(height: int, width: int, max_pixels: int) -> None:
+    found = excess(height, width, max_pixels, (TOO_LARGE, TOO_MUCH_PADDING))
+    if found:
+        raise FieldError(found)
 
 
 def _is_name(name: str) -> bool:

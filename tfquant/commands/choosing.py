@@ -364,15 +364,22 @@ class Decompressor:
         """
         self._given = None if name is None else registry.find(name)
 
-    def check(self, file: container.Bitstream) -> None:
-        """Finds the model of a file without loading it.
+    def check(self, file: container.Bitstream, max_pixels: int | None) -> None:
+        """Finds the model of a file without loading it, and compares the header with its manifest.
+
+        Args:
+          file: the file.
+          max_pixels: limit of the picture's number of pixels; None for the model's limit.
 
         Raises:
           OtherModelError: the given model is another one.
-          FieldError: the model has no such quality.
+          FieldError: the picture is too large, or no file of the model has this header.
           ModelError: no installed model made the file.
         """
-        self._find(file)
+        manifest = self._find(file)[1].manifest
+        file.check_limit(manifest.max_pixels if max_pixels is None else max_pixels)
+        steps = scale.stored_range(manifest.qualities)
+        file.check_model(manifest.codec, manifest.fingerprint, steps, manifest.file_version)
 
     def load(self) -> Decompressor:
         """Imports everything that the models need. A model is loaded for its first file."""

@@ -101,7 +101,7 @@ def _decompress_one(arguments: argparse.Namespace) -> None:
         data, bitstream = _read_file(arguments.file, arguments.max_pixels)
     decompressor = choosing.Decompressor(arguments.model)
     with _naming(arguments.file):
-        decompressor.check(bitstream)
+        decompressor.check(bitstream, arguments.max_pixels)
     extension = _extension(arguments.picture)
     decompressor.load()
     with _naming(arguments.file):

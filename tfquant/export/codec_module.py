@@ -242,8 +242,8 @@ class CodecModule(tf.Module):
         ) -> tf.Tensor:
             return self._pack(self._write(y[None]), height, width, quality)
 
-        sides = (height, width)
-        y, *sides = stock.with_sides(self._codec(), "y", y, *sides, self._max_pixels)
+        codec, limit = self._codec(), self._max_pixels
+        y, *sides = stock.with_sides(codec, "y", y, height, width, limit)
         batch = with_quality(y, quality, *sides)
         return {"tfq_bytes": one_by_one(one, batch, tf.TensorSpec([], tf.string))}
 

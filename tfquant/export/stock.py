@@ -188,8 +188,8 @@ class StockModule(tf.Module):
             y_bar = self._codec().rectify(y_hat[None])
             return self._transforms.synthesize(y_bar, height, width, quality)
 
-        sides = (height, width)
-        y_hat, *sides = with_sides(self._codec(), "y_hat", y_hat, *sides, self._max_pixels)
+        codec, limit = self._codec(), self._max_pixels
+        y_hat, *sides = with_sides(codec, "y_hat", y_hat, height, width, limit)
         batch = with_quality(y_hat, quality, *sides)
         return {"images": one_by_one(one, batch, PICTURE)}
 
@@ -291,9 +291,9 @@ def picture_within(image: tf.Tensor, max_pixels: int) -> tf.Tensor:
 def _within_limit(height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> list:
     """Returns the operations that check sides, int32 scalars, against a limit of pixels."""
     checks = Checks()
-    sides = (tf.cast(side, tf.int64) for side in (height, width))
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
     texts = (container.TOO_LARGE_TO_WRITE, container.TOO_MUCH_PADDING_TO_WRITE)
-    packing.check_limit(checks, *sides, max_pixels, texts)
+    packing.check_limit(checks, height, width, max_pixels, texts)
     return checks.done
 
 
