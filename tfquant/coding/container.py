@@ -106,12 +106,12 @@ OTHER_FORMAT = (
     " was not made by tfquant"
 )
 OTHER_QUALITY = (
-    "header says quality {quality:.6g}, files of this model have {least:.6g} to {most:.6g}; the"
-    " file was not made by tfquant"
+    "header says quality {quality:.6g}, files of this model have {least:.6g} to {most:.6g}; name the"
+    " model that made the file"
 )
 NO_QUALITY = (
     "header says quality {quality:.6g}, but this model has one rate and its files store no quality;"
-    " the file was not made by tfquant"
+    " name the model that made the file"
 )
 ONE_RATE = (0, 0)  # the stored qualities of a model with one rate
 # A file with the stored quality 0 is valid for every model. A model for a range of rates then uses

@@ -376,10 +376,8 @@ class Decompressor:
           FieldError: the picture is too large, or no file of the model has this header.
           ModelError: no installed model made the file.
         """
-        manifest = self._find(file)[1].manifest
-        file.check_limit(manifest.max_pixels if max_pixels is None else max_pixels)
-        steps = scale.stored_range(manifest.qualities)
-        file.check_model(manifest.codec, manifest.fingerprint, steps, manifest.file_version)
+        own_limit = self._find(file)[1].manifest.max_pixels
+        file.check_limit(own_limit if max_pixels is None else max_pixels)
 
     def load(self) -> Decompressor:
         """Imports everything that the models need. A model is loaded for its first file."""
@@ -398,5 +396,6 @@ class Decompressor:
             found = self._given
             member = found.find(file.fingerprint, file.quality) or found.members[0]
         known = member.manifest
-        file.check_model(known.codec, known.fingerprint, scale.stored_range(known.qualities))
+        steps = scale.stored_range(known.qualities)
+        file.check_model(known.codec, known.fingerprint, steps, known.file_version)
         return found, member
