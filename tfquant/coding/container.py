@@ -106,8 +106,8 @@ OTHER_FORMAT = (
     " was not made by tfquant"
 )
 OTHER_QUALITY = (
-    "header says quality {quality:.6g}, files of this model have {least:.6g} to {most:.6g}; name the"
-    " model that made the file"
+    "header says quality {quality:.6g}, files of this model have {least:.6g} to {most:.6g};"
+    " name the model that made the file"
 )
 NO_QUALITY = (
     "header says quality {quality:.6g}, but this model has one rate and its files store no quality;"

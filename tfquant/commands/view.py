@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tfquant import files, startup
 from tfquant.coding import container
 from tfquant.commands import choosing, outputs
@@ -26,6 +24,8 @@ from tfquant.names import first_few
 from tfquant.progress import ProgressBar
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfquant.evaluation.comparison import Comparison
     from tfquant.evaluation.pictures import Picture
     from tfquant.export.model_set import ModelSet
@@ -145,6 +145,8 @@ class _Work:
           CommandError: no picture can be compared.
           ModelError: the model cannot be loaded.
         """
+        import numpy as np
+
         blank = np.zeros((64, 64, 3), np.uint8)
         for quality in self._qualities:  # a corrupt model is an error before the first picture
             self._models.compress(blank, quality)
