@@ -165,24 +165,6 @@ def eager_functions() -> Callable:
     return eager
 
 
-@pytest.fixture(scope="session")
-def without_gradients() -> Callable:
-    """`with without_gradients():` `tf.saved_model.save` leaves gradients out: they take half of its
-    time.
-    """
-    import tensorflow as tf
-
-    save = _beside("quick_exports").without_gradients
-
-    @contextlib.contextmanager
-    def without():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tf.saved_model, "save", save)
-            yield
-
-    return without
-
-
 @pytest.fixture
 def no_saved_models(monkeypatch) -> None:
     """Makes `tf.saved_model.save` write an empty folder, which is fast, for tests of other
@@ -208,22 +190,17 @@ def exports_are_rebuilt(monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def small_exports() -> Callable:
-    """`with small_exports():` an export has only the full SavedModel, without gradients.
+    """`with small_exports():` an export has only the full SavedModel.
 
-    `gradients=True` keeps them, because a process that loads an export without gradients prints
-    warnings. The SavedModel is saved from graphs even if training is eager.
+    The SavedModel is saved from graphs even if training is eager.
     """
-    import tensorflow as tf
-
     from tfquant.export import writing
 
     quick = _beside("quick_exports")
 
     @contextlib.contextmanager
-    def small(gradients=False):
+    def small():
         with pytest.MonkeyPatch.context() as patch:
-            if not gradients:
-                patch.setattr(tf.saved_model, "save", quick.without_gradients)
             patch.setattr(writing, "_save", quick.without_stock)
             patch.setattr(writing, "export_run", quick.in_graphs)
             yield

@@ -7,7 +7,6 @@ A test's own Python imports this file, after adding its folder to `sys.path`, an
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 
@@ -16,11 +15,6 @@ import tensorflow as tf
 from tfquant.export import manifest_file, writing
 
 _SAVE, _EXPORT_RUN = writing._save, writing.export_run
-
-without_gradients = functools.partial(
-    tf.saved_model.save,
-    options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-)
 
 
 def rebuilt(module: tf.Module, manifest: dict, flavour: str, path: str) -> None:
@@ -58,11 +52,8 @@ def use_rebuilt() -> None:
 
 
 def use_small(eagerly: bool = True) -> None:
-    """Makes this process train eagerly, and write exports with only the full SavedModel and without
-    gradients.
-    """
+    """Makes this process train eagerly, and write exports with only the full SavedModel."""
     if eagerly:
         tf.config.run_functions_eagerly(True)
         writing.export_run = in_graphs
-    tf.saved_model.save = without_gradients
     writing._save = without_stock

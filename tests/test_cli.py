@@ -78,7 +78,7 @@ def exported(run, tmp_path_factory, small_exports):
     """The result of `tfquant export` for this run, without the stock flavour."""
     out = tmp_path_factory.mktemp("exported") / "model"
     said = io.StringIO()
-    with small_exports(gradients=True), contextlib.redirect_stdout(said):
+    with small_exports(), contextlib.redirect_stdout(said):
         assert cli.main(["export", str(run), "--out", str(out), "--precision=bfloat16"]) == 0
     fingerprint = json.loads((out / "tfquant.json").read_text())["fingerprint"]
     assert said.getvalue() == f"{out}: factorized {fingerprint}, bfloat16, from ckpt-500\n"

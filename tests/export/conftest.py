@@ -27,7 +27,7 @@ def shared() -> types.SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def export(tmp_path_factory, stir, shared, without_gradients) -> Path:
+def export(tmp_path_factory, stir, shared) -> Path:
     """An export of an untrained codec with a rectifier, in the folder of a run named `mine`.
 
     Every function that decodes must apply the rectifier.
@@ -37,8 +37,7 @@ def export(tmp_path_factory, stir, shared, without_gradients) -> Path:
     codec.add_rectifier(8, 1)
     stir(codec.rectifier)
     path = tmp_path_factory.mktemp("runs") / "mine" / "export"
-    with without_gradients():
-        export_codec(codec, EXPERIMENT, str(path), shared.metrics, max_pixels=shared.max_pixels)
+    export_codec(codec, EXPERIMENT, str(path), shared.metrics, max_pixels=shared.max_pixels)
     return path
 
 

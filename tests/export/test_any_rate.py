@@ -45,10 +45,9 @@ def _codec():
 
 
 @pytest.fixture(scope="module", name="path")
-def _path(codec, tmp_path_factory, without_gradients):
+def _path(codec, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "export"
-    with without_gradients():
-        export_codec(codec, EXPERIMENT, str(path))
+    export_codec(codec, EXPERIMENT, str(path))
     return path
 
 

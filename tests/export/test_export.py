@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tfquant import exact, models
 from tfquant.coding import container
@@ -21,7 +22,7 @@ from tfquant.training.trainer import Trainer
 
 EXPERIMENT = Experiment(codec="factorized", codec_options={"N": 4, "M": 6}, precision="bfloat16")
 
-SLOW_FIXTURES = {"module"}
+SLOW_FIXTURES = {"module", "export"}
 
 
 @pytest.fixture(scope="module", name="module")
@@ -111,15 +112,22 @@ def test_the_synthesis_transform_waits_for_the_checksum(module):
     assert reads.name in before(synthesizes)
 
 
+@pytest.mark.parametrize("flavour", ["", "stock"])
+def test_an_export_contains_no_gradients(export, flavour):
+    """Checks the shared model, whose codec has GDN and lower bounds with custom gradients."""
+    data = (export / flavour / "saved_model.pb").read_bytes()
+    saved = saved_model_pb2.SavedModel.FromString(data)
+    library = saved.meta_graphs[0].graph_def.library
+    assert len(library.function) > 10 and not library.registered_gradients
+    assert not [f for f in library.function if "grad" in f.signature.name]
+
+
 @pytest.mark.slow
-def test_an_interrupted_run_is_exported_from_its_newest_checkpoint(
-    run, make_photograph, without_gradients
-):
+def test_an_interrupted_run_is_exported_from_its_newest_checkpoint(run, make_photograph):
     directory, weights = run
     records = [{"stage": "joint", "run_step": step, "psnr": step / 2} for step in (10, 20)]
     folder.write_json(str(directory / history.FILE), records)
-    with without_gradients():
-        path, name, found = exported(directory)
+    path, name, found = exported(directory)
     assert (path, name) == (str(directory / "export"), "ckpt-20")
     assert_same(found, weights[20])
     manifest = json.loads((directory / "export" / "tfquant.json").read_text())

@@ -28,6 +28,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
+from tfquant.ops.gradients import custom_gradient
+
 _SQRT_HALF = math.sqrt(0.5)
 
 # Coefficients of erfcx(x) = exp(x^2) erfc(x) for x >= _TAIL, as t P(t) with t = 1 / (x + _SHIFT).
@@ -57,7 +59,7 @@ def _erfcx(x: tf.Tensor) -> tf.Tensor:
     return value
 
 
-@tf.custom_gradient
+@custom_gradient
 def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     """Returns `log(Phi((c + 1/2) / scale) - Phi((c - 1/2) / scale))` for `c >= 0`.
 
@@ -101,7 +103,7 @@ def _log_gaussian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     return log_p, grad
 
 
-@tf.custom_gradient
+@custom_gradient
 def _log_laplacian_mass(c: tf.Tensor, scale: tf.Tensor) -> tuple:
     """Returns `log(F(c + 1/2) - F(c - 1/2))`, `F` the CDF of the Laplacian density, for `c >= 0`.
 

@@ -20,6 +20,7 @@ signatures of other models have no such input.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable
 
 import tensorflow as tf
@@ -33,6 +34,7 @@ from tfquant.exchange import Exchange, Rounding
 from tfquant.export import quality as scale
 from tfquant.export import tiles
 from tfquant.export.quality import QualityRange
+from tfquant.ops import gradients
 
 IMAGE = tf.TensorSpec([None, None, 3], tf.uint8, name="image")
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
@@ -59,9 +61,18 @@ _OTHER_SHAPE = (
 
 def traced(*signature: tf.TensorSpec) -> Callable[[Callable[..., Any]], Any]:
     """Returns `tf.function` with the settings of both flavours: no Python condition depends on a
-    tensor.
+    tensor, and nobody differentiates the graph.
     """
-    return tf.function(input_signature=signature, autograph=False)
+
+    def trace(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def without_gradients(*arguments: Any, **named: Any) -> Any:
+            with gradients.values_only():
+                return function(*arguments, **named)
+
+        return tf.function(without_gradients, input_signature=signature, autograph=False)
+
+    return trace
 
 
 class Transforms(tf.Module):

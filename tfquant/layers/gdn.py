@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfquant.legacy_keras import keras
-from tfquant.ops.gradients import lower_bound
+from tfquant.ops.gradients import custom_gradient, lower_bound
 
 _MIN = 1e-6  # lower bound of beta and of every element of gamma
 
@@ -89,7 +89,7 @@ def _apply(x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor, inverse: bool) -> tf
         dL/dnorm = -(g r) y r / 2, or g x / (2 r),    dL/dx = g r + 2 x (gamma^T dL/dnorm).
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def formula(x: tf.Tensor, beta: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
         squares = tf.square(x)
         norm = tf.nn.bias_add(_across_channels(squares, gamma), beta)

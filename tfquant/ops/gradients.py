@@ -1,15 +1,49 @@
 """Operations that return a value with the gradient of another map.
 
-Most use `tf.custom_gradient` and take all tensors as arguments: a tensor that such a function
-captures from outside silently gets no gradient.
+Most use `custom_gradient` and take all tensors as arguments: a tensor that such a function captures
+from outside silently gets no gradient.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import functools
+from collections.abc import Iterator
+from typing import Any, Callable
+
 import tensorflow as tf
 
+_VALUES_ONLY = contextvars.ContextVar("values_only", default=False)
 
-@tf.custom_gradient
+
+@contextlib.contextmanager
+def values_only() -> Iterator[None]:
+    """Enters a context in which functions with a custom gradient have no gradient of their own.
+
+    Use it to trace graphs that nobody differentiates. A SavedModel contains a function for each
+    custom gradient of its graphs, and saving, reading and loading these takes more time than the
+    rest.
+    """
+    token = _VALUES_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _VALUES_ONLY.reset(token)
+
+
+def custom_gradient(function: Callable[..., tuple[Any, Callable]]) -> Callable[..., Any]:
+    """Returns `tf.custom_gradient(function)`, or the value alone in the context `values_only`."""
+    with_gradient = tf.custom_gradient(function)
+
+    @functools.wraps(function)
+    def either(*tensors: Any) -> Any:
+        return function(*tensors)[0] if _VALUES_ONLY.get() else with_gradient(*tensors)
+
+    return either
+
+
+@custom_gradient
 def straight_through(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
     """Returns `value`, with the gradient of `surrogate`.
 
@@ -27,7 +61,7 @@ def straight_through(value: tf.Tensor, surrogate: tf.Tensor) -> tf.Tensor:
     return tf.identity(value), grad
 
 
-@tf.custom_gradient
+@custom_gradient
 def attach_gradient(value: tf.Tensor, v: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
     """Returns `value` unchanged and adds `d value / d v = slope` to its existing gradients.
 
@@ -55,7 +89,7 @@ def lower_bound(x: tf.Tensor, bound: tf.Tensor | float) -> tf.Tensor:
     return _lower_bound(x, tf.convert_to_tensor(bound, x.dtype))
 
 
-@tf.custom_gradient
+@custom_gradient
 def _lower_bound(x: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
     def grad(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return tf.where((x >= bound) | (upstream < 0), upstream, tf.zeros_like(upstream)), None
@@ -87,7 +121,7 @@ def beyond_floor(log_p: tf.Tensor, floor: float) -> tf.Tensor:
     return tf.maximum(log_p, floor) + floor * tf.math.log(below)
 
 
-@tf.custom_gradient
+@custom_gradient
 def floor_log(log_p: tf.Tensor, floor: float) -> tf.Tensor:
     """Returns `max(log_p, floor)`, with the gradient of `beyond_floor` if descent raises `log_p`.
 

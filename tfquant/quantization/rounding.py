@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfquant.ops.gradients import custom_gradient
+
 # atanh is infinite at 1. SGA's logits stay this far from it: the slope stays finite, and in float32
 # the value does not change.
 _GUMBEL_MARGIN = 1e-5
@@ -47,7 +49,7 @@ def soft_round_slope(v: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     return alpha / (2.0 * tf.tanh(0.5 * alpha) * tf.square(tf.cosh(alpha * r)))
 
 
-@tf.custom_gradient
+@custom_gradient
 def soft_round(v: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     """Returns `s_a(v)`: the identity for `alpha -> 0`, rounding for `alpha -> inf`; invertible."""
     v = tf.convert_to_tensor(v)
@@ -61,7 +63,7 @@ def soft_round(v: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     return value, grad
 
 
-@tf.custom_gradient
+@custom_gradient
 def soft_round_inverse(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     """Returns `s_a^-1(w)`, accurate up to the ends of each unit interval for any `alpha`.
 
