@@ -21,8 +21,9 @@ import tensorflow as tf
 from tfquant import cli, models
 from tfquant.data import crops, sources
 from tfquant.data.images import write_image
+from tfquant.export import writing
 from tfquant.export.manifest_file import read_manifest
-from tfquant.training import folder, history
+from tfquant.training import checkpoint, folder, history
 from tfquant.training.checkpoint import RunCheckpoint, newest_readable
 from tfquant.training.hosts import Host, identity, shares
 from tfquant.training.trainer import Trainer
@@ -183,7 +184,7 @@ FLAGS = [
     "--progress=silent",
 ]  # fmt: skip
 
-# `train.py` whose export has no gradients and no stock flavour, which takes less time.
+# `train.py` whose export has no stock flavour, which takes less time.
 SMALL = f"""
 import runpy, sys
 sys.path.append({str(ROOT / "tests")!r})
@@ -287,9 +288,10 @@ def tensors(run_dir):
 
 
 def test_two_hosts_resume_a_run_survive_a_kill_and_match_one_process(
-    tmp_path, make_photograph, start
+    tmp_path, make_photograph, start, program, monkeypatch
 ):
-    """Compares one process with two hosts that resume from its first checkpoint.
+    """Compares one process, which is this one, with two hosts that resume from its first
+    checkpoint.
 
     One of the hosts is killed by `kill -9`, and both start again. The losses differ by at most
     1e-4, because sums over hosts have another order of summation. Pictures and runs have names that
@@ -303,14 +305,16 @@ def test_two_hosts_resume_a_run_survive_a_kill_and_match_one_process(
     one, two = tmp_path / "one", tmp_path / "two"
     train = ["train.py", *FLAGS, f"--train_images=records:{there}/set"]
 
-    alone = start("alone", [*train, f"--model_dir={there}/one"])
-    wait_for(one / "checkpoints" / "checkpoint", alone)
+    monkeypatch.setattr(checkpoint, "_KEPT", 6)
+    monkeypatch.setattr(writing, "export_run", lambda run_dir: (run_dir, "nothing"))
+    code, _, said = program("train", *train[1:], f"--model_dir={there}/one")
+    assert code == 0, said
     (two / "checkpoints").mkdir(parents=True)
-    for name in ("experiment.json", "history.json", "*/checkpoint", "*/ckpt-10.*"):
+    for name in ("experiment.json", "*/checkpoint", "*/ckpt-10.*"):
         for path in one.glob(name):
             shutil.copy(path, two / path.relative_to(one))
-    wait_for(one / "checkpoints" / "ckpt-60.index", alone)
-    alone[0].kill()  # skips its export
+    expected = history.read(str(one))
+    folder.write_json(str(two / history.FILE), expected[:1])
 
     killed = start("killed", [*train, f"--model_dir={there}/two"], hosts=2)
     wait_for(two / "checkpoints" / "ckpt-20.index", killed)
@@ -331,10 +335,10 @@ def test_two_hosts_resume_a_run_survive_a_kill_and_match_one_process(
     assert read_manifest(f"{there}/two/export").codec == "factorized"
     assert len(list((two / "logs").iterdir())) == 2  # two starts of the chief
     assert {p.name.rstrip("-01") for p in tmp_path.iterdir() if p.is_dir()} == {
-        "pictures", "set", "one", "two", "alone", "killed", "again"
+        "pictures", "set", "one", "two", "killed", "again"
     }  # fmt: skip
 
-    expected, found = history.read(str(one)), history.read(str(two))
+    found = history.read(str(two))
     assert (
         [r["run_step"] for r in found]
         == [r["run_step"] for r in expected]
