@@ -46,12 +46,14 @@ def test_importing_the_package_and_its_version_does_not_import_tensorflow(fresh_
     assert fresh_python(code) == "False\n"
 
 
+@pytest.mark.slow
 def test_calling_a_codec_rounds_as_a_decoder_does(codec, x):
     expected = codec(x, tq.Rounding())
     np.testing.assert_array_equal(codec(x), expected)
     np.testing.assert_allclose(codec.predict(x, verbose=0), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_codecs_weights_can_be_saved_and_loaded(codec, x, tmp_path):
     codec.save_weights(str(tmp_path / "weights"))
     keras.utils.set_random_seed(1)
@@ -61,6 +63,7 @@ def test_a_codecs_weights_can_be_saved_and_loaded(codec, x, tmp_path):
     np.testing.assert_array_equal(other(x), codec(x))
 
 
+@pytest.mark.slow
 def test_a_codec_can_be_saved_and_loaded_as_a_keras_model(codec, x, tmp_path):
     codec.save(str(tmp_path / "codec.keras"))
     other = keras.models.load_model(str(tmp_path / "codec.keras"))
@@ -100,6 +103,7 @@ def test_the_slope_of_a_quantizer_is_that_of_its_surrogate():
     np.testing.assert_allclose(tape.gradient(total, x)[0][inside], expected[inside], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_quantizer_trains_in_a_users_own_model_and_survives_saving(tmp_path):
     """Trains an autoencoder of one number: afterwards, rounding loses at most half a step."""
     keras.utils.set_random_seed(0)

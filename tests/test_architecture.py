@@ -109,6 +109,7 @@ def test_no_import_points_up(unit):
     assert not found
 
 
+@pytest.mark.slow
 def test_no_module_imports_one_that_depends_on_it():
     graph = {name: imports_of(path.read_text()) for name, path in MODULES.items()}
     finished: set[str] = set()

@@ -269,6 +269,7 @@ def test_wrong_models_are_refused(model, manifest, picture, tmp_path, refused):
     assert not target.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["model", "exported"])
 def test_a_model_with_a_cut_file_is_refused(picture, tmp_path, refused, request, whose):
     damaged = tmp_path / "damaged"
@@ -432,6 +433,7 @@ def test_a_folder_that_takes_no_files_gives_one_line(model, picture, pictures, r
         assert line.startswith("tfquant: /sys/new.tfq: cannot be ")
 
 
+@pytest.mark.slow
 def test_inputs_may_have_a_scheme(model, picture, pictures, as_decoded, tmp_path, capsys):
     """Uses `file://` instead of `gs://`: Python's own functions know neither."""
     (pictures / "broken.png").unlink()
@@ -536,6 +538,7 @@ def test_an_interrupted_run_gives_a_model_that_compresses(exported, picture, tmp
     np.testing.assert_array_equal(images.read_image(back), expected)
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_replaced_when_asked_for(run, tmp_path, refused, no_saved_models):
     out, command = tmp_path / "model", ("export", run, "--out", tmp_path / "model")
     assert cli.main([str(argument) for argument in command]) == 0

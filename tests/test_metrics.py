@@ -81,6 +81,7 @@ def test_ms_ssim_is_the_published_formula(size, noise):
     np.testing.assert_allclose(metrics.ms_ssim(x, x_hat), expected, rtol=5e-5)
 
 
+@pytest.mark.slow
 def test_ms_ssim_of_a_large_and_good_picture_keeps_its_decibels():
     x = photograph(480, 640)
     x_hat = np.clip(x + 0.004 * np.random.default_rng(4).normal(size=x.shape), 0, 1)

@@ -75,6 +75,7 @@ def test_files_grow_with_the_quality_and_beat_jpeg_of_their_size(models, photogr
         assert error < mse(picture, np.asarray(Image.open(file)))
 
 
+@pytest.mark.slow
 def test_files_grow_where_one_model_takes_over_from_another(models, photograph_file):
     picture = images.read_image(photograph_file)
     for low, high in zip(models.members, models.members[1:]):
@@ -88,6 +89,7 @@ def test_a_picture_of_one_pixel_comes_back(models):
     assert models.decompress(models.compress(picture)).shape == (1, 1, 3)
 
 
+@pytest.mark.slow
 def test_neither_command_needs_a_model(photograph_file, tmp_path, capsys):
     file, back = tmp_path / "h.tfq", tmp_path / "h.png"
     sizes = []
@@ -102,6 +104,7 @@ def test_neither_command_needs_a_model(photograph_file, tmp_path, capsys):
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.slow
 def test_a_folder_of_files_of_several_models_is_decompressed(photograph_file, tmp_path):
     files = tmp_path / "files"
     files.mkdir()
@@ -114,6 +117,7 @@ def test_a_folder_of_files_of_several_models_is_decompressed(photograph_file, tm
     assert errors[0] > errors[1]
 
 
+@pytest.mark.slow
 def test_a_file_of_no_installed_model_is_one_line(photograph_file, tmp_path, capsys):
     file = tmp_path / "h.tfq"
     assert cli.main(["compress", str(photograph_file), str(file)]) == 0
@@ -143,6 +147,7 @@ def test_the_list_names_all_models_without_tensorflow(models, fresh_python):
         assert f"{member.kodak[0]['psnr']:.2f} dB" in printed
 
 
+@pytest.mark.slow
 def test_the_command_adds_and_removes_an_export(models, capsys, tmp_path):
     export = models.members[0].path
     assert cli.main(["models", "--add", export, "--name=mine", "--description=a test"]) == 0

@@ -216,6 +216,7 @@ def _docstrings(path: Path) -> list[tuple[int, str]]:
     return [(n.body[0].lineno, text) for n in nodes if (text := ast.get_docstring(n))]
 
 
+@pytest.mark.slow
 def test_docstrings_start_with_a_verb_or_a_noun():
     found = []
     for path in _tracked_files():
@@ -229,12 +230,14 @@ def test_docstrings_start_with_a_verb_or_a_noun():
     assert not found, "\n".join(["docstrings with a forbidden opening:", *found])
 
 
+@pytest.mark.slow
 def test_every_python_file_is_valid_python_3_9():
     for path in _tracked_files():
         if path.suffix == ".py":
             ast.parse(path.read_text(), filename=str(path), feature_version=(3, 9))
 
 
+@pytest.mark.slow
 def test_no_file_names_a_folder_of_its_authors_machine():
     # Absolute paths of a developer's machine, and a data folder next to the checkout.
     foreign = re.compile(rb"(?<![\w.~-])/(home|root|Users|opt|work)/[\w.]|\.\./" + rb"shared\b")

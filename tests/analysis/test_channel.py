@@ -46,6 +46,7 @@ def test_additive_noise_carries_the_entropy_of_the_sum(sigma):
     assert found.error < 0.01
 
 
+@pytest.mark.slow
 def test_uq_i_and_uq_s_carry_what_aun_does_for_a_single_latent():
     expected = channel.information(AUN, 0.5, 0.1).value
     for name in ("uq_i", "uq_s"):
@@ -54,6 +55,7 @@ def test_uq_i_and_uq_s_carry_what_aun_does_for_a_single_latent():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.0, 0.5])
 def test_sua_goes_from_aun_to_rounding(mu):
     soft, hard = (channel.information(Method("sua", a), 0.3, mu).value for a in (0.01, 200.0))
@@ -61,6 +63,7 @@ def test_sua_goes_from_aun_to_rounding(mu):
     assert hard == pytest.approx(entropy_of_rounding(0.3, mu), abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_denoiser_neither_adds_nor_loses_information():
     with_it, without = (channel.information(Method(n, 6.0), 0.4, 0.2) for n in ("sua", "sua_n"))
     assert with_it.value == pytest.approx(without.value, abs=2e-3)
@@ -114,6 +117,7 @@ def test_least_distortion_of_additive_noise_is_that_of_the_conditional_mean():
     )
 
 
+@pytest.mark.slow
 def test_a_pair_carries_more_information_only_with_independent_noise():
     sigma = 0.5
     one = information_of_noise(sigma)

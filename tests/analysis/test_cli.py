@@ -73,6 +73,7 @@ def test_an_experiment_writes_a_table_a_picture_and_a_text(counted, tmp_path, ca
     assert "quick: begins (0 s)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_complete_experiment_with_the_same_settings_is_skipped(counted, tmp_path):
     same = ["quick", f"--out={tmp_path}"]
     for arguments, runs in (
@@ -83,6 +84,7 @@ def test_a_complete_experiment_with_the_same_settings_is_skipped(counted, tmp_pa
         assert len(counted) == runs, arguments
 
 
+@pytest.mark.slow
 def test_an_incomplete_experiment_or_one_of_another_surrogate_is_repeated(counted, tmp_path, alter):
     same = ["quick", f"--out={tmp_path}"]
     for harm in (

@@ -46,6 +46,7 @@ def test_only_shared_noise_keeps_equal_latents_equal():
         assert np.abs(y_tilde - y).max() <= 1.0
 
 
+@pytest.mark.slow
 def test_two_noisy_observations_of_one_number_are_better_than_one(monkeypatch):
     monkeypatch.setattr(distortion_error_2d, "CORRELATIONS", (0.0, 1.0))
     monkeypatch.setattr(distortion_error_2d, "_SAMPLES", 1 << 15)

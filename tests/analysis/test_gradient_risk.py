@@ -50,6 +50,7 @@ def test_the_expected_gradient_has_neither_bias_nor_variance(name):
     assert variance < 1e-20
 
 
+@pytest.mark.slow
 def test_pathwise_variance_of_sua_is_the_integral_over_the_denoised_value():
     """Uses v = r_a(s_a(y) + u): du = s_a'(v - 1/2) dv, and the slope is s_a'(y) / s_a'(v - 1/2)."""
     alpha, sigma = 5.0, 1.0
@@ -72,6 +73,7 @@ def test_pathwise_variance_of_sua_is_the_integral_over_the_denoised_value():
     assert found == pytest.approx(total, rel=0.02)
 
 
+@pytest.mark.slow
 def test_pathwise_gradients_have_no_bias_and_straight_through_has():
     assert gradient_risk.risk(Branch("sga", "pathwise"), 4.0, 1.0, 32)[0] < 0.01
     assert gradient_risk.risk(Branch("sga", "straight_through"), 4.0, 1.0, 24)[0] > 0.5
@@ -84,6 +86,7 @@ def test_no_mean_gives_stochastic_rounding_the_papers_variance_at_small_sigma():
     assert max(found) == pytest.approx(49.6, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_papers_variance_of_stochastic_rounding_is_that_of_a_mean_at_the_centre_of_a_bin():
     """Checks a statement of `docs/paper.md`: `y` uniform over a bin with `mu` at its centre."""
     y = (np.arange(64) + 0.5) / 64
@@ -99,6 +102,7 @@ def test_the_papers_variance_of_stochastic_rounding_is_that_of_a_mean_at_the_cen
         assert found.mean() == pytest.approx(variance, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_result_contains_the_papers_numbers_and_the_differences(monkeypatch):
     monkeypatch.setattr(gradient_risk, "_RESOLUTION", 8)
     settings = gradient_risk.EXPERIMENT.settings(surrogates=("sr",))

@@ -22,6 +22,7 @@ def test_copies_are_independent_perceptrons(widths):
         np.testing.assert_allclose(found[:, s], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_no_graph_contains_a_pattern_that_onednn_computes_wrongly(monkeypatch, onednn):
     """Searches with `tests/onednn_patterns.py`. Plain products would contain its pattern (b)."""
 

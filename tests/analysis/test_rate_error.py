@@ -28,6 +28,7 @@ def noisy_rate(sigma, estimated):
     )[0]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.0, 0.5, ANY_MEAN])
 def test_rounding_has_no_mismatch(mu):
     exact = rate_error.rate(ROUNDING, 0.4, 0.3, mu, 24).value
@@ -84,6 +85,7 @@ def test_bits_of_a_pair_are_those_of_its_unit_square(rho):
     np.testing.assert_allclose(rate_error_2d.pair_bits(d, sigma, rho), expected, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_shared_noise_keeps_the_rate_of_a_pair_and_noise_of_its_own_does_not(monkeypatch):
     monkeypatch.setattr(rate_error_2d, "CORRELATIONS", (0.0, 0.98))
     monkeypatch.setattr(rate_error_2d, "_SAMPLES", 8192)

@@ -57,6 +57,7 @@ def test_shares_add_up_and_the_run_is_named(trained):
     assert "| run | ms_hyper_zero | mix |" in re.sub(" +", " ", result.notes)
 
 
+@pytest.mark.slow
 def test_a_folder_without_run_and_a_codec_without_scales_are_refused(tmp_path, photograph):
     with pytest.raises(AnalysisError, match="is not a training run: it has no experiment.json"):
         sigma_distribution.sigmas(str(tmp_path), [])

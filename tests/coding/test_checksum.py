@@ -13,6 +13,7 @@ from tfquant.coding import checksum
 crc32 = tf.function(checksum.crc32, input_signature=[tf.TensorSpec([], tf.string)])
 
 
+@pytest.mark.slow
 def test_equals_zlib_at_every_small_length():
     data = np.random.default_rng(0).bytes(300)
     for length in range(300):

@@ -66,6 +66,7 @@ def test_the_cost_of_decisions_is_the_models_bits_at_every_scale(sigma, gaussian
     assert abs(coded - model) < 0.002 * model + 2 * 16 + 2.0 * UNIT * n
 
 
+@pytest.mark.slow
 def test_the_cost_of_decisions_is_the_models_bits_for_a_mixture():
     rng = np.random.default_rng(0)
     n = 30_000
@@ -86,6 +87,7 @@ def test_the_cost_of_decisions_is_the_models_bits_for_a_mixture():
     assert abs(coded - model) < 0.005 * model + 2 * 16
 
 
+@pytest.mark.slow
 def test_decisions_reach_any_integer_from_any_centre():
     rng = np.random.default_rng(0)
     far = np.array([0, 1, -1, 10_000, -10_000, 10_001, MAX_SYMBOL, -MAX_SYMBOL], np.int32)
@@ -257,6 +259,7 @@ def test_decoding_forged_decisions_ends():
         assert symbols.shape == [n]
 
 
+@pytest.mark.slow
 def test_nan_parameters_still_round_trip():
     nothing = np.full(40, np.nan, np.float32)
     symbols = np.arange(40, dtype=np.int32)

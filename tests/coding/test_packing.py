@@ -181,6 +181,7 @@ def test_the_graph_and_python_agree_on_versions_and_qualities(steps, version):
     assert None in said and len(said) > 1
 
 
+@pytest.mark.slow
 def test_the_graph_and_python_agree_on_every_length_and_many_corruptions():
     for size in range(len(DATA)):
         assert_same_words(DATA[:size])

@@ -71,6 +71,7 @@ def test_bytes_equal_those_of_the_operations_and_each_reads_the_others(operation
             np.testing.assert_array_equal(found, chunk_symbols)
 
 
+@pytest.mark.slow
 def test_carries_through_many_words_equal_those_of_the_operations(operations):
     """Tests a row's last symbol many times, which keeps the interval at its upper end.
 

@@ -76,6 +76,7 @@ def test_scale_table_is_near_the_entropy_at_every_scale(scale_table):
             assert excess <= UNIT / np.log(2.0) * 1.001, sigma
 
 
+@pytest.mark.slow
 def test_the_error_of_a_scale_is_at_most_one_128th(gaussian_table):
     levels = gaussian_table._levels
     sigma = np.geomspace(levels.centre(levels.bottom), 256.0, 5000).astype(np.float32)
@@ -173,6 +174,7 @@ def test_mean_scale_table_is_near_the_entropy_at_every_mean_and_scale(mean_table
                 assert excess <= UNIT / np.log(2.0) * 1.001, (mu, sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [1, 5])
 def test_the_cost_of_a_mean_scale_table_round_trip_is_the_models_bits(streams, gaussian_bits):
     table = MeanScaleTable(_gaussian_tail, 256.0)
@@ -210,6 +212,7 @@ def test_mean_scale_table_codes_any_integer_at_any_mean_and_scale(mean_table):
     np.testing.assert_array_equal(table.decode(handle, mu, sigma)[1], symbols)
 
 
+@pytest.mark.slow
 def test_mean_scale_table_rejects_nan_parameters():
     table = MeanScaleTable(_gaussian_tail, 256.0)
     with pytest.raises(tf.errors.InvalidArgumentError):
@@ -281,6 +284,7 @@ def test_a_cdf_of_the_wrong_shape_is_rejected():
 # --- All tables -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fingerprint_bytes_distinguish_tables(gaussian_table, channel_table):
     tables = [
         gaussian_table,
@@ -293,6 +297,7 @@ def test_fingerprint_bytes_distinguish_tables(gaussian_table, channel_table):
     assert ScaleTable(_gaussian_tail, 256.0).to_bytes() == gaussian_table.to_bytes()
 
 
+@pytest.mark.slow
 def test_coding_runs_inside_a_loop_of_many_small_steps(gaussian_table):
     rng = np.random.default_rng(0)
     sigma = tf.constant(np.exp(rng.uniform(-2, 2, [50, 7])).astype(np.float32))

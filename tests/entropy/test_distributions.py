@@ -227,6 +227,7 @@ def test_a_mixture_of_three_is_the_weighted_sum():
     np.testing.assert_allclose(mixture.mean(), (w * loc).sum(-1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_every_parameter_of_a_mixture_has_the_correct_gradient():
     parameters = _mixture_parameters(8, (6,), 3)
     v = np.array([0.0, 1.0, -2.0, 5.0, -8.0, 20.0])

@@ -31,6 +31,7 @@ def parameters(family, shape, log_sigma=(-2.0, 2.0), seed=0):
     return tf.constant(raw.astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family,zero_center", CASES)
 @pytest.mark.parametrize("log_sigma", [(-1.5, 3.0), (-14.0, -1.0)])
 def test_a_stream_has_the_models_bits_and_decodes(family, zero_center, log_sigma):
@@ -275,6 +276,7 @@ def test_density_and_gradients_equal_the_papers(filters):
         np.testing.assert_allclose(np.sum(gradient * direction), numeric, atol=1e-3 * scale)
 
 
+@pytest.mark.slow
 def test_the_densitys_matrix_products_are_not_confusable(monkeypatch, onednn):
     """Tests `factorized._product`. Plain products are confusable. A step of the medians has n =
     1.
@@ -298,6 +300,7 @@ def test_the_densitys_matrix_products_are_not_confusable(monkeypatch, onednn):
     assert found and all(text.startswith("(b)") for text in found)
 
 
+@pytest.mark.slow
 def test_medians_are_tracked_to_one_half_and_get_no_gradient():
     model = factorized()
     for _ in range(60):
@@ -307,6 +310,7 @@ def test_medians_are_tracked_to_one_half_and_get_no_gradient():
     assert len(model.trainable_variables) == 11
 
 
+@pytest.mark.slow
 def test_factorized_bits_match_the_density_and_the_stream():
     model = factorized()
     for _ in range(60):

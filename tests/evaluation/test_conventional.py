@@ -30,6 +30,7 @@ def measurer(tmp_path):
     return conventional.Measurer(tmp_path / "cache.json")
 
 
+@pytest.mark.slow
 def test_a_jpeg_point_is_the_size_of_the_file_that_pillow_writes(pictures, measurer):
     points, refused = measurer.curve(conventional.CODECS["jpeg"], pictures, lambda: None)
     assert not refused
@@ -85,6 +86,7 @@ def test_the_nearest_rate_is_the_nearest_of_all_qualities(pictures, measurer):
     assert abs(point.mean.bpp - 0.8) == np.min(np.abs(np.array(rates) - 0.8))
 
 
+@pytest.mark.slow
 def test_a_second_report_uses_the_cached_numbers(pictures, tmp_path, measurer, monkeypatch):
     codec = conventional.CODECS["webp"]
     first = measurer.curve(codec, pictures, lambda: None)

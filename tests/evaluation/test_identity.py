@@ -95,6 +95,7 @@ def test_a_value_that_an_old_manifest_names_otherwise_is_the_same():
     assert len(set(named({**old, "stop_gradient": False}, same))) == 2
 
 
+@pytest.mark.slow
 def test_names_differ_exactly_if_settings_differ():
     """Uses random combinations of two values per field, each with its own lmbda."""
     draw = random.Random(1)

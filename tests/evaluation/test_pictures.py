@@ -25,6 +25,7 @@ def test_an_empty_folder_is_rejected(tmp_path):
         pictures.find_pictures(str(tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_sample_repeats_and_is_large_enough_for_ms_ssim(tmp_path):
     found = pictures.find_pictures(pictures.SAMPLE, tmp_path / "sample").pictures
     assert {"hopper", "leaves"} <= {p.name for p in found}

@@ -266,6 +266,7 @@ def test_another_setting_is_another_curve_with_its_own_bd_rate(compare, change, 
     assert [second, "-10.00", ""] in rows and [second, "b_low, b_high"] in rows
 
 
+@pytest.mark.slow
 def test_a_too_small_overlap_gives_a_dash_and_a_note(compare):
     result, text = compare(
         mix_low=Exact(1000, 30, lmbda=0.01, plan="mix"),

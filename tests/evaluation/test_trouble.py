@@ -198,6 +198,7 @@ def test_a_codec_that_can_encode_no_picture_is_skipped(tmp_path, evaluate):
     assert sum(note.endswith("its curve is skipped") for note in result.notes) == 2
 
 
+@pytest.mark.slow
 def test_pictures_of_a_report_are_not_measured_by_the_next_one(folder, evaluate):
     first, _ = evaluate(folder, report_dir=folder / "report")
     again, lines = evaluate(folder, report_dir=folder / "report")

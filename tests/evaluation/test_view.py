@@ -118,6 +118,7 @@ def test_the_drawn_detail_is_where_the_versions_differ(picture):
     assert top <= 100 and top + high >= 130 and left <= 20 and left + wide >= 50
 
 
+@pytest.mark.slow
 def test_the_page_has_the_worst_pictures_first_and_needs_no_network(picture):
     compared = [made("good", picture, 10, 2.0), made("</script>bad", picture, 10, 8.0)]
     maps = {(c.name, c.quality): np.full(picture.shape[:2], 0.25, np.float32) for c in compared}
@@ -158,6 +159,7 @@ def test_pictures_of_the_page_are_those_that_were_decoded(picture):
         )
 
 
+@pytest.mark.slow
 def test_the_rate_map_sums_to_the_bits_of_the_model(picture):
     models = tfquant.load("default")
     bits = models.rate_map(picture, 10)

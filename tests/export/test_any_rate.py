@@ -96,6 +96,7 @@ def test_a_range_beyond_the_scale_keeps_the_lmbda_of_each_quality():
     assert lmbdas[0] * (lmbdas[1] / lmbdas[0]) ** level == pytest.approx(quality.to_lmbda(40.0))
 
 
+@pytest.mark.slow
 def test_a_file_stores_the_nearest_quality_of_the_model(model, picture):
     for asked, stored in ((30, 30), (30.001, 30), (30.003, 30 + 1 / 256), (0, RANGE.low),
                           (100, RANGE.high), (None, RANGE.base)):  # fmt: skip
@@ -106,6 +107,7 @@ def test_a_file_stores_the_nearest_quality_of_the_model(model, picture):
             model.compress(picture, wrong)
 
 
+@pytest.mark.slow
 def test_the_decoder_gives_the_picture_of_the_codec_at_the_level_of_the_file(model, codec, picture):
     x = tf.constant(picture[None], tf.float32) / 255
     for asked in (RANGE.low, 33.3, RANGE.high):
@@ -118,6 +120,7 @@ def test_the_decoder_gives_the_picture_of_the_codec_at_the_level_of_the_file(mod
         assert np.mean(decoded != expected) < 1e-3  # last bits of the float transforms
 
 
+@pytest.mark.slow
 def test_files_grow_and_errors_shrink_with_the_quality(model, make_photograph):
     for seed, size in enumerate([(64, 64), (70, 90), (33, 200)]):
         picture = make_photograph(*size, seed=seed)
@@ -220,6 +223,7 @@ def _added(packed_path, tmp_path, monkeypatch):
     return registry.add([str(packed_path)], "mine")
 
 
+@pytest.mark.slow
 def test_a_set_passes_the_quality_to_its_model(added, model, picture):
     (member,) = added.members
     assert (member.low, member.high) == pytest.approx((RANGE.low, RANGE.high), abs=0.06)
@@ -233,6 +237,7 @@ def test_a_set_passes_the_quality_to_its_model(added, model, picture):
     assert added.default_quality == pytest.approx((RANGE.low + RANGE.high) / 2, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_size_is_met_within_two_percent(added, picture):
     sizes = [len(added.compress(picture, each)) for each in (RANGE.low, RANGE.high)]
     for wanted in np.geomspace(*sizes, 5)[1:-1].astype(int):
@@ -241,6 +246,7 @@ def test_a_size_is_met_within_two_percent(added, picture):
         assert header(fitted.data).quality == pytest.approx(fitted.quality, abs=1 / 256)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_and_shows_the_quality(added, picture, tmp_path, capsys):
     del added
     source, file = tmp_path / "in" / "a.png", tmp_path / "out" / "a.tfq"
@@ -263,6 +269,7 @@ def test_the_command_line_takes_and_shows_the_quality(added, picture, tmp_path, 
     assert f"  {RANGE.low:.1f}-{RANGE.high:.1f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_evaluation_draws_one_curve_through_the_qualities(packed_path, picture, tmp_path):
     images.write_image(tmp_path / "a.png", picture)
     evaluation = run.Evaluation(

@@ -100,6 +100,7 @@ def test_the_pretrained_set_meets_every_size_between_its_ends(make_photograph):
     assert len(beyond.data) == ends[1] and not beyond.fits
 
 
+@pytest.mark.slow
 def test_the_command_reports_the_difference_from_the_size(make_photograph, tmp_path, capsys):
     picture, file = tmp_path / "in.png", tmp_path / "out.tfq"
     images.write_image(picture, make_photograph(64, 80))

@@ -95,6 +95,7 @@ def test_another_size_with_the_same_latents_is_another_crop(model, data):
     np.testing.assert_array_equal(larger[:HEIGHT, :WIDTH], picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sides", [(HEIGHT + 64, WIDTH), (HEIGHT, WIDTH + 64), (64, WIDTH), (1, 1), (2000, 3000)]
 )
@@ -159,6 +160,7 @@ def test_exchanged_streams_are_a_typed_error(model, data):
             model.decompress(forged.to_bytes())
 
 
+@pytest.mark.slow
 def test_an_altered_byte_of_a_stream_never_gives_another_picture(model, data):
     """The last bits of a stream may have no meaning."""
     file = container.Bitstream.from_bytes(data)

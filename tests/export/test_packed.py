@@ -117,6 +117,7 @@ def test_a_large_picture_goes_through_a_graph_to_the_same_file(packed_export, mo
                                   .decompress(data))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_step_makes_a_model_of_its_own(tmp_path, make_photograph):
     codec = codec_with(2)
     exact = packed.pack_codec(codec, EXPERIMENT, str(tmp_path / "exact"))

@@ -113,6 +113,7 @@ def _linear():
     return codec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height,width,side", [(150, 330, 64), (65, 70, 64), (257, 129, 192)])
 def test_exact_sums_give_equal_bits_in_tiles_and_in_graphs(linear, height, width, side):
     picture = np.random.default_rng(1).choice(np.uint8([0, 255]), (height, width, 3))

@@ -64,6 +64,7 @@ def test_training_reduces_quantization_error_on_unseen_latents():
     assert after < 0.8 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [0, 1])
 def test_no_graph_contains_a_pattern_that_onednn_computes_wrongly(onednn, depth):
     """Checks that the sum is not fused into the last convolution; see

@@ -102,6 +102,7 @@ def test_elic_is_four_5x5_layers_with_bottlenecks_between(kind, blocks, attentio
         assert {(layer.kernel_size, layer.strides) for layer in layers} == {((5, 5), (2, 2))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_linear_start_is_a_transform_and_its_inverse(kind, photograph):
     """Checks that wide transforms lose nothing, except by nonlinearities and noise on the

@@ -21,6 +21,7 @@ def dense(*widths):
 # 61 parameters per channel in the density of z, ours 43. They also store weights under the mask of
 # the causal convolution: 13 of 25 taps, from M channels to 2M. Cheng's own parameter network is
 # wider than Minnen's, which CompressAI uses instead.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,N,published,hidden,own",
     [
@@ -37,11 +38,13 @@ def test_parameters_are_as_many_as_published(name, N, published, hidden, own):
     assert round(count / 1e6, 2) == published
 
 
+@pytest.mark.slow
 def test_chengs_parameters_are_those_of_three_gaussians():
     codec = models.build("cheng_anchor", N=128)
     assert trained(codec.context.parameters) == dense(512, 640, 640, 9 * 128)
 
 
+@pytest.mark.slow
 def test_the_two_cheng_codecs_differ_only_in_attention():
     N = 16
     unit = dense(N, N // 2) + (9 * (N // 2) + 1) * (N // 2) + dense(N // 2, N)

@@ -139,6 +139,7 @@ def test_a_non_finite_step_changes_nothing(loss, gradient, clip_norm):
     assert optimizer.iterations.numpy() == 2
 
 
+@pytest.mark.slow
 def test_the_loss_is_scaled_as_keras_scales_it():
     """Checks that the scale is halved after overflow and doubled after 2,000 good steps."""
     rng = np.random.default_rng(2)

@@ -64,6 +64,7 @@ def test_a_new_codec_halves_its_step_where_lmbda_is_four_times_as_large():
     np.testing.assert_allclose(both, np.ones_like(both), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["factorized", "ms_hyper_zero", "cheng_anchor", "elic_sm_zero"])
 def test_any_codec_with_gains_of_one_is_the_codec_without(name, pictures):
     keras.utils.set_random_seed(0)
@@ -84,6 +85,7 @@ def test_a_quality_belongs_to_codecs_with_gains(pictures):
         plain(x, quality=tf.constant([0.5]))
 
 
+@pytest.mark.slow
 def test_more_quality_takes_more_bits_and_gives_a_smaller_error_of_the_latent(pictures):
     made = codec()
     x = tf.constant(pictures, tf.float32) / 255
@@ -105,6 +107,7 @@ def test_the_gains_belong_to_encoder_and_decoder_and_not_to_the_entropy_model():
     assert not {"gain", "inverse_gain"} & set(made.group("entropy"))
 
 
+@pytest.mark.slow
 def test_the_loss_weights_every_picture_by_its_own_lmbda(batch):
     """Compares with NumPy. The levels depend on the indices, but not on the batch."""
     trainer = Trainer(codec(), EXPERIMENT)
@@ -122,6 +125,7 @@ def test_the_loss_weights_every_picture_by_its_own_lmbda(batch):
     np.testing.assert_allclose(values["loss"], np.mean(rates + lmbdas * errors), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["sua_ste", "mix", "sga"])
 def test_a_step_trains_the_gains_with_any_plan(plan, batch):
     experiment = dataclasses.replace(EXPERIMENT, plan=plan, distortion="mse")
@@ -134,6 +138,7 @@ def test_a_step_trains_the_gains_with_any_plan(plan, batch):
         assert np.all(np.isfinite(part.log_factors)) and np.any(old != part.log_factors.numpy())
 
 
+@pytest.mark.slow
 def test_the_encoders_gain_is_frozen_after_joint_training(batch):
     trainer = Trainer(codec(), EXPERIMENT)
     trainer.begin(EXPERIMENT.all_stages()[1])
@@ -144,6 +149,7 @@ def test_the_encoders_gain_is_frozen_after_joint_training(batch):
     assert np.any(inverse.numpy() != inverse_before)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_one_of_a_single_rate_and_is_loaded_with_its_gains(tmp_path, batch):
     single = dataclasses.replace(EXPERIMENT, lmbda_range=())
     trainer = Trainer(codec(single), single)
@@ -164,6 +170,7 @@ def test_a_run_starts_from_one_of_a_single_rate_and_is_loaded_with_its_gains(tmp
     np.testing.assert_array_equal(loaded.gain.log_factors, made.gain.log_factors)
 
 
+@pytest.mark.slow
 def test_gradient_risk_is_measured_at_a_quality(batch):
     made = codec()
     x = tf.cast(batch["image"][:1, :32, :32], tf.float32) / 255

@@ -93,6 +93,7 @@ def test_weights_optimizer_counters_and_stage_are_restored_bit_for_bit(copy):
     assert_same(found, states[4])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_the_next_step(run, tmp_path):
     """Checks that equal states give equal next steps, so nothing random is stored elsewhere."""
     trainer = new_trainer()
@@ -165,6 +166,7 @@ def flip_a_bit(path):
     path.write_bytes(bytes(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, lambda path: path.unlink()])
 @pytest.mark.parametrize("suffix", ["index", "data-00000-of-00001"])
 def test_a_corrupt_checkpoint_is_named_and_the_previous_one_is_used(copy, suffix, damage, caplog):
@@ -177,6 +179,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_previous_one_is_used(copy, suffix
     assert "ckpt-4 is corrupt" in caplog.text and "trying the previous" in caplog.text
 
 
+@pytest.mark.slow
 def test_several_corrupt_checkpoints_are_skipped(copy):
     folder, states = copy
     for number in (3, 4):
@@ -237,6 +240,7 @@ def test_checkpoints_that_cannot_be_listed_or_written_do_not_start_a_new_run(tmp
     assert (tmp_path / "checkpoints").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_the_disk_keeps_the_previous_one(copy, full_disk):
     folder, states = copy
     trainer = new_trainer(seed=1, stage=1)
@@ -252,6 +256,7 @@ def test_a_checkpoint_that_does_not_fit_the_disk_keeps_the_previous_one(copy, fu
     assert newest_readable(str(folder)).endswith("ckpt-5")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_overwrites_a_corrupt_checkpoint(copy):
     folder, states = copy
     cut_in_half(folder / "checkpoints" / "ckpt-4.data-00000-of-00001")
@@ -266,6 +271,7 @@ def test_a_resumed_run_overwrites_a_corrupt_checkpoint(copy):
     assert_same(found, states[4])
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_float16_loss_is_kept(tmp_path):
     def begun():
         float16 = dataclasses.replace(EXPERIMENT, precision="float16")

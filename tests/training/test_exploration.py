@@ -190,6 +190,7 @@ def fake_training(started, psnr_of):
 PSNR = {10.0: None, 1.0: 0.1, 0.1: 0.3, 0.01: 0.2, 1e-3: 0.1, 1e-4: 0.05}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warm", [False, True])
 def test_every_weight_starts_from_one_baseline_or_the_previous_weight(tmp_path, warm):
     started = []
@@ -200,6 +201,7 @@ def test_every_weight_starts_from_one_baseline_or_the_previous_weight(tmp_path, 
     assert [start for _, start in started] == expected  # after a divergence, the baseline again
 
 
+@pytest.mark.slow
 def test_the_report_has_a_row_per_weight_with_the_best_epoch_of_the_last_stage(tmp_path):
     text = searched(tmp_path, train=fake_training([], PSNR))
     assert "| 10 | diverged |" in unaligned(text)
@@ -214,6 +216,7 @@ def test_the_report_has_a_row_per_weight_with_the_best_epoch_of_the_last_stage(t
         assert picture.size[0] > 1000
 
 
+@pytest.mark.slow
 def test_a_search_by_ms_ssim_reports_ms_ssim(tmp_path):
     """Uses D = 1 - MS-SSIM: 0.1 at the start, then 0.01."""
 
@@ -243,6 +246,7 @@ def test_a_weight_without_a_finite_epoch_counts_as_diverged(tmp_path):
     assert "NaN" not in stored
 
 
+@pytest.mark.slow
 def test_a_search_resumes_only_from_the_same_checkpoint(tmp_path, monkeypatch):
     """Checks this because all weights must start from one baseline, which may be trained
     further.
@@ -256,6 +260,7 @@ def test_a_search_resumes_only_from_the_same_checkpoint(tmp_path, monkeypatch):
         searched(tmp_path, train=fake_training([], PSNR))
 
 
+@pytest.mark.slow
 def test_a_search_resumes_only_with_epochs_of_the_same_length(tmp_path):
     started = []
     searched(tmp_path, train=fake_training(started, PSNR))

@@ -97,6 +97,7 @@ def root_mean_square(values):
     return np.sqrt(np.mean(np.square(values)))
 
 
+@pytest.mark.slow
 def test_additive_noise_has_no_bias_and_the_variance_of_its_integral(x):
     found = risk(x, "aun:pathwise", "aun:pathwise")
     y = SCALE * x.ravel().astype(float)
@@ -113,6 +114,7 @@ def test_additive_noise_has_no_bias_and_the_variance_of_its_integral(x):
     assert found["distortion_bias"] <= 3 * found["distortion_bias_error"]
 
 
+@pytest.mark.slow
 def test_straight_through_annealing_has_the_bias_of_its_integral(x):
     # All elements, so that the distortion's bias does not depend on a random subset.
     found = risk(x[:, :4, :4], "sua:straight_through", "sua:straight_through", elements=48)
@@ -132,6 +134,7 @@ def test_straight_through_annealing_has_the_bias_of_its_integral(x):
     assert found["distortion_gradient"] == pytest.approx(root_mean_square(sampled.mean(1)), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_distortions_reference_is_the_slope_of_the_expected_distortion():
     """Uses a network and stochastic rounding: finite differences of the mean over all outcomes."""
 
@@ -207,6 +210,7 @@ def test_the_mean_has_the_bias_and_variance_of_its_integral(x, stopped):
     assert bias > 0.2 and found["mean_bias"] == pytest.approx(bias, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_means_gradient_in_closed_form_has_neither_bias_nor_variance_with_additive_noise(x):
     plans = {"sampled": {}, "expected": {"mean_gradient": "expected"}}
     sampled, closed = (
@@ -250,6 +254,7 @@ def test_a_bias_is_reported_only_with_a_reference(x, distortion, known):
         assert found["rate_variance"] == found["distortion_variance"] == 0
 
 
+@pytest.mark.slow
 def test_a_real_codec_is_measured_in_a_graph():
     codec = models.build("factorized", N=4, M=6)
     x = tf.random.stateless_uniform([1, 64, 64, 3], [0, 1])

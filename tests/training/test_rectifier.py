@@ -34,6 +34,7 @@ def plain(name="ms_hyper_zero"):
     return models.build(name, N=8, M=12)
 
 
+@pytest.mark.slow
 def test_an_experiment_determines_the_start_of_the_transforms():
     """Checks that the papers' start changes no other weight."""
     built = {}
@@ -95,6 +96,7 @@ def _eagerly(eager_functions):
         yield
 
 
+@pytest.mark.slow
 def test_files_are_interchangeable_between_a_codec_and_its_rectified_one(
     make_photograph, stir, eagerly
 ):
@@ -138,6 +140,7 @@ def reached(trainer, term, batch):
     return {n for n, gs in gradients.items() if any(g is not None and np.any(g) for g in gs)}
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_right_parts_in_the_soft_stage(batch, stir):
     """Checks that `g_s` decodes y_hat, and that the feature term's gradient passes through y."""
     trainer = begun(SOFT)
@@ -147,6 +150,7 @@ def test_gradients_reach_the_right_parts_in_the_soft_stage(batch, stir):
     assert reached(trainer, "feature_l2", batch) == {"g_a", "rectifier"}
 
 
+@pytest.mark.slow
 def test_the_feature_gradient_can_be_stopped_at_y(batch, stir):
     trainer = begun(SOFT, qr_stop_gradient=True)
     stir(trainer.codec.rectifier)
@@ -154,6 +158,7 @@ def test_the_feature_gradient_can_be_stopped_at_y(batch, stir):
     assert reached(trainer, "mse", batch) == {"g_a", "g_s"}
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_right_parts_in_the_predictive_stage(batch, stir):
     trainer = begun(PREDICTIVE)
     stir(trainer.codec.rectifier)
@@ -164,6 +169,7 @@ def test_gradients_reach_the_right_parts_in_the_predictive_stage(batch, stir):
     assert {id(v) for v in trainer.trained_variables()} == expected
 
 
+@pytest.mark.slow
 def test_the_soft_stage_trains_everything(batch):
     trainer = begun(SOFT)
     parts = trainer.codec.parts()
@@ -211,6 +217,7 @@ def test_the_predictive_stage_changes_no_encoder_or_entropy_weight_and_no_bit(
     assert all(np.any(old != new) for old, new in zip(decoder, codec.g_s.weights))
 
 
+@pytest.mark.slow
 def test_the_rounded_terms_are_those_of_a_decoder_in_both_stages(batch, stir):
     """Compares with NumPy from the codec's parts: soft decodes y_hat, predictive y_bar."""
     for stage in (SOFT, PREDICTIVE):
@@ -272,6 +279,7 @@ def test_a_stopped_run_decodes_as_its_stage_does(index, name, tmp_path, pictures
     assert left_out == (name != "qr_predictive")
 
 
+@pytest.mark.slow
 def test_earlier_stages_do_not_train_the_rectifier(batch):
     """Checks that joint training is the same with and without a later rectifier."""
     outcomes = []

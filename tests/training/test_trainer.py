@@ -112,6 +112,7 @@ def test_the_loss_is_rate_plus_weighted_distortion_under_rounding_and_surrogate(
     assert abs(values["surrogate_bpp"] - rate) > 1e-3 * rate
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(trainer, images):
     first = trainer.train_step(batch(images, range(4)))["loss"].numpy()
     for _ in range(11):
@@ -136,6 +137,7 @@ def overflowing_norm(outcome):
     return 1e22 * tf.reduce_mean(outcome.x_hat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distortion", [None, infinite_loss, nan_gradient, overflowing_norm])
 def test_a_step_without_finite_loss_and_gradient_changes_nothing_and_is_counted(
     trainer, images, distortion, monkeypatch
@@ -176,6 +178,7 @@ def test_a_step_without_finite_loss_and_gradient_changes_nothing_and_is_counted(
     assert all(np.all(np.isfinite(value)) for value in state(trainer).values())
 
 
+@pytest.mark.slow
 def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
     """Uses Adam's first step, which is the learning rate times the sign of a large gradient."""
     moves = []
@@ -194,6 +197,7 @@ def test_a_float16_step_moves_the_weights_as_a_float32_step_does(images):
     assert np.mean(np.abs(moves[1] - moves[0])) < 0.1 * rate
 
 
+@pytest.mark.slow
 def test_without_clipping_a_step_follows_the_whole_gradient_and_a_broken_one_is_skipped(
     fresh_codec, images
 ):
@@ -232,6 +236,7 @@ def test_medians_follow_the_density_for_any_batch(trainer, images):
     np.testing.assert_allclose(medians(trainer), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_post_training_keeps_the_encoder_and_moves_the_decoder(trainer, images):
     """Compares with section 4: g_a, h_a and z's offsets are unchanged; g_s, h_s and the priors
     train.
@@ -299,6 +304,7 @@ def test_alpha_follows_the_steps_seen_and_the_learning_rate_those_taken(trainer,
     assert trainer.optimizer.iterations.numpy() == 1
 
 
+@pytest.mark.slow
 def test_an_examples_noise_depends_only_on_its_place_in_the_run(fresh_codec, images):
     """Checks independence of the batch and of the position in it."""
     trainer = Trainer(fresh_codec(), experiment(plan="sua_pge"))
@@ -322,6 +328,7 @@ def test_an_examples_noise_depends_only_on_its_place_in_the_run(fresh_codec, ima
     assert np.all(np.std(elsewhere, axis=0) > 1e-4 * together)
 
 
+@pytest.mark.slow
 def test_noise_is_the_same_with_and_without_xla():
     seeds = random.example_seeds(7, "y", tf.constant([3, 2**40], tf.int64))
     for draw in (random.uniform, random.uniform_per_image):
