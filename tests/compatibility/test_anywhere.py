@@ -59,7 +59,8 @@ IN_ANOTHER_PROCESS = """
         picture = np.asarray(Image.open(folder / "picture.png"))
         y_hat = y_hat_of(model, (folder / "picture.tfq").read_bytes())
         made = model.compress(picture[:ROWS]).hex()
-        y = model.evaluate(picture)["y"] if folder.name == "exact-charm" else b""
+        compared = folder.name == "exact-charm" != saved
+        y = model.evaluate(picture)["y"] if compared else b""
         done[folder.name] = [zlib.crc32(y_hat), made, zlib.crc32(y)]
     print(json.dumps(done))
 """
