@@ -27,18 +27,21 @@ def shared() -> types.SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def export(tmp_path_factory, stir, shared) -> Path:
+def export(made_once, stir, shared) -> Path:
     """An export of an untrained codec with a rectifier, in the folder of a run named `mine`.
 
     Every function that decodes must apply the rectifier.
     """
-    keras.utils.set_random_seed(0)
-    codec = models.build("ms_hyper_zero", N=8, M=12)
-    codec.add_rectifier(8, 1)
-    stir(codec.rectifier)
-    path = tmp_path_factory.mktemp("runs") / "mine" / "export"
-    export_codec(codec, EXPERIMENT, str(path), shared.metrics, max_pixels=shared.max_pixels)
-    return path
+
+    def make(folder):
+        keras.utils.set_random_seed(0)
+        codec = models.build("ms_hyper_zero", N=8, M=12)
+        codec.add_rectifier(8, 1)
+        stir(codec.rectifier)
+        path = str(folder / "mine" / "export")
+        export_codec(codec, EXPERIMENT, path, shared.metrics, max_pixels=shared.max_pixels)
+
+    return made_once("shared export", make) / "mine" / "export"
 
 
 @pytest.fixture(scope="session")
