@@ -96,9 +96,9 @@ def trained(workplace, monkeypatch, make_photograph):
 
 
 def test_the_first_code_of_readme_is_python_with_an_assertion_and_runs(
-    trained, exports_are_small, eagerly
+    trained, exports_are_rebuilt, eagerly
 ):
-    """Saves and loads a full SavedModel."""
+    """`test_export.py` exports runs as SavedModels and loads them."""
     (first, *_) = re.findall(
         r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S
     )
