@@ -220,10 +220,18 @@ def _system(path: str) -> Any:
     """Returns the file system of a name."""
     if is_local(path):
         return _LOCAL
-    stack.import_tensorflow()
+    _import_tensorflow()
     import tensorflow as tf
 
     return tf.io.gfile
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow once: reading the versions of packages takes longer than writing a
+    file.
+    """
+    if "tensorflow" not in sys.modules:
+        stack.import_tensorflow()
 
 
 @contextlib.contextmanager
@@ -231,7 +239,7 @@ def as_oserror(path: str, before: str = "") -> Iterator[None]:
     """Converts TensorFlow's errors to an OSError of one line: the path, `before`, and the
     reason.
     """
-    stack.import_tensorflow()
+    _import_tensorflow()
     import tensorflow as tf
 
     try:
