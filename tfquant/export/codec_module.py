@@ -72,6 +72,9 @@ class CodecModule(tf.Module):
       tables: latent's name -> its coding table; None makes them from the weights.
       max_pixels: limit of the pictures that the signatures write or read.
       qualities: the model's qualities; None for a model with one rate.
+
+    Attributes:
+      transforms: the codec's transforms, tile by tile.
     """
 
     _IN_GRAPHS = True  # if false, the transforms run eagerly when they are called eagerly
@@ -95,7 +98,7 @@ class CodecModule(tf.Module):
         self._qualities = qualities
         y = stock.latent_spec(codec, "y")
         one, several = ((), ()) if qualities is None else ((QUALITY,), (QUALITIES,))
-        self._transforms = stock.Transforms(codec, qualities, self._IN_GRAPHS)
+        self.transforms = stock.Transforms(codec, qualities, self._IN_GRAPHS)
         self.encode = traced(IMAGE, *one)(self._encode)
         self.decode = traced(*_CODED, *one)(self._decode)
         self.evaluate = traced(IMAGE, *one)(self._evaluate)
@@ -156,7 +159,7 @@ class CodecModule(tf.Module):
         Returns:
           A dictionary with streams (string [S]), symbols_crc (int64) and bits (float32).
         """
-        return self._write(self._transforms.analyze(image, quality))
+        return self._write(self.transforms.analyze(image, quality))
 
     def _decode(
         self,
@@ -173,16 +176,16 @@ class CodecModule(tf.Module):
         size may be forged.
         """
         y_bar = self._codec().rectify(self.read(streams, height, width, symbols_crc))
-        return {"image": self._transforms.synthesize(y_bar, height, width, quality)}
+        return {"image": self.transforms.synthesize(y_bar, height, width, quality)}
 
     def _evaluate(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Returns the results of `stock.evaluate` for `image: uint8 [H, W, 3]`."""
-        return stock.evaluate(self._codec(), self._tables, self._transforms, image, quality)[0]
+        return stock.evaluate(self._codec(), self._tables, self.transforms, image, quality)[0]
 
     def rate_map(self, image: tf.Tensor, quality: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the bits spent on each pixel of `image: uint8 [H, W, 3]`, float32 [H, W]."""
         codec = self._codec()
-        _, exchange = stock.evaluate(codec, self._tables, self._transforms, image, quality)
+        _, exchange = stock.evaluate(codec, self._tables, self.transforms, image, quality)
         return stock.rate_map(codec, exchange, *image.shape[:2])
 
     def _compress(

@@ -144,14 +144,16 @@ class StockModule(tf.Module):
       tables: latent's name -> its coding table, for the cost of escapes.
       qualities: the model's qualities; None for a model with one rate.
       max_pixels: limit of the pictures.
+      transforms: the codec's transforms, whose graphs another module may have traced.
     """
 
     def __init__(
         self,
         codec: Codec,
         tables: dict[str, Table],
-        qualities: QualityRange | None = None,
-        max_pixels: int = container.MAX_PIXELS,
+        qualities: QualityRange | None,
+        max_pixels: int,
+        transforms: Transforms,
     ):
         super().__init__(name="stock")
         self._max_pixels = max_pixels
@@ -160,7 +162,7 @@ class StockModule(tf.Module):
         self._tables = tables
         self._qualities = qualities
         quality = () if qualities is None else (QUALITIES,)
-        self._transforms = Transforms(codec, qualities)
+        self._transforms = transforms
         y_hat = latent_spec(codec, "y_hat")
         self.analyze = traced(IMAGES, *quality)(self._analyze)
         self.synthesize = traced(y_hat, *SIDES, *quality)(self._synthesize)

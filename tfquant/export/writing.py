@@ -143,7 +143,7 @@ def export_codec(
         files.write(tf.io.gfile.join(partial, table_file.NAME), table_file.dump(full.tables))
         if version > 1:
             files.write(tf.io.gfile.join(partial, exact.NAME), exact.dump(codec))
-        served = StockModule(codec, full.tables, qualities, max_pixels)
+        served = StockModule(codec, full.tables, qualities, max_pixels, full.transforms)
         _save(served, manifest, manifest_file.STOCK, tf.io.gfile.join(partial, manifest_file.STOCK))
 
 
