@@ -49,6 +49,10 @@ TWINS = {
     "elic_zero": "elic_sm_zero",
 }
 
+# Labels whose codec takes more than a second to build, so their tests are slow.
+DEEP = {
+    "elic_sm_zero", "elic_zero", "cheng_anchor", "cheng_attn", "res to res_attn", "res_attn to res",
+}  # fmt: skip
 
 SIZES = [(1, 1), (17, 33), (100, 37), (192, 256)]
 
@@ -95,14 +99,17 @@ def pytest_generate_tests(metafunc):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A test is slow if its label's functions run in graphs. All tests of a label come together.
+    """A test is slow if its label is deep or its functions run in graphs. All tests of a label come
+    together.
 
     pytest keeps only those together that have the same list of labels. It would make the fixtures
     of a label, and trace its graphs, once for each list.
     """
     for item in items:
-        if "in_graphs" in item.fixturenames and item.callspec.params["label"] not in TWINS:
-            item.add_marker(pytest.mark.slow)
+        if "label" in item.fixturenames and hasattr(item, "callspec"):
+            label = item.callspec.params.get("label")
+            if label in DEEP or ("in_graphs" in item.fixturenames and label not in TWINS):
+                item.add_marker(pytest.mark.slow)
     result = yield
     folder, labels = Path(__file__).parent, list(CODECS)
 
