@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -242,16 +241,11 @@ def _export(source: str, precision: str, target: Path) -> None:
       precision: of its transforms.
       target: folder of both exports.
     """
-    import tensorflow as tf
-
     from tfquant import exact, models
     from tfquant.export import manifest_file, packed, rebuilding, writing
     from tfquant.training import trained
     from tfquant.training.experiment import Experiment
 
-    # Gradients take half of the time to save and to load.
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save = functools.partial(tf.saved_model.save, options=options)
     name = source.removesuffix(_RECTIFIED)
     if name in models.CODECS:
         stages = {} if name == source else {

@@ -227,9 +227,7 @@ def _system(path: str) -> Any:
 
 
 def _import_tensorflow() -> None:
-    """Imports TensorFlow once: reading the versions of packages takes longer than writing a
-    file.
-    """
+    """Imports TensorFlow once: reading packages' versions takes longer than writing a file."""
     if "tensorflow" not in sys.modules:
         stack.import_tensorflow()
 

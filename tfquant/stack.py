@@ -20,6 +20,7 @@ import platform
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Callable, NamedTuple
@@ -203,14 +204,16 @@ def import_tensorflow() -> None:
 
 # What libraries say if they get no memory while they are loaded.
 _NO_MEMORY = re.compile(
-    "allocate memory|failed to map segment|without (setting an )?exception|pthread_create"
+    "allocate memory|failed to map segment|without setting an exception|pthread_create"
     "|can't start new thread"
 )
-_NOT_IMPORTED = "not enough memory to import TensorFlow"
 # A message of TensorFlow's C++ code below the level "fatal", and the line before the first one.
 _MESSAGE = re.compile(
     r"[IWE]\d{4} \d\d:\d\d:|WARNING: All log messages before absl::InitializeLog\(\)"
 )
+
+
+_importing = threading.RLock()  # the lines of one import at a time are held
 
 
 @contextlib.contextmanager
@@ -222,24 +225,24 @@ def importing() -> Iterator[None]:
 
     Raises:
       StackError: there is not enough memory. If this process has a limit of memory (`ulimit -v`),
-        any error counts as a lack of memory.
+        any error but a missing module may be a lack of memory.
       Exception: any other error of an import.
     """
     limit = _address_space()
-    with _held_messages(limit > 0) as said:
+    with _importing, _held_messages(limit > 0) as said:
         try:
             yield
-        except StackError:
+        except (StackError, ModuleNotFoundError):
             raise
         except (Exception, KeyboardInterrupt) as error:
             text = f"{error} {' '.join(said())}"
             if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
-                raise StackError(_NOT_IMPORTED) from None
+                raise StackError("not enough memory to import TensorFlow") from None
             if not limit or not isinstance(error, Exception):
                 raise
             raise StackError(
-                f"{_NOT_IMPORTED}: {_cause(error)}; this process may use {limit >> 20} MiB"
-                " (ulimit -v)"
+                f"TensorFlow cannot be imported: {_cause(error)}. Perhaps there is not enough"
+                f" memory: this process may use {limit >> 20} MiB (ulimit -v)"
             ) from None
 
 

@@ -27,6 +27,8 @@ def import_tensorflow(*others: str) -> None:
       StackError: the installed packages are not compatible, or the import fails.
     """
     is_first = "tensorflow" not in sys.modules
+    if not is_first and others and all(name in sys.modules for name in others):
+        return  # threads call this for every picture
     if is_first and stack.tensorflow_version() and not stack.has_keras_2():
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     with _without_collection() if is_first else contextlib.nullcontext():

@@ -311,7 +311,7 @@ def test_a_file_of_a_model_that_is_not_installed_is_named(tmp_path, tfquant, mon
     save(tmp_path / "a.png")
     assert tfquant("compress", "m", tmp_path / "a.png", tmp_path / "a.tfq")[0] == 0
 
-    def of_file(codec, fingerprint):
+    def of_file(codec, fingerprint, quality):
         raise ModelError(f"made by model {codec} {fingerprint}")
 
     monkeypatch.setattr(registry, "of_file", of_file)

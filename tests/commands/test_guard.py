@@ -225,13 +225,14 @@ def test_a_picture_for_which_there_is_no_memory_gives_one_line(tmp_path):
     assert "1 of 2 files made" in said
 
 
-@pytest.mark.parametrize("mebibytes", [1100, 1300, 1500])
+@pytest.mark.parametrize("mebibytes", [900, 1300, 1500])
 def test_with_too_little_memory_for_tensorflow_there_is_one_line(tmp_path, mebibytes):
     (picture,) = pictures(tmp_path / "in", [20]).iterdir()
     code, out, errors = run(
         LIMITED, mebibytes << 20, "compress", MODEL, picture, tmp_path / "out.tfq"
     )
     lines = [line for line in errors if not line.startswith("VmPeak")]
+    assert code == 1 or mebibytes > 900  # with more memory, some versions of TensorFlow start
     if code:
         assert (code, out) == (1, "")
         assert lines[-1].startswith("tfquant: ") and "not enough memory" in lines[-1]

@@ -55,13 +55,14 @@ DEEP = {
 }  # fmt: skip
 
 SIZES = [(1, 1), (17, 33), (100, 37), (192, 256)]
+# Label and size of the cases that `make check` tests, with padding and without. They run eagerly.
+QUICK = {("ms_hyper_zero", (17, 33)), ("ms_hyper_zero", (64, 64))}
 
 
 def sizes(label: str) -> list:
     """Returns the sizes of pictures for a codec.
 
-    `ms_hyper_zero` also has 64x64, a small size without padding. It runs eagerly, so `make check`
-    tests this size.
+    `ms_hyper_zero` also has 64x64, a small size without padding.
 
     The base class of all codecs pads pictures to blocks of 64 and crops them. The other labels with
     a twin therefore have only one block, and several blocks with padding. Eager steps of the serial
@@ -86,7 +87,7 @@ def pytest_generate_tests(metafunc):
     if "size" in metafunc.fixturenames:
         pairs = [
             pytest.param(
-                label, size, marks=[pytest.mark.slow] if size in SIZES[2:] else [],
+                label, size, marks=[] if (label, size) in QUICK else [pytest.mark.slow],
                 id=f"{label}-{size[0]}x{size[1]}",
             )
             for label in CODECS

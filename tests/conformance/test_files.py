@@ -85,7 +85,6 @@ def test_no_coding_graph_contains_a_pattern_that_onednn_computes_wrongly(runs, t
     assert runs[1] == []
 
 
-@pytest.mark.slow
 def test_decoded_latents_and_pictures_are_the_evaluated_ones_bit_for_bit(
     module, make_photograph, size
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import shutil
@@ -98,9 +99,9 @@ def test_a_file_is_decoded_by_the_set_that_has_its_quality(single, picture, tmp_
     registry.remove(wide)
     code, _, err = tfq("decompress", file, tmp_path / "b.png")
     assert code == 1 and err.count("\n") == 1
-    assert "header says quality 12800/256, files of this model have 0/256 to 0/256" in err
+    assert "header says quality 50, but this model has one rate" in err
     code, _, err = tfq("decompress", f"--model={plain}", file, tmp_path / "b.png")
-    assert code == 1 and "header says quality 12800/256" in err and err.count("\n") == 1
+    assert code == 1 and "header says quality 50, but" in err and err.count("\n") == 1
 
 
 def test_a_member_that_has_the_files_quality_comes_first_in_a_set():
@@ -133,7 +134,8 @@ def test_the_set_that_was_added_first_decodes_whatever_its_name(single, picture,
         for place, name in zip(order, ("zz", "aa")):
             code, out, _ = tfq("models", "--add", (first, other)[place], f"--name={name}")
             assert code == 0
-            assert ("zz has a model with the same fingerprint" in out) == (name == "aa")
+            said = "aa: a model with the same fingerprint is in zz; decompress uses the one"
+            assert (said in out) == (name == "aa")
         assert tfq("decompress", "--overwrite", file)[0] == 0
         np.testing.assert_array_equal(images.read_image(tmp_path / "a.png"), pictures[order[0]])
         for name in ("zz", "aa"):
@@ -148,6 +150,33 @@ def test_two_exports_of_one_fingerprint_are_no_set(single, tmp_path, user_folder
         assert code == 1 and out == "" and err.count("\n") == 1
         assert "have one fingerprint" in err and str(exports[-1]) in err
         assert not user_folder.exists()
+
+
+def test_a_folder_named_default_does_not_hide_the_default_models(single, tmp_path, monkeypatch):
+    shutil.copytree(single(0.0072), tmp_path / "default")
+    monkeypatch.chdir(tmp_path)
+    for found in (registry.find("default"), choosing.find_set(None)):
+        assert found.name == registry.PRETRAINED
+    assert len(registry.find("./default").members) == 1
+
+
+def test_a_set_and_a_folder_with_one_name_need_the_same_models(single, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(single(0.0072), "mine")
+    registry.add([single(0.0072)], "mine")
+    assert registry.find("mine").path != "mine"
+    shutil.rmtree("mine")
+    shutil.copytree(single(0.0036), "mine")
+    with pytest.raises(ModelError, match="'mine' is a set of models, .* another model"):
+        registry.find("mine")
+
+
+def test_a_model_of_a_set_is_a_model_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("default/q38", "default/q38/", "photographs/q38", "default"):
+        paths = argparse.Namespace(paths=[name, "photo.png"], model=None)
+        choosing.split_paths(paths, "picture", "file", ".tfq")
+        assert (paths.model, paths.picture, paths.file) == (name, "photo.png", "photo.tfq")
 
 
 @pytest.mark.parametrize("name", ["x.partial", "default", "photographs", "a/b", "-x", ""])

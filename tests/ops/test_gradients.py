@@ -37,6 +37,13 @@ def test_gradients_are_back_after_values_only():
     np.testing.assert_array_equal(tape.gradient(y, v), [3.0, 3.0])
 
 
+def test_functions_with_a_custom_gradient_take_keywords():
+    expected = rounding.soft_round(V, 5.0)
+    np.testing.assert_array_equal(rounding.soft_round(V, alpha=5.0), expected)
+    with gradients.values_only():
+        np.testing.assert_array_equal(rounding.soft_round(v=V, alpha=5.0), expected)
+
+
 def test_gdn_has_the_same_values_with_values_only():
     x, layer = np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype(np.float32), GDN()
     expected = layer(x)

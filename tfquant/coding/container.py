@@ -41,7 +41,8 @@ NO_LIMIT = 1 << 62  # for reading a file before its model, which has the limit, 
 MAX_STREAMS = 255
 FINGERPRINT_DIGITS = 16  # hexadecimal
 MAX_SIDE = (1 << 31) - 1  # TensorFlow's int32
-# A codec pads both sides to multiples of this number or of one of its divisors.
+# The codecs of this package pad both sides to multiples of this number or of one of its divisors.
+# The limit of pixels counts this padding for every codec.
 PADDED_TO = 64
 QUALITY_STEPS = 256  # steps per unit of quality
 

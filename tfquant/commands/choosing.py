@@ -141,7 +141,8 @@ def split_paths(arguments: argparse.Namespace, source: str, target: str, extensi
 def _is_model(path: str) -> bool:
     if registry.has_model(path):
         return True
-    return registry.set_folder(path) is not None and not files.exists(path)
+    installed = registry.set_folder(path) or registry.member_folder(path)
+    return installed is not None and not files.exists(path)
 
 
 def find_set(name: str | None) -> model_set.ModelSet:

@@ -48,7 +48,7 @@ def _check_no_other_file(output: str, source: str) -> None:
 
     The output is then most likely a picture that was meant as the input.
     """
-    if output == STANDARD or output.lower().endswith(".tfq") or not os.path.isfile(output):
+    if output == STANDARD or not os.path.isfile(output):
         return
     if os.path.exists(source) and os.path.samefile(output, source):
         return  # `outputs.check` says so
@@ -90,19 +90,18 @@ def decompress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
-    _extension(arguments.picture)
+    extension = _extension(arguments.picture)
     _check_output(arguments.picture, arguments.file, arguments)
-    arguments.journal.run(arguments.file, lambda: _decompress_one(arguments))
+    arguments.journal.run(arguments.file, lambda: _decompress_one(arguments, extension))
 
 
-def _decompress_one(arguments: argparse.Namespace) -> None:
+def _decompress_one(arguments: argparse.Namespace, extension: str) -> None:
     # Checks everything possible before the model loads, which takes time.
     with _naming(arguments.file):
         data, bitstream = _read_file(arguments.file, arguments.max_pixels)
     decompressor = choosing.Decompressor(arguments.model)
     with _naming(arguments.file):
         decompressor.check(bitstream, arguments.max_pixels)
-    extension = _extension(arguments.picture)
     decompressor.load()
     with _naming(arguments.file):
         image = decompressor.decompress(data, arguments.max_pixels)
@@ -432,8 +431,14 @@ def _read_picture(
     name = _STANDARD_INPUT if path == STANDARD else path
     try:
         return images.read(name, arguments.background, data, page=arguments.page, check=check)
+    except images.ImageMemoryError as error:
+        raise _TooLittleMemory(error) from None
     except images.ImageError as error:
         raise BadInput(error) from None
+
+
+class _TooLittleMemory(BadInput, MemoryError):
+    """There is not enough memory to read a picture. A folder repeats it alone."""
 
 
 def _read_file(path: str, max_pixels: int | None) -> tuple[bytes, container.Bitstream]:

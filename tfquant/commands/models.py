@@ -70,7 +70,7 @@ def _add(arguments: argparse.Namespace) -> None:
     others = registry.others_with(added)
     if others:
         print(
-            f"{added.name}: {', '.join(others)} has a model with the same fingerprint; decompress"
+            f"{added.name}: a model with the same fingerprint is in {', '.join(others)}; decompress"
             " uses the one that was added first, of those that have the file's quality"
         )
 

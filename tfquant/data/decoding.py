@@ -69,10 +69,6 @@ _TURNS = {
 }
 
 
-# Default limit of a picture. It is twice Pillow's MAX_IMAGE_PIXELS, from which Pillow rejects.
-MAX_PIXELS = 178_956_970
-
-
 class ImageError(ValueError):
     """Error: a picture cannot be found, read or written.
 
@@ -97,20 +93,15 @@ class Decoded:
     notes: tuple[str, ...]
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises an ImageError for a picture of more than `MAX_PIXELS` pixels."""
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{width}x{height} (width x height) = {width * height} pixels, more than the limit of"
-            f" {MAX_PIXELS}"
-        )
+# Takes the width and the height of a picture, and raises an ImageError if they are too large.
+Check = Callable[[int, int], None]
 
 
 def decode(
     file: str | io.BytesIO,
     background: np.ndarray | None = None,
     page: int | None = None,
-    check: Callable[[int, int], None] = check_size,
+    check: Check | None = None,
 ) -> Decoded:
     """Reads a picture.
 
@@ -118,16 +109,23 @@ def decode(
       file: its path, or its bytes in a `BytesIO`.
       background: (red, green, blue) as float32 [3], 0 to 255, or None.
       page: page of a file with several, from 1. None is the first page that is not a thumbnail.
-      check: takes the width and the height before pixels are decoded. It may raise an ImageError.
+      check: called before pixels are decoded. It replaces Pillow's own limit of pixels.
 
     Raises:
       ImageError: the picture is too large or transparent, its black and white are undefined, or it
         has no such page. The message does not name the file.
       Exception: any error of Pillow's decoders for a corrupt file.
     """
-    with using_pillow() as said:
+    with contextlib.ExitStack() as stack:
+        said = stack.enter_context(messages.collected())
+        if check is None:
+            check = _accept
+        else:
+            stack.enter_context(without_pillows_limit())
         try:
-            with opened(file, check) as (picture, profile):
+            with _opened(file, check) as (picture, profile):
+                if picture.format != "TIFF":  # of which each page has its own size
+                    check(*picture.size)
                 note = choose_page(picture, page)
                 check(*picture.size)
                 pixels, colours = _pixels(picture, profile, background)
@@ -141,25 +139,25 @@ def decode(
     return Decoded(pixels, tuple(filter(None, (note, colours, *messages.shortened(said)))))
 
 
+def _accept(width: int, height: int) -> None:
+    """Accepts a picture that Pillow has accepted."""
+
+
 _limit_lock = threading.Lock()
-_unlimited = 0  # number of threads within `using_pillow`
+_unlimited = 0  # number of threads within `without_pillows_limit`
 _pillows_limit: int | None = None
 
 
 @contextlib.contextmanager
-def using_pillow() -> Iterator[list[str]]:
-    """Yields a list that receives Pillow's messages, and switches its own limit of pixels off.
-
-    The limit is off for all threads, until the last one leaves.
-    """
+def without_pillows_limit() -> Iterator[None]:
+    """Switches Pillow's own limit of pixels off, for all threads, until the last one leaves."""
     global _unlimited, _pillows_limit
     with _limit_lock:
         if not _unlimited:
             _pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         _unlimited += 1
     try:
-        with messages.collected() as said:
-            yield said
+        yield
     finally:
         with _limit_lock:
             _unlimited -= 1
@@ -168,9 +166,7 @@ def using_pillow() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def opened(
-    file: str | io.BytesIO, check: Callable[[int, int], None] = check_size
-) -> Iterator[tuple[Image.Image, bytes | None]]:
+def _opened(file: str | io.BytesIO, check: Check) -> Iterator[tuple[Image.Image, bytes | None]]:
     """Yields (Pillow's picture, an ICC profile that Pillow does not read or None).
 
     `check` is that of `decode`. It is called here if the pixels are decoded here.
@@ -192,7 +188,7 @@ def opened(
         yield picture, profile
 
 
-def _open(file: str | io.BytesIO, check: Callable[[int, int], None]) -> Image.Image:
+def _open(file: str | io.BytesIO, check: Check) -> Image.Image:
     picture = Image.open(file, formats=readable_formats())
     try:
         if picture.format == "PNG":

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from tfquant import files
-from tfquant.data import decoding
+from tfquant.data import decoding, messages
 from tfquant.data.decoding import FORMATS, Decoded, ImageError, ImageMemoryError
 
 __all__ = [
@@ -45,7 +45,7 @@ def read(
     data: bytes | None = None,
     *,
     page: int | None = None,
-    check: Callable[[int, int], None] = decoding.check_size,
+    check: decoding.Check | None = None,
 ) -> Decoded:
     """Reads a picture as 8-bit sRGB.
 
@@ -57,7 +57,8 @@ def read(
       data: the file's bytes if they are already read. Errors then use `path` as their name.
       page: page or frame of a file with several, from 1. None is the first that is not a thumbnail.
       check: takes the width and the height before pixels are decoded. It raises an ImageError,
-        without the file's name, for a picture that is too large.
+        without the file's name, for a picture that is too large. It replaces Pillow's own limit,
+        twice `PIL.Image.MAX_IMAGE_PIXELS`.
 
     Returns:
       The picture, uint8 [H, W, 3], and notes about conversions and defects.
@@ -106,11 +107,12 @@ def sides(path: str | os.PathLike, page: int | None = None) -> tuple[int, ...]:
       ImageError: the header is not that of a picture.
     """
     path = os.fspath(path)
-    with _errors_of(path), decoding.using_pillow():
+    with _errors_of(path), messages.collected(), decoding.without_pillows_limit():
         data = _bytes_of(path)
         file = path if data is None else io.BytesIO(data)
         with Image.open(file, formats=decoding.readable_formats()) as picture:
-            decoding.choose_page(picture, page)
+            if picture.format == "TIFF":  # the pages of other formats have one size
+                decoding.choose_page(picture, page)
             return tuple(sorted(picture.size))
 
 
@@ -145,6 +147,12 @@ def _errors_of(path: str, data: bytes | None = None) -> Iterator[None]:
         raise ImageError(f"{name}: a folder, not a picture") from None
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: {_why_unidentified(path, data)}") from None
+    except Image.DecompressionBombError:
+        assert Image.MAX_IMAGE_PIXELS is not None  # else Pillow has no limit
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise ImageError(
+            f"{name}: more than {limit} pixels, where Pillow suspects an attack"
+        ) from None
     except MemoryError:
         raise ImageMemoryError(f"{name}: not enough memory to read the picture") from None
     # Pillow's decoders raise various errors for corrupt files.
@@ -185,7 +193,7 @@ def probe_image(path: str | os.PathLike) -> None:
     """Raises an ImageError if the file's header is not that of a picture. Reads no pixels."""
     path = os.fspath(path)
     try:
-        with decoding.using_pillow(), files.reading(path) as file:
+        with messages.collected(), decoding.without_pillows_limit(), files.reading(path) as file:
             Image.open(file, formats=decoding.readable_formats()).close()
     except Exception:
         read_image(path)  # raises an error with the reason
@@ -283,7 +291,10 @@ def encoded(
 def made_from(path: str | os.PathLike) -> str | None:
     """Returns the `source` with which `write_image` wrote a PNG file, or None."""
     try:
-        with decoding.using_pillow(), Image.open(path, formats=["PNG"]) as picture:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(messages.collected())
+            stack.enter_context(decoding.without_pillows_limit())
+            picture = stack.enter_context(Image.open(path, formats=["PNG"]))
             return picture.info.get(_MADE_FROM)
     except Exception:
         return None

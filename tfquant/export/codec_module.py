@@ -45,13 +45,14 @@ _CODED = (
     tf.TensorSpec([], tf.int64, name="symbols_crc"),
 )
 _DIFFER = "the decoded symbols differ from the encoded ones: the file is forged, or"
-# Version of the files -> message.
-_OTHER_SYMBOLS = {
-    1: f"{_DIFFER} the arithmetic of this machine differs from that of the encoding machine (decode"
-    " on a similar machine)",
-    2: f"{_DIFFER} this process computes float32 with reduced precision (such as"
-    " ONEDNN_DEFAULT_FPMATH_MODE=BF16)",
-}
+_OTHER_REAL_SYMBOLS = (
+    f"{_DIFFER} the arithmetic of this machine differs from that of the encoding machine (decode"
+    " on a similar machine)"
+)
+_OTHER_EXACT_SYMBOLS = (
+    f"{_DIFFER} this process computes float32 with reduced precision (such as"
+    " ONEDNN_DEFAULT_FPMATH_MODE=BF16)"
+)
 _OTHER_SIZE = (
     "one batch has files of {width}x{height} and {other_width}x{other_height} pixels (width x"
     " height); all pictures of a batch must have the same size"
@@ -290,7 +291,9 @@ class CodecModule(tf.Module):
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
         same = tf.equal(self._crc(exchange.symbols), symbols_crc)
-        with tf.control_dependencies([require(same, _OTHER_SYMBOLS[self.version])]):
+        is_exact = self.version > 1 and not exact.real_weights(self._codec())
+        text = _OTHER_EXACT_SYMBOLS if is_exact else _OTHER_REAL_SYMBOLS
+        with tf.control_dependencies([require(same, text)]):
             return tf.identity(y_hat)
 
     def _crc(self, symbols: list[tf.Tensor]) -> tf.Tensor:

@@ -103,9 +103,11 @@ def read_manifest(path: str) -> Manifest:
                if name not in fields]  # fmt: skip
     if missing:
         raise ModelError(f"{path}: {MANIFEST} lacks {', '.join(missing)}; export the model again")
-    limit = fields.get("max_pixels", container.MAX_PIXELS)
-    if not isinstance(limit, int) or limit < 1:
-        raise ModelError(f"{path}: {MANIFEST} has max_pixels {limit!r}; export the model again")
+    try:
+        limit = fields.get("max_pixels", container.MAX_PIXELS)
+        fields["max_pixels"] = container.checked_limit(limit)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path}: {MANIFEST}: {error}; export the model again") from None
     if not isinstance(fields["experiment"], dict):
         raise ModelError(f"{path}: {MANIFEST} has no valid experiment; export the model again")
     start = fields.get("init_from")

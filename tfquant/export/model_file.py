@@ -130,8 +130,8 @@ class ExportedModel:
             with one rate takes any. None for the base quality of the model's range.
           max_pixels: limit of the picture's number of pixels; None for the model's limit. The limit
             for reading is the same, so that every file that was written can be read.
-          target_size, target_bpp: wanted size in place of a quality, as in `ModelSet.compress`. All
-            files of a model with one rate have the same size.
+          target_size, target_bpp: wanted size in place of a quality, as in `ModelSet.compress`. A
+            model with one rate makes one file of a picture, whatever its wanted size.
 
         Raises:
           ValueError: the quality or the limit is out of range, a target is not positive, there are

@@ -232,6 +232,7 @@ class ModelSet:
         Raises:
           ValueError: the quality is not from 0 to 100, a target is not positive, or there are
             several of the three.
+          TypeError: the limit is no integer.
           ModelError: as in `ExportedModel.load` and `ExportedModel.compress`.
         """
         if fitting.is_wanted(quality, target_size, target_bpp):
@@ -378,6 +379,7 @@ def _own_range(manifest: manifest_file.Manifest) -> tuple[float, float]:
     experiment = manifest.experiment
     try:
         quality = scale.of_lmbda(float(experiment["lmbda"]), experiment.get("distortion", "mse"))
+        scale.check(quality)
     except (LookupError, TypeError, ValueError):  # its experiment is not one of ours
         quality = (scale.LOWEST + scale.HIGHEST) / 2
     return quality, quality
@@ -408,6 +410,7 @@ def packable(export: str, widened: bool = False) -> manifest_file.Manifest:
 def _member(path: str, fields: dict) -> Member:
     """Returns a member. A ValueError says which field of its entry is invalid."""
     folder = fields["folder"]
+    folder = folder.rstrip("/") if isinstance(folder, str) else folder
     if not isinstance(folder, str) or os.path.basename(folder) != folder or not folder.strip("."):
         raise ValueError(f"the folder of a member is {folder!r}, not a name")
     quality = fields["quality"]

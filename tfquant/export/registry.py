@@ -92,12 +92,14 @@ def _find(name: str) -> ModelSet:
     """Returns the set of `find`. Raises an OSError if a remote folder cannot be read."""
     path = set_folder(name)
     if path is not None:
-        if has_model(name) and not os.path.samefile(name, path):
+        found = model_set.read(path, os.path.basename(path))
+        # The default models stay available where a folder is named `default`.
+        if name != DEFAULT and has_model(name) and not _holds(found, name):
             raise manifest_file.ModelError(
-                f"{name!r} is a set of models, {path}, and a folder here: name the one by this path"
-                f" or the other by {os.path.join(os.curdir, name)}"
+                f"{name!r} is a set of models, {path}, and a folder here with another model: name"
+                f" the one by this path or the other by {os.path.join(os.curdir, name)}"
             )
-        return model_set.read(path, os.path.basename(path))
+        return found
     if os.sep in name or "/" in name or files.isdir(name):
         member = None if files.isdir(name) else member_folder(name)
         return model_set.read(name) if member is None else model_set.read(member, name)
@@ -109,6 +111,11 @@ def _find(name: str) -> ModelSet:
     raise manifest_file.ModelError(
         f"no model {name!r}; known: {', '.join(names())}, and folders of exported models"
     )
+
+
+def _holds(models: ModelSet, folder: str) -> bool:
+    """Returns true if a set has all models of a folder."""
+    return all(models.find(m.manifest.fingerprint) for m in model_set.read(folder).members)
 
 
 def of_file(
@@ -247,7 +254,7 @@ def has_model(path: str) -> bool:
 
 def member_folder(name: str) -> str | None:
     """The folder of the model with a name such as `default/q38`, None if there is none."""
-    own, _, member = name.replace(os.sep, "/").partition("/")
+    own, _, member = name.replace(os.sep, "/").rstrip("/").partition("/")
     path = set_folder(own)
     found = member and path and os.path.join(path, member)
     return found if found and os.path.basename(member) == member and has_model(found) else None

@@ -95,9 +95,10 @@ def export_codec(
         is none.
 
     Raises:
-      ValueError: something other than an exported model exists at `path`, or the version is 1 and
-        the codec is exact or has a range of rates.
+      ValueError: something other than an exported model exists at `path`, the version is 1 and the
+        codec is exact or has a range of rates, or the limit is below 1.
     """
+    max_pixels = container.checked_limit(max_pixels)
     is_model = files.exists(tf.io.gfile.join(path, manifest_file.MANIFEST))
     if files.exists(path) and not is_model:
         raise ValueError(f"refusing to overwrite {path}: it exists and is not an exported model")

@@ -37,8 +37,10 @@ def custom_gradient(function: Callable[..., tuple[Any, Callable]]) -> Callable[.
     with_gradient = tf.custom_gradient(function)
 
     @functools.wraps(function)
-    def either(*tensors: Any) -> Any:
-        return function(*tensors)[0] if _VALUES_ONLY.get() else with_gradient(*tensors)
+    def either(*tensors: Any, **named: Any) -> Any:
+        if _VALUES_ONLY.get():
+            return function(*tensors, **named)[0]
+        return with_gradient(*tensors, **named)
 
     return either
 
