@@ -338,8 +338,7 @@ def test_a_set_and_a_folder_of_one_name_are_told_apart(edited, tmp_path, monkeyp
     edited(VALID)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tmp_path / "user models" / "mine" / "m", tmp_path / "mine")
-    with pytest.raises(ModelError, match=r"'mine' is a set of models, .* and a folder here"):
-        registry.find("mine")
+    assert registry.find("mine").path == str(tmp_path / "user models" / "mine")
     assert registry.find("./mine").path == "./mine"
     (tmp_path / "photographs").mkdir()  # of pictures
     assert registry.find("photographs").name == "photographs"
