@@ -118,7 +118,7 @@ def test_the_full_pyramid_starts_where_five_scales_fit():
 
 def test_an_image_below_the_window_is_refused_in_one_line():
     x = np.zeros([1, 10, 64, 3], np.float32)
-    with pytest.raises(ValueError, match=r"10x64 .* both sides must be >= 11"):
+    with pytest.raises(ValueError, match=r"64x10 .* both sides must be >= 11"):
         metrics.ms_ssim(x, x)
 
 

@@ -46,9 +46,10 @@ def compress(arguments: argparse.Namespace) -> None:
 def _check_no_other_file(output: str, source: str) -> None:
     """Raises a CommandError if the .tfq file would replace a file of another kind.
 
-    The output is then most likely a picture that was meant as the input.
+    The output is then most likely a picture that was meant as the input. A file with the name of a
+    .tfq file can be a damaged one.
     """
-    if output == STANDARD or not os.path.isfile(output):
+    if output == STANDARD or output.lower().endswith(".tfq") or not os.path.isfile(output):
         return
     if os.path.exists(source) and os.path.samefile(output, source):
         return  # `outputs.check` says so
@@ -90,8 +91,8 @@ def decompress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
-    extension = _extension(arguments.picture)
     _check_output(arguments.picture, arguments.file, arguments)
+    extension = _extension(arguments.picture)
     arguments.journal.run(arguments.file, lambda: _decompress_one(arguments, extension))
 
 

@@ -19,7 +19,6 @@ from tfquant import files, startup
 from tfquant.coding import container
 from tfquant.commands import choosing, outputs
 from tfquant.commands.outcome import BadInput, CommandError, fail
-from tfquant.data import finding
 from tfquant.names import first_few
 from tfquant.progress import ProgressBar
 
@@ -107,6 +106,8 @@ def _unreadable_folders(spec: str) -> list[str]:
     Raises:
       CommandError: `spec` leads to no picture.
     """
+    from tfquant.data import finding
+
     if spec == finding.SAMPLE:
         return []
     try:
