@@ -485,6 +485,27 @@ def test_a_picture_without_finite_psnr_is_in_no_point(made):
     assert float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
 
 
+def test_the_rate_of_an_ms_ssim_curve_is_that_of_the_pictures_with_ms_ssim(made, monkeypatch):
+    """Tests two pictures of which one is too small for MS-SSIM, and two seeds."""
+    grid = sweep.Grid.parse("", LMBDAS[:1], seeds=["1", "2"])
+    (cell,) = grid.cells()
+    for below, ms_ssim, bpp in (("", 0.9, 0.5), ("seed=2", 0.99, 0.7)):
+        made.curves(cell, below=below)
+        path = made.run(cell, LMBDAS[0], below) / "report" / "report.json"
+        models = json.loads(path.read_text())["models"]
+        for model in models:
+            large = {"name": "large", "bpp": bpp, "psnr": 30.0, "ms_ssim": ms_ssim}
+            model["images"] = [large, {"name": "small", "bpp": 8.0, "psnr": 30.0}]
+        path.write_text(json.dumps({"models": models}))
+    drawn = []
+    monkeypatch.setattr(sweep_table.plots, "plot_rd", lambda found, *_: drawn.extend(found))
+    made.summarize(grid)
+    assert len(drawn) == 2  # both stages
+    for curve in drawn:
+        assert curve.samples("ms_ssim_db").tolist() == [[pytest.approx(0.6), pytest.approx(15)]]
+        assert curve.samples("psnr")[0, 0] == pytest.approx(4.3)
+
+
 def test_a_published_anchor_is_compared_with_all_pictures_of_its_set_only(made):
     anchor, cell = FAILING.cells()
     measure(made, anchor, ["a", "b"])

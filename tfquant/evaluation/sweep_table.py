@@ -133,7 +133,8 @@ class _Sweep:
             for result in self.at(cell, lmbda):
                 if seed in (None, result.run.seed):
                     for quality, mean in result.stage(stage).means.get(pictures, {}).items():
-                        found.setdefault(quality and f"q{quality}" or lmbda, []).append(mean)
+                        label = f"q{quality}" if quality else lmbda
+                        found.setdefault(label, []).append(mean)
         return found
 
     def points(
@@ -255,6 +256,7 @@ def _mean_point(points: Sequence[Point]) -> Point:
     return Point(
         sum(point.bpp for point in points) / len(points),
         **{key: _mean([getattr(point, key) for point in points]) for key in curves.METRICS},
+        ms_ssim_bpp=_mean([point.rate("ms_ssim_db") for point in points]),
     )
 
 
