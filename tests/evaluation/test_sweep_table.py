@@ -25,10 +25,11 @@ class Sweep:
         return self.folder / sweep.name(cell) / f"lmbda={lmbda}" / below
 
     def measured(self, cell, lmbda, below="", report="report", **means):
-        """Writes a report: stage=(bpp, psnr)."""
+        """Writes a report: stage=(bpp, psnr), or stage_qQ=(bpp, psnr, quality)."""
         models = [
-            {"name": stage, "images": [{"name": "a", "bpp": bpp, "psnr": psnr}]}
-            for stage, (bpp, psnr) in means.items()
+            {"name": name, "images": [{"name": "a", "bpp": bpp, "psnr": psnr}], "quality": quality}
+            for name, (bpp, psnr, *rest) in means.items()
+            for quality in (rest or [None])
         ]
         self._write(self.run(cell, lmbda, below) / report / "report.json", {"models": models})
 
@@ -466,23 +467,47 @@ def test_the_points_of_one_curve_are_means_over_the_same_pictures(made):
     assert "- plan=mix, post: the points are means over other pictures (1, 2)" in text
 
 
-def test_a_picture_without_finite_psnr_is_in_no_point(made):
-    """Tests a picture that one cell stores without loss: its bits do not count there either."""
+def change(made, cell, lmbda, stage, name, **values):
+    """Changes the measurement of a picture in the reports of a cell."""
+    path = made.run(cell, lmbda) / "report" / "report.json"
+    models = json.loads(path.read_text())["models"]
+    for model in models:
+        for image in model["images"]:
+            if (model["name"], image["name"]) == (stage, name):
+                image.update(values)
+    path.write_text(json.dumps({"models": models}))
+
+
+def test_a_picture_that_a_run_stores_without_loss_is_in_no_point(made):
+    """Tests a picture that one model stores without loss: its bits count nowhere."""
     anchor, cell = FAILING.cells()
     measure(made, anchor, ["a", "b"])
     measure(made, cell, ["a", "b"], 0.9)
-    for each in (cell, anchor):
+    for each in (anchor, cell):
         for lmbda in LMBDAS:
-            path = made.run(each, lmbda) / "report" / "report.json"
-            models = json.loads(path.read_text())["models"]
-            for model in models:
-                model["images"][1].update(psnr=None, bpp=9.0)
-            path.write_text(json.dumps({"models": models}))
-        text, rows, _ = made.summarize(FAILING)
-        if each == cell:
-            assert rows[1]["bd_rate_post"] == ""
-            assert "plan=mix, post is a mean over 1 pictures, plan=aun, joint over others" in text
-    assert float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
+            for stage in ("joint", "post"):
+                change(made, each, lmbda, stage, "b", bpp=9.0)
+    change(made, cell, LMBDAS[1], "post", "b", psnr=None)
+    text, rows, runs = made.summarize(FAILING)
+    assert float(rows[1]["bd_rate_joint"]) == float(rows[1]["bd_rate_post"]) == pytest.approx(-10)
+    rates = [float(run["bpp_joint_kodak"]) for run in runs]
+    assert rates == pytest.approx([0.4, 0.8, 0.36, 0.72])
+    (note,) = [line for line in text.splitlines() if line.startswith("- ")]
+    assert note == (
+        "- kodak: the means leave out 1 pictures that a run decodes without any error"
+        " (b: plan=mix, lmbda=0.025)"
+    )
+
+
+def test_a_set_of_which_every_picture_is_stored_without_loss_has_rates_only(made):
+    anchor, cell = FAILING.cells()
+    measure(made, anchor, ["a"])
+    measure(made, cell, ["a"], 0.5)
+    change(made, cell, LMBDAS[1], "post", "a", psnr=None)
+    text, rows, _ = made.summarize(FAILING)
+    assert [rows[1][key] for key in ("bpp_post_0.025", "psnr_post_0.025", "bd_rate_post")] == [
+        "0.4", "", "",
+    ]  # fmt: skip
 
 
 def test_the_rate_of_an_ms_ssim_curve_is_that_of_the_pictures_with_ms_ssim(made, monkeypatch):
@@ -518,14 +543,21 @@ def test_a_published_anchor_is_compared_with_all_pictures_of_its_set_only(made):
 
 
 def test_a_model_for_a_range_of_rates_is_a_curve_of_its_qualities(made):
-    """Tests one lmbda, with a report as of eval.py: a model for each quality."""
+    """Tests one lmbda, with reports as of eval.py: a model for each quality.
+
+    The report of an earlier version has two decimals of the quality in its names.
+    """
     grid = sweep.Grid.parse("plan=aun,mix", ["0.0067"], base=["--lmbda_range=.0018,.0483"])
     anchor, cell = grid.cells()
-    for each, factor in ((anchor, 1.0), (cell, 0.9)):
+    for each, factor, middle in ((anchor, 1.0, "45.61"), (cell, 0.9, "45.606")):
         points = {
-            f"{stage}_q{q}": (bpp * factor, psnr)
+            f"{stage}_q{shown}": (bpp * factor, psnr, q)
             for stage in ("joint", "post")
-            for q, bpp, psnr in (("10", 0.4, 30.0), ("45.61", 0.8, 33.0), ("81.2", 1.2, 35.0))
+            for shown, q, bpp, psnr in (
+                ("10", 10.0, 0.4, 30.0),
+                (middle, 45.606, 0.8, 33.0),
+                ("81.2", 81.2, 1.2, 35.0),
+            )
         }
         made.measured(each, "0.0067", **points)
         made.trained(each, "0.0067", 1.5, 1.25, 1.4375, **each, lmbda_range=(0.0018, 0.0483))

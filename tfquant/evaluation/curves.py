@@ -21,7 +21,7 @@ import csv
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,15 +65,21 @@ class Point(NamedTuple):
     ms_ssim_bpp: float | None = None
 
     @classmethod
-    def of(cls, images: Sequence[Measurement]) -> Point:
+    def of(cls, images: Sequence[Measurement], left_out: Collection[str] = ()) -> Point:
         """Returns the means over pictures. Rates are over the pictures that have the quality.
 
+        If no picture is left, the point has only the rate of all pictures.
+
         Args:
-          images: at least one picture; all of them have PSNR, or none.
+          images: at least one picture.
+          left_out: names of the pictures that the means leave out. The others have PSNR.
         """
-        mean = measure.mean(images)
-        large = [image.bpp for image in images if image.ms_ssim is not None]
-        rate = sum(large) / len(large) if 0 < len(large) < len(images) else None
+        kept = [image for image in images if image.name not in left_out]
+        if not kept:
+            return cls(measure.mean(images).bpp)
+        mean = measure.mean(kept)
+        large = [image.bpp for image in kept if image.ms_ssim is not None]
+        rate = sum(large) / len(large) if 0 < len(large) < len(kept) else None
         return cls(mean.bpp, mean.psnr, mean.ms_ssim_db, rate)
 
     def rate(self, metric: str) -> float:

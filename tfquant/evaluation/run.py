@@ -367,13 +367,8 @@ def _points(measured: _Measured, swept: _Swept) -> tuple[_Points, list[str]]:
     rows = {model.name: [model.images] for model in measured.models}
     rows |= {codec.label: [point.images for point in codec.points] for codec in swept.codecs}
     left_out = measure.identical(rows)
-
-    def point(images: Sequence[Measurement]) -> Point:
-        kept = [image for image in images if image.name not in left_out]
-        return Point.of(kept) if kept else Point(measure.mean(images).bpp)
-
-    models_ = {model.name: point(model.images) for model in measured.models}
-    codecs = {c.name: [point(each.images) for each in c.points] for c in swept.codecs}
+    models_ = {model.name: Point.of(model.images, left_out) for model in measured.models}
+    codecs = {c.name: [Point.of(each.images, left_out) for each in c.points] for c in swept.codecs}
     return _Points(models_, codecs, left_out), measure.missing_values(rows)
 
 

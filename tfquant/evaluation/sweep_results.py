@@ -9,14 +9,17 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tfquant.evaluation import measure
 from tfquant.evaluation.curves import Point
 from tfquant.evaluation.results import Measurement
 from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained, name
+from tfquant.names import first_few
 from tfquant.training import folder as run_folder
 from tfquant.training import history
 from tfquant.training.experiment import Experiment
 
-_NAME = re.compile(rf"({'|'.join(STAGES)})(?:_q(.+))?")
+_NAME = re.compile(rf"({'|'.join(STAGES)})(?:_q.+)?")
+_FEW = 5  # pictures that a note lists
 
 
 class Mean(NamedTuple):
@@ -40,7 +43,7 @@ class Measured:
         also if the stage did not reach its end.
       surrogate_J: the same cost under the stage's surrogates.
       means: map from the name of a set of pictures to {quality: mean} with the content of its
-        report. The quality is "" for a model with one rate.
+        report. The quality has at most two decimals; it is "" for a model with one rate.
       unfinished: true if the stage was started and did not reach its end.
     """
 
@@ -74,10 +77,27 @@ class Result:
         return {"joint": self.joint, "post": self.post}[name]
 
 
+class _Model(NamedTuple):
+    """Measurements of a model on a set of pictures.
+
+    Attributes:
+      stage: the stage after which it was exported.
+      quality: its quality, as in `Measured.means`.
+      images: its measurements.
+    """
+
+    stage: str
+    quality: str
+    images: list[Measurement]
+
+
 def read(
     sweep: Path, grid: Grid, pictures: Sequence[Pictures], failed: Collection[Run] = ()
-) -> list[Result]:
-    """Returns the results of all runs of the grid, in its order.
+) -> tuple[list[Result], list[str]]:
+    """Returns the results of all runs of the grid, in its order, and notes about left out pictures.
+
+    A picture that a run decodes without any error has no finite PSNR. The means of all runs leave
+    it out.
 
     Among runs that differ only in alpha, the one with the lowest J after post-training is chosen. A
     failed run is never chosen. If no run has a result, none of them is chosen.
@@ -88,7 +108,27 @@ def read(
       pictures: the sets of `Pictures`.
       failed: runs of which a program has failed.
     """
-    results = [_read_run(run, run.folder(sweep), pictures, run in failed) for run in grid.runs()]
+    runs = grid.runs()
+    means: list[dict[str, dict[str, dict[str, Mean]]]] = [{s: {} for s in STAGES} for _ in runs]
+    notes = []
+    for each in pictures:
+        models = [_models(each.report(run.folder(sweep))) for run in runs]
+        exact = measure.identical(
+            {str(run): [model.images for model in found] for run, found in zip(runs, models)}
+        )
+        for of_run, found in zip(means, models):
+            for model in found:
+                of_stage = of_run[model.stage].setdefault(each.name, {})
+                of_stage[model.quality] = _mean(model.images, exact)
+        if exact:
+            where = first_few([f"{picture}: {by}" for picture, by in exact.items()], _FEW)
+            notes.append(
+                f"{each.name}: the means leave out {len(exact)} pictures that a run decodes without"
+                f" any error ({where})"
+            )
+    results = [
+        _read_run(run, run.folder(sweep), of_run, run in failed) for run, of_run in zip(runs, means)
+    ]
     best: dict[tuple[str, str, str], tuple[float, Result]] = {}
     for result in results:
         if not result.run.alpha or result.failed:
@@ -97,7 +137,8 @@ def read(
         if J is not None and math.isfinite(J) and (place not in best or best[place][0] > J):
             best[place] = J, result
     chosen = {id(result) for _, result in best.values()}
-    return [dataclasses.replace(r, chosen=not r.run.alpha or id(r) in chosen) for r in results]
+    results = [dataclasses.replace(r, chosen=not r.run.alpha or id(r) in chosen) for r in results]
+    return results, notes
 
 
 def _place(run: Run) -> tuple[str, str, str]:
@@ -105,14 +146,23 @@ def _place(run: Run) -> tuple[str, str, str]:
     return name(run.cell), run.lmbda, run.seed
 
 
-def _read_run(run: Run, folder: Path, pictures: Sequence[Pictures], failed: bool) -> Result:
-    means: dict[str, dict[str, dict[str, Mean]]] = {stage: {} for stage in STAGES}
-    for each in pictures:
-        for model in (each.report(folder) or {"models": []})["models"]:
-            found = _NAME.fullmatch(model["name"])
-            if found:
-                of_set = means[found[1]].setdefault(each.name, {})
-                of_set[found[2] or ""] = _mean(model)
+def _models(report: dict[str, Any] | None) -> list[_Model]:
+    """Returns the models of a report. Other names than those of a sweep's stages are skipped."""
+    found = []
+    for model in [] if report is None else report["models"]:
+        name_ = _NAME.fullmatch(model["name"])
+        if name_:
+            # Names of earlier versions have the quality with two decimals, present ones with three.
+            quality = model.get("quality")
+            key = "" if quality is None else f"{round(quality, 2):g}"
+            images = [Measurement(**image) for image in model["images"]]
+            found.append(_Model(name_[1], key, images))
+    return found
+
+
+def _read_run(
+    run: Run, folder: Path, means: dict[str, dict[str, dict[str, Mean]]], failed: bool
+) -> Result:
     try:
         experiment = run_folder.read_experiment(str(folder / STAGES[0]))
     except ValueError:  # not started, or made by another version of tfquant
@@ -144,9 +194,7 @@ def _read_stage(
     return Measured(last.get("J"), last.get("surrogate_J"), means, unfinished)
 
 
-def _mean(model: dict[str, Any]) -> Mean:
-    """Returns the means of a model's entry in a report, over the pictures with finite PSNR."""
-    images = [Measurement(**image) for image in model["images"] if image["psnr"] is not None]
-    if not images:
-        return Mean(Point(model["mean"]["bpp"]), ())
-    return Mean(Point.of(images), tuple(sorted(image.name for image in images)))
+def _mean(images: Sequence[Measurement], left_out: Collection[str]) -> Mean:
+    """Returns the means over the pictures of a model, except for those that are left out."""
+    kept = sorted(image.name for image in images if image.name not in left_out)
+    return Mean(Point.of(images, left_out), tuple(kept))

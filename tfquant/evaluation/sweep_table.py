@@ -15,6 +15,8 @@ it is that cell's curve with the same seed. The tables have the mean with an int
 A model for a range of rates is a curve of its own: its points are at several qualities instead of
 several lmbdas.
 
+A picture that any run decodes without an error is in no mean of its set, as in `eval.py`.
+
 A value that is missing because a run has failed is the word `failed`. A curve of which a run has
 failed has no BD-rate. Nor has a curve whose points, or whose anchor, are means over other pictures.
 """
@@ -84,13 +86,12 @@ class _Sweep:
         failed: Collection[Run],
     ):
         self.folder, self.grid, self.pictures, self.method = folder, grid, pictures, method
-        self.results = sweep_results.read(folder, grid, pictures, failed)
+        self.results, self.notes = sweep_results.read(folder, grid, pictures, failed)
         self.anchors = {
             title: dataclasses.replace(curve, pictures=self._all_pictures(title))
             for title, curve in anchors.items()
         }
         self.seeds = grid.seeds or ("",)
-        self.notes: list[str] = []
 
     def _all_pictures(self, pictures: str) -> tuple[str, ...]:
         """Returns the names of all pictures of a set that any run has measured."""
