@@ -26,7 +26,7 @@ def _start(tmp_path, monkeypatch, program):
         begun = []
         monkeypatch.setattr(sweep, "do", lambda run, prepared: begun.append(prepared))
         monkeypatch.setattr(sweep.sweep_table, "summarize", lambda *_: "")
-        code, _, err = program("sweep", "--base=base.flags", "--out=out", *arguments)
+        code, start.out, err = program("sweep", "--base=base.flags", "--out=out", *arguments)
         assert bool(begun) == (code == 0)
         start.prepared = begun[0] if begun else None
         return code, err
@@ -83,7 +83,7 @@ def test_an_impossible_temperature_is_named(start, text):
         (["--choose_alpha=4,0.5"], "--choose_alpha: alpha_max must not be below alpha_min=1.0"),
         (["--seeds=1,-1"], "--seeds: seed must be a number of at least 0; got -1"),
         (["--seeds=1,4294967296"], "--seeds: seed must be below 4294967296"),
-        (["--bd_rate_method=cubic"], "--bd_rate_method: cubic needs 4 points of a curve; --lmbda"),
+        (["--anchor_codec=BPG 4:2:0"], "--anchor_codec: expected --anchor with the file to read"),
         (["--images=nowhere"], "--images: nowhere: no such file or folder"),
         (["--images=kodak=sample;b=nowhere"], "--images: nowhere: no such file or folder"),
         (["--train_images=nowhere"], "--train_images: nowhere: no such file or folder"),
@@ -199,6 +199,17 @@ def test_a_range_of_rates_takes_one_lmbda(start):
     assert start("--lmbda=0.01", "--grid=plan=aun,mix", base=base) == (0, "")
     code, err = start("--lmbda=0.01,0.02", base=base)
     assert code == 1 and err.startswith("sweep.py: --lmbda takes one value if --base has lmbda_ran")
+
+
+@pytest.mark.parametrize(
+    "method,lmbda,note",
+    [("cubic", ".01,.02,.03", True), ("cubic", ".01,.02,.03,.04", False), ("pchip", ".01", True)],
+)
+def test_too_few_points_for_an_interpolation_are_a_note(start, method, lmbda, note):
+    assert start(f"--bd_rate_method={method}", f"--lmbda={lmbda}") == (0, "")
+    needed = {"cubic": 4, "pchip": 2}[method]
+    line = f"no BD-rates: {method} needs {needed} points of a curve, and --lmbda has "
+    assert (line in start.out) == note
 
 
 def test_flags_of_absl_are_allowed_in_a_base():

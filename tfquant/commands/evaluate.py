@@ -29,6 +29,7 @@ from absl import app, flags
 
 from tfquant import files
 from tfquant.coding.container import BitstreamError
+from tfquant.commands import anchor_flags
 from tfquant.commands.outcome import one_line
 from tfquant.commands.program import (
     LEFT_OUT,
@@ -84,7 +85,7 @@ _FLAGS = (
         " metric,codec,bpp,value; metric is PSNR (dB) or MS-SSIM (linear, or in dB if all values"
         " are above 1).",
     ),
-    Flag("anchor_codec", str, "BPG 4:4:4", "Codec to read from --anchor."),
+    anchor_flags.CODEC,
     Flag(
         "bd_rate_method", tuple(curves.METHODS), "akima",
         "Interpolation for BD-rates: akima (recommended by the bjontegaard package), pchip (used by"
@@ -137,8 +138,7 @@ def main(argv: Sequence[str]) -> None:
         codecs = []  # listing explorations needs no pictures
     try:
         files.check_local_folder("--report_dir", folder)
-        if values["anchor_codec"].present and not values.anchor:
-            raise EvaluationError("--anchor_codec: expected --anchor with the file to read it from")
+        anchor_flags.check(values)
         evaluation = run.Evaluation(
             model_dirs=tuple(values.model_dir),
             baselines=tuple(values.baseline),

@@ -33,7 +33,7 @@ from typing import NamedTuple
 from absl import app, flags
 
 from tfquant import files
-from tfquant.commands import flagfiles, sweep_checks
+from tfquant.commands import anchor_flags, flagfiles, sweep_checks
 from tfquant.commands.outcome import one_line
 from tfquant.commands.program import LEFT_OUT, Flag, define, end, expand_paths, program_name
 from tfquant.data import background
@@ -85,7 +85,7 @@ _FLAGS = (
         "CSV of published points for comparison, as in eval.py. For several sets of pictures:"
         " kodak=CSV;tecnick=CSV.",
     ),
-    Flag("anchor_codec", str, "BPG 4:4:4", "Codec to read from --anchor."),
+    anchor_flags.CODEC,
     Flag("bd_rate_method", tuple(curves.METHODS), "akima", "Interpolation for BD-rates."),
     Flag(
         "jobs", int, 1,
@@ -212,6 +212,7 @@ def prepare() -> Prepared:
     """
     values, folder = flags.FLAGS, Path(flags.FLAGS.out)
     files.check_local_folder("--out", values.out)
+    anchor_flags.check(values)
     try:
         base = flagfiles.expanded([f"--flagfile={values.base}"])
     except flagfiles.FlagfileError as error:
@@ -224,12 +225,6 @@ def prepare() -> Prepared:
     grid = sweep.Grid.parse(
         values.grid, lmbdas, values.follow, values.seeds, values.choose_alpha, recorded
     )
-    least = curves.METHODS[values.bd_rate_method]
-    if 1 < len(lmbdas) < least:
-        raise EvaluationError(
-            f"--bd_rate_method: {values.bd_rate_method} needs {least} points of a curve; --lmbda"
-            f" has {len(lmbdas)}"
-        )
     pictures = sweep.Pictures.parse(values.images)
     anchors = read_anchors(pictures)
     colour = values.background or of_base.get("background", "")
@@ -266,6 +261,13 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(f"{program_name(argv)}: {one_line(error)}")
     runs = prepared.grid.runs()
     print(f"{len(runs)} runs of two stages each", flush=True)
+    method, points = flags.FLAGS.bd_rate_method, len(prepared.grid.lmbdas)
+    if points < curves.METHODS[method] and not prepared.grid.has_ranges:
+        print(
+            f"no BD-rates: {method} needs {curves.METHODS[method]} points of a curve, and --lmbda"
+            f" has {points}; more can be added later",
+            flush=True,
+        )
     failed, incomplete = [], 0
     with concurrent.futures.ThreadPoolExecutor(flags.FLAGS.jobs) as pool:
         pending = {pool.submit(do, run, prepared): run for run in runs}
