@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tfquant import models
 from tfquant.commands import sweep, sweep_checks
 from tfquant.data import images
 from tfquant.evaluation import EvaluationError
@@ -77,6 +79,10 @@ def test_an_impossible_temperature_is_named(start, text):
         (["--grid=hyper_aun=true,1"], "--grid: the runs hyper_aun=true, lmbda=0.0067 and hyper_au"),
         (["--grid=flagfile=a,b"], "--grid: flagfile is set by the sweep itself"),
         (["--grid=explore_qr=true"], "--grid: explore_qr is set by the sweep itself"),
+        (
+            ["--grid=codec=scale_hyperprior,ms_hyper;plan=aun;mean_gradient=expected"],
+            "--grid: mean_gradient 'expected' needs a Gaussian or a Laplacian",
+        ),
         (["--follow=N=8,0"], "--follow: flag --N=0: "),
         (["--follow=crop=64,65"], "--follow: crop must be a multiple of 64; got 65"),
         (["--follow=nothing=1,2"], "--follow: 'nothing' is not a flag of train.py"),
@@ -121,6 +127,20 @@ def test_values_that_are_possible_only_together_are_accepted(start):
     """Tests that a run is checked as a whole: alpha_min 20 is above the default of alpha_max."""
     assert start("--grid=alpha_min=20;alpha_max=30,40") == (0, "")
     assert start("--grid=alpha_min=20;alpha_max=10,40")[1].startswith("sweep.py: --grid: alpha_max")
+
+
+def test_a_codec_of_the_user_is_not_built_before_the_first_run(start, monkeypatch):
+    """Tests a constructor that needs eager execution, with a known and an unknown option."""
+
+    class Own(models.CODECS["scale_hyperprior"]):
+        def __init__(self, N: int = 4, M: int = 6):
+            super().__init__(N, M)
+            self.scale = tf.ones([]).numpy()
+
+    monkeypatch.setitem(models.CODECS, "own", Own)
+    assert start("--grid=codec=own") == (0, "")
+    code, err = start("--grid=codec=own;slices=2")
+    assert code == 1 and err.startswith("sweep.py: --grid: own has no option 'slices'; known: N, M")
 
 
 def test_folders_without_readable_pictures_are_named(start, tmp_path):

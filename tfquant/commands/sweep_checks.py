@@ -14,14 +14,17 @@ import tensorflow as tf
 from absl import flags
 
 from tfquant import models
+from tfquant.codec import Codec
 from tfquant.commands import experiment_flags, train
 from tfquant.data import background, sources
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError
 from tfquant.evaluation import pictures as picture_sets
 from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained
+from tfquant.training import roles
 from tfquant.training import run as training
 from tfquant.training.experiment import Experiment
+from tfquant.training.trainer import check_mean_gradient
 
 # Flags of the base that the sweep replaces.
 _REPLACED = ("lmbda", "model_dir", "stages", "train_images")
@@ -118,7 +121,7 @@ def _problem(base: Sequence[str], given: Mapping[str, Mapping[str, str]]) -> tup
             settings = train.settings_from_flags(values)
             for each in experiment.all_stages():
                 training.epoch_length(each, settings.epoch_steps)
-            _check_codec(experiment.codec, tuple(sorted(experiment.codec_options.items())))
+            _check_codec(experiment)
         except (ValueError, flags.Error) as error:
             return str(error), ""
         identity += f"{experiment.to_json()} {settings}"
@@ -136,15 +139,27 @@ def _culprit(base: Sequence[str], given: Mapping[str, Mapping[str, str]], reason
     return "grid"
 
 
-@functools.cache
-def _check_codec(codec: str, options: tuple[tuple[str, Any], ...]) -> None:
-    """Raises a ValueError if a codec cannot have these options.
+def _check_codec(experiment: Experiment) -> None:
+    """Raises a ValueError if the codec cannot have its options or its gradient to the mean.
 
-    Makes its layers without weights, in a graph: this does not occupy a GPU that the runs need.
+    Of a codec that a user has registered, only the names of the options are checked: its
+    constructor may need eager execution.
     """
-    models.check_options(codec, dict(options))
+    codec, options = experiment.codec, experiment.codec_options
+    models.check_options(codec, options)
+    if codec in roles.PROPERTIES:
+        check_mean_gradient(_layers(codec, tuple(sorted(options.items()))), experiment)
+
+
+@functools.cache
+def _layers(codec: str, options: tuple[tuple[str, Any], ...]) -> Codec:
+    """Returns a codec without weights, in a graph: this does not occupy a GPU that the runs need.
+
+    Raises:
+      ValueError: the codec does not allow a value of an option.
+    """
     with tf.Graph().as_default():
-        models.CODECS[codec](**dict(options))
+        return models.CODECS[codec](**dict(options))
 
 
 def check_pictures(

@@ -22,6 +22,17 @@ from tfquant.training.experiment import Experiment, Stage
 from tfquant.training.losses import Outcome
 
 
+def check_mean_gradient(codec: Codec, experiment: Experiment) -> None:
+    """Raises a ValueError if the codec has no latent with a mean for the expected gradient."""
+    if experiment.mean_gradient == "expected" and not any(
+        model.has_mean for model in codec.entropy_models
+    ):
+        raise ValueError(
+            "mean_gradient 'expected' needs a Gaussian or a Laplacian with a mean;"
+            f" {experiment.codec} has none"
+        )
+
+
 class Trainer(keras.Model):
     """Trains `codec` according to `experiment`, one stage at a time.
 
@@ -42,13 +53,7 @@ class Trainer(keras.Model):
                 f"batch_size must be a multiple of the {replicas} devices;"
                 f" got {experiment.batch_size}"
             )
-        if experiment.mean_gradient == "expected" and not any(
-            model.has_mean for model in codec.entropy_models
-        ):
-            raise ValueError(
-                "mean_gradient 'expected' needs a Gaussian or a Laplacian with a mean;"
-                f" {experiment.codec} has none"
-            )
+        check_mean_gradient(codec, experiment)
         self.codec = codec
         self.experiment = experiment
         self.stage: Stage = None  # type: ignore[assignment]  # until `begin`
