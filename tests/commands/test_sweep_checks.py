@@ -212,6 +212,19 @@ def test_training_pictures_of_the_base_are_used(start, tmp_path):
     assert code == 1 and "differs in train_images" in err
 
 
+def test_a_sweep_begun_without_the_pictures_of_its_base_goes_on_with_dead_leaves(start, tmp_path):
+    """Tests a record of an earlier version, which ignored --train_images of --base."""
+    pictures(tmp_path / "photographs", "a.png", "b.png")
+    base = BASE + f"--train_images={tmp_path}/photographs\n"
+    (tmp_path / "out").mkdir()
+    record = {"base": base, "train_images": "", "images": "sample"}
+    (tmp_path / "out" / "sweep.json").write_text(json.dumps(record))
+    code, err = start(base=base)
+    assert code == 1 and "differs in train_images" in err
+    assert start("--train_images=dead_leaves", base=base) == (0, "")
+    assert start.prepared.arguments[-1] == "--train_images=dead_leaves"
+
+
 def test_a_range_of_rates_takes_one_lmbda(start):
     base = BASE + "--lmbda_range=.0018,.0483\n--lmbda=0.004\n"
     assert start(base=base) == (0, "")

@@ -159,6 +159,9 @@ def test_the_first_set_of_pictures_keeps_its_earlier_folder():
     first, second = sweep.Pictures.parse("kodak=~/a.png,~/b.png; tecnick=~/t/*.png")
     assert first == sweep.Pictures("kodak", "~/a.png,~/b.png", "report")
     assert second == sweep.Pictures("tecnick", "~/t/*.png", "report_tecnick")
+    for images in ("/data/Average", "/data/average.png", "average=a"):
+        (single,) = sweep.Pictures.parse(images)
+        assert single.name.lower() == "average"
     # A name that is not a word is part of the path.
     assert sweep.Pictures.parse("~/a=b/*.png")[0].images == "~/a=b/*.png"
 
@@ -170,6 +173,7 @@ def test_the_first_set_of_pictures_keeps_its_earlier_folder():
         ("kodak=a;kodak=b", "the name 'kodak' is taken"),
         ("kodak=a;Kodak=b", "the name 'Kodak' is taken"),
         ("kodak=a;average=b", "the name 'average' is taken"),
+        ("Average=a;kodak=b", "the name 'Average' is taken"),
         ("kodak=a;b/*.png", "several sets need names"),
     ],
 )

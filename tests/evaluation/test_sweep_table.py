@@ -217,6 +217,16 @@ def test_an_average_of_other_pictures_is_not_the_papers(made):
     ]  # fmt: skip
 
 
+def test_a_single_set_may_have_the_name_of_the_average(made):
+    grid = sweep.Grid.parse("plan=uq_s", SIX)
+    (cell,) = grid.cells()
+    for lmbda in SIX:
+        made.trained(cell, lmbda, 1, 1, 1, plan="uq_s", **PAPER)
+    _, rows, _ = made.summarize(grid, sweep.Pictures.parse("/data/average"), failed=grid.runs())
+    assert rows[0]["paper_post"] == "not the paper's setting: images"
+    assert rows[0]["bpp_post_0.025"] == "failed"
+
+
 def test_one_unknown_run_leaves_the_paper_out(made):
     grid = sweep.Grid.parse("plan=uq_s", SIX, seeds=["1", "2"])
     (cell,) = grid.cells()

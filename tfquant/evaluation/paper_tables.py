@@ -18,8 +18,9 @@ An empty field is one that the table does not specify, or that has no meaning fo
 A number stands beside a cell of a sweep only if the cell agrees with everything that the paper
 fixes for the number: the fields above, the recipe of section 6.1.2 (`_RECIPE`), the widths of
 section 6.1.1 (`_WIDTHS`), the rates and the pictures. Tables III and V to VII cover the four lowest
-rates, Tables VIII to XI cover all six. The paper leaves open: the training pictures' order and
-split, `start`, `hyper_aun`, `seed`, and further points of `docs/paper_deviations.md`.
+rates, Tables VIII to XI cover all six. A set of pictures is recognized by its name. The training
+pictures are not checked. The paper leaves open: their order and split, `start`, `hyper_aun`,
+`seed`, and further points of `docs/paper_deviations.md`.
 
 Five interpretations are this project's:
 

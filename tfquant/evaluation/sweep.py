@@ -52,19 +52,22 @@ class Pictures:
     def parse(cls, text: str, option: str = "images") -> list[Pictures]:
         """Returns the sets in `NAME=IMAGES;NAME=IMAGES`, the value of a flag.
 
-        A set without name is named after its file or folder.
+        A set without name is named after its file or folder. A single set may have any name.
 
         Raises:
-          EvaluationError: there is no set, two sets have the same name, a set has the name of the
-            average, or there are several sets and one has no name.
+          EvaluationError: there is no set, or one of several has no name, the name of their average
+            or that of another one; upper case makes no difference.
         """
         found: dict[str, Pictures] = {}
-        for part in filter(None, (part.strip() for part in text.split(";"))):
+        taken = {AVERAGE}
+        parts = list(filter(None, (part.strip() for part in text.split(";"))))
+        for part in parts:
             title, equals, images = part.partition("=")
             if not equals or not _NAME.fullmatch(title):
                 title, images = Path(part).stem, part
-            if title.lower() in (*map(str.lower, found), AVERAGE):
+            if title.lower() in taken and len(parts) > 1:
                 raise EvaluationError(f"--{option}: the name {title!r} is taken; got {text!r}")
+            taken.add(title.lower())
             found[title] = cls(title, images, f"{REPORT}_{title}" if found else REPORT)
         if not found:
             raise EvaluationError(f"--{option}: expected NAME=IMAGES;NAME=IMAGES; got {text!r}")
@@ -129,7 +132,8 @@ class Grid:
 
     Attributes:
       axes: map from flag of train.py to its values, as written.
-      lmbdas: values of `--lmbda`, as written. A curve needs at least two.
+      lmbdas: values of `--lmbda`, as written. A BD-rate needs at least two, unless each model has a
+        range of rates and is a whole curve; then there is one.
       follow: map from flag of train.py to its values, as written, one for each of `lmbdas`.
       seeds: values of `--seed`, as written. If empty, only the seed of the base is used.
       alphas: values of `--alpha_max` from which annealed plans choose at each lmbda, as written. If

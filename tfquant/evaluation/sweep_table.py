@@ -217,7 +217,7 @@ class _Sweep:
         single, rows = len(self.pictures) == 1, []
         for each in self.pictures:
             title = each.name.lower()
-            names = {title, *([""] if single and title in paper_tables.SETS else [])}
+            names = {title, *([""] if single else [])} if title in paper_tables.SETS else set()
             found = {stage: self.bd_rates(cell, stage, each.name) for stage in STAGES}
             rows.append(
                 Row(
@@ -327,7 +327,7 @@ def _flat_row(whole: _Sweep, row: Row) -> dict[str, Any]:
         for label, point in row.points[stage].items():
             flat[f"bpp_{stage}_{label}"] = point.bpp
             flat[f"psnr_{stage}_{label}"] = point.psnr
-        if row.pictures != paper_tables.AVERAGE:
+        if len(whole.pictures) == 1 or row.pictures != paper_tables.AVERAGE:
             for lmbda in whole.grid.lmbdas:
                 if lmbda not in row.points[stage] and whole.failed(row.cell, lmbda):
                     flat[f"bpp_{stage}_{lmbda}"] = flat[f"psnr_{stage}_{lmbda}"] = _FAILED
