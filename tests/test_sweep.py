@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -269,6 +270,42 @@ def test_other_spellings_of_its_numbers_train_nothing_again(beside, tmp_path):
     assert again == files
     rows = csv.DictReader((tmp_path / "out" / "runs.csv").read_text().splitlines())
     assert all(row["bpp_post_K"] for row in rows)
+
+
+# The run as a user exported it before its end: one of two steps.
+UNFINISHED = """
+import dataclasses
+from tfquant.training.experiment import Experiment
+record = {"experiment": dataclasses.asdict(Experiment(stages=("joint",), joint_steps=2))}
+if flags["stages"] == "joint":
+    (folder / "experiment.json").write_text(json.dumps(record))
+    done = json.loads((folder / "history.json").read_text())
+    done[0]["step"] = 2 if again else 1
+    (folder / "history.json").write_text(json.dumps(done))
+"""
+
+
+def test_a_run_that_was_exported_before_its_end_is_continued_and_measured_again(beside, tmp_path):
+    train = TRAIN.replace(
+        "folder.mkdir(parents=True)", "again = folder.exists(); folder.mkdir(0o777, True, True)"
+    ).replace('(folder / "export").mkdir()', '(folder / "export").mkdir(exist_ok=True)')
+    run = beside(train + UNFINISHED, EVAL, "--plan=aun\n")
+    out = tmp_path / "out" / "all" / "lmbda=0.01"
+    assert run("--lmbda=0.01", "--images=K").returncode == 0
+    (row,) = csv.DictReader((tmp_path / "out" / "runs.csv").read_text().splitlines())
+    assert (row["J_joint"], row["J_post"]) == ("failed", "2.75")
+    (out / "report" / "of_the_first_model").touch()
+    done = run("--lmbda=0.01", "--images=K")
+    assert done.returncode == 1
+    assert "lmbda=0.01/post started from a model that was exported before the end" in done.stdout
+    shutil.rmtree(out / "post")
+    assert run("--lmbda=0.01", "--images=K").returncode == 0
+    (row,) = csv.DictReader((tmp_path / "out" / "runs.csv").read_text().splitlines())
+    assert (row["J_joint"], row["bpp_post_K"]) == ("2.75", "1.2")
+    assert [path.name for path in (out / "report").iterdir()] == ["report.json"]
+    written = (out / "report" / "report.json").stat().st_mtime_ns
+    assert run("--lmbda=0.01", "--images=K").returncode == 0
+    assert (out / "report" / "report.json").stat().st_mtime_ns == written
 
 
 def test_a_program_that_cannot_start_fails_its_run_only(beside, tmp_path, monkeypatch):

@@ -40,15 +40,18 @@ class Sweep:
             self.measured(cell, lmbda, joint=point, post=point, **more)
 
     def trained(self, cell, lmbda, joint, surrogate, post, below="", **fields):
-        """Writes the files of a training: the costs of both stages, and the experiment."""
+        """Writes the files of a training: the costs of both stages, experiments and exports."""
         run = self.run(cell, lmbda, below)
         records = [{"stage": "joint", "J": 9.9}, {"stage": "joint", "J": joint}]
         records[-1]["surrogate_J"] = surrogate
         self._write(run / "joint" / "history.json", records)
         self._write(run / "post" / "history.json", [{"stage": "post", "J": post}])
         experiment = Experiment(lmbda=float(lmbda), stages=("joint",), **fields)
-        record = {"version": "0", "experiment": dataclasses.asdict(experiment)}
-        self._write(run / "joint" / "experiment.json", record)
+        post_stage = dataclasses.replace(experiment, stages=("post",), init_from="joint")
+        for stage, each in (("joint", experiment), ("post", post_stage)):
+            record = {"version": "0", "experiment": dataclasses.asdict(each)}
+            self._write(run / stage / "experiment.json", record)
+            self._write(run / stage / "export" / "tfquant.json", {})
 
     def _write(self, path, value):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -360,8 +363,7 @@ def test_a_failed_run_is_failed_in_every_table(made):
     made.trained(cell, LMBDAS[1], 1.5, 1.25, 1.4375, plan="mix")
     failed = FAILING.runs()[3]
     assert (failed.cell, failed.lmbda) == (cell, LMBDAS[1])
-    (made.run(cell, LMBDAS[1]) / "joint" / "export").mkdir()
-    (made.run(cell, LMBDAS[1]) / "joint" / "export" / "tfquant.json").write_text("{}")
+    (made.run(cell, LMBDAS[1]) / "post" / "export" / "tfquant.json").unlink()
     text, rows, runs = made.summarize(FAILING, failed=[failed])
     lines = lines_of(text)
     assert ["mix", "failed", "-", "failed", "-"] in lines
@@ -394,17 +396,14 @@ def test_a_stage_that_ended_early_has_no_cost(made):
         assert (run["J_joint"], run["J_post"]) == ("1.5", expected)
 
 
-def test_a_stage_without_export_has_no_cost_if_another_stage_has_one(made):
+def test_a_stage_without_export_has_no_cost(made):
     grid = sweep.Grid.parse("", LMBDAS[:1], alphas=["4", "8"])
     (cell,) = grid.cells()
     for alpha, post in ((4, 2.0), (8, 1.0)):
         made.trained(cell, LMBDAS[0], 1.5, 1.25, post, f"alpha_max={alpha}", alpha_max=float(alpha))
-        for stage in ("joint", "post"):
-            export = made.run(cell, LMBDAS[0], f"alpha_max={alpha}") / stage / "export"
-            export.mkdir()
-            (export / "tfquant.json").write_text("{}")
     assert [run["chosen"] for run in made.summarize(grid)[2]] == ["False", "True"]
-    (export / "tfquant.json").unlink()  # of post-training with 8
+    folder = made.run(cell, LMBDAS[0], "alpha_max=8")
+    (folder / "post" / "export" / "tfquant.json").unlink()
     _, _, runs = made.summarize(grid)
     assert [run["chosen"] for run in runs] == ["True", "False"]
     assert [run["J_post"] for run in runs] == ["2.0", "failed"]

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ from tfquant.commands import anchor_flags, flagfiles, sweep_checks
 from tfquant.commands.outcome import one_line
 from tfquant.commands.program import LEFT_OUT, Flag, define, end, expand_paths, program_name
 from tfquant.data import background
-from tfquant.evaluation import EvaluationError, curves, sweep, sweep_table
+from tfquant.evaluation import EvaluationError, curves, report, sweep, sweep_table
 from tfquant.training.experiment import Experiment
 
 _FLAGS = (
@@ -129,17 +130,31 @@ class Prepared(NamedTuple):
 def do(run: sweep.Run, prepared: Prepared) -> bool:
     """Trains both stages and measures them on each set of pictures. Skips what is already done.
 
+    A stage that was exported before its end is continued, and its reports are made again.
+
     Returns:
       True if a program skipped pictures that it could not read.
+
+    Raises:
+      CellFailed: a program has failed, or the second stage started from a first stage that was
+        exported before its end.
     """
     folder = run.folder(Path(flags.FLAGS.out))
+    joint, post = (folder / stage for stage in sweep.STAGES)
+    if sweep.is_exported(joint) and not sweep.has_ended(joint) and post.exists():
+        raise CellFailed(
+            f"{post} started from a model that was exported before the end of its training; remove"
+            " this folder to continue"
+        )
     behind = [f"--background={prepared.background}"] if prepared.background else []
     skipped = []
     for stage in sweep.STAGES:
         model_dir = folder / stage
-        if sweep.is_trained(model_dir):
+        if sweep.has_ended(model_dir):
             continue
-        first = [] if stage == sweep.STAGES[0] else [f"--init_from={folder / sweep.STAGES[0]}"]
+        for outdated in folder.glob(f"{sweep.REPORT}*/{report.JSON}"):
+            shutil.rmtree(outdated.parent)
+        first = [] if model_dir == joint else [f"--init_from={joint}"]
         skipped += [_run(
             "train", *prepared.arguments, *(f"--{k}={v}" for k, v in run.flags.items()),
             f"--lmbda={run.lmbda}", f"--stages={stage}", f"--model_dir={model_dir}",

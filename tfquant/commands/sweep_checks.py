@@ -20,7 +20,7 @@ from tfquant.data import background, sources
 from tfquant.data.images import ImageError
 from tfquant.evaluation import EvaluationError
 from tfquant.evaluation import pictures as picture_sets
-from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained
+from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, has_ended
 from tfquant.training import roles
 from tfquant.training import run as training
 from tfquant.training.experiment import Experiment
@@ -179,13 +179,14 @@ def check_pictures(
     """
     behind = background.parse(colour) if colour else None
     places = [run.folder(folder) for run in runs]
-    if not all(is_trained(place / stage) for place in places for stage in STAGES):
+    ended = all(has_ended(place / stage) for place in places for stage in STAGES)
+    if not ended:
         try:
             _check_training(train_images, behind)
         except (ValueError, OSError) as error:
             raise EvaluationError(f"--train_images: {error}") from None
     for each in sets:
-        if any(each.report(place) is None for place in places):
+        if not ended or any(each.report(place) is None for place in places):
             try:
                 _check_measurement(each.images, behind)
             except (ValueError, OSError) as error:

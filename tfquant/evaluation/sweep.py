@@ -22,6 +22,8 @@ from tfquant.data import sources
 from tfquant.evaluation import EvaluationError, report
 from tfquant.evaluation.paper_tables import AVERAGE
 from tfquant.export import manifest_file
+from tfquant.training import folder as run_folder
+from tfquant.training import history
 from tfquant.training.experiment import Experiment
 
 STAGES = ("joint", "post")
@@ -325,9 +327,31 @@ def _axes(text: str, option: str) -> dict[str, tuple[str, ...]]:
     return axes
 
 
-def is_trained(stage: Path) -> bool:
-    """Returns true if the folder of a stage has an exported model: the stage has ended."""
+def is_exported(stage: Path) -> bool:
+    """Returns true if the folder of a stage has an exported model."""
     return (stage / manifest_file.FOLDER / manifest_file.MANIFEST).exists()
+
+
+def has_ended(stage: Path) -> bool:
+    """Returns true if a stage was trained to its end and exported.
+
+    A user can export a run before its end. If the experiment cannot be read, because another
+    version of tfquant made the run, the exported model counts.
+
+    Args:
+      stage: folder of the stage in a run, named after it.
+
+    Raises:
+      ValueError, OSError: `history.json` cannot be read.
+    """
+    if not is_exported(stage):
+        return False
+    try:
+        steps = getattr(run_folder.read_experiment(str(stage)), f"{stage.name}_steps")
+    except ValueError:
+        return True
+    records = [r for r in history.read(str(stage)) if r["stage"] == stage.name]
+    return not records or records[-1].get("step", steps) >= steps
 
 
 def claim(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tfquant.evaluation import measure
 from tfquant.evaluation.curves import Point
 from tfquant.evaluation.results import Measurement
-from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, is_trained, name
+from tfquant.evaluation.sweep import STAGES, Grid, Pictures, Run, has_ended, name
 from tfquant.names import first_few
 from tfquant.training import folder as run_folder
 from tfquant.training import history
@@ -167,30 +167,16 @@ def _read_run(
         experiment = run_folder.read_experiment(str(folder / STAGES[0]))
     except ValueError:  # not started, or made by another version of tfquant
         experiment = None
-    measured = {
-        stage: _read_stage(folder / stage, stage, experiment, failed, means[stage])
-        for stage in STAGES
-    }
+    measured = {stage: _read_stage(folder / stage, failed, means[stage]) for stage in STAGES}
     failed = failed or any(stage.unfinished for stage in measured.values())
     return Result(run, measured["joint"], measured["post"], experiment, failed)
 
 
-def _read_stage(
-    folder: Path,
-    stage: str,
-    experiment: Experiment | None,
-    failed: bool,
-    means: dict[str, dict[str, Mean]],
-) -> Measured:
+def _read_stage(folder: Path, failed: bool, means: dict[str, dict[str, Mean]]) -> Measured:
     """Returns the results of a stage. Its last record counts only if the stage has ended."""
-    records = [r for r in history.read(str(folder)) if r["stage"] == stage]
-    last = records[-1] if records else {}
-    steps = 0 if experiment is None else getattr(experiment, f"{stage}_steps")
-    # A model is exported at the end of each stage.
-    begun = failed or (records and any(is_trained(folder.parent / each) for each in STAGES))
-    unfinished = last.get("step", steps) < steps or bool(begun and not is_trained(folder))
-    if unfinished:
-        last = {}
+    records = [r for r in history.read(str(folder)) if r["stage"] == folder.name]
+    unfinished = (failed or bool(records)) and not has_ended(folder)
+    last = records[-1] if records and not unfinished else {}
     return Measured(last.get("J"), last.get("surrogate_J"), means, unfinished)
 
 
