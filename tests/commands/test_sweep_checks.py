@@ -77,7 +77,8 @@ def test_an_impossible_temperature_is_named(start, text):
         (["--grid=plan=mix,mix"], "--grid: plan takes distinct values"),
         (["--grid=clip_norm=.5,0.5"], "--grid: clip_norm takes distinct values"),
         (["--grid=hyper_aun=true,1"], "--grid: the runs hyper_aun=true, lmbda=0.0067 and hyper_au"),
-        (["--grid=flagfile=a,b"], "--grid: flagfile is set by the sweep itself"),
+        (["--grid=flagfile=a,b"], "--grid: a: No such file or directory"),
+        (["--follow=flagfile=a,b"], "--follow: a: No such file or directory"),
         (["--grid=explore_qr=true"], "--grid: explore_qr is set by the sweep itself"),
         (
             ["--grid=codec=scale_hyperprior,ms_hyper;plan=aun;mean_gradient=expected"],
@@ -103,6 +104,44 @@ def test_a_value_that_would_fail_in_a_run_is_one_line_that_names_the_flag(
     code, err = start(*arguments)
     assert code == 1 and err.startswith(f"sweep.py: {message}") and err.count("\n") == 1, err
     assert not (tmp_path / "out").exists()
+
+
+def test_flagfiles_of_a_grid_are_read_once(start, tmp_path):
+    """Tests that checks and runs have the flags of the files, and that those of the sweep win."""
+    (tmp_path / "a.flags").write_text("--plan=aun\n--nohyper_aun\n--lmbda=9\n--stages=post\n")
+    (tmp_path / "b.flags").write_text("--flagfile=c.flags\n--train_images=nowhere\n--seed=7\n")
+    (tmp_path / "c.flags").write_text("--plan=sua_ste\n--alpha_max=8\n--jit_compile\n")
+    grid = ["--grid=flagfile=a.flags,b.flags;N=4", "--lmbda=0.01"]
+    assert start(*grid) == (0, "")
+    first, second = start.prepared.grid.runs()
+    assert (str(first), first.lmbda) == ("flagfile=a.flags+N=4, lmbda=0.01", "0.01")
+    assert first.flags == {"plan": "aun", "hyper_aun": "false", "N": "4"}
+    assert second.flags == {
+        "plan": "sua_ste", "alpha_max": "8.0", "jit_compile": "true", "seed": "7", "N": "4",
+    }  # fmt: skip
+    assert start(*grid, "--choose_alpha=8,16", "--seeds=1") == (0, "")
+    first, *others = start.prepared.grid.runs()
+    assert [run.flags["alpha_max"] for run in others] == ["8", "16"]
+    assert {run.flags["seed"] for run in others} == {"1"} and "alpha_max" not in first.flags
+    # The seed and the temperature of the file keep the folder without them.
+    assert [run.below for run in others] == [("seed=1",), ("seed=1", "alpha_max=16")]
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("--plan=nonsense\n", "--grid: flag --plan=nonsense: "),
+        ("--crop=100\n", "--grid: crop must be a multiple of 64; got 100"),
+        ("--width=3\n", "--grid: 'width' is not a flag of train.py"),
+        ("--explore_qr\n", "--grid: a sweep cannot search for a weight"),
+        ("--lmbda_range=.0018,.0483\n", "--grid: a.flags has lmbda_range, which must be in --ba"),
+        ("plan\n", "--grid: a.flags: expected a line --flag=value"),
+    ],
+)
+def test_a_wrong_flagfile_of_a_grid_is_named(start, tmp_path, text, message):
+    (tmp_path / "a.flags").write_text(text)
+    code, err = start("--grid=flagfile=a.flags")
+    assert code == 1 and err.startswith(f"sweep.py: {message}") and err.count("\n") == 1, err
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ _FLAGS = (
     Flag("base", str, None, "Flagfile of train.py for all cells.", required=True),
     Flag(
         "grid", str, "",
-        "flag=value,value;flag=value,value: flags of train.py. Every combination is a cell.",
+        "flag=value,value;flag=value,value: flags of train.py. Every combination is a cell."
+        " flagfile=FILE,FILE compares flagfiles; the sweep replaces their lmbda and train_images.",
     ),
     Flag(
         "follow", str, "",
@@ -216,6 +217,18 @@ def read_anchors(pictures: Sequence[sweep.Pictures]) -> dict[str, curves.Curve]:
     }
 
 
+def _read_flagfile(option: str, path: str) -> list[str]:
+    """Returns the flags in a flagfile that a flag of sweep.py names, with all included files.
+
+    Raises:
+      EvaluationError: the file is invalid or cannot be read.
+    """
+    try:
+        return flagfiles.expanded([f"--flagfile={path}"])
+    except flagfiles.FlagfileError as error:
+        raise EvaluationError(f"--{option}: {str(error).removeprefix('--flagfile: ')}") from None
+
+
 def prepare() -> Prepared:
     """Checks everything that can be checked before the first run, and records it as the owner of
     the folder.
@@ -228,18 +241,16 @@ def prepare() -> Prepared:
     values, folder = flags.FLAGS, Path(flags.FLAGS.out)
     files.check_local_folder("--out", values.out)
     anchor_flags.check(values)
-    try:
-        base = flagfiles.expanded([f"--flagfile={values.base}"])
-    except flagfiles.FlagfileError as error:
-        raise EvaluationError(f"--base: {str(error).removeprefix('--flagfile: ')}") from None
+    base = _read_flagfile("base", values.base)
     recorded = sweep_checks.base_flags(base)
     of_base = dict(flag.lstrip("-").partition("=")[::2] for flag in base)
     lmbdas = values.lmbda
     if of_base.get("lmbda_range") and not values["lmbda"].present:
         lmbdas = [of_base.get("lmbda", str(Experiment.lmbda))]
     grid = sweep.Grid.parse(
-        values.grid, lmbdas, values.follow, values.seeds, values.choose_alpha, recorded
-    )
+        values.grid, lmbdas, values.follow, values.seeds, values.choose_alpha, recorded,
+        lambda option, path: sweep_checks.base_flags(_read_flagfile(option, path), option),
+    )  # fmt: skip
     pictures = sweep.Pictures.parse(values.images)
     anchors = read_anchors(pictures)
     colour = values.background or of_base.get("background", "")

@@ -53,8 +53,12 @@ def parsed(arguments: Iterable[str]) -> flags.FlagValues:
     return values
 
 
-def base_flags(arguments: Iterable[str]) -> list[str]:
+def base_flags(arguments: Iterable[str], option: str = "base") -> list[str]:
     """Returns the flags of a base in one spelling, sorted, without those that the sweep replaces.
+
+    Args:
+      arguments: the contents of a flagfile.
+      option: the flag of sweep.py that names the file, for messages.
 
     Raises:
       EvaluationError: a flag is unknown, or its value is not possible.
@@ -62,9 +66,9 @@ def base_flags(arguments: Iterable[str]) -> list[str]:
     try:
         values = parsed(arguments)
     except (ValueError, flags.Error) as error:
-        raise EvaluationError(f"--base: {error}") from None
+        raise EvaluationError(f"--{option}: {error}") from None
     if values.explore_qr:
-        raise EvaluationError("--base: a sweep cannot search for a weight (explore_qr)")
+        raise EvaluationError(f"--{option}: a sweep cannot search for a weight (explore_qr)")
     given = [values[name] for name in values if values[name].present and name not in _REPLACED]
     return sorted(filter(None, (flag.serialize() for flag in given)))
 
@@ -101,8 +105,8 @@ def _given(grid: Grid, run: Run) -> dict[str, dict[str, str]]:
         "choose_alpha": {name: value for name, value in own.items() if name == "alpha_max"},
         "seeds": {name: value for name, value in own.items() if name == "seed"},
         "lmbda": {"lmbda": run.lmbda},
-        "follow": grid.followed(run.lmbda),
-        "grid": run.cell,
+        "follow": grid.expanded(grid.followed(run.lmbda)),
+        "grid": grid.expanded(run.cell),
     }
 
 
@@ -111,7 +115,11 @@ def _problem(base: Sequence[str], given: Mapping[str, Mapping[str, str]]) -> tup
 
     The stages are those of the sweep, each in its own folder.
     """
-    words = [f"--{name}={value}" for each in given.values() for name, value in each.items()]
+    words = [
+        f"--{name}={value}"
+        for option in ("follow", "grid", "seeds", "choose_alpha", "lmbda")  # as in the run
+        for name, value in given.get(option, {}).items()
+    ]
     identity = ""
     for stage in STAGES:
         first = [] if stage == STAGES[0] else ["--init_from=unused"]

@@ -141,12 +141,14 @@ class Grid:
       alphas: values of `--alpha_max` from which annealed plans choose at each lmbda, as written. If
         empty, there is no choice.
       base: map from flag of train.py to value, shared by all cells.
+      included: map from each value of the flag `flagfile` of `axes` and `follow` to the flags of
+        this file, except for those that the sweep replaces.
 
     Raises:
       EvaluationError: an axis has no values or the sweep sets it itself, a value appears twice (in
         any spelling), a flag that follows lmbda has too few or too many values or is also an axis,
-        a seed, a temperature or an lmbda is not a possible number, or there are several lmbdas
-        although each model has a range of rates.
+        a seed, a temperature or an lmbda is not a possible number, there are several lmbdas
+        although each model has a range of rates, or a flagfile of the grid sets this range.
     """
 
     axes: dict[str, tuple[str, ...]]
@@ -155,8 +157,9 @@ class Grid:
     seeds: tuple[str, ...] = ()
     alphas: tuple[str, ...] = ()
     base: dict[str, str] = dataclasses.field(default_factory=dict)
+    included: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
-    _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images", "flagfile", "explore_qr")
+    _OWN = ("lmbda", "model_dir", "stages", "init_from", "train_images", "explore_qr")
 
     def __post_init__(self) -> None:
         for flag, values in self.axes.items():
@@ -197,6 +200,9 @@ class Grid:
             for flag in own:
                 if flag in flags:
                     raise EvaluationError(f"--{option}: {flag} is set by the sweep itself")
+        for path, flags in self.included.items():
+            if flags.get("lmbda_range"):
+                raise EvaluationError(f"--grid: {path} has lmbda_range, which must be in --base")
 
     @classmethod
     def parse(
@@ -207,19 +213,25 @@ class Grid:
         seeds: Iterable[str] = (),
         alphas: Iterable[str] = (),
         base: Iterable[str] = (),
+        read_file: Callable[[str, str], Iterable[str]] = lambda option, path: (),
     ) -> Grid:
         """Returns the grid of `flag=value,value;flag=value,value`; `follow` has the same form.
 
-        The base is a list of train.py's arguments, `--flag=value`. The last value of a flag counts.
+        Args:
+          text: the axes.
+          lmbdas, seeds, alphas: as in the class.
+          follow: the flags that follow lmbda.
+          base: a list of train.py's arguments, `--flag=value`. The last value of a flag counts.
+          read_file: function from (`grid` or `follow`, path of a flagfile there) to the arguments
+            in the file, `--flag=value` or `--flag`. Without it, the files count as empty.
         """
-        given = filter(None, (re.fullmatch(r"--?(\w+)=(.*)", argument) for argument in base))
+        axes, following = _axes(text, "grid"), _axes(follow, "follow")
+        included = {}
+        for option, flags in (("grid", axes), ("follow", following)):
+            for path in flags.get("flagfile", ()):
+                included[path] = _flags(read_file(option, path))
         return cls(
-            _axes(text, "grid"),
-            tuple(lmbdas),
-            _axes(follow, "follow"),
-            tuple(seeds),
-            tuple(alphas),
-            {match[1]: match[2] for match in given},
+            axes, tuple(lmbdas), following, tuple(seeds), tuple(alphas), _flags(base), included
         )
 
     @property
@@ -243,8 +255,19 @@ class Grid:
             for cell in self.cells()
             for lmbda in self.lmbdas
             for seed in self.seeds or ("",)
-            for alpha in self._alphas({**self.followed(lmbda), **cell})
+            for alpha in self._alphas(
+                {**self.expanded(self.followed(lmbda)), **self.expanded(cell)}
+            )
         ]
+
+    def expanded(self, flags: dict[str, str]) -> dict[str, str]:
+        """Returns flags with the contents of a flagfile in its place. Later flags replace earlier
+        ones.
+        """
+        found: dict[str, str] = {}
+        for flag, value in flags.items():
+            found.update(self.included[value] if flag == "flagfile" else {flag: value})
+        return found
 
     def _alphas(self, flags: dict[str, str]) -> tuple[str, ...]:
         """Returns the temperatures from which a run chooses, or one empty string without a
@@ -255,15 +278,28 @@ class Grid:
     def _run(self, cell: dict[str, str], lmbda: str, seed: str, alpha: str) -> Run:
         own = {"seed": seed, "alpha_max": alpha}
         own = {flag: value for flag, value in own.items() if value}
+        flags = {**self.expanded(self.followed(lmbda)), **self.expanded(cell)}
+        without = {**self.base, **flags}
         # A run with the base's value has the same folder as in a sweep without this flag, so that
         # the sweep can be extended.
         below = [
             f"{flag}={value}"
             for flag, value in own.items()
-            if float(value) != float(self.base.get(flag, getattr(Experiment, flag)))
+            if float(value) != float(without.get(flag, getattr(Experiment, flag)))
         ]
-        flags = {**self.followed(lmbda), **cell, **own}
-        return Run(cell, lmbda, flags, seed, alpha, tuple(below))
+        return Run(cell, lmbda, {**flags, **own}, seed, alpha, tuple(below))
+
+
+def _flags(arguments: Iterable[str]) -> dict[str, str]:
+    """Returns the flags in arguments `--flag=value`, `--flag` or `--noflag`, as flag -> value."""
+    found = {}
+    for argument in arguments:
+        name_, equals, value = argument.lstrip("-").partition("=")
+        if not equals:
+            value = "false" if name_.startswith("no") else "true"
+            name_ = name_.removeprefix("no")
+        found[name_] = value
+    return found
 
 
 def _is_annealed(flags: dict[str, str]) -> bool:
