@@ -19,6 +19,7 @@ and, for `sweep.py`:
 
     sweep          a grid of experiments, its runs and its folder
     sweep_results  results of the runs and the choice of a temperature
+    sweep_curves   curves and their BD-rates
     sweep_table    tables and plots
     estimate       means over seeds, with intervals
     paper_tables   the BD-rates of arXiv 2309.17051
