@@ -200,8 +200,8 @@ class Grid:
             for flag in own:
                 if flag in flags:
                     raise EvaluationError(f"--{option}: {flag} is set by the sweep itself")
-        for path, flags in self.included.items():
-            if flags.get("lmbda_range"):
+        for path, contents in self.included.items():
+            if contents.get("lmbda_range"):
                 raise EvaluationError(f"--grid: {path} has lmbda_range, which must be in --base")
 
     @classmethod
