@@ -267,13 +267,14 @@ def test_flags_of_the_rectifier_without_effect_give_a_warning(caplog):
     start = ("--init_from=run", "--stages=qr_predictive")
     (line,) = warnings(caplog, "--qr_distance=l1", "--rectifier_depth=3")
     assert line == (
-        "--rectifier_depth, --qr_distance: no effect, no stage trains a rectifier, or its width"
-        " is 0"
+        "--rectifier_depth, --qr_distance: no effect, no stage qr_soft or qr_predictive is trained"
     )
     (line,) = warnings(caplog, *start, "--explore_start=1", "--explore_patience=2")
     assert line.startswith("--explore_patience, --explore_start: no effect, only --explore_qr")
     (line,) = warnings(caplog, *start, "--qr_stop_gradient")
-    assert line == "--qr_stop_gradient: no effect, no stage qr_soft trains a rectifier"
+    assert line == "--qr_stop_gradient: no effect, no stage qr_soft is trained"
+    (line,) = warnings(caplog, *start, "--rectifier_width=0", "--qr_distance=l1")
+    assert line == "--qr_distance: no effect, --rectifier_width is 0"
     assert not warnings(caplog, *start, "--explore_qr", "--qr_distance=l1", "--explore_start=1")
 
 

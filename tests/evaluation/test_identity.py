@@ -348,6 +348,7 @@ def test_starts_at_the_own_lmbda_and_at_another_one_are_two_curves():
         ({"train_images": "ds/r"}, {"train_images": "ds/r/"}),
         ({"train_images": "a,b"}, {"train_images": "b/,a"}),
         ({"downscale": ()}, {"downscale": [1.0, 1.0]}),
+        ({"train_images": ""}, {"train_images": None, "background": None, "downscale": None}),
         ({}, {"quality_levels": 9}),
         ({}, {"codec_options": {"N": 64, "M": 96, "family": "gaussian", "g_a": "plain"}}),
         ({"codec_options": {}}, {"codec_options": {"N": 128, "M": 192}}),

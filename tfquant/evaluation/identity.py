@@ -31,13 +31,13 @@ import collections
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from tfquant.data import sources
 from tfquant.training import roles
 from tfquant.training.experiment import STAGES, Experiment, current_values
 
-_RECTIFYING = ("qr_soft", "qr_predictive")
 # Stages that keep the encoder. A run that begins with one of them started from another run.
 _NEED_A_START = ("post", "qr_predictive")
 # Precision of the transforms in the exported model, which `tfquant export` may change.
@@ -201,6 +201,14 @@ def _start_of(model: Trained) -> Trained:
     return Trained(codec, experiment, init_from=model.init_from.get("init_from"))
 
 
+def _with_starts(model: Trained) -> Iterator[Trained]:
+    """Yields a model, the run that gave its first weights, the run before that, and so on."""
+    yield model
+    while model.init_from is not None:
+        model = _start_of(model)
+        yield model
+
+
 def _continued(own: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings of a run with those of the run that it started from."""
     of_start, inherited = {}, {}
@@ -281,14 +289,9 @@ def _with_shortest_paths(
     """Returns the identities with the shortest of the given spellings of training pictures."""
     spellings: dict[str, list[str]] = collections.defaultdict(list)
     for model in models:
-        while True:
-            text = model.experiment.get("train_images", "")
-            spellings[roles.normal({**_DEFAULTS, "train_images": text})["train_images"]].append(
-                text
-            )
-            if model.init_from is None:
-                break
-            model = _start_of(model)
+        for run in _with_starts(model):
+            text = run.experiment.get("train_images") or ""
+            spellings[sources.canonical(text)].append(text)
     shortest = {same: min(texts, key=lambda t: (len(t), t)) for same, texts in spellings.items()}
     return [
         {
@@ -353,7 +356,7 @@ def _rectified(identity: dict[str, Any]) -> str:
     trained further, for comparison. `+soft` is a codec whose soft stage changed all weights. Alone,
     it decodes without rectifier.
     """
-    soft, predictive = (stage in identity["stages"] for stage in _RECTIFYING)
+    soft, predictive = (stage in identity["stages"] for stage in roles.RECTIFYING)
     if not predictive:
         return "+soft" if soft else ""
     if not identity["rectifier_width"]:

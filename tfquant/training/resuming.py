@@ -7,7 +7,8 @@ import re
 import tensorflow as tf
 
 from tfquant import files
-from tfquant.data import background, sources
+from tfquant.data import sources
+from tfquant.training import roles
 from tfquant.training.experiment import STAGES, Experiment
 
 STEPS = tuple(f"{name}_steps" for name in STAGES)
@@ -19,12 +20,9 @@ _ENDLESS = ("constant",)
 
 def comparable(experiment: Experiment) -> dict:
     """Returns the fields of an experiment, with one spelling for the same folder and colour."""
-    fields = dict(vars(experiment))
-    fields["train_images"] = sources.canonical(experiment.train_images)
+    fields = {**vars(experiment), **roles.with_one_spelling(vars(experiment))}
     if experiment.init_from:
         fields["init_from"] = sources.canonical(experiment.init_from)
-    if experiment.background:
-        fields["background"] = background.parse(experiment.background)
     return fields
 
 

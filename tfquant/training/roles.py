@@ -52,8 +52,8 @@ PROPERTIES = {
     "elic_zero": (HYPER, SIGMA, CONTEXT, ZERO_CENTER),
 }
 
-_RECTIFYING = ("qr_soft", "qr_predictive")
-_STAGES = {"joint", "post", *_RECTIFYING}
+RECTIFYING = ("qr_soft", "qr_predictive")  # the stages that train a rectifier
+_STAGES = {"joint", "post", *RECTIFYING}
 _BRANCHES = ("rate", "distortion", "context")
 
 
@@ -63,7 +63,8 @@ class Role:
 
     Attributes:
       kind: see the module's docstring.
-      stages: the stages that read the field; empty if training with any stage does.
+      stages: the stages of this package that read the field; empty if training with any stage does.
+        A stage that is registered elsewhere may read it, too, and then it has an effect.
       needs: the property that the codec needs, or empty.
       idle: function from `Effects` to the reason why the field has no effect, or to "".
     """
@@ -87,8 +88,8 @@ class Effects:
     def __init__(self, values: Mapping[str, Any], any_stage: bool = False):
         self.values = values
         self.executed = executed(values)
-        # A stage that is registered elsewhere may read any field.
-        self._any_stage = any_stage or not self.executed <= _STAGES
+        self._registered = not self.executed <= _STAGES  # by the user; such a stage is unknown
+        self._any_stage = any_stage
 
     def reason(self, field: str, codec: bool = True) -> str:
         """Returns the reason why a field has no effect, or "" if it has one.
@@ -98,10 +99,12 @@ class Effects:
           codec: if false, the codec is taken to have all properties.
         """
         role = ROLES.get(field, Role())
-        if role.stages and not self._any_stage and not self.executed & set(role.stages):
-            return f"no stage {' or '.join(role.stages)} is trained"
         if codec and role.needs and not self.codec_has(role.needs):
             return f"{self.values['codec']} does not have {role.needs}"
+        if role.stages and self._registered:
+            return ""
+        if role.stages and not self._any_stage and not self.executed & set(role.stages):
+            return f"no stage {' or '.join(role.stages)} is trained"
         return role.idle(self)
 
     def codec_has(self, needed: str) -> bool:
@@ -112,11 +115,6 @@ class Effects:
     def started(self) -> bool:
         """True if another run gave the first weights, and its experiment is known."""
         return bool(self.values["init_from"]) and not self._any_stage
-
-    @property
-    def rectified(self) -> bool:
-        """True if a stage trains a rectifier."""
-        return bool(self.values["rectifier_width"] and self.executed & set(_RECTIFYING))
 
     @property
     def context_is_read(self) -> bool:
@@ -158,15 +156,23 @@ def normal(values: Mapping[str, Any]) -> dict[str, Any]:
     Branches that are those of a named plan become this plan. A context branch that nothing reads
     is left out, and so is an option of a codec with its default, except for the widths.
     """
-    found = dict(values)
-    found.update(_named_branches(Effects(values)))
+    found = {**values, **_named_branches(Effects(values)), **with_one_spelling(values)}
     found["codec_options"] = _options(values["codec"], values["codec_options"] or {})
-    found["train_images"] = sources.canonical(values["train_images"])
-    if list(values["downscale"]) == [1, 1]:  # as without
+    if list(values["downscale"] or ()) in ([], [1, 1]):
         found["downscale"] = []
-    with contextlib.suppress(background.ColourError):  # none, or of a later version
-        found["background"] = f"#{bytes(background.parse(values['background'])).hex()}"
     return found
+
+
+def with_one_spelling(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the source of the pictures and the background, with one spelling for each.
+
+    Args:
+      values: fields of an experiment. None is the same as an empty text.
+    """
+    colour = values["background"] or ""
+    with contextlib.suppress(background.ColourError):  # none, or of a later version
+        colour = f"#{bytes(background.parse(colour)).hex()}"
+    return {"train_images": sources.canonical(values["train_images"] or ""), "background": colour}
 
 
 def _named_branches(effects: Effects) -> dict[str, str]:
@@ -218,26 +224,16 @@ def _range(effects: Effects) -> str:
 
 
 def _background(effects: Effects) -> str:
-    transparent = sources.may_be_transparent(effects.values["train_images"])
+    transparent = sources.may_be_transparent(effects.values["train_images"] or "")
     return "" if transparent else "the training pictures have no transparent pixels"
 
 
-def _rectifier_width(effects: Effects) -> str:
-    return "" if effects.executed & set(_RECTIFYING) else "no stage trains a rectifier"
-
-
 def _rectifier(effects: Effects) -> str:
-    return "" if effects.rectified else "no stage trains a rectifier, or its width is 0"
+    return "" if effects.values["rectifier_width"] else "--rectifier_width is 0"
 
 
 def _distance(effects: Effects) -> str:
     return _rectifier(effects) or ("--qr_weight is 0" if effects.values["qr_weight"] == 0 else "")
-
-
-def _barrier(effects: Effects) -> str:
-    if not (effects.rectified and "qr_soft" in effects.executed):
-        return "no stage qr_soft trains a rectifier"
-    return _distance(effects)
 
 
 def _of_stage(name: str) -> dict[str, Role]:
@@ -268,11 +264,11 @@ ROLES = {
     "stages": Role(),
     "init_from": Role(START),
     **{field: role for name in STAGES for field, role in _of_stage(name).items()},
-    "rectifier_width": Role(idle=_rectifier_width),
-    "rectifier_depth": Role(idle=_rectifier),
-    "qr_distance": Role(idle=_distance),
-    "qr_weight": Role(idle=_rectifier),
-    "qr_stop_gradient": Role(idle=_barrier),
+    "rectifier_width": Role(stages=RECTIFYING),
+    "rectifier_depth": Role(stages=RECTIFYING, idle=_rectifier),
+    "qr_distance": Role(stages=RECTIFYING, idle=_distance),
+    "qr_weight": Role(stages=RECTIFYING, idle=_rectifier),
+    "qr_stop_gradient": Role(stages=("qr_soft",), idle=_distance),
     "alpha_min": Role(stages=_JOINT, idle=_alpha),
     "alpha_max": Role(stages=_JOINT, idle=_alpha),
     "joint_sigma_bound": Role(stages=("joint", "qr_soft"), needs=SIGMA),
