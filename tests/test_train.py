@@ -208,6 +208,7 @@ def test_another_runs_folder_is_refused_in_one_line_with_the_differences(tmp_pat
         ("--downscale=0.5", "train.py: downscale takes two factors"),
         ("--downscale=small,large", "train.py: --downscale takes two numbers; got 'small,large'"),
         ("--stages=", "train.py: nothing to train: no stage"),
+        ("--quality_levels=101", "train.py: quality_levels must be at most 100; got 101"),
         ("--seed=99999999999999999999", "train.py: seed must be below 4294967296; got 9999"),
         ("--model_dir=", "train.py: --model_dir must name a folder; got ''"),
         ("--epoch_steps=3000", "train.py: stage 'joint' has 10000 steps, which is not a multiple"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from tfquant import models
 from tfquant.exchange import Rounding
+from tfquant.export import quality
 from tfquant.layers.gain import Gain
 from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder, losses
@@ -208,11 +210,28 @@ def test_a_range_may_go_beyond_the_qualities(lmbdas):
     assert Experiment(lmbda_range=lmbdas).lmbda_range == lmbdas
 
 
-def test_the_number_of_levels_has_limits():
-    for levels in (1, 0, 101, 10**9):
+@pytest.mark.parametrize("lmbdas", [(1.0, 50.0), (1e-7, 1e-6)])
+def test_a_range_for_a_distortion_of_ones_own_may_be_anywhere(lmbdas, monkeypatch):
+    monkeypatch.setitem(losses.DISTORTIONS, "mae", None)
+    asked = Experiment(lmbda_range=lmbdas, distortion="mae", lmbda=math.sqrt(lmbdas[0] * lmbdas[1]))
+    found = quality.range_of(vars(asked))
+    assert (found.level(found.low), found.level(found.high)) == (pytest.approx(0, abs=1e-4), 1)
+    assert found.level(found.base) == pytest.approx(0.5, abs=1e-4)  # a file has steps of 1/256
+    on_the_scale = dataclasses.replace(asked, lmbda_range=(0.0018, 0.0144))
+    found = quality.range_of(vars(on_the_scale))
+    assert (found.low, found.high) == pytest.approx((10, 55), abs=0.01)
+
+
+def test_the_number_of_levels_has_a_lower_limit():
+    for levels in (1, 0):
         with pytest.raises(ValueError, match=f"quality_levels must be .*; got {levels}$"):
             dataclasses.replace(EXPERIMENT, quality_levels=levels)
-    assert len(dataclasses.replace(EXPERIMENT, quality_levels=100).gains()) == 100
+
+
+def test_a_run_with_more_levels_than_flags_may_ask_for_is_read(tmp_path):
+    many = dataclasses.replace(EXPERIMENT, quality_levels=128)
+    folder.prepare(str(tmp_path), many)
+    assert folder.read_experiment(str(tmp_path)) == many and len(many.gains()) == 128
 
 
 def test_gains_of_another_number_of_levels_are_refused_in_one_line(tmp_path):

@@ -9,6 +9,7 @@ import math
 
 from tfquant.coding.container import QUALITY_STEPS
 
+DISTORTIONS = ("mse", "ms_ssim")  # the scale is defined for their lmbdas
 ENDS = LOWEST, HIGHEST = 0.0, 100.0
 PER_OCTAVE = 15.0
 _LMBDA_OF_10 = 0.0018

@@ -9,7 +9,7 @@ from absl import flags
 
 from tfquant import models
 from tfquant.commands.program import Flag
-from tfquant.training.experiment import Experiment
+from tfquant.training.experiment import MOST_LEVELS, Experiment
 
 
 def table() -> list[Flag]:
@@ -50,6 +50,10 @@ def experiment(values: flags.FlagValues) -> Experiment:
     for name in models.OPTIONS:
         if name not in options and getattr(values, name) is not None:
             options[name] = getattr(values, name)
+    if values.quality_levels > MOST_LEVELS:
+        raise ValueError(
+            f"quality_levels must be at most {MOST_LEVELS}; got {values.quality_levels}"
+        )
     fields.update(
         codec_options=options,
         stages=tuple(values.stages),

@@ -160,7 +160,9 @@ def left_out(entry: Entry, qualities: tuple[float, ...]) -> str:
     if ends is None:
         return f"{entry.name} has one rate, so --qualities has no effect on it" if qualities else ""
     missing = [q for q in qualities if q not in _within(entry.name, qualities, *ends)]
-    return f"{entry.name} has no quality {', '.join(map('{:g}'.format, missing))}" * bool(missing)
+    if not missing:
+        return ""
+    return f"{entry.name} has no quality {', '.join(map('{:g}'.format, missing))}"
 
 
 def _ends(entry: Entry) -> tuple[float, float] | None:
@@ -242,8 +244,9 @@ def _lmbda(entry: Entry, manifest: Manifest) -> float | None:
     """Returns the weight of the distortion at the entry's quality."""
     if entry.quality is None:
         return manifest.experiment.get("lmbda")
-    lmbda = quality.to_lmbda(entry.quality, manifest.experiment.get("distortion", "mse"))
-    return float(f"{lmbda:.4g}")
+    assert manifest.qualities is not None  # else its entries have no quality
+    low, high = manifest.experiment["lmbda_range"]
+    return float(f"{low * (high / low) ** manifest.qualities.level(entry.quality):.4g}")
 
 
 class AtQuality:

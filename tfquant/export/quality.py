@@ -2,7 +2,9 @@
 
 Quality 10 is an lmbda of 0.0018, and each additional 15 double the lmbda:
 `quality = 10 + 15 log2(lmbda / 0.0018)`. An lmbda for MS-SSIM counts as 1/1270 of its value,
-because the papers' lists of lmbda correspond in this way.
+because the papers' lists of lmbda correspond in this way. An lmbda for a distortion that is
+registered elsewhere counts as one for MSE. If all of a range's lmbdas are then beyond the same end
+of the scale, the ends of the range are 0 and 100.
 
 A model that was trained for one lmbda has one quality. A model for a range of rates codes with
 every quality of its range, in steps of 1/256, because a `.tfq` file stores the quality in these
@@ -18,6 +20,7 @@ from typing import Any
 
 from tfquant.coding.container import ONE_RATE, QUALITY_STEPS
 from tfquant.coding.quality_scale import (
+    DISTORTIONS,
     HIGHEST,
     LOWEST,
     on_scale,
@@ -135,10 +138,16 @@ def range_of(experiment: Mapping[str, Any]) -> QualityRange | None:
     if not lmbdas:
         return None
     distortion = experiment.get("distortion", "mse")
-    start, end = (unlimited(float(lmbda), distortion) for lmbda in lmbdas)
+    lmbda = float(experiment.get("lmbda", lmbdas[0]))
+    start, end = (unlimited(float(each), distortion) for each in lmbdas)
     if not start < end:
         raise ValueError(f"the range of lmbda must grow; got {lmbdas}")
-    return QualityRange(start, end, base_of(float(experiment.get("lmbda", lmbdas[0])), distortion))
+    off_the_scale = start >= HIGHEST or end <= LOWEST
+    if off_the_scale and distortion not in DISTORTIONS:
+        level = (unlimited(lmbda, distortion) - start) / (end - start)
+        base = on_scale(LOWEST + level * (HIGHEST - LOWEST))
+        return QualityRange(LOWEST, HIGHEST, steps(base) / QUALITY_STEPS)
+    return QualityRange(start, end, base_of(lmbda, distortion))
 
 
 def stored_range(qualities: QualityRange | None) -> tuple[int, int]:

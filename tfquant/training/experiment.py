@@ -81,7 +81,8 @@ class Stage:
         return "rectified_error" in self.reported
 
 
-_MOST_LEVELS = 100  # one for each unit of quality
+# Of a run that flags describe: one for each unit of quality. Runs of earlier versions have more.
+MOST_LEVELS = 100
 _BRANCH_HELP = "surrogate:estimator that replaces the plan's {} branch, such as aun:pathwise."
 
 
@@ -92,7 +93,6 @@ def _field(
     choices: Collection[str] = (),
     positive: bool = False,
     least: float | None = None,
-    most: float | None = None,
 ) -> Any:
     """Defines a field of `Experiment`: its default, its help text and its limits.
 
@@ -105,9 +105,8 @@ def _field(
         `models.CODECS`, is read when an experiment is created, so entries can be added.
       positive: if true, a number must be above 0.
       least: the smallest allowed number, or None.
-      most: the largest allowed number, or None.
     """
-    limits = {"choices": choices, "positive": positive, "least": least, "most": most}
+    limits = {"choices": choices, "positive": positive, "least": least}
     metadata = {"help": help, **limits}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -163,9 +162,8 @@ class Experiment:
     )
     quality_levels: int = _field(
         6,
-        f"With --lmbda_range: number of levels with separate gains, at most {_MOST_LEVELS}.",
+        f"With --lmbda_range: number of levels with separate gains, at most {MOST_LEVELS}.",
         least=2,
-        most=_MOST_LEVELS,
     )
     distortion: str = _field(
         "mse", "Training distortion: 255^2 MSE, or 1 - MS-SSIM.", choices=losses.DISTORTIONS
@@ -297,7 +295,7 @@ class Experiment:
                 "lmbda_range takes two positive numbers, the smaller one first; got"
                 f" {self.lmbda_range}"
             )
-        if self.lmbda_range:
+        if self.lmbda_range and self.distortion in quality_scale.DISTORTIONS:
             self._check_qualities()
         if self.rectifier_width == 1:
             raise ValueError("rectifier_width must be at least 2, or 0 for no rectifier; got 1")
@@ -424,8 +422,6 @@ def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} must be a positive number; got {value}")
     if limits["least"] is not None and not limits["least"] <= value < math.inf:
         raise ValueError(f"{name} must be a number of at least {limits['least']}; got {value}")
-    if limits["most"] is not None and not value <= limits["most"]:
-        raise ValueError(f"{name} must be at most {limits['most']}; got {value}")
 
 
 _SEEDS = 1 << 32  # NumPy's limit
