@@ -11,11 +11,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfquant import exact, models
 from tfquant.coding import container
-from tfquant.export import manifest_file, model_file
+from tfquant.export import manifest_file, model_file, writing
 from tfquant.export.codec_module import CodecModule
 from tfquant.export.writing import export_codec, export_run
 from tfquant.legacy_keras import keras
-from tfquant.training import folder, history
+from tfquant.training import folder, history, trained
 from tfquant.training.checkpoint import RunCheckpoint
 from tfquant.training.experiment import Experiment
 from tfquant.training.trainer import Trainer
@@ -156,6 +156,31 @@ def test_a_truncated_checkpoint_is_named_and_the_previous_one_is_exported(
     assert_same(found, weights[10])
     assert "ckpt-20 is corrupt" in caplog.text
     assert not (directory / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("stages", "recorded"),
+    [(("joint",), True), (("joint", "post"), True), (("joint", "qr_soft"), True),
+     (("joint", "post", "qr_soft"), False), (("joint", "post", "qr_soft", "qr_predictive"), True)],
+)  # fmt: skip
+def test_the_manifest_has_the_metrics_only_if_the_model_has_the_bound_of_their_stage(
+    tmp_path, monkeypatch, stages, recorded
+):
+    experiment = Experiment(
+        codec="ms_hyper", codec_options={"N": 4, "M": 6}, stages=stages, rectifier_width=4,
+        rectifier_depth=0,
+    )  # fmt: skip
+    folder.prepare(str(tmp_path), experiment)
+    trainer = Trainer(trained.build(experiment, "float32"), experiment)
+    for stage in experiment.all_stages():
+        trainer.begin(stage)
+    RunCheckpoint(str(tmp_path), trainer).save(len(stages) - 1, 10)
+    record = {"run_step": 10, "R": 0.5}
+    folder.write_json(str(tmp_path / history.FILE), [record])
+    found = []
+    monkeypatch.setattr(writing, "export_codec", lambda *arguments: found.append(arguments[3]))
+    export_run(str(tmp_path), version=1)
+    assert found == [record if recorded else None]
 
 
 def test_an_exported_model_is_replaced_but_nothing_else(run, no_saved_models):

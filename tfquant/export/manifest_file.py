@@ -43,7 +43,7 @@ class Manifest:
       precision: arithmetic of the transforms; entropy models compute in float32.
       flavour: FULL, PORTABLE, STOCK or PACKED.
       metrics: results of the last validation, a record of the run's history; empty if there is
-        none.
+        none, or if it used another bound of sigma than the model.
       files: maps the name of each other file of a packed export to its SHA-256, hexadecimal.
       format: format of the folder, one of FORMATS.
       max_pixels: limit of the pictures that the model writes or reads, unless the caller gives

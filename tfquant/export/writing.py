@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator
 from logging import LogRecord
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -30,7 +31,7 @@ from tfquant.export.codec_module import CodecModule, PortableModule
 from tfquant.export.stock import StockModule
 from tfquant.names import first_few
 from tfquant.training import folder, history, trained
-from tfquant.training.experiment import Experiment
+from tfquant.training.experiment import Experiment, Stage
 
 
 def export_run(
@@ -57,6 +58,7 @@ def export_run(
         or the checkpoint of another version's codec; or something else exists at `path`.
     """
     experiment, codec, newest = trained.load_run(run_dir, precision)
+    validated_as_exported = _has_bound_of(experiment.all_stages()[-1], codec)
     if version > 1:
         of_float32 = codec if precision == "float32" else trained.load_run(run_dir).codec
         exact.become_exact(of_float32)
@@ -65,10 +67,21 @@ def export_run(
     path = path or tf.io.gfile.join(run_dir, manifest_file.FOLDER)
     name = os.path.basename(newest)
     measured = [r for r in history.read(run_dir) if name.endswith(f"-{r['run_step']}")]
-    metrics = measured[-1] if measured else None
+    metrics = measured[-1] if measured and validated_as_exported else None
     start = folder.read_start(run_dir)
     export_codec(codec, experiment, path, metrics, version, max_pixels, start)
     return path, name
+
+
+def _has_bound_of(stage: Stage, codec: Codec) -> bool:
+    """Returns true if the codec has the bound of sigma of a stage, and so of its validation.
+
+    A stage that lifts the bound has another one than the codec that it leaves.
+    """
+    bounds = [m.sigma_bound for m in codec.entropy_models if m.sigma_bound is not None]
+    return stage.sigma_bound is None or all(
+        float(bound) == np.float32(stage.sigma_bound) for bound in bounds
+    )
 
 
 def export_codec(
