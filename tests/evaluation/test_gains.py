@@ -173,7 +173,7 @@ def of(name, fingerprint, lmbda=0.01, codec="c", **settings):
     experiment = {
         "codec": codec, "codec_options": {"N": 8}, "lmbda": lmbda, "distortion": "mse", **settings
     }  # fmt: skip
-    return DescribedModel(name, name, codec, "", "mix", lmbda, None, fingerprint, experiment)
+    return DescribedModel(name, name, codec, "", "mix", lmbda, None, fingerprint, experiment, None)
 
 
 def test_a_baseline_is_found_by_fingerprint_before_settings():

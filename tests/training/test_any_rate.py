@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfquant import models
 from tfquant.exchange import Rounding
-from tfquant.export import quality
+from tfquant.export.quality import range_of
 from tfquant.layers.gain import Gain
 from tfquant.legacy_keras import keras
 from tfquant.training import checkpoint, folder, losses
@@ -214,11 +214,11 @@ def test_a_range_may_go_beyond_the_qualities(lmbdas):
 def test_a_range_for_a_distortion_of_ones_own_may_be_anywhere(lmbdas, monkeypatch):
     monkeypatch.setitem(losses.DISTORTIONS, "mae", None)
     asked = Experiment(lmbda_range=lmbdas, distortion="mae", lmbda=math.sqrt(lmbdas[0] * lmbdas[1]))
-    found = quality.range_of(vars(asked))
+    found = range_of(vars(asked))
     assert (found.level(found.low), found.level(found.high)) == (pytest.approx(0, abs=1e-4), 1)
     assert found.level(found.base) == pytest.approx(0.5, abs=1e-4)  # a file has steps of 1/256
     on_the_scale = dataclasses.replace(asked, lmbda_range=(0.0018, 0.0144))
-    found = quality.range_of(vars(on_the_scale))
+    found = range_of(vars(on_the_scale))
     assert (found.low, found.high) == pytest.approx((10, 55), abs=0.01)
 
 

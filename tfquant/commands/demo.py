@@ -83,17 +83,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def check_folder(out: Path) -> None:
-    """Checks that a folder is empty, or contains only files of an earlier demo.
+    """Checks that a folder is empty, or contains only files of an earlier demo and hidden files.
 
     Raises:
       CommandError: it contains something else.
     """
     known = {_ORIGINALS, _FILES, _TABLE, _FIGURE, _GAPS, _VIEW, *PLANS}
-    others = sorted(path.name for path in out.iterdir() if path.name not in known)
+    names = (path.name for path in out.iterdir() if path.name not in known)
+    others = sorted(name for name in names if not files.is_hidden(name))
     if others:
-        names = first_few([files.shown(name) for name in others], 3)
+        shown = first_few([files.shown(name) for name in others], 3)
         raise CommandError(
-            f"{files.shown(out)}: contains other files ({names}); name a new folder with --out"
+            f"{files.shown(out)}: contains other files ({shown}); name a new folder with --out"
         )
 
 

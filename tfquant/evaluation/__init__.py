@@ -11,7 +11,7 @@
     plots         the RD plot and the plot of the gains
     report        report.json, the CSV, the Markdown tables
     run           the whole evaluation; `eval.py` calls it
-    comparison    comparison of codecs on a picture at the same size
+    comparison    comparison of codecs on a picture, with files of about the same size
     same_size     conventional compression to a given size
     view          the page of `tfquant view`
 

@@ -7,7 +7,6 @@ converts the whole result.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 # Meaning and unit of the values of a measurement.
@@ -74,15 +73,15 @@ class DescribedModel:
     quality: float | None
     fingerprint: str
     experiment: dict[str, Any]
-    init_from: dict[str, Any] | None = None
+    init_from: dict[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredModel(DescribedModel):
     """A model with its measurements: of each picture, and their mean."""
 
-    images: tuple[Measurement, ...] = ()
-    mean: Measurement = Measurement(MEAN, math.nan)
+    images: tuple[Measurement, ...]
+    mean: Measurement
 
 
 @dataclasses.dataclass(frozen=True)

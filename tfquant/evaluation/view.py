@@ -231,7 +231,6 @@ def _picture(of_picture: Sequence[_WithMap], standing: _Standing) -> dict[str, A
             {
                 "label": version.label,
                 "size": same_size.size_text(version, each.size(), " bytes"),
-                "bytes": len(version.data),
                 "bpp": round(measure.bits_per_pixel(len(version.data), original), 4),
                 "psnr": _rounded(version.quality.psnr, 2),
                 "ms_ssim": _rounded(version.quality.ms_ssim, 4),
@@ -247,7 +246,6 @@ def _picture(of_picture: Sequence[_WithMap], standing: _Standing) -> dict[str, A
         "name": of_picture[0][0].name,
         "height": original.shape[0],
         "width": original.shape[1],
-        "advantage": _rounded(standing.advantage, 2) if math.isfinite(standing.advantage) else None,
         "standing": standing.text,
         "best": standing.best,
         "original": _lossless(original),
