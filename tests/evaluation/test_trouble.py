@@ -140,6 +140,7 @@ def test_the_rate_of_ms_ssim_is_that_of_the_pictures_that_have_it(
     for number in range(2):
         picture = make_photograph(176, 192, number)
         images.write_image(folder / f"large{number}.png", picture)
+
     class Padded(subsampling_model):
         """Its files are longer by a share that is not the same for all pictures."""
 
