@@ -439,7 +439,7 @@ def test_the_name_of_a_set_before_a_picture_is_a_model(tmp_path, monkeypatch, tf
         code, _, err = tfq("compress", *arguments)
         assert code == 1 and "photo.png: exists already and is no .tfq file" in err
         assert "--overwrite" not in err
-    code, _, err = tfq("decompress", "nobody", "photo.tfq", "--overwrite")
+    code, _, err = tfq("decompress", "nobody", "photo.tfq")
     assert code == 1 and "a picture must be .png" in err and "--overwrite" not in err
     assert (tmp_path / "photo.png").read_bytes() == before
 

@@ -91,8 +91,9 @@ def decompress(arguments: argparse.Namespace) -> None:
     if files.isdir(arguments.file):
         _decompress_folder(arguments)
         return
-    _check_output(arguments.picture, arguments.file, arguments)
+    outputs.check_local(arguments.picture)
     extension = _extension(arguments.picture)
+    _check_output(arguments.picture, arguments.file, arguments)
     arguments.journal.run(arguments.file, lambda: _decompress_one(arguments, extension))
 
 
