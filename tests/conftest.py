@@ -216,6 +216,30 @@ def exports_are_small(small_exports) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def user_folder(tmp_path, monkeypatch) -> Path:
+    """The folder of the user's sets of models during a test, which does not exist yet."""
+    from tfquant.export import registry
+
+    path = tmp_path / "user models"
+    monkeypatch.setenv(registry.VARIABLE, str(path))
+    return path
+
+
+@pytest.fixture
+def tfq(capsys) -> Callable[..., tuple]:
+    """`tfq(*arguments)`: runs the command; (exit code, standard output, standard error)."""
+    from tfquant import cli
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def full_disk() -> Callable:
     """`with full_disk(size):` no file grows beyond this number of bytes."""

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tfquant import cli, startup
+from tfquant import startup
 from tfquant.coding import container
 from tfquant.export import registry
 from tfquant.export.manifest_file import Manifest
@@ -72,13 +72,6 @@ def pixel_model(monkeypatch):
 
 
 @pytest.fixture
-def tfquant(capsys, pixel_model):
-    """`tfquant(*arguments)`: runs the command; (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+def tfquant(tfq, pixel_model):
+    """`tfq` with the model above."""
+    return tfq

@@ -19,12 +19,7 @@ from tfquant.legacy_keras import keras
 from tfquant.training.experiment import Experiment
 from tfquant.training.trained import build_as_decoded
 
-
-@pytest.fixture(autouse=True, name="user_folder")
-def _user_folder(tmp_path, monkeypatch):
-    path = tmp_path / "user models"
-    monkeypatch.setenv(registry.VARIABLE, str(path))
-    return path
+pytestmark = pytest.mark.usefixtures("user_folder")
 
 
 @pytest.fixture(name="make_set")

@@ -62,14 +62,6 @@ def _packed_export(export, tmp_path_factory):
     return path
 
 
-@pytest.fixture(name="user_folder")
-def _user_folder(tmp_path, monkeypatch):
-    """Makes an empty folder of the user's models."""
-    path = tmp_path / "user models"
-    monkeypatch.setenv(registry.VARIABLE, str(path))
-    return path
-
-
 def test_either_reads_the_files_of_the_other(saved, packed_export, make_photograph, shared):
     picture = make_photograph(70, 90)
     small = ExportedModel.load(packed_export)

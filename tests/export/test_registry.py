@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import tfquant
-from tfquant import cli
 from tfquant.coding import container
 from tfquant.commands import choosing
 from tfquant.data import images
@@ -22,6 +21,8 @@ from tfquant.export.model_set import Member, ModelSet
 from tfquant.legacy_keras import keras
 from tfquant.training.experiment import Experiment
 from tfquant.training.trained import build_as_decoded
+
+pytestmark = pytest.mark.usefixtures("user_folder")
 
 
 @pytest.fixture(scope="module", name="single")
@@ -65,26 +66,6 @@ def _graded(single, user_folder):
 @pytest.fixture(scope="module", name="picture")
 def _picture(make_photograph):
     return make_photograph(64, 64)
-
-
-@pytest.fixture(autouse=True, name="user_folder")
-def _user_folder(tmp_path, monkeypatch):
-    path = tmp_path / "user models"
-    monkeypatch.setenv(registry.VARIABLE, str(path))
-    return path
-
-
-@pytest.fixture(name="tfq")
-def _tfq(capsys):
-    """`tfq(*arguments)`: runs the command; (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = cli.main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 def wide_file(models, picture, quality, path):
