@@ -210,7 +210,7 @@ def test_messages_while_tensorflow_loads_are_shown_only_on_request(
     assert done.stderr.splitlines() == _EARLY.splitlines()[kept] + ended * fails
 
 
-# What libraries do without enough memory: a line of their own, and an exception of any type.
+# Ways in which libraries fail without enough memory: a line, or an exception of any type.
 _LACKS = {
     "library": "raise ImportError('x.so: failed to map segment from shared object')",
     "system": "raise OSError(12, 'Cannot allocate memory', 'x')",

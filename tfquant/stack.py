@@ -202,7 +202,7 @@ def import_tensorflow() -> None:
     logging.get_absl_logger().addFilter(_is_for_users)
 
 
-# What libraries say if they get no memory while they are loaded.
+# Messages of libraries that get no memory while they are loaded.
 _NO_MEMORY = re.compile(
     "allocate memory|failed to map segment|without setting an exception|pthread_create"
     "|can't start new thread"

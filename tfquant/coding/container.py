@@ -94,7 +94,7 @@ _RAISE = "raise max_pixels{where} (--max_pixels; for a SavedModel, tfquant expor
 _TRUSTED = f"{_RAISE.format(where='')} if you trust the file"
 TOO_LARGE = f"header says {_PIXELS}: {_TRUSTED}"
 TOO_MUCH_PADDING = f"header says {_PADDED}: {_TRUSTED}"
-# Of a picture that is to be written: what cannot be read by default is not written either.
+# For a picture to write. A file that cannot be read by default is not written either.
 _BOTH = _RAISE.format(where=" here and where the file is read")
 TOO_LARGE_TO_WRITE = f"{_PIXELS}: {_BOTH}"
 TOO_MUCH_PADDING_TO_WRITE = f"{_PADDED}: {_BOTH}"

@@ -92,7 +92,7 @@ def _around(name: str, image: np.ndarray, size: int) -> tuple[bytes | None, byte
         low, high = (middle, high) if length(middle) <= size else (low, middle - 1)
     for place in range(max(low - 1, lowest), min(low + 2, highest) + 1):
         length(place)  # sizes of small pictures can fall where the quality rises
-    # Of files with one size, that of the highest quality is the best one.
+    # The file of the highest quality is the best one of those with one size.
     below = max((place for place in files if length(place) <= size),
                 key=lambda place: (length(place), place), default=None)  # fmt: skip
     above = min((place for place in files if length(place) > size),

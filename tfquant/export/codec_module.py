@@ -6,6 +6,7 @@ without the operations of the range coder.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zlib
 from typing import Callable
@@ -291,10 +292,14 @@ class CodecModule(tf.Module):
         exchange = Reading(self._tables, streams, self._codec().latent_shapes(height, width))
         y_hat = self._codec().transmit(None, exchange)
         same = tf.equal(self._crc(exchange.symbols), symbols_crc)
-        is_exact = self.version > 1 and not exact.real_weights(self._codec())
-        text = _OTHER_EXACT_SYMBOLS if is_exact else _OTHER_REAL_SYMBOLS
-        with tf.control_dependencies([require(same, text)]):
+        with tf.control_dependencies([require(same, self._other_symbols)]):
             return tf.identity(y_hat)
+
+    @functools.cached_property
+    def _other_symbols(self) -> str:
+        """The message for decoded symbols that differ; the same for all files of the model."""
+        is_exact = self.version > 1 and not exact.real_weights(self._codec())
+        return _OTHER_EXACT_SYMBOLS if is_exact else _OTHER_REAL_SYMBOLS
 
     def _crc(self, symbols: list[tf.Tensor]) -> tf.Tensor:
         """Returns the checksum of integers in coding order, int64 scalar."""

@@ -81,7 +81,7 @@ class Stage:
         return "rectified_error" in self.reported
 
 
-# Of a run that flags describe: one for each unit of quality. Runs of earlier versions have more.
+# Limit for flags, one for each unit of quality. Runs of earlier versions can have more.
 MOST_LEVELS = 100
 _BRANCH_HELP = "surrogate:estimator that replaces the plan's {} branch, such as aun:pathwise."
 

@@ -116,10 +116,11 @@ def prepare(
             raise ValueError(f"{run_dir}: {reason}")
         changes = ", ".join(f"{name} {found[name]} -> {asked[name]}" for name in other_steps)
         logging.info("%s: the run continues with other lengths: %s", files.shown(run_dir), changes)
-    updated = {**read_json(path), **({"init_from": start} if start is not None else {})}
+    before = read_json(path)
+    updated = before if start is None else {**before, "init_from": start}
     if other_steps:
-        updated["experiment"] = record["experiment"]
-    if updated != read_json(path):
+        updated = {**updated, "experiment": record["experiment"]}
+    if updated != before:
         write_json(path, updated)
 
 
